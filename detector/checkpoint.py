@@ -1,0 +1,62 @@
+"""Checkpoints: written whole or not at all, read without running code (``weights_only``)."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detector.errors import WeightsError
+from detector.rundir import write_atomic
+
+logger = logging.getLogger(__name__)
+
+KEEP = 2
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` (tensors and plain data) atomically."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU. Raises WeightsError where it is damaged or would run code."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise WeightsError(f"No checkpoint at {path}. Run 'harness run' for it first.") from error
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        raise WeightsError(f"{path} is not a readable checkpoint: {error}.") from error
+    return state
+
+
+def save_step(folder: Path, iteration: int, state: dict[str, Any]) -> None:
+    """Write the checkpoint to resume from after ``iteration`` steps, and drop all but the newest two."""
+    save(folder / f"{iteration:07d}.pt", state)
+    for old in _steps(folder)[KEEP:]:
+        old.unlink(missing_ok=True)
+
+
+def load_newest(folder: Path) -> dict[str, Any] | None:
+    """The newest readable checkpoint, or None; a damaged one is skipped, said so in the log."""
+    for path in _steps(folder):
+        try:
+            return load(path)
+        except WeightsError as error:
+            logger.warning("%s The one before is used.", error)
+    return None
+
+
+def drop_steps(folder: Path) -> None:
+    """Remove the checkpoints to resume from, once the final weights are there."""
+    for path in _steps(folder):
+        path.unlink(missing_ok=True)
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[0-9]*.pt"), reverse=True)

@@ -1,0 +1,216 @@
+"""A COCO-format split as sorted numpy columns. Free of torch.
+
+A root holds ``annotations/instances_{split}.json`` and ``{split}/FILE``. The columns hold no Python object for each
+annotation, so that forked loader processes share their memory. Legend: N images, B boxes, C categories.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.data.annotations import AnnotationTable, find
+from detector.errors import DataError
+
+# Images and boxes (crowd regions included) of the published releases.
+RELEASES: dict[str, dict[str, tuple[int, int]]] = {
+    "2017": {"train2017": (118_287, 860_001), "val2017": (5_000, 36_781)},
+}
+NUM_COCO_CATEGORIES = 80
+SHOWN_PROBLEMS = 3
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong in a root: ``file`` relative to the root, ``id`` of the image, category or annotation."""
+
+    file: str
+    id: int | None
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.message}"
+
+
+@dataclass(frozen=True, eq=False)
+class CocoIndex:
+    """The images of one split and their boxes; those of image i are the rows ``offsets[i]:offsets[i + 1]``.
+
+    ``boxes`` are xyxy = (x, y, x + w, y + h) in pixels, unrounded and unclipped. A label is the position of its
+    category in ``category_ids``. ``areas`` are those of the segmentations in pixels, by which COCO tells small from
+    large.
+    """
+
+    root: Path
+    split: str
+    image_ids: NDArray[np.int64]  # [N] ascending
+    file_names: NDArray[np.str_]  # [N]
+    widths: NDArray[np.int32]  # [N] pixels
+    heights: NDArray[np.int32]  # [N] pixels
+    category_ids: NDArray[np.int64]  # [C] ascending, gaps allowed
+    category_names: tuple[str, ...]  # [C]
+    offsets: NDArray[np.int64]  # [N + 1]
+    boxes: NDArray[np.float64]  # [B, 4]
+    labels: NDArray[np.int64]  # [B] 0..C-1
+    crowd: NDArray[np.bool_]  # [B] a region of many objects: never trained on, ignored by the evaluation
+    annotation_ids: NDArray[np.int64]  # [B]
+    areas: NDArray[np.float64]  # [B]
+
+    @property
+    def num_images(self) -> int:
+        return len(self.image_ids)
+
+    def image_path(self, i: int) -> Path:
+        """File of the image at position ``i``."""
+        return self.root / self.split / str(self.file_names[i])
+
+    def annotations_of(self, i: int) -> slice:
+        """Rows of the box columns that belong to the image at position ``i``."""
+        return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+
+    def positions(self) -> NDArray[np.int64]:
+        """[B] position of each box's image."""
+        return np.repeat(np.arange(self.num_images), np.diff(self.offsets))
+
+
+def load_index(root: Path, split: str) -> CocoIndex:
+    """The checked index of one split; the first few problems are in the error.
+
+    Raises DataError for a missing root, split or annotation file, for JSON that is not valid, and for whatever
+    ``read_split`` finds wrong.
+    """
+    index, problems = read_split(root, split)
+    if index is None or problems:
+        raise DataError(f"{root}: {summary(problems)}. Run 'harness data verify {root}' for all of it.")
+    return index
+
+
+def read_split(root: Path, split: str) -> tuple[CocoIndex | None, list[Problem]]:
+    """Everything wrong in the annotations of one split, and an index without what refers to nothing.
+
+    The index is None where the file cannot be read at all. A box without area is no problem (train2017 has some):
+    ``trainable`` and the training leave it out. An annotation without ``iscrowd`` is an object; without ``area``
+    its box's area stands in.
+    """
+    path = annotation_file(root, split)
+    name = str(path.relative_to(root))
+    if not path.is_file():
+        return None, [Problem(name, None, _missing(root, split))]
+    try:
+        table = AnnotationTable.read(path)
+    except (ValueError, OSError) as error:
+        return None, [Problem(name, None, f"not a readable COCO instances file: {error}")]
+    return _index(table, root, split), [Problem(name, key, message) for key, message in table.check()]
+
+
+def annotation_file(root: Path, split: str) -> Path:
+    return root / "annotations" / f"instances_{split}.json"
+
+
+def known_splits(root: Path) -> list[str]:
+    """Splits of which the root has annotations."""
+    return sorted(path.stem.removeprefix("instances_") for path in root.glob("annotations/instances_*.json"))
+
+
+def annotations_sha256(root: Path, split: str) -> str:
+    """Hexadecimal sha256 of the annotation file, by which a job names a folder. Raises DataError if it is missing."""
+    path = annotation_file(root, split)
+    if not path.is_file():
+        raise DataError(f"{path}: {_missing(root, split)}. Run 'harness data verify {root}'.")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def trainable(index: CocoIndex) -> NDArray[np.int64]:
+    """Positions of the images with a box to train on: not a crowd, wider and higher than 1 pixel (base codebase)."""
+    # xyxy costs a rounding, so a box of exactly 1 pixel may come back as 1 + 1e-13.
+    sides = index.boxes[:, 2:] - index.boxes[:, :2]
+    usable = ~index.crowd & (sides > 1 + 1e-6).all(axis=1)
+    return np.unique(index.positions()[usable])
+
+
+def select(index: CocoIndex, positions: NDArray[np.int64]) -> CocoIndex:
+    """The index of the images at ``positions`` ([M] strictly ascending), with all categories.
+
+    Raises ValueError where ``positions`` are not ascending: an index is sorted by image id.
+    """
+    if (np.diff(positions) <= 0).any():
+        raise ValueError(f"positions must be strictly ascending, got {positions}")
+    counts = np.diff(index.offsets)[positions]
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    rows = np.repeat(index.offsets[positions] - offsets[:-1], counts) + np.arange(offsets[-1])
+    return replace(
+        index,
+        image_ids=index.image_ids[positions],
+        file_names=index.file_names[positions],
+        widths=index.widths[positions],
+        heights=index.heights[positions],
+        offsets=offsets,
+        boxes=index.boxes[rows],
+        labels=index.labels[rows],
+        crowd=index.crowd[rows],
+        annotation_ids=index.annotation_ids[rows],
+        areas=index.areas[rows],
+    )
+
+
+def check_release(index: CocoIndex, release: str) -> None:
+    """Raise DataError unless the split has the numbers of images, boxes and categories of the published release."""
+    splits = RELEASES.get(release)
+    if splits is None or index.split not in splits:
+        known = ", ".join(f"{split} of {name}" for name, found in RELEASES.items() for split in found)
+        raise DataError(f"Unknown COCO release '{release}' or split '{index.split}'. Known: {known}.")
+    expected = (*splits[index.split], NUM_COCO_CATEGORIES)
+    found = (index.num_images, len(index.boxes), len(index.category_ids))
+    if found != expected:
+        counts = "{:,} images, {:,} boxes, {} categories"
+        raise DataError(
+            f"{annotation_file(index.root, index.split)}: not {index.split} of COCO {release}: "
+            f"{counts.format(*found)}, not {counts.format(*expected)}. Give the root of the whole release, "
+            "or use a profile whose data is a folder."
+        )
+
+
+def summary(problems: list[Problem]) -> str:
+    """The first few problems and how many there are, on one line."""
+    shown = "; ".join(map(str, problems[:SHOWN_PROBLEMS]))
+    more = len(problems) - SHOWN_PROBLEMS
+    return f"{shown}; and {more:,} more" if more > 0 else shown
+
+
+def _missing(root: Path, split: str) -> str:
+    if not root.is_dir():
+        return "the root folder does not exist; set HARNESS_DATA to a COCO root"
+    return f"no such split '{split}'; the root has {', '.join(known_splits(root)) or 'no annotations'}"
+
+
+def _index(table: AnnotationTable, root: Path, split: str) -> CocoIndex:
+    """Sorted by image, the boxes of an image in the file's order; without repeated images and dangling boxes."""
+    image_ids, first = np.unique(table.images[:, 0], return_index=True)
+    category_ids = np.array(sorted(table.categories), dtype=np.int64)
+    image, label = find(image_ids, table.annotations[:, 1]), find(category_ids, table.annotations[:, 2])
+    known = np.flatnonzero((image >= 0) & (label >= 0))
+    rows = known[np.argsort(image[known], kind="stable")]
+    corner, sides = table.xywh[rows, :2], table.xywh[rows, 2:]
+    with np.errstate(invalid="ignore"):  # a box that is not finite has been reported
+        boxes = np.concatenate([corner, corner + sides], axis=1)
+    return CocoIndex(
+        root=root,
+        split=split,
+        image_ids=image_ids,
+        file_names=np.array(table.file_names, dtype=np.str_)[first],
+        widths=table.images[first, 1].astype(np.int32),
+        heights=table.images[first, 2].astype(np.int32),
+        category_ids=category_ids,
+        category_names=tuple(table.categories[key] for key in category_ids.tolist()),
+        offsets=np.searchsorted(image[rows], np.arange(len(image_ids) + 1)).astype(np.int64),
+        boxes=boxes,
+        labels=label[rows],
+        crowd=table.annotations[rows, 3].astype(np.bool_),
+        annotation_ids=table.annotations[rows, 0],
+        areas=table.areas[rows],
+    )

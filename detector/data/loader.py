@@ -1,0 +1,114 @@
+"""Training batches of one process: images decoded, augmented, with boxes and labels; the same for any workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from detector.data.batches import GroupSequence
+from detector.data.coco import CocoIndex, select, trainable
+from detector.data.transforms import augment, random_generator
+from detector.errors import DataError
+from detector.job import TrainJob
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that share padding and normalisers: uint8 [3, H, W] each, and torchvision-style targets."""
+
+    images: list[torch.Tensor]
+    targets: list[dict[str, torch.Tensor]]
+
+    def pin_memory(self) -> Group:
+        """Page-locked copies, so that the loader's thread can prepare asynchronous transfers (torch's protocol)."""
+        targets = [{key: value.pin_memory() for key, value in target.items()} for target in self.targets]
+        return Group([image.pin_memory() for image in self.images], targets)
+
+    def to(self, device: torch.device) -> Group:
+        """The group on ``device``; asynchronous from page-locked memory."""
+        targets = [{k: v.to(device, non_blocking=True) for k, v in target.items()} for target in self.targets]
+        return Group([image.to(device, non_blocking=True) for image in self.images], targets)
+
+    @property
+    def padded_shape(self) -> tuple[int, int]:
+        """(H, W) after padding to the largest image, rounded up to a multiple of 32."""
+        height, width = (max(image.shape[axis] for image in self.images) for axis in (1, 2))
+        return -(-height // 32) * 32, -(-width // 32) * 32
+
+
+class TrainingData(Dataset[list[Group]]):
+    """Indexed by the iteration: the groups that one process trains on in it."""
+
+    def __init__(self, job: TrainJob, index: CocoIndex, *, rank: int, world_size: int) -> None:
+        self.job = job
+        # Base codebase: images without a valid box are left out.
+        self.index = select(index, trainable(index))
+        if not self.index.num_images:
+            raise DataError(f"{index.root}: {index.split} has no image with a valid box to train on.")
+        self.groups = GroupSequence(self.index.heights >= self.index.widths, job.batch, job.seed)
+        self.rank, self.world_size = rank, world_size
+
+    def __getitem__(self, iteration: int) -> list[Group]:
+        share = self.groups.share(iteration, rank=self.rank, world_size=self.world_size)
+        return [self._group(positions, iteration) for positions in share]
+
+    def _group(self, positions: np.ndarray, iteration: int) -> Group:
+        images, targets = [], []
+        for position in positions:
+            image, target = self._image(int(position), iteration)
+            images.append(image)
+            targets.append(target)
+        return Group(images, targets)
+
+    def _image(self, position: int, iteration: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        index = self.index
+        image = open_image(index, position)
+        rows = index.annotations_of(position)
+        kept = ~index.crowd[rows]  # base codebase: crowd boxes are left out
+        generator = random_generator(self.job.seed, iteration, int(index.image_ids[position]))
+        pixels, boxes = augment(image, index.boxes[rows][kept], self.job.augmentation, generator)
+        boxes = np.clip(boxes, 0, [pixels.shape[2], pixels.shape[1]] * 2)
+        valid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        target = {
+            "boxes": torch.from_numpy(boxes[valid].astype(np.float32)),
+            "labels": torch.from_numpy(index.labels[rows][kept][valid]),
+        }
+        return pixels, target
+
+
+def open_image(index: CocoIndex, position: int) -> Image.Image:
+    """Decode one image as RGB. Raises DataError naming the file where it is missing, broken or of another size."""
+    path = index.image_path(position)
+    try:
+        with Image.open(path) as image:
+            decoded = image.convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise DataError(
+            f"{path} (image id {index.image_ids[position]}) cannot be read: {error}. "
+            f"Run 'harness data verify {index.root}'."
+        ) from error
+    if decoded.size != (index.widths[position], index.heights[position]):
+        raise DataError(
+            f"{path} (image id {index.image_ids[position]}) is {decoded.width}x{decoded.height} pixels; its annotation "
+            f"says {index.widths[position]}x{index.heights[position]}. Run 'harness data verify {index.root}'."
+        )
+    return decoded
+
+
+def training_batches(data: TrainingData, iterations: Iterable[int], *, workers: int) -> Iterator[list[Group]]:
+    """The batches of the given iterations in order, prepared by ``workers`` processes (0: in this one)."""
+    loader = DataLoader(
+        data,
+        batch_size=None,
+        sampler=list(iterations),
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        # A generator of its own: without one the loader draws from torch's global state, which a resume must not see.
+        generator=torch.Generator(),
+    )
+    yield from loader

@@ -1,0 +1,62 @@
+"""Resize and flip: the base codebase's rules, and every random choice a pure function of (seed, iteration, image)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+
+from detector.job import AugmentationSettings
+
+
+def resized_size(width: int, height: int, *, short_side: int, max_size: int) -> tuple[int, int]:
+    """(width, height) after resizing the short side to ``short_side`` and the long side to at most ``max_size``.
+
+    The base codebase's rule: where the long side would pass ``max_size`` the short side is lowered to
+    round(max_size * short / long); the long side is truncated, not rounded.
+    """
+    short, long = min(width, height), max(width, height)
+    if long / short * short_side > max_size:
+        short_side = round(max_size * short / long)
+    short_side = max(1, short_side)
+    if width < height:
+        return short_side, max(1, int(short_side * height / width))
+    return max(1, int(short_side * width / height)), short_side
+
+
+def resize(image: Image.Image, *, short_side: int, max_size: int) -> Image.Image:
+    """PIL's bilinear resize (the paper's pixels); an image that already fits is returned as it is."""
+    size = resized_size(*image.size, short_side=short_side, max_size=max_size)
+    return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """uint8 [3, H, W], RGB; normalised later, on the device."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def random_generator(seed: int, iteration: int, image_id: int) -> np.random.Generator:
+    """The randomness of one image in one iteration, whoever loads it."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, iteration, image_id))))
+
+
+def augment(
+    image: Image.Image,
+    boxes: np.ndarray,
+    settings: AugmentationSettings,
+    generator: np.random.Generator,
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Random short side, then a random horizontal flip.
+
+    boxes: xyxy pixels of the original image, float64 [G, 4] -> uint8 [3, H, W] and boxes of the resized image.
+    """
+    width, height = image.size
+    short_side = settings.short_sides[int(generator.integers(len(settings.short_sides)))]
+    flip = bool(generator.random() < settings.flip_probability)
+    image = resize(image, short_side=short_side, max_size=settings.max_size)
+    boxes = boxes * np.tile([image.width / width, image.height / height], 2)
+    pixels = to_tensor(image)
+    if flip:
+        pixels = pixels.flip(-1)
+        boxes = np.stack([image.width - boxes[:, 2], boxes[:, 1], image.width - boxes[:, 0], boxes[:, 3]], axis=1)
+    return pixels, boxes

@@ -1,0 +1,34 @@
+"""Every error that a user can cause or meet, on one page. Free of torch."""
+
+from __future__ import annotations
+
+
+class HarnessError(Exception):
+    """Base: the command line prints its one message without a traceback and exits with 2.
+
+    A message says what is wrong, the value, the valid choices and the next command.
+    """
+
+
+class UsageError(HarnessError):
+    """A command was given something it cannot take (an unknown target, a missing option)."""
+
+
+class RegistryError(HarnessError):
+    """An experiment file is wrong; the message starts with ``FILE:LINE``."""
+
+
+class DataError(HarnessError):
+    """A data set is missing, broken, or not the one that the job names."""
+
+
+class WeightsError(HarnessError):
+    """Pretrained weights or a checkpoint cannot be had or do not fit."""
+
+
+class RecordError(HarnessError):
+    """A record or a run folder is damaged or contradicts another."""
+
+
+class TrainingError(HarnessError):
+    """A training stopped itself: a non-finite loss, or a first loss that cannot be right."""

@@ -1,0 +1,114 @@
+"""The two halves of a run: train to the final weights; evaluate them and write the record, last."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detector import checkpoint
+from detector.build import build_model
+from detector.data.loader import TrainingData
+from detector.data.source import fingerprint, open_split
+from detector.detections import coco_metrics, write_detections
+from detector.inference import detect_split
+from detector.job import EvalJob
+from detector.record import Record
+from detector.rundir import RunDir, write_json
+from detector.train import Pace, Progress, precision_context, train
+from detector.worker import Assignment, Heartbeat, describe_environment
+from detector.world import World
+
+logger = logging.getLogger(__name__)
+
+RECORD_FORMAT = 1
+
+
+def train_to_final(
+    assignment: Assignment, run: RunDir, *, world: World, heartbeat: Heartbeat | None, stop: Any
+) -> None:
+    """Train and write ``final.pt``: weights, categories, and how the training went."""
+    job = assignment.train
+    root = Path(assignment.data_root)
+    index = open_split(job.data, root, "train")
+    data = TrainingData(job, index, rank=world.rank, world_size=world.size)
+    torch.manual_seed(job.seed)
+    model = build_model(
+        job,
+        num_classes=len(index.category_ids),
+        test=assignment.evals[0].test,
+        weights_file=Path(assignment.weights_file) if assignment.weights_file else None,
+    ).to(world.device)
+    logger.info("training %s: %d images, %d iterations", job.id, data.index.num_images, job.schedule.iterations)
+
+    def report(progress: Progress) -> None:
+        if heartbeat is not None:
+            heartbeat.beat("training", **vars(progress))
+
+    pace = Pace(assignment.checkpoint_every, assignment.groups_per_forward, assignment.loader_workers)
+    result = train(job, model, data, run, world=world, pace=pace, fresh_head=True, report=report, stop=stop)
+    if world.is_main:
+        state = {
+            "model": model.state_dict(),
+            "category_ids": index.category_ids.tolist(),
+            "category_names": list(index.category_names),
+            "executions": result.executions,
+            "seconds": result.seconds,
+        }
+        checkpoint.save(run.final, state)
+        checkpoint.drop_steps(run.checkpoints)
+
+
+def evaluate_and_record(
+    assignment: Assignment, job: EvalJob, run: RunDir, *, world: World, heartbeat: Heartbeat | None
+) -> None:
+    """Detect, score, and write ``record.json`` when all else is on the disk."""
+    started = time.perf_counter()
+    root = Path(assignment.data_root)
+    final = checkpoint.load(run.final)
+    index = open_split(job.train.data, root, "test")
+    model = build_model(job.train, num_classes=len(final["category_ids"]), test=job.test, pretrained=False)
+    model.load_state_dict(final["model"])
+    model.to(world.device)
+
+    def report(share: float) -> None:
+        if heartbeat is not None:
+            heartbeat.beat("evaluating", progress=share)
+
+    report(0.0)
+    with precision_context(job.train.precision, world.device):
+        detections, sums = detect_split(model, index, world, report)
+    if not world.is_main:
+        return
+    metrics = coco_metrics(index, detections) | sums.means()
+    write_detections(run.detections(job.id), detections)
+    train_index = open_split(job.train.data, root, "train")
+    record = Record(
+        format=RECORD_FORMAT,
+        eval_id=job.id,
+        train_id=job.train.id,
+        profile=assignment.profile,
+        job=job,
+        metrics=metrics,
+        train_split=fingerprint(job.train.data, root, "train", train_index),
+        test_split=fingerprint(job.train.data, root, "test", index),
+        environment=describe_environment(world),
+        code=assignment.code,
+        train_seconds=round(final["seconds"], 3),
+        eval_seconds=round(time.perf_counter() - started, 3),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        notes=(*assignment.notes, *_execution_notes(final["executions"])),
+    )
+    write_json(run.record(job.id), record)
+    logger.info("AP %s", metrics["AP"])
+
+
+def _execution_notes(executions: list[list[int]]) -> tuple[str, ...]:
+    if len(executions) == 1:
+        return ()
+    ways = ", then ".join(f"{processes} processes of {threads} threads" for processes, threads in executions)
+    return (f"resumed in another way ({ways}): equal to an undisturbed run up to float rounding only",)

@@ -1,0 +1,125 @@
+"""From an image file to boxes in its own pixels; from a split to detections, whoever shares the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from detector.assign import assign_anchors
+from detector.data.coco import CocoIndex
+from detector.data.loader import open_image
+from detector.data.transforms import resize, to_tensor
+from detector.detections import Detections
+from detector.job import TestSettings
+from detector.postprocess import Candidates, merge_candidates
+from detector.retinanet import RetinaNet
+from detector.world import World
+from drloss import IGNORED
+
+
+@dataclass
+class ScoreSums:
+    """Sums of the sigmoid scores of positive and negative entries over images, for the means behind Fig. 4."""
+
+    positive: float = 0.0
+    num_positive: int = 0
+    negative: float = 0.0
+    num_negative: int = 0
+
+    def __add__(self, other: ScoreSums) -> ScoreSums:
+        return ScoreSums(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def means(self) -> dict[str, float | None]:
+        """``positive_score`` and ``negative_score``, 0..1; None without any such entry."""
+        return {
+            "positive_score": self.positive / self.num_positive if self.num_positive else None,
+            "negative_score": self.negative / self.num_negative if self.num_negative else None,
+        }
+
+
+@torch.inference_mode()
+def detect_image(model: RetinaNet, image: Image.Image, test: TestSettings) -> dict[str, Tensor]:
+    """Boxes [M, 4] xyxy in the image's own pixels, scores [M] descending, labels [M].
+
+    Several short sides, and flipped copies where ``test.flip``, are merged before the NMS.
+    """
+    device = next(model.parameters()).device
+    found = []
+    for short_side in test.short_sides:
+        resized = resize(image, short_side=short_side, max_size=test.max_size)
+        pixels = to_tensor(resized).to(device)
+        ratio = torch.tensor([image.width / resized.width, image.height / resized.height] * 2, device=device)
+        for flipped in (False, True) if test.flip else (False,):
+            (candidates,) = model.candidates([pixels.flip(-1) if flipped else pixels])
+            boxes = candidates.boxes
+            if flipped:
+                boxes = torch.stack(
+                    [resized.width - boxes[:, 2], boxes[:, 1], resized.width - boxes[:, 0], boxes[:, 3]], dim=1
+                )
+            found.append(Candidates(boxes * ratio, candidates.scores, candidates.labels))
+    return merge_candidates(found, test)
+
+
+@torch.inference_mode()
+def score_sums(model: RetinaNet, image: Image.Image, boxes: np.ndarray, labels: np.ndarray) -> ScoreSums:
+    """Scores of one image's entries, told apart by the assignment of the training, at the test's first short side.
+
+    boxes: xyxy pixels of the image, [G, 4] without crowds; labels: [G].
+    """
+    resized = resize(image, short_side=model.test.short_sides[0], max_size=model.test.max_size)
+    scaled = boxes * np.tile([resized.width / image.width, resized.height / image.height], 2)
+    cls_logits, _, anchors = model.head_outputs([to_tensor(resized)])
+    scores = torch.cat(cls_logits, dim=1)[0].sigmoid().double()
+    device = scores.device
+    anchor_labels, _ = assign_anchors(
+        torch.cat(anchors),
+        torch.from_numpy(scaled.astype(np.float32)).to(device),
+        torch.from_numpy(labels).to(device),
+        model.matching,
+    )
+    is_positive = anchor_labels[:, None] == torch.arange(scores.shape[1], device=device)
+    is_negative = ~is_positive & (anchor_labels != IGNORED)[:, None]
+    return ScoreSums(
+        float(scores[is_positive].sum()),
+        int(is_positive.sum()),
+        float(scores[is_negative].sum()),
+        int(is_negative.sum()),
+    )
+
+
+def detect_split(
+    model: RetinaNet, index: CocoIndex, world: World, report: Callable[[float], None]
+) -> tuple[Detections, ScoreSums]:
+    """Detections of every image of ``index``, each image alone, shared over the processes; the same on any number.
+
+    report: told the share that is done, 0..1. Every process gets all detections, sorted by image.
+    """
+    model.eval()
+    found: list[Detections] = []
+    sums = ScoreSums()
+    mine = range(world.rank, index.num_images, world.size)
+    for done, position in enumerate(mine, start=1):
+        image = open_image(index, position)
+        found.append(_as_detections(detect_image(model, image, model.test), index, position))
+        rows = index.annotations_of(position)
+        kept = ~index.crowd[rows]
+        sums += score_sums(model, image, index.boxes[rows][kept], index.labels[rows][kept])
+        report(done / len(mine))
+    shards = world.gather((Detections.concatenate(found), sums))
+    return Detections.concatenate(part for part, _ in shards), sum((part for _, part in shards), ScoreSums())
+
+
+def _as_detections(result: dict[str, Tensor], index: CocoIndex, position: int) -> Detections:
+    boxes = result["boxes"].cpu().double().numpy()
+    boxes[:, 2:] -= boxes[:, :2]
+    return Detections(
+        np.full(len(boxes), index.image_ids[position], dtype=np.int64),
+        index.category_ids[result["labels"].cpu().numpy()],
+        boxes,
+        result["scores"].cpu().double().numpy(),
+    )

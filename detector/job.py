@@ -1,0 +1,213 @@
+"""A training and its evaluations as data, and their identity. Free of torch.
+
+A job is fully resolved: no field has a default, so that editing a default elsewhere never changes what an existing id
+means. Two jobs are the same run exactly if their ids are equal. How a job is executed (devices, workers, launcher,
+paths) is not part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from drloss.config import LossConfig
+
+# Bumped when a component's results change for the same job (a bug fix): old records then belong to old ids.
+TRAIN_SEMANTICS = {"data": 1, "loss": 1, "model": 1, "training": 1}
+EVAL_SEMANTICS = {"evaluation": 1}
+
+Count = Annotated[int, Meta(ge=1)]
+Index = Annotated[int, Meta(ge=0)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Backbone = Literal["resnet50", "resnet101", "resnext101_32x8d", "slim"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every block of a job.
+
+    ``added`` lists fields that were added after the first release with the value that older jobs meant by leaving them
+    out: such a field is hashed only where it differs, so that older ids stay what they were.
+    """
+
+    added: ClassVar[dict[str, Any]] = {}
+
+
+class CocoRelease(Settings, tag_field="source", tag="coco"):
+    """A published release, identified by name and checked by its known counts."""
+
+    release: Literal["2017"]
+    train_split: str
+    test_split: str
+
+
+class AnnotatedFolder(Settings, tag_field="source", tag="folder"):
+    """Any COCO-format root, identified by the sha256 of its annotation files; None until a root is given.
+
+    ``num_images``: None for all of a split, else the first that many by image id with at least one valid box.
+    """
+
+    train_split: str
+    test_split: str
+    num_images: Count | None
+    train_sha256: str | None
+    test_sha256: str | None
+
+
+class Shapes(Settings, tag_field="source", tag="shapes"):
+    """The generated set of ``harness data synth``, identified by the generator's version and parameters."""
+
+    version: Count
+    seed: Index
+    size: Annotated[int, Meta(ge=32)]
+    num_train: Count
+    num_test: Count
+    num_classes: Annotated[int, Meta(ge=1, le=12)]
+
+
+DataSource = CocoRelease | AnnotatedFolder | Shapes
+
+
+class ModelSettings(Settings):
+    """RetinaNet. Anchor sizes are ``anchor_scale * stride * 2^(i / scales_per_octave)`` pixels."""
+
+    backbone: Backbone
+    weights: Literal["imagenet", "none"]
+    norm: Literal["frozen_batch", "group"]
+    frozen_stages: Annotated[int, Meta(ge=0, le=5)]  # 2: the stem and the first residual stage
+    fpn_channels: Count
+    fpn_levels: tuple[Literal[3], Annotated[int, Meta(ge=5, le=7)]]
+    p6_from: Literal["c5", "p5"]
+    head_convs: Count
+    head_norm: Literal["none", "group"]
+    anchor_scale: PositiveFloat
+    scales_per_octave: Count
+    aspect_ratios: tuple[PositiveFloat, ...]
+    prior_probability: Annotated[float, Meta(gt=0, lt=1)]
+
+
+class MatchSettings(Settings):
+    """Anchor assignment: IoU >= foreground is positive, < background is negative, between is ignored."""
+
+    foreground_iou: Fraction
+    background_iou: Fraction
+    allow_low_quality: bool
+
+
+class RegressionSettings(Settings):
+    """Smooth L1 over positives, divided by max(1, ``normalizer`` * number of positives of the group)."""
+
+    box_weights: tuple[float, float, float, float]
+    beta: PositiveFloat
+    normalizer: PositiveFloat
+
+
+class OptimizerSettings(Settings):
+    """SGD; biases have a learning rate and a weight decay of their own."""
+
+    lr: PositiveFloat
+    momentum: Fraction
+    weight_decay: Annotated[float, Meta(ge=0)]
+    bias_lr_factor: PositiveFloat
+    bias_weight_decay: Annotated[float, Meta(ge=0)]
+
+
+class ScheduleSettings(Settings):
+    """Linear warm-up from ``warmup_factor`` of the learning rate, then ``gamma`` at each milestone (iterations)."""
+
+    iterations: Count
+    warmup_iterations: Index
+    warmup_factor: Fraction
+    milestones: tuple[Count, ...]
+    gamma: PositiveFloat
+
+
+class BatchSettings(Settings):
+    """``images_per_group`` images share padding and loss normalisers (the paper's per-GPU batch)."""
+
+    images: Count
+    images_per_group: Count
+    aspect_grouping: bool
+
+
+class AugmentationSettings(Settings):
+    """Training images: short side drawn from ``short_sides``, long side at most ``max_size`` pixels, horizontal flip."""
+
+    short_sides: tuple[Count, ...]
+    max_size: Count
+    flip_probability: Fraction
+
+
+class TestSettings(Settings):
+    """Inference: several ``short_sides`` are a multi-scale test, whose detections are merged by NMS."""
+
+    __test__: ClassVar[bool] = False  # not a test case for pytest
+
+    short_sides: tuple[Count, ...]
+    max_size: Count
+    flip: bool
+    score_threshold: Fraction
+    candidates_per_level: Count
+    nms_iou: Fraction
+    detections_per_image: Count
+
+
+class TrainJob(Settings):
+    """Everything that decides the final weights."""
+
+    seed: Index
+    data: DataSource
+    model: ModelSettings
+    loss: LossConfig
+    matching: MatchSettings
+    regression: RegressionSettings
+    optimizer: OptimizerSettings
+    schedule: ScheduleSettings
+    batch: BatchSettings
+    augmentation: AugmentationSettings
+    precision: Precision
+
+    @property
+    def id(self) -> str:
+        """Sixteen hexadecimal digits of the sha256 of the resolved job and of the components' semantics."""
+        return _digest({"train": _hashed(self), "semantics": TRAIN_SEMANTICS})
+
+
+class EvalJob(Settings):
+    """One test of one training's final weights, on ``split`` (None: the data's own test split)."""
+
+    train: TrainJob
+    test: TestSettings
+    split: str | None
+
+    @property
+    def id(self) -> str:
+        """As ``TrainJob.id``, over the training's id, the test settings and the split."""
+        return _digest(
+            {"train": self.train.id, "test": _hashed(self.test), "split": self.split, "semantics": EVAL_SEMANTICS}
+        )
+
+
+def _hashed(value: Any) -> Any:
+    """The value as plain data, without later fields that hold what their absence meant."""
+    if isinstance(value, Struct):
+        added = getattr(value, "added", {})
+        fields = {
+            field: _hashed(getattr(value, field))
+            for field in value.__struct_fields__
+            if not (field in added and getattr(value, field) == added[field])
+        }
+        config = value.__struct_config__
+        return fields | ({config.tag_field: config.tag} if config.tag_field else {})
+    if isinstance(value, (tuple, list)):
+        return [_hashed(item) for item in value]
+    # 6 and 6.0 are one number in YAML: as a float both are written alike.
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _digest(payload: dict[str, Any]) -> str:
+    return hashlib.sha256(msgspec.json.encode(payload, order="sorted")).hexdigest()[:16]

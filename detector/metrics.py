@@ -1,0 +1,50 @@
+"""The numbers of a training as it runs: JSON lines, and the same as TensorBoard scalars."""
+
+from __future__ import annotations
+
+import json
+from types import TracebackType
+from typing import IO
+
+from detector.rundir import RunDir, write_atomic
+
+
+class MetricsLog:
+    """Appends to ``metrics.jsonl``; a resume first drops what an earlier start logged after its checkpoint."""
+
+    def __init__(self, run: RunDir, *, start: int, enabled: bool) -> None:
+        self.run, self.start, self.enabled = run, start, enabled
+
+    def __enter__(self) -> MetricsLog:
+        if self.enabled:
+            from tensorboardX import SummaryWriter
+
+            self._keep_until_start()
+            self.file: IO[str] = open(self.run.metrics, "a", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
+            purge = self.start + 1 if self.start else None
+            self.board = SummaryWriter(str(self.run.tensorboard), purge_step=purge)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.enabled:
+            self.file.close()
+            self.board.close()
+
+    def write(self, iteration: int, values: dict[str, float]) -> None:
+        """One line: the number of steps taken and the values, flushed."""
+        if not self.enabled:
+            return
+        self.file.write(json.dumps({"iteration": iteration, **values}) + "\n")
+        self.file.flush()
+        for name, value in values.items():
+            self.board.add_scalar(f"train/{name}", value, iteration)
+
+    def _keep_until_start(self) -> None:
+        if not self.run.metrics.exists():
+            return
+        # A line that a crash cut short is dropped too.
+        lines = [line for line in self.run.metrics.read_text(encoding="utf-8").split("\n")[:-1] if line.endswith("}")]
+        kept = [line for line in lines if json.loads(line)["iteration"] <= self.start]
+        write_atomic(self.run.metrics, "".join(f"{line}\n" for line in kept).encode())

@@ -1,0 +1,37 @@
+"""Box regression loss over positive anchors. N images, R anchors, P positives of a group."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from detector.box_coder import encode
+from detector.job import RegressionSettings
+
+
+def box_regression_loss(
+    deltas: Tensor,
+    anchors: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    settings: RegressionSettings,
+    *,
+    images_per_group: int,
+) -> Tensor:
+    """Smooth L1 (Fast R-CNN, Eq. 3; quadratic below ``beta``), mean over groups of consecutive images.
+
+    A group's loss is the sum over its positives and coordinates, divided by max(1, normalizer * P).
+    deltas: [N, R, 4] outputs of the head; anchors: [R, 4]; labels: [N, R], positive where >= 0; boxes: [N, R, 4] each
+    anchor's box, of any value elsewhere -> float32 scalar; 0, with zero gradients, without positives. Anchors are
+    masked rather than selected, so that the device is not waited for.
+    """
+    positive = labels >= 0
+    with torch.no_grad():
+        # An anchor without a box is its own target: the log of a meaningless size could be infinite.
+        targets = encode(torch.where(positive[..., None], boxes, anchors), anchors, settings.box_weights)
+    loss = F.smooth_l1_loss(deltas.float(), targets, beta=settings.beta, reduction="none")
+    image_loss = torch.where(positive[..., None], loss, 0.0).sum(dim=(1, 2))
+    group_loss = torch.stack([group.sum() for group in image_loss.split(images_per_group)])
+    num_positives = torch.stack([group.sum() for group in positive.split(images_per_group)])
+    return (group_loss / (settings.normalizer * num_positives).clamp(min=1.0)).mean()

@@ -1,0 +1,175 @@
+"""RetinaNet with a replaceable classification loss, by torchvision's contract of a detection model.
+
+N images, G boxes of an image, K classes, R_l anchors of level l, R of all levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detector.anchors import Shape, grid_anchors
+from detector.assign import assign_anchors
+from detector.backbone import build_backbone
+from detector.head import RetinaNetHead
+from detector.job import MatchSettings, ModelSettings, RegressionSettings, TestSettings
+from detector.postprocess import Candidates, image_candidates, merge_candidates
+from detector.regression_loss import box_regression_loss
+from detector.targets import check_images, check_targets
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+SIZE_DIVISOR = 32
+
+Target = dict[str, Tensor]
+
+
+class RetinaNet(nn.Module):
+    """Focal Loss for Dense Object Detection, section 4; ``classification_loss`` takes the focal loss's place.
+
+    images: list of [3, H, W] RGB tensors of any sizes, uint8 or float in 0..1, on any device: they are moved to the
+    model's and normalised there. Training mode: ``model(images, targets) -> {"classification", "bbox_regression"}``
+    with targets [{"boxes": [G, 4] xyxy pixels, "labels": [G] int64, 0..K-1}]; eval mode: ``model(images) ->
+    [{"boxes", "scores", "labels"}]`` by ``self.test``, which may be reassigned. Eval mode does not switch autograd off.
+
+    A list is padded to its largest height and width, rounded up to a multiple of 32; anchors in the padding are
+    background. Normalisers of the losses belong to consecutive groups of ``images_per_group`` images: a forward pass of
+    several groups gives the mean of what each group of the same padded shape would give alone.
+
+    The memory format is channels last, in which the logits [N, R_l, K] are views of the convolutions' outputs.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        *,
+        num_classes: int,
+        classification_loss: nn.Module,
+        matching: MatchSettings,
+        regression: RegressionSettings,
+        test: TestSettings,
+        images_per_group: int,
+    ) -> None:
+        """Weights are random: ``load_imagenet(model.backbone.body, file)`` loads what ``settings.weights`` asks for.
+
+        classification_loss: called once a group as ``loss(logits, labels)``, logits a list of [N, R_l, K] over levels,
+        labels [N, R] int64 (0..K-1, BACKGROUND, IGNORED) -> scalar.
+        """
+        super().__init__()
+        self.settings = settings
+        self.num_classes = num_classes
+        self.matching = matching
+        self.regression = regression
+        self.test = test
+        self.images_per_group = images_per_group
+        self.backbone = build_backbone(settings)
+        self.head = RetinaNetHead(
+            settings.fpn_channels,
+            settings.scales_per_octave * len(settings.aspect_ratios),
+            num_classes,
+            num_convs=settings.head_convs,
+            norm=settings.head_norm,
+            prior_probability=settings.prior_probability,
+        )
+        self.classification_loss = classification_loss
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Any:
+        """Losses in training mode, detections in eval mode.
+
+        Raises ValueError for images or targets that break the contract. Values of targets (degenerate boxes, labels out
+        of range) are checked where they are on the CPU; on another device the check would wait for it in every step.
+        """
+        if not self.training:
+            return [merge_candidates([found], self.test) for found in self.candidates(images)]
+        if targets is None:
+            raise ValueError("RetinaNet in training mode needs targets: call model(images, targets), or model.eval().")
+        check_targets(targets, num_images=len(images), num_classes=self.num_classes)
+        return self._losses(*self.head_outputs(images), targets)
+
+    def candidates(self, images: Sequence[Tensor]) -> list[Candidates]:
+        """Scored boxes of each image before NMS, clipped to it; ``merge_candidates`` makes detections of them."""
+        cls_logits, bbox_regression, anchors = self.head_outputs(images)
+        return [
+            image_candidates(
+                [level[i] for level in cls_logits],
+                [level[i] for level in bbox_regression],
+                anchors,
+                image_shape=(image.shape[-2], image.shape[-1]),
+                test=self.test,
+                box_weights=self.regression.box_weights,
+            )
+            for i, image in enumerate(images)
+        ]
+
+    def head_outputs(self, images: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], tuple[Tensor, ...]]:
+        """The raw network: cls_logits [N, R_l, K], bbox_regression [N, R_l, 4], anchors [R_l, 4], over levels each."""
+        check_images(images)
+        features = self.backbone(self.normalized_batch(images))
+        cls_logits, bbox_regression = self.head(features)
+        anchors = grid_anchors(
+            tuple((feature.shape[-2], feature.shape[-1]) for feature in features),
+            self.backbone.strides,
+            anchor_scale=self.settings.anchor_scale,
+            scales_per_octave=self.settings.scales_per_octave,
+            aspect_ratios=self.settings.aspect_ratios,
+            device=self.mean.device,
+        )
+        return cls_logits, bbox_regression, anchors
+
+    def normalized_batch(self, images: Sequence[Tensor]) -> Tensor:
+        """Images -> [N, 3, H, W] float32, ImageNet mean and deviation taken off, then padded with zeros."""
+        height, width = padded_shape([(image.shape[-2], image.shape[-1]) for image in images])
+        batch = torch.empty((len(images), 3, height, width), device=self.mean.device, memory_format=torch.channels_last)
+        batch.copy_(self.mean)  # the padding: it becomes exactly zero
+        for slot, image in zip(batch, images, strict=True):
+            pixels = image.to(self.mean.device, non_blocking=True)
+            slot[:, : image.shape[-2], : image.shape[-1]] = pixels / 255 if pixels.dtype == torch.uint8 else pixels
+        return batch.sub_(self.mean).div_(self.std)
+
+    def _losses(
+        self,
+        cls_logits: list[Tensor],
+        bbox_regression: list[Tensor],
+        anchors: tuple[Tensor, ...],
+        targets: Sequence[Target],
+    ) -> dict[str, Tensor]:
+        """Mean over the groups of each loss."""
+        all_anchors, deltas = torch.cat(anchors), torch.cat(bbox_regression, dim=1)
+        labels, boxes = self._assign(all_anchors, targets)
+        group_logits = zip(*(level.split(self.images_per_group) for level in cls_logits), strict=True)
+        group_labels = labels.split(self.images_per_group)
+        classification = [
+            self.classification_loss(list(logits), chosen)
+            for logits, chosen in zip(group_logits, group_labels, strict=True)
+        ]
+        regression = box_regression_loss(
+            deltas, all_anchors, boxes, labels, self.regression, images_per_group=self.images_per_group
+        )
+        return {"classification": torch.stack(classification).mean(), "bbox_regression": regression}
+
+    @torch.no_grad()
+    def _assign(self, anchors: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
+        """Anchors' labels [N, R] int64 and boxes [N, R, 4], on the model's device."""
+        labels, boxes = [], []
+        for target in targets:
+            target_boxes = target["boxes"].to(anchors, non_blocking=True)
+            target_labels = target["labels"].to(anchors.device, non_blocking=True)
+            image_labels, matched = assign_anchors(anchors, target_boxes, target_labels, self.matching)
+            labels.append(image_labels)
+            boxes.append(target_boxes[matched] if len(target_boxes) else anchors)
+        return torch.stack(labels), torch.stack(boxes)
+
+
+def padded_shape(shapes: Sequence[Shape]) -> Shape:
+    """(H, W) of the batch that holds images of these shapes: the largest, rounded up to a multiple of 32."""
+    height, width = (-(-max(sides) // SIZE_DIVISOR) * SIZE_DIVISOR for sides in zip(*shapes, strict=True))
+    return height, width

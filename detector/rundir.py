@@ -1,0 +1,165 @@
+"""One directory a run: its paths, atomic writes, its lock and its state. Free of torch.
+
+Nothing here depends on a database or on a lock that outlives a crash: a file is either whole or not there, and the
+lock is the kernel's (``flock``), which ends with the process that holds it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from detector.errors import RecordError
+from detector.record import Record
+
+T = TypeVar("T")
+Phase = Literal["starting", "training", "evaluating", "done", "stopped", "failed"]
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """The heartbeat of a run, rewritten every second or so by its rank 0. Times are seconds since the epoch."""
+
+    phase: Phase
+    time: float
+    pid: int
+    iteration: int = 0
+    iterations: int = 0
+    loss: float | None = None
+    seconds_per_iteration: float | None = None
+    message: str = ""
+    progress: float = 0.0  # share of the evaluation that is done, 0..1
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The folder of one training, keyed by its id."""
+
+    root: Path
+
+    @property
+    def job(self) -> Path:
+        """The resolved TrainJob."""
+        return self.root / "job.json"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, device and code of the newest start."""
+        return self.root / "environment.json"
+
+    @property
+    def status(self) -> Path:
+        """The heartbeat, a ``Status``."""
+        return self.root / "status.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a logged iteration."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """What a person reads after a failure."""
+        return self.root / "log.txt"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files."""
+        return self.root / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        """``0000400.pt`` (to resume from) and ``final.pt`` (the result)."""
+        return self.root / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        """The weights that are the training's result, with the job and the categories."""
+        return self.checkpoints / "final.pt"
+
+    @property
+    def submitit(self) -> Path:
+        """The launcher's transport files."""
+        return self.root / "submitit"
+
+    def evaluation(self, eval_id: str) -> Path:
+        """Folder of one evaluation."""
+        return self.root / "evals" / eval_id
+
+    def detections(self, eval_id: str) -> Path:
+        """COCO result list, gzip'd JSON."""
+        return self.evaluation(eval_id) / "detections.json.gz"
+
+    def record(self, eval_id: str) -> Path:
+        """The record: there if and only if the evaluation is done."""
+        return self.evaluation(eval_id) / "record.json"
+
+    def read_record(self, eval_id: str) -> Record | None:
+        """The finished record, or None."""
+        path = self.record(eval_id)
+        return read_json(path, Record) if path.exists() else None
+
+    def read_status(self) -> Status | None:
+        """The newest heartbeat, or None where none was written yet."""
+        return read_json(self.status, Status) if self.status.exists() else None
+
+    def is_locked(self) -> bool:
+        """Whether a living process is training or evaluating here."""
+        if not (self.root / ".lock").exists():
+            return False
+        try:
+            with self.lock():
+                return False
+        except BlockingIOError:
+            return True
+
+    @contextmanager
+    def lock(self, patience: float = 0.0) -> Iterator[None]:
+        """Hold the run for this process. Raises BlockingIOError where another holds it for ``patience`` seconds more."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / ".lock", "a") as file:
+            deadline = time.monotonic() + patience
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise
+                    time.sleep(0.05)
+            yield
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a whole file or nothing: to a temporary file beside it, flushed to the disk, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a struct or plain data as indented JSON with sorted keys, atomically."""
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2) + b"\n")
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """Read one JSON file into ``kind``. Raises RecordError naming the file and what is wrong in it."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (msgspec.DecodeError, OSError) as error:
+        raise RecordError(f"{path} cannot be read as {kind.__name__}: {error}. Move it away and run again.") from error

@@ -1,0 +1,195 @@
+"""One run from start to record, in each of its processes. Free of torch until it is called.
+
+The launcher pickles a ``Worker``: tiny, so that signals arrive late in the imports at worst.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import traceback
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct
+
+from detector.errors import HarnessError, RecordError
+from detector.job import EvalJob, TrainJob
+from detector.record import Code
+from detector.rundir import Phase, RunDir, Status, read_json, write_json
+
+if TYPE_CHECKING:
+    from detector.world import World
+
+logger = logging.getLogger(__name__)
+
+
+class Assignment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a worker is to do, and how; paths are this machine's and in no identity."""
+
+    train: TrainJob
+    evals: tuple[EvalJob, ...]
+    run_dir: str
+    data_root: str
+    profile: str
+    device: Literal["cpu", "cuda"]
+    threads: int
+    loader_workers: int
+    checkpoint_every: int
+    groups_per_forward: int
+    weights_file: str | None
+    code: Code
+    notes: tuple[str, ...]
+
+
+@dataclass
+class Worker:
+    """Callable that trains what is missing, evaluates what is missing, and writes the records."""
+
+    assignment: Assignment
+
+    def __call__(self) -> None:
+        """Run to the end. A stop by a signal saves and exits with 130; any error is in status.json and log.txt."""
+        stop = _StopFlag()
+        os.environ["OMP_NUM_THREADS"] = str(self.assignment.threads)
+        run = RunDir(Path(self.assignment.run_dir))
+        heartbeat = Heartbeat(run, self.assignment.train.schedule.iterations)
+        _export_distributed()
+        main = os.environ.get("RANK", "0") == "0"
+        with ExitStack() as stack:
+            if main:
+                stack.enter_context(run.lock(patience=2.0))
+                _log_to(run.log)
+                write_json(run.job, self.assignment.train)
+                heartbeat.beat("starting", force=True)
+            from detector.train import StopRequested  # torch from here on
+
+            try:
+                self._run(run, heartbeat if main else None, stop)
+            except StopRequested as stopped:
+                logger.info("%s", stopped)
+                if main:
+                    heartbeat.beat("stopped", message=str(stopped), force=True)
+                sys.exit(130)
+            except BaseException as error:
+                if main:
+                    _log_failure(error)
+                    heartbeat.beat("failed", message=_describe(error), force=True)
+                raise
+
+    def _run(self, run: RunDir, heartbeat: Heartbeat | None, stop: _StopFlag) -> None:
+        import torch
+
+        from detector.finish import evaluate_and_record, train_to_final
+        from detector.world import join_world
+
+        assignment = self.assignment
+        torch.set_num_threads(assignment.threads)
+        with join_world(assignment.device) as world:
+            if world.is_main:
+                write_json(run.environment, describe_environment(world))
+            report = heartbeat if world.is_main else None
+            if not run.final.exists():
+                train_to_final(assignment, run, world=world, heartbeat=report, stop=stop)
+            for job in assignment.evals:
+                if not run.record(job.id).exists():
+                    evaluate_and_record(assignment, job, run, world=world, heartbeat=report)
+            if report is not None:
+                report.beat("done", force=True)
+
+
+class Heartbeat:
+    """Rewrites status.json about once a second, so that a launcher, or a person, sees what the run does."""
+
+    INTERVAL = 1.0  # seconds
+
+    def __init__(self, run: RunDir, iterations: int) -> None:
+        self.run = run
+        self.state = Status(phase="starting", time=0.0, pid=os.getpid(), iterations=iterations)
+
+    def beat(self, phase: Phase, *, force: bool = False, **values: Any) -> None:
+        """Note the phase and any of Status's fields; written when due or when forced."""
+        import time
+
+        from msgspec.structs import replace
+
+        due = force or phase != self.state.phase or time.time() - self.state.time >= self.INTERVAL
+        fresh = replace(self.state, phase=phase, **values)
+        if due:
+            fresh = replace(fresh, time=time.time())
+            write_json(self.run.status, fresh)
+        self.state = fresh
+
+
+def describe_environment(world: World) -> dict[str, str]:
+    """Versions and hardware, without the names of hosts, users or folders."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.machine()
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        **{name: version(name) for name in ("torchvision", "pycocotools", "numpy", "pillow")},
+        "device": f"{world.device.type} ({device})",
+        "processes": str(world.size),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+class _StopFlag:
+    """Set by SIGINT, SIGTERM or SIGUSR2; the training loop looks at it at step boundaries only."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, self._set)
+
+    def _set(self, number: int, frame: Any) -> None:
+        self.wanted = True
+
+    def __call__(self) -> bool:
+        return self.wanted
+
+
+def _export_distributed() -> None:
+    """Let submitit describe the processes to torch, where it started more than one."""
+    import submitit
+
+    try:
+        environment = submitit.JobEnvironment()
+    except RuntimeError:  # not started by submitit: one process
+        return
+    if environment.num_tasks > 1:
+        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+
+
+def _log_to(path: Path) -> None:
+    logging.basicConfig(
+        filename=path, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+
+
+def _log_failure(error: BaseException) -> None:
+    if isinstance(error, HarnessError):
+        logger.error("%s: %s", type(error).__name__, error)
+    else:
+        logger.error("%s", "".join(traceback.format_exception(error)))
+
+
+def _describe(error: BaseException) -> str:
+    text = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+    return text[:2000]
+
+
+def read_train_job(run: RunDir) -> TrainJob:
+    """The job of a run folder. Raises RecordError where there is none."""
+    if not run.job.exists():
+        raise RecordError(f"{run.root} is not a run folder: it has no job.json.")
+    return read_json(run.job, TrainJob)

@@ -1,0 +1,188 @@
+"""The ranking losses as pure functions, one formula each (section 3 of the DR loss paper, CVPR 2020).
+
+Legend: N images, R anchors, K classes. Every loss takes ``logits`` and ``labels`` in any form of ``entries.prepared``
+and returns the mean over images, a scalar of the logits' dtype (float32 for half precision), not multiplied by tau.
+
+**Values.** All sums are over values v: p for a negative, -p for a positive. In both sets the harder entry is then the
+larger one, Propositions 1 and 2 are one formula, and z = P- - P+ + margin is a sum.
+
+**Empty sets.** An empty set scores perfectly. Without positives that is the paper's rule, P+ = 1 (below Eq. 9), taken
+for every pairing as one constant positive with p = 1; without negatives it is one constant negative with p = 0. An
+image without any candidate therefore adds the constant l(margin - 1), the least that an image can add, with gradient 0.
+
+**Accuracy.** Up to 15 million entries are summed for an image; reductions over entries therefore accumulate in float64,
+while no float64 copy of the logits is made (the hinge over all pairs excepted).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from drloss.checks import require_positive
+from drloss.entries import Entries, Logits, prepared, split_entries
+from drloss.pairs import pair_mean
+from drloss.pointwise import cross_entropy_loss, focal_loss
+from drloss.surrogates import Surrogate, hinge, logistic, make_surrogate, quadratic
+
+__all__ = [
+    "all_pairs_loss",
+    "cross_entropy_loss",
+    "dr_loss",
+    "expected_scores",
+    "expected_value",
+    "focal_loss",
+    "hinge",
+    "logistic",
+    "make_surrogate",
+    "neg_only_loss",
+    "quadratic",
+    "worst_case_loss",
+]
+
+LAMBDA_POS = 1.0  # 1 / log(h+) with h+ = e, Table 1
+LAMBDA_NEG = 0.1 / math.log(3.5)  # 0.1 / log(h-) with h- = 3.5, Table 1
+MARGIN = 0.5
+
+
+def dr_loss(
+    logits: Logits,
+    labels: Tensor,
+    *,
+    lambda_pos: float = LAMBDA_POS,
+    lambda_neg: float = LAMBDA_NEG,
+    margin: float = MARGIN,
+    surrogate: Surrogate = logistic,
+    hard_negative_ratio: float | None = None,
+) -> Tensor:
+    """Distributional ranking, Eq. 9: l(P- - P+ + margin), with P-, P+ of Eq. 6; the gradient flows through the weights.
+
+    lambda_pos, lambda_neg: > 0, inf for the plain mean. hard_negative_ratio: see ``entries.mined_negatives``.
+    Raises ValueError for a lambda out of range, and as ``entries.prepared``.
+    """
+    with prepared(logits, labels) as (logits, labels):
+        entries = split_entries(logits, labels, hard_negative_ratio=hard_negative_ratio)
+        z = _expected_neg(entries, lambda_neg) + _expected_pos(entries, lambda_pos) + margin
+        return surrogate(z).mean().to(logits.dtype)
+
+
+def neg_only_loss(
+    logits: Logits,
+    labels: Tensor,
+    *,
+    lambda_neg: float = LAMBDA_NEG,
+    margin: float = MARGIN,
+    surrogate: Surrogate = logistic,
+    hard_negative_ratio: float | None = None,
+) -> Tensor:
+    """The NegOnly row of Table 3: mean over positives j of l(P- - p_j + margin). Arguments as ``dr_loss``."""
+    with prepared(logits, labels) as (logits, labels):
+        entries = split_entries(logits, labels, hard_negative_ratio=hard_negative_ratio)
+        losses = surrogate(_expected_neg(entries, lambda_neg).unsqueeze(1) + _pos_values(entries).double() + margin)
+        # Without positives all R slots hold the constant positive's value: their mean is its loss.
+        counted = entries.is_pos | ~entries.is_pos.any(dim=1, keepdim=True)
+        per_image = losses.masked_fill(~counted, 0.0).sum(dim=1) / counted.sum(dim=1)
+        return per_image.mean().to(logits.dtype)
+
+
+def all_pairs_loss(
+    logits: Logits,
+    labels: Tensor,
+    *,
+    margin: float = MARGIN,
+    surrogate: Surrogate = hinge,
+    hard_negative_ratio: float | None = None,
+) -> Tensor:
+    """The All row of Table 3, Eqs. 3 and 4: mean over all n+ n- pairs of l(p_neg - p_pos + margin).
+
+    The number of pairs sizes the work, so a GPU waits for the host a few times an image. Arguments and errors as
+    ``dr_loss``.
+    """
+    with prepared(logits, labels) as (logits, labels):
+        entries = split_entries(logits, labels, hard_negative_ratio=hard_negative_ratio)
+        losses = []
+        for neg_logits, is_neg, pos_logits, is_pos in zip(*entries, strict=True):
+            negatives = neg_logits.masked_select(is_neg).sigmoid()
+            positives = -pos_logits.masked_select(is_pos).sigmoid()
+            pair = _or_constant(negatives, 0.0), _or_constant(positives, -1.0)
+            losses.append(pair_mean(*pair, margin=margin, surrogate=surrogate))
+        return torch.stack(losses).mean().to(logits.dtype)
+
+
+def worst_case_loss(
+    logits: Logits,
+    labels: Tensor,
+    *,
+    margin: float = MARGIN,
+    surrogate: Surrogate = logistic,
+    hard_negative_ratio: float | None = None,
+) -> Tensor:
+    """Eq. 5: l(max p_neg - min p_pos + margin), the limit of ``dr_loss`` for both lambdas -> 0.
+
+    Entries that share the extreme share its gradient evenly, as in the limit. Arguments and errors as ``dr_loss``.
+    """
+    with prepared(logits, labels) as (logits, labels):
+        entries = split_entries(logits, labels, hard_negative_ratio=hard_negative_ratio)
+        hardest_neg, hardest_pos = (values(entries).amax(dim=1).double() for values in (_neg_values, _pos_values))
+        return surrogate(hardest_neg + hardest_pos + margin).mean().to(logits.dtype)
+
+
+def expected_scores(
+    logits: Logits,
+    labels: Tensor,
+    *,
+    lambda_pos: float = LAMBDA_POS,
+    lambda_neg: float = LAMBDA_NEG,
+    hard_negative_ratio: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """P- and P+ of Eq. 6, each [N] float64; P- = 0 and P+ = 1 for an empty set. Arguments and errors as ``dr_loss``."""
+    with prepared(logits, labels) as (logits, labels):
+        entries = split_entries(logits, labels, hard_negative_ratio=hard_negative_ratio)
+        return _expected_neg(entries, lambda_neg), -_expected_pos(entries, lambda_pos)
+
+
+def expected_value(values: Tensor, candidates: Tensor, lambda_: float) -> Tensor:
+    """Expectation of each row under its hardest distribution, Eq. 6 with Propositions 1 and 2. [N] float64.
+
+    sum_j q_j v_j with q_j proportional to exp(v_j / lambda) over the candidates: the q that maximises
+    sum_j q_j v_j - lambda KL(q || uniform). With v = p it is P-, with v = -p it is -P+. Its gradient by v_j is
+    q_j (1 + (v_j - P) / lambda), and exactly 0 outside the candidates.
+
+    values: [N, M] float32 or float64, outside the candidates the smallest value there can be, which is also the result
+    for a row without candidates; candidates: [N, M] bool; lambda_: > 0, inf for the mean.
+    """
+    require_positive("lambda", lambda_, or_inf=True)
+    # Relative to the largest value: exp cannot overflow, the largest weight is 1, no digits cancel for small lambda.
+    largest = values.detach().amax(dim=1, keepdim=True)
+    below = values - largest
+    weights = (below / lambda_).masked_fill_(~candidates, -torch.inf).exp_()
+    # At least 1 (the largest weight) unless the row is empty; then 0 / 1.
+    normalizer = weights.sum(dim=1, dtype=torch.float64).clamp(min=1.0)
+    return (weights * below).sum(dim=1, dtype=torch.float64) / normalizer + largest.squeeze(1)
+
+
+def _expected_neg(entries: Entries, lambda_neg: float) -> Tensor:
+    """P-, [N] float64."""
+    return expected_value(_neg_values(entries), entries.is_neg, lambda_neg)
+
+
+def _expected_pos(entries: Entries, lambda_pos: float) -> Tensor:
+    """-P+, [N] float64."""
+    return expected_value(_pos_values(entries), entries.is_pos, lambda_pos)
+
+
+def _neg_values(entries: Entries) -> Tensor:
+    """p of each negative, elsewhere exactly 0 with gradient 0, whatever the logit. [N, R * K]."""
+    return entries.neg_logits.masked_fill(~entries.is_neg, -torch.inf).sigmoid()
+
+
+def _pos_values(entries: Entries) -> Tensor:
+    """-p of each positive, elsewhere exactly -1 with gradient 0, whatever the logit. [N, R]."""
+    return -entries.pos_logits.masked_fill(~entries.is_pos, torch.inf).sigmoid()
+
+
+def _or_constant(values: Tensor, constant: float) -> Tensor:
+    """A perfect score in the place of an empty set's; still part of the graph, with gradient 0. [M] -> [max(M, 1)]."""
+    return values if len(values) else torch.cat([values, values.new_full((1,), constant)])

@@ -1,0 +1,55 @@
+"""Surrogates of the 0-1 ranking error of a pair: the hinge and its two smooth variants (section 3.2).
+
+Each maps z = p_neg - p_pos + margin, of any shape, element by element, and is zero (or vanishes) for z -> -inf. Values
+and gradients are finite for every finite z; the gradient is 0 at -inf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from drloss.checks import require_choice, require_positive
+
+Surrogate: TypeAlias = Callable[[Tensor], Tensor]
+SurrogateName: TypeAlias = Literal["logistic", "quadratic", "hinge"]
+
+
+def hinge(z: Tensor) -> Tensor:
+    """max(z, 0), section 3.1; the subgradient at 0 is 0. z: [...] -> [...]."""
+    return F.relu(z)
+
+
+def quadratic(z: Tensor, rho: float = 0.5) -> Tensor:
+    """Hinge with its corner rounded on (-rho, rho), Eq. 7. z: [...] -> [...].
+
+    z for z >= rho, (z + rho)^2 / (4 rho) for -rho < z < rho, 0 for z <= -rho; rho > 0.
+    """
+    # With x = max(z + rho, 0) this is smooth L1 with its change at 2 rho: x^2 / (4 rho), then x - rho.
+    x = F.relu(z + rho)
+    return F.smooth_l1_loss(x, torch.zeros_like(x), reduction="none", beta=2.0 * rho)
+
+
+def logistic(z: Tensor, L: float = 6.0) -> Tensor:
+    """Smooth hinge, Eq. 8: log(1 + exp(L z)) / L, L > 0. z: [...] -> [...]."""
+    # Beyond 40, log(1 + exp(x)) is x to the last bit of a float64 (the default, 20, is exact to float32 only).
+    return F.softplus(z, beta=L, threshold=40.0)
+
+
+def make_surrogate(name: SurrogateName, *, L: float = 6.0, rho: float = 0.5) -> Surrogate:
+    """The surrogate called ``name`` with its parameter bound (``L`` of the logistic, ``rho`` of the quadratic).
+
+    Raises:
+        ValueError: unknown name, or ``L`` or ``rho`` not a positive finite number, used by this surrogate or not.
+    """
+    require_choice("surrogate", name, ("logistic", "quadratic", "hinge"))
+    require_positive("L", L)
+    require_positive("rho", rho)
+    if name == "hinge":
+        return hinge
+    return partial(logistic, L=L) if name == "logistic" else partial(quadratic, rho=rho)

@@ -1,0 +1,66 @@
+"""A statement of the paper as a contrast between rows of our own, as ``experiments/claims.yaml`` writes it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+ClaimMetric = Literal["AP", "AP50", "AP75", "APS", "APM", "APL", "positive_score", "negative_score"]
+ClaimKind = Literal["greater", "similar", "collapses", "above", "below"]
+ProfileName = Literal["paper", "small", "tiny", "smoke", "overfit"]
+Ref = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
+
+
+class Contrast(Struct, frozen=True, forbid_unknown_fields=True):
+    """Two rows, ``table/row`` each: ``a`` is the one that the claim speaks of, ``b`` what it is compared with."""
+
+    a: Ref
+    b: Ref
+
+
+class Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One claim.
+
+    ``kind``: greater (every a > b), similar (every abs(a - b) < ``margin``), collapses (every a < b / 2), above or
+    below (the metric of ``row`` above or below ``threshold``). ``metric``: AP..APL in percent, or the mean sigmoid
+    score (0..1) of the positive or negative entries over the test images. ``published``: the difference that the paper
+    prints, in the metric's units: the smallest of several contrasts, for ``similar`` the largest. ``decidable_in``:
+    profiles whose runs can decide the claim; ``reasons``: for every other profile, why its runs cannot.
+    """
+
+    id: Annotated[str, Meta(pattern=r"^[a-z0-9-]+$")]
+    text: str
+    where: str
+    metric: ClaimMetric
+    kind: ClaimKind
+    decidable_in: tuple[ProfileName, ...]
+    reasons: dict[ProfileName, str] = {}
+    contrasts: tuple[Contrast, ...] = ()
+    row: Ref | None = None
+    threshold: float | None = None
+    margin: Annotated[float, Meta(gt=0)] | None = None
+    published: Annotated[float, Meta(gt=0)] | None = None
+
+    def __post_init__(self) -> None:
+        """Reject fields that the kind does not read (msgspec turns the ValueError into a ValidationError)."""
+        about_row = self.kind in ("above", "below")
+        given = (self.row is not None, self.threshold is not None, not self.contrasts)
+        if given != (about_row,) * 3:
+            raise ValueError(
+                f"claim {self.id!r}: kind {self.kind!r} takes {'row and threshold' if about_row else 'contrasts'} only"
+            )
+        if (self.kind == "similar") != (self.margin is not None):
+            raise ValueError(f"claim {self.id!r}: a margin belongs to the kind 'similar', and only to it")
+        if both := set(self.decidable_in) & set(self.reasons):
+            raise ValueError(f"claim {self.id!r}: both decidable and with a reason against it: {sorted(both)}")
+
+    def refs(self) -> tuple[str, ...]:
+        """Every row that the claim needs, once, in the order of the file."""
+        named = [self.row] if self.row else [ref for pair in self.contrasts for ref in (pair.a, pair.b)]
+        return tuple(dict.fromkeys(named))
+
+    def reason(self, profile: str) -> str:
+        """Why the runs of ``profile`` cannot decide the claim."""
+        undeclared = f"the claim was not declared for the profile {profile!r}"
+        return next((text for name, text in self.reasons.items() if name == profile), undeclared)

@@ -1,0 +1,264 @@
+"""The command line: experiments, from the registry to verdicts. ``cli_data`` and ``cli_model`` add their commands.
+
+Everything slow is imported where it is used, so that ``--help`` and completion answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from detector.errors import HarnessError, UsageError, WeightsError
+from harness import cli_data, cli_model
+from harness.options import (
+    AsJson,
+    DataOption,
+    ProfileOption,
+    SeedsOption,
+    SetOption,
+    TargetArgument,
+    WeightsOption,
+    print_json,
+    say,
+)
+
+app = typer.Typer(
+    name="harness",
+    help="Reproduces the tables and claims of 'DR Loss: Improving Object Detection by Distributional Ranking'.\n\n"
+    "Start with: harness run table2 --profile tiny; then harness table table2 --profile tiny.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(cli_data.app, name="data")
+cli_model.add_to(app)
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List tables, rows with their published numbers, profiles and recipes."""
+    from harness.registry import Registry
+    from harness.show import registry_as_data, registry_as_text
+
+    registry = Registry()
+    if as_json:
+        print_json(registry_as_data(registry))
+    else:
+        typer.echo(registry_as_text(registry))
+
+
+@app.command()
+def plan(
+    target: TargetArgument,
+    profile: ProfileOption = "paper",
+    seeds: SeedsOption = 1,
+    overrides: SetOption = None,
+    data: DataOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the trainings that a target needs after deduplication, which are done, and what the seeds can resolve."""
+    from harness.session import Session
+    from harness.show import plan_as_data, plan_as_text
+
+    session = Session(target, profile, overrides or [], data)
+    planned = session.plan(seeds)
+    if as_json:
+        print_json(plan_as_data(session, planned))
+    else:
+        typer.echo(plan_as_text(session, planned, seeds))
+
+
+@app.command()
+def run(
+    target: TargetArgument,
+    profile: ProfileOption = "paper",
+    seeds: SeedsOption = 1,
+    overrides: SetOption = None,
+    data: DataOption = None,
+    weights: WeightsOption = None,
+) -> None:
+    """Train, evaluate and record what is missing of a target, on this machine's GPUs or CPU cores.
+
+    Interrupted, the same command goes on from the last checkpoints; with everything done it answers at once.
+    """
+    from rich.console import Console
+
+    from harness.launch import make_slots, run_local
+    from harness.prepare import assignments, find_weights, prepare_data
+    from harness.progress import RunsView
+    from harness.session import Session, missing
+
+    session = Session(target, profile, overrides or [], data)
+    root = session.data_root()
+    planned = session.plan(seeds, root=root)
+    if overrides:
+        say(f"With --set ({', '.join(overrides)}) these runs are not the paper's and fill no table's cell.")
+    found: dict[Any, Path] = {}
+    if missing(planned, session.store):
+        try:
+            found = find_weights(list(planned.trainings.values()), weights)
+        except WeightsError as error:
+            if session.profile.without_weights == "stop":
+                raise
+            say(f"{error}\nGoing on from scratch: nothing frozen, group norm; the records say 'not the paper's'.")
+            planned = session.plan(seeds, root=root, from_scratch=True)
+    todo = missing(planned, session.store)
+    done = len(planned.trainings) - len(todo)
+    say(f"{target}, profile {profile}: {len(planned.trainings)} runs, {done} done, {len(todo)} to do.")
+    if todo:
+        prepare_data(session.source, root, say)
+        notes = session.notes(planned)
+        jobs = [
+            item
+            for item in assignments(planned, session.store, root=root, weights=found, notes=notes)
+            if item.train.id in todo
+        ]
+        slots = make_slots(session.profile.execution, runs=len(jobs))
+        names = {train_id: _name(planned.refs_of(train_id), planned.trainings[train_id].seed) for train_id in todo}
+        say(f"{len(slots)} at a time; in {session.store.runs}")
+        try:
+            with RunsView(names, Console(stderr=True)) as view:
+                failures = run_local(jobs, slots, view)
+        except KeyboardInterrupt:
+            say("Interrupted; finished runs and checkpoints are kept. The same command goes on from there.")
+            raise typer.Exit(130) from None
+        if failures:
+            for failure in failures:
+                say(f"failed: {names[failure.train_id]}: {failure.message}\n  log: {failure.log}")
+            say("Mend the cause and run the same command again: only what is missing is trained.")
+            raise typer.Exit(1)
+    say(f"Done. Next: harness table {target.split('/')[0]} --profile {profile}")
+
+
+def _name(refs: list[str], seed: int) -> str:
+    return f"{' = '.join(refs)}, seed {seed}"
+
+
+@app.command()
+def table(
+    target: TargetArgument,
+    profile: ProfileOption = "paper",
+    fmt: Annotated[str, typer.Option("--format", "-f", help="text, md, latex, csv, json or html.")] = "text",
+    data: DataOption = None,
+) -> None:
+    """Render a table, or all four, from the finished records: our numbers, the paper's, and in what they differ."""
+    from harness.render import FORMATS, render_tables
+    from harness.session import Session, table_views
+
+    if fmt not in FORMATS:
+        raise UsageError(f"Unknown format {fmt!r}. Known: {', '.join(FORMATS)}.")
+    session = Session(target, profile, [], data)
+    typer.echo(render_tables(table_views(session), fmt))
+
+
+@app.command()
+def check(
+    target: TargetArgument = "all",
+    profile: ProfileOption = "paper",
+    fmt: Annotated[str, typer.Option("--format", "-f", help="text, md, latex, csv, json or html.")] = "text",
+    data: DataOption = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if a cell is not reproduced or a claim is contradicted.")
+    ] = False,
+) -> None:
+    """Give verdicts on the cells and claims of a target, as far as the profile can decide them.
+
+    Exits with 0 whatever the verdicts are, unless --strict is given.
+    """
+    from harness.render import FORMATS, render_check
+    from harness.session import Session, judge
+
+    if fmt not in FORMATS:
+        raise UsageError(f"Unknown format {fmt!r}. Known: {', '.join(FORMATS)}.")
+    verdicts = judge(Session(target, profile, [], data))
+    typer.echo(render_check(verdicts, fmt))
+    if strict and verdicts.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def explain(
+    ref: Annotated[str, typer.Argument(metavar="TABLE/ROW", help="A row, such as table2/L6.")],
+    profile: ProfileOption = "paper",
+    overrides: SetOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print every setting of a row with its value and where the value comes from."""
+    from harness.show import explanation, explanation_as_text
+
+    data = explanation(ref, profile, overrides or [])
+    if as_json:
+        print_json(data)
+    else:
+        typer.echo(explanation_as_text(data))
+
+
+@app.command()
+def collect(
+    profile: Annotated[str | None, typer.Option(help="Only this profile's records.")] = None,
+) -> None:
+    """Copy new records from the runs folder to the results folder; a different one there is never overwritten."""
+    from harness.results import Store, collect, results_folder, runs_folder
+
+    written, conflicts = collect(Store(runs_folder(), results_folder()), profile)
+    say(f"{len(written)} new records in {results_folder() / 'records'}")
+    for conflict in conflicts:
+        say(f"conflict: {conflict}")
+    if conflicts:
+        raise typer.Exit(1)
+
+
+@app.command()
+def schema(
+    kind: Annotated[str, typer.Argument(help="table, recipe, profile or claims.")],
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of the screen.")] = None,
+) -> None:
+    """Print the JSON Schema of an experiment file, for editors that check YAML."""
+    from harness.registry import FILE_KINDS
+
+    if kind not in FILE_KINDS:
+        raise UsageError(f"Unknown kind of file {kind!r}. Known: {', '.join(FILE_KINDS)}.")
+    text = msgspec.json.format(msgspec.json.encode(msgspec.json.schema(FILE_KINDS[kind])), indent=2).decode()
+    if out is None:
+        typer.echo(text)
+    else:
+        out.write_text(text + "\n", encoding="utf-8")
+
+
+@app.command()
+def doctor(
+    data: DataOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check this machine: versions, cores, GPUs, folders, data, weights. Exits with 1 if something needed fails."""
+    from harness.doctor import examine
+
+    findings = examine(data)
+    if as_json:
+        print_json(findings)
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            typer.echo(f"{finding.state:5} {finding.name:{width}}  {finding.text}")
+    if any(finding.state == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point: a HarnessError is one message on stderr and exit code 2, never a traceback."""
+    try:
+        app()
+    except HarnessError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader of a pipe went away: nobody is left to tell
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

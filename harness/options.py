@@ -1,0 +1,56 @@
+"""Arguments that several commands share, with their completion, and how commands print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+
+def _targets(incomplete: str) -> list[str]:
+    from harness.registry import Registry
+
+    registry = Registry()
+    refs = [ref for table in registry.tables.values() for ref in table.refs()]
+    return [name for name in ["all", *registry.tables, *refs] if name.startswith(incomplete)]
+
+
+def _profiles(incomplete: str) -> list[str]:
+    from harness.registry import Registry
+
+    return [name for name in Registry().profiles if name.startswith(incomplete)]
+
+
+TargetArgument = Annotated[
+    str,
+    typer.Argument(help="all (the four tables), a table such as table2, or a row such as table2/L6.", autocompletion=_targets),
+]
+ProfileOption = Annotated[
+    str, typer.Option("--profile", "-p", help="The scale: paper, small, tiny, smoke or overfit.", autocompletion=_profiles)
+]
+SeedsOption = Annotated[int, typer.Option("--seeds", "-n", min=1, help="Runs a row, with the seeds 0, 1, ...")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Override one setting, such as optimizer.lr=0.005 (repeatable)."),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="COCO root: annotations/, train2017/, val2017/. Default: HARNESS_DATA."),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option("--weights", metavar="FILE", help="torchvision's ImageNet weights of the backbone, already downloaded."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def print_json(value: Any) -> None:
+    """Indented JSON on the standard output."""
+    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def say(text: str) -> None:
+    """A sentence to the person at the terminal; on stderr, so that data on stdout stays clean."""
+    typer.echo(text, err=True)

@@ -1,0 +1,112 @@
+"""Before anything is trained: the data is made or checked, and the pretrained weights are found, once for all runs."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from detector.errors import DataError, UsageError
+from detector.job import Backbone, DataSource, Shapes, TrainJob
+from detector.record import Code
+from detector.worker import Assignment
+from harness.launch import usable_cores
+from harness.plan import Plan
+from harness.results import Store, project_folder
+
+# Below this many images a whole decoding check takes seconds, so it is made before any training.
+DECODE_ALL_BELOW = 2_000
+
+DISTRIBUTION = "drloss-harness"
+
+
+def prepare_data(source: DataSource, root: Path, say: Callable[[str], None]) -> None:
+    """Generate the set, or check that the folder holds what the job names.
+
+    Raises DataError naming file and id for whatever can be known before training: missing files, boxes, categories.
+    """
+    if isinstance(source, Shapes):
+        from detector.data.shapes import SPEC_FILE, generate_shapes
+
+        if not (root / SPEC_FILE).exists():
+            say(f"generating {source.num_train + source.num_test:,} images of {source.size} px in {root}")
+        generate_shapes(root, source, workers=usable_cores())
+        return
+    from detector.data.coco import summary
+    from detector.data.source import PARTS, open_split
+    from detector.data.verify import check_images, missing_images
+
+    for part in PARTS:
+        index = open_split(source, root, part)
+        missing = missing_images(index)
+        if missing:
+            raise DataError(
+                f"{root}/{index.split} lacks {len(missing):,} image files, first {missing[0]}. "
+                f"Run 'harness data verify {root}'."
+            )
+        if index.num_images < DECODE_ALL_BELOW:
+            problems = check_images(index, decode=True)
+            if problems:
+                raise DataError(f"{root}: {summary(problems)}. Run 'harness data verify {root}'.")
+
+
+def find_weights(trainings: list[TrainJob], given: Path | None) -> dict[Backbone, Path]:
+    """The ImageNet weights that the trainings want, one file a backbone.
+
+    Raises WeightsError where a file is missing and cannot be downloaded, UsageError for one file and two backbones.
+    """
+    wanted = sorted({job.model.backbone for job in trainings if job.model.weights == "imagenet"})
+    if not wanted:
+        return {}
+    if given is not None and len(wanted) > 1:
+        raise UsageError(
+            f"--weights names one file, but {', '.join(wanted)} are wanted. Put one file for each into a folder and "
+            "set HARNESS_WEIGHTS to it."
+        )
+    from detector.weights import ensure_imagenet
+
+    return {backbone: ensure_imagenet(backbone, file=given) for backbone in wanted}
+
+
+def assignments(
+    plan: Plan, store: Store, *, root: Path, weights: dict[Backbone, Path], notes: tuple[str, ...]
+) -> list[Assignment]:
+    """One assignment a training of the plan, done or not."""
+    execution, code = plan.profile.execution, current_code()
+    return [
+        Assignment(
+            train=job,
+            evals=tuple(plan.evaluations[train_id]),
+            run_dir=str(store.run_dir(train_id).root),
+            data_root=str(root.absolute()),
+            profile=plan.profile.name,
+            device="cpu",  # the launcher decides
+            threads=execution.threads,
+            loader_workers=execution.loader_workers,
+            checkpoint_every=execution.checkpoint_every,
+            groups_per_forward=execution.groups_per_forward,
+            weights_file=str(weights[job.model.backbone]) if job.model.weights == "imagenet" else None,
+            code=code,
+            notes=notes,
+        )
+        for train_id, job in plan.trainings.items()
+    ]
+
+
+def current_code() -> Code:
+    """The version that is installed and, in a checkout, the commit and whether files differ from it."""
+    folder = project_folder()
+    commit = _git(folder, "rev-parse", "HEAD") if (folder / ".git").exists() else None
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no") if commit else None
+    return Code(version=version(DISTRIBUTION), commit=commit, modified=None if changes is None else bool(changes))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+

@@ -1,0 +1,310 @@
+"""The paper as declared data: tables, rows, recipes, profiles and claims, read from ``experiments/`` and validated.
+
+Nothing here trains or computes; ``harness.resolve`` turns a row, a profile and a seed into jobs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from msgspec import Meta, Struct
+
+from detector.errors import RegistryError, UsageError
+from detector.job import (
+    AugmentationSettings,
+    Backbone,
+    BatchSettings,
+    Count,
+    DataSource,
+    MatchSettings,
+    ModelSettings,
+    OptimizerSettings,
+    Precision,
+    RegressionSettings,
+    ScheduleSettings,
+    Settings,
+    TestSettings,
+)
+from drloss.config import LossConfig
+from harness.claim import Claim
+from harness.yamlio import Document, convert, read
+
+METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL")
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Percent = Annotated[float, Meta(ge=0, le=100)]
+
+
+class Row(Settings):
+    """A line of a table: a difference from a recipe, or numbers cited from another paper.
+
+    ``published``: the paper's AP, AP50, AP75, APS, APM, APL in percent on the table's split.
+    """
+
+    id: Name
+    cells: tuple[str, ...]
+    recipe: str | None = None
+    set: dict[str, Any] = {}
+    published: tuple[Percent, Percent, Percent, Percent, Percent, Percent] | None = None
+    cited: str | None = None
+    group: Literal["two-stage", "one-stage"] | None = None
+
+
+class Table(Settings):
+    """One table of the paper, or ``ablations``: rows of our own. ``columns`` are the headings of the rows' cells."""
+
+    id: Name
+    title: str
+    split: Literal["minival", "test-dev"]
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def refs(self) -> list[str]:
+        """``table/row`` of every row that this project trains."""
+        return [f"{self.id}/{row.id}" for row in self.rows if row.recipe]
+
+
+class ResolvedSettings(Settings):
+    """What a recipe must give in full: a TrainJob without its seed, and the test."""
+
+    data: DataSource
+    model: ModelSettings
+    loss: LossConfig
+    matching: MatchSettings
+    regression: RegressionSettings
+    optimizer: OptimizerSettings
+    schedule: ScheduleSettings
+    batch: BatchSettings
+    augmentation: AugmentationSettings
+    precision: Precision
+    test: TestSettings
+
+
+class RecipeFile(Settings):
+    """A recipe as written: settings over those of ``extends``, and the source of each (a path covers all below it)."""
+
+    name: Name
+    title: str
+    settings: dict[str, Any]
+    sources: dict[str, tuple[str, ...]]
+    extends: str | None = None
+
+
+class Execution(Settings):
+    """How a profile's runs are executed; recorded, and no part of any identity."""
+
+    gpus_per_run: Literal["all"] | Annotated[int, Meta(ge=0)]
+    threads: Count  # CPU threads a process
+    memory_gb: Annotated[float, Meta(gt=0)]  # of main memory a run, to decide how many go side by side
+    loader_workers: Annotated[int, Meta(ge=0)]
+    checkpoint_every: Count  # iterations
+    groups_per_forward: Count  # groups of equal shape that share a forward pass
+
+
+class Profile(Settings):
+    """A scale. It changes data, model size, schedule and execution; never what the tables compare.
+
+    ``iterations_1x``: what the paper's 90,000 iterations become; ``short_side_800``: what its 800 pixels become.
+    ``assumed_sd``: the deviation between seeds (percent) where it cannot be estimated yet.
+    """
+
+    FIXED: ClassVar[tuple[str, ...]] = (
+        "loss",
+        "matching",
+        "regression",
+        "model.prior_probability",
+        "test.score_threshold",
+        "test.nms_iou",
+    )
+
+    name: Name
+    title: str
+    needs: str
+    compare_with_paper: bool
+    execution: Execution
+    assumed_sd: dict[str, Annotated[float, Meta(gt=0)]]
+    iterations_1x: Count | None = None
+    short_side_800: Count | None = None
+    backbones: dict[Backbone, Backbone] = {}
+    settings: dict[str, Any] = {}
+    without_weights: Literal["stop", "from_scratch"] = "stop"
+
+
+class ClaimsFile(Settings):
+    """claims.yaml: the statements of the paper's section 4."""
+
+    claims: tuple[Claim, ...]
+
+
+FILE_KINDS: dict[str, type[Struct]] = {
+    "table": Table,
+    "recipe": RecipeFile,
+    "profile": Profile,
+    "claims": ClaimsFile,
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A loaded file: the struct and the document that knows its lines."""
+
+    document: Document
+    value: Any
+
+
+def experiments_folder() -> Path:
+    """$HARNESS_EXPERIMENTS, else the folder that is installed with the package."""
+    given = os.environ.get("HARNESS_EXPERIMENTS")
+    return Path(given) if given else Path(str(files("experiments")))
+
+
+class Registry:
+    """Every experiment of one folder, read on first use. Raises RegistryError with FILE:LINE for anything wrong."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or experiments_folder()
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """By id: table1..table4, then ablations."""
+        paths = [*sorted(self.folder.glob("table*.yaml")), self.folder / "ablations.yaml"]
+        tables: dict[str, Table] = {}
+        for path in paths:
+            if path.exists():
+                source = self._load(path, Table)
+                self._check_table(source)
+                tables[source.value.id] = source.value
+        if not tables:
+            raise RegistryError(f"No table*.yaml in {self.folder}. Set HARNESS_EXPERIMENTS to a folder that has them.")
+        return tables
+
+    @cached_property
+    def recipes(self) -> dict[str, Source]:
+        """Recipe files by name (``harness.resolve`` merges what they extend)."""
+        return self._by_name(self.folder / "recipes", RecipeFile)
+
+    @cached_property
+    def profiles(self) -> dict[str, Source]:
+        """Profiles by name."""
+        profiles = self._by_name(self.folder / "profiles", Profile)
+        for source in profiles.values():
+            for path in leaves(source.value.settings):
+                if path.startswith(Profile.FIXED):
+                    keys = ("settings", *path.split("."))
+                    raise source.document.error(
+                        keys, f"a profile may not set {path!r}: it belongs to what the tables compare."
+                    )
+        return profiles
+
+    @cached_property
+    def claims(self) -> tuple[Claim, ...]:
+        """The paper's claims; every row that they name exists and every profile is either decidable or has a reason."""
+        source = self._load(self.folder / "claims.yaml", ClaimsFile)
+        known = {f"{table.id}/{row.id}" for table in self.tables.values() for row in table.rows if row.recipe}
+        for i, claim in enumerate(source.value.claims):
+            for ref in claim.refs():
+                if ref not in known:
+                    where = source.document.find(ref, below=("claims", i))
+                    raise source.document.error(
+                        where, f"claim {claim.id!r} names the unknown row {ref!r}. {_known(known)}"
+                    )
+            missing = set(self.profiles) - set(claim.decidable_in) - set(claim.reasons)
+            if missing:
+                raise source.document.error(
+                    ("claims", i), f"claim {claim.id!r} says nothing of the profiles {', '.join(sorted(missing))}."
+                )
+        return tuple(source.value.claims)
+
+    def profile(self, name: str) -> Profile:
+        """The profile of that name. Raises UsageError with the known ones."""
+        if name not in self.profiles:
+            raise UsageError(f"Unknown profile {name!r}. Known: {', '.join(self.profiles)}. Run 'harness list'.")
+        profile: Profile = self.profiles[name].value
+        return profile
+
+    def row(self, ref: str) -> tuple[Table, Row]:
+        """The table and row of ``table/row``. Raises UsageError with the valid choices."""
+        table_id, _, row_id = ref.partition("/")
+        table = self.table(table_id)
+        for row in table.rows:
+            if row.id == row_id:
+                return table, row
+        raise UsageError(
+            f"Unknown row {row_id!r} of {table_id}. Known: {', '.join(row.id for row in table.rows)}. "
+            "Run 'harness list'."
+        )
+
+    def table(self, table_id: str) -> Table:
+        """The table of that id. Raises UsageError with the known ones."""
+        if table_id not in self.tables:
+            raise UsageError(f"Unknown table {table_id!r}. Known: {', '.join(self.tables)}. Run 'harness list'.")
+        return self.tables[table_id]
+
+    def select(self, target: str) -> list[str]:
+        """Refs of the rows that ``target`` trains: ``all`` (the four tables), a table, or ``table/row``."""
+        if target == "all":
+            return [ref for table in self.tables.values() if table.id != "ablations" for ref in table.refs()]
+        if "/" not in target:
+            return self.table(target).refs()
+        _, row = self.row(target)
+        if row.recipe is None:
+            raise UsageError(f"{target} is cited from another paper ({row.cited}); there is nothing to train.")
+        return [target]
+
+    def source_of(self, ref: str) -> tuple[Document, tuple[str | int, ...]]:
+        """The file of a row and the row's key path in it, for error messages."""
+        table, row = self.row(ref)
+        name = f"{table.id}.yaml"
+        return read(self.folder / name), ("rows", table.rows.index(row))
+
+    def _load(self, path: Path, kind: type[Struct]) -> Source:
+        document = read(path)
+        return Source(document, convert(document, kind))
+
+    def _by_name(self, folder: Path, kind: type[Struct]) -> dict[str, Source]:
+        found: dict[str, Source] = {}
+        for path in sorted(folder.glob("*.yaml")):
+            source = self._load(path, kind)
+            if source.value.name != path.stem:  # type: ignore[attr-defined]
+                raise source.document.error(("name",), f"the name must be the file's: {path.stem!r}.")
+            found[path.stem] = source
+        return found
+
+    def _check_table(self, source: Source) -> None:
+        table, document = source.value, source.document
+        if table.id != document.path.stem:
+            raise document.error(("id",), f"the id must be the file's name: {document.path.stem!r}.")
+        seen: set[str] = set()
+        for i, row in enumerate(table.rows):
+            where = ("rows", i, "id")
+            if row.id in seen:
+                raise document.error(where, f"row {row.id!r} is there twice.")
+            seen.add(row.id)
+            if len(row.cells) != len(table.columns):
+                raise document.error(
+                    ("rows", i, "cells"), f"row {row.id!r} has {len(row.cells)} cells for columns {table.columns}."
+                )
+            if (row.recipe is None) == (row.cited is None):
+                raise document.error(where, f"row {row.id!r} needs either a recipe or a citation ('cited').")
+            if row.recipe is not None and row.recipe not in self.recipes:
+                raise document.error(
+                    ("rows", i, "recipe"), f"unknown recipe {row.recipe!r}. {_known(self.recipes)}"
+                )
+
+
+def leaves(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted paths of all values that are not mappings (lists are values)."""
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _known(names: Any) -> str:
+    return f"Known: {', '.join(sorted(names))}."

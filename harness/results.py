@@ -1,0 +1,138 @@
+"""Finished records: found under the runs and under the committed results, and matched to the rows that they fill."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from detector.errors import RecordError, UsageError
+from detector.job import AnnotatedFolder, DataSource, EvalJob
+from detector.record import Record
+from detector.rundir import RunDir, read_json, write_json
+from harness.plan import Plan, without_data
+from harness.evidence import RowRuns
+
+
+def project_folder() -> Path:
+    """The checkout, where there is one; the working directory for an installed package."""
+    parent = Path(str(files("experiments"))).parent
+    return parent if (parent / "pyproject.toml").exists() else Path.cwd()
+
+
+def runs_folder() -> Path:
+    """$HARNESS_RUNS, else ``runs`` in the project folder."""
+    return Path(os.environ.get("HARNESS_RUNS") or project_folder() / "runs").absolute()
+
+
+def results_folder() -> Path:
+    """$HARNESS_RESULTS, else ``results`` in the project folder."""
+    return Path(os.environ.get("HARNESS_RESULTS") or project_folder() / "results").absolute()
+
+
+@dataclass(frozen=True)
+class Store:
+    """All records of both folders; a record under ``results`` stands before the same one under ``runs``."""
+
+    runs: Path
+    results: Path
+
+    def run_dir(self, train_id: str) -> RunDir:
+        """The folder of one training."""
+        return RunDir(self.runs / train_id)
+
+    def committed(self, record: Record) -> Path:
+        """Where a record lives among the results."""
+        return self.results / "records" / record.profile / f"{record.eval_id}.json"
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """Each evaluation's record once. Raises RecordError for a file that is damaged or lies about its job."""
+        found: dict[str, Record] = {}
+        committed = sorted(self.results.glob("records/*/*.json"))
+        for path in [*committed, *sorted(self.runs.glob("*/evals/*/record.json"))]:
+            record = read_json(path, Record)
+            if record.job.id != record.eval_id:
+                raise RecordError(
+                    f"{path}: its job has the id {record.job.id}, not {record.eval_id}: it was edited, or written by "
+                    "code whose results have changed since. Move it away."
+                )
+            found.setdefault(record.eval_id, record)
+        return list(found.values())
+
+    @cached_property
+    def _by_row(self) -> dict[str, list[Record]]:
+        by_row: dict[str, list[Record]] = {}
+        for record in self.records:
+            by_row.setdefault(_row_key(record.job), []).append(record)
+        return by_row
+
+    def records_of(self, job: EvalJob) -> list[Record]:
+        """Records of a row, whatever their seed; over any data set where the job leaves it open."""
+        found = self._by_row.get(_row_key(job), [])
+        source = job.train.data
+        if not (isinstance(source, AnnotatedFolder) and source.test_sha256 is None):
+            found = [record for record in found if record.job.train.data == source]
+        return sorted(found, key=lambda record: record.job.train.seed)
+
+
+def _row_key(job: EvalJob) -> str:
+    """What the evaluations of one row have in common over seeds and (open) data sets."""
+    return without_data(replace(job, train=replace(job.train, seed=0))).id
+
+
+def row_records(store: Store, plans: Iterable[Plan]) -> dict[str, list[Record]]:
+    """By row, its finished records from the first plan that has any (with ImageNet weights, else from scratch).
+
+    Raises UsageError where records of different data sets would be mixed in one table.
+    """
+    rows: dict[str, list[Record]] = {}
+    for plan in plans:
+        for cell in plan.cells:
+            if cell.seed == 0 and not rows.get(cell.ref):
+                rows[cell.ref] = store.records_of(cell.job)
+    sources: set[DataSource] = {record.job.train.data for records in rows.values() for record in records}
+    if len(sources) > 1:
+        raise UsageError(
+            f"The records found are of {len(sources)} different data sets. Say which with --data DIR (the folder)."
+        )
+    return rows
+
+
+def row_runs(records: Mapping[str, list[Record]]) -> dict[str, RowRuns]:
+    """The same as the statistics need it: metrics a seed, and which rows share a seed deviation."""
+    return {
+        ref: RowRuns(
+            ref=ref,
+            pool=f"{found[0].job.train.model.backbone}/{found[0].job.train.schedule.iterations}",
+            seeds=tuple(record.job.train.seed for record in found),
+            train_ids=tuple(record.train_id for record in found),
+            runs=tuple(record.metrics for record in found),
+        )
+        for ref, found in records.items()
+        if found
+    }
+
+
+def collect(store: Store, profile: str | None) -> tuple[list[Path], list[str]]:
+    """Copy new records from the runs to the results. Returns the files written and the conflicts, in words.
+
+    A record that is already there and differs is never overwritten.
+    """
+    written, conflicts = [], []
+    for path in sorted(store.runs.glob("*/evals/*/record.json")):
+        record = read_json(path, Record)
+        if profile is not None and record.profile != profile:
+            continue
+        target = store.committed(record)
+        if not target.exists():
+            write_json(target, record)
+            written.append(target)
+        elif read_json(target, Record).metrics != record.metrics:
+            conflicts.append(f"{target} differs from {path}: the same job gave other numbers; nothing was overwritten.")
+    return written, conflicts

@@ -1,0 +1,183 @@
+"""Experiment files: YAML read safely, with the line of every key, and validated strictly into structs.
+
+``read`` rejects duplicate keys; ``convert`` turns msgspec's path (``$.rows[3].set``) into ``FILE:LINE`` and adds the
+valid choices, so that a typo costs a reader one look.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+from msgspec import inspect
+
+from detector.errors import RegistryError
+
+T = TypeVar("T")
+Keys = tuple[str | int, ...]
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed file: plain data and the line (from 1) of every key path."""
+
+    path: Path
+    data: Any
+    lines: dict[Keys, int] = field(repr=False)
+
+    def line(self, keys: Keys) -> int:
+        """Line of ``keys``, or of its nearest ancestor in the file."""
+        while keys and keys not in self.lines:
+            keys = keys[:-1]
+        return self.lines.get(keys, 1)
+
+    def find(self, value: Any, *, below: Keys) -> Keys:
+        """The first key path under ``below`` that holds ``value``; ``below`` itself where none does."""
+        paths = (keys for keys in self.lines if keys[: len(below)] == below and _at(self.data, keys) == value)
+        return next(paths, below)
+
+    def error(self, keys: Keys, message: str) -> RegistryError:
+        """An error that begins with ``FILE:LINE``."""
+        return RegistryError(f"{self.path}:{self.line(keys)}: {message}")
+
+
+def read(path: Path) -> Document:
+    """Parse one YAML file. Raises RegistryError (file, line) for bad syntax and for a key written twice."""
+    try:
+        loader = _Loader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+    except OSError as error:
+        raise RegistryError(f"Cannot read {path}: {error.strerror}.") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise RegistryError(f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem}.") from error
+    document = Document(path, None, {})
+    data = _construct(document, loader, node, ()) if node is not None else {}
+    return Document(path, data, document.lines)
+
+
+def _construct(document: Document, loader: Any, node: yaml.Node, keys: Keys) -> Any:
+    document.lines.setdefault(keys, node.start_mark.line + 1)
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(document, loader, item, (*keys, i)) for i, item in enumerate(node.value)]
+    if not isinstance(node, yaml.MappingNode):
+        return loader.construct_object(node, deep=True)
+    mapping: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        # A key is the text as written: YAML 1.1 would read "on" and "no" as booleans.
+        key = str(key_node.value)
+        if key in mapping:
+            line, first = key_node.start_mark.line + 1, document.lines[(*keys, key)]
+            raise RegistryError(f"{document.path}:{line}: key {key!r} is written twice (first in line {first}).")
+        document.lines[(*keys, key)] = key_node.start_mark.line + 1
+        mapping[key] = _construct(document, loader, value_node, (*keys, key))
+    return mapping
+
+
+def convert(document: Document, kind: type[T]) -> T:
+    """The document as a struct of type ``kind``. Raises RegistryError with file, line, value and valid choices."""
+    try:
+        return msgspec.convert(document.data, kind)
+    except msgspec.ValidationError as error:
+        keys, message = explain(error, document.data, kind)
+        raise document.error(keys, message) from error
+
+
+def explain(error: msgspec.ValidationError, data: Any, kind: Any) -> tuple[Keys, str]:
+    """Where msgspec found fault (a key path) and a sentence with the offending value and the valid choices."""
+    text = str(error)
+    match = re.search(r" - at `(key in )?\$([^`]*)`$", text)
+    keys = _parse_path(match.group(2)) if match else ()
+    problem = text[: match.start()] if match else text
+    parent = _at(data, keys)
+    unknown = re.match(r"Object contains unknown field `(.*)`", problem)
+    if unknown:
+        choices = sorted(_fields(inspect.type_info(kind), data, keys))
+        return (*keys, unknown.group(1)), f"unknown key {unknown.group(1)!r}. {_listing('Known keys', choices)}"
+    missing = re.match(r"Object missing required field `(.*)`", problem)
+    if missing:
+        return keys, f"{_name(keys)} lacks the required key {missing.group(1)!r}."
+    choices = _values(_node_type(inspect.type_info(kind), data, keys))
+    where = f"{_name(keys)} is {parent!r}: " if keys else ""
+    return keys, f"{where}{problem[0].lower()}{problem[1:]}. {_listing('Valid', choices)}".rstrip()
+
+
+def _listing(title: str, choices: list[str]) -> str:
+    return f"{title}: {', '.join(choices)}." if choices else ""
+
+
+def _name(keys: Keys) -> str:
+    return ".".join(str(key) for key in keys) or "the file"
+
+
+def _parse_path(text: str) -> Keys:
+    """``.rows[3].set`` as ("rows", 3, "set")."""
+    parts = re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", text)
+    return tuple(name if name else int(index) for name, index in parts)
+
+
+def _at(data: Any, keys: Keys) -> Any:
+    for key in keys:
+        try:
+            data = data[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
+
+
+def _node_type(info: Any, data: Any, keys: Keys) -> Any:
+    """The declared type at ``keys``; in a union of tagged structs the tag in the data decides."""
+    for key in keys:
+        info = _choose(info, data)
+        if isinstance(info, inspect.StructType):
+            found = [item.type for item in info.fields if item.encode_name == key]
+            if not found:
+                # The tag itself: its valid values are those of the whole union.
+                return info
+            info = found[0]
+        elif isinstance(info, inspect.DictType):
+            info = info.value_type
+        elif isinstance(info, inspect.ListType | inspect.VarTupleType):
+            info = info.item_type
+        elif isinstance(info, inspect.TupleType) and isinstance(key, int):
+            info = info.item_types[min(key, len(info.item_types) - 1)]
+        data = _at(data, (key,))
+    return info
+
+
+def _choose(info: Any, data: Any) -> Any:
+    if isinstance(info, inspect.Metadata):
+        return _choose(info.type, data)
+    if not isinstance(info, inspect.UnionType):
+        return info
+    structs = [item for item in info.types if isinstance(item, inspect.StructType)]
+    for item in structs:
+        if isinstance(data, dict) and item.tag_field and data.get(item.tag_field) == item.tag:
+            return item
+    return structs[0] if len(structs) == 1 else info
+
+
+def _fields(info: Any, data: Any, keys: Keys) -> set[str]:
+    info = _choose(_node_type(info, data, keys), _at(data, keys))
+    if not isinstance(info, inspect.StructType):
+        return set()
+    return {item.encode_name for item in info.fields} | ({info.tag_field} if info.tag_field else set())
+
+
+def _values(info: Any) -> list[str]:
+    """The literal values or tags that a type admits; empty where they cannot be listed."""
+    if isinstance(info, inspect.Metadata):
+        return _values(info.type)
+    if isinstance(info, inspect.LiteralType):
+        return [repr(value) for value in info.values]
+    if isinstance(info, inspect.UnionType):
+        return [value for item in info.types for value in _values(item)]
+    if isinstance(info, inspect.StructType) and info.tag_field:
+        return [f"{info.tag_field}: {info.tag}"]
+    return []
+

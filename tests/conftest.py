@@ -1,0 +1,41 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def coco_tiny() -> Path:
+    """A small COCO root with real images: $HARNESS_COCO_TINY, else ../shared/data/coco-tiny beside the checkout."""
+    root = Path(os.environ.get("HARNESS_COCO_TINY", PROJECT.parent / "shared" / "data" / "coco-tiny"))
+    if not (root / "annotations").is_dir():
+        pytest.skip(f"no real COCO images at {root} (set HARNESS_COCO_TINY)")
+    return root
+
+
+@pytest.fixture(scope="session")
+def shared_paper() -> Path:
+    """The folder with the paper's tables in a second transcription, where there is one."""
+    folder = PROJECT.parent / "shared" / "paper"
+    if not folder.is_dir():
+        pytest.skip(f"no second transcription of the paper's tables at {folder}")
+    return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line on how much was tested on real images; without it a skip would go unnoticed."""
+    ran = [r for kind in ("passed", "failed") for r in terminalreporter.getreports(kind) if _on_coco(r)]
+    skipped = [r for r in terminalreporter.getreports("skipped") if _on_coco(r)]
+    terminalreporter.write_line(
+        f"real COCO images: {len(ran)} tests ran on them, {len(skipped)} were skipped for want of them"
+    )
+
+
+def _on_coco(report: pytest.TestReport) -> bool:
+    return "coco" in report.keywords and (report.when == "call" or report.skipped)

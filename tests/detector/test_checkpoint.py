@@ -1,0 +1,64 @@
+"""Checkpoints: atomic, the newest readable one is used, no code runs on loading."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from detector import checkpoint
+from detector.errors import WeightsError
+
+
+def test_save_step_keeps_the_newest_two(tmp_path: Path) -> None:
+    for iteration in (10, 20, 30):
+        checkpoint.save_step(tmp_path, iteration, {"iteration": iteration})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0000020.pt", "0000030.pt"]
+    newest = checkpoint.load_newest(tmp_path)
+    assert newest is not None
+    assert newest["iteration"] == 30
+
+
+def test_load_newest_falls_back_to_the_one_before_a_damaged_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for iteration in (10, 20):
+        checkpoint.save_step(tmp_path, iteration, {"iteration": iteration, "w": torch.arange(1000.0)})
+    newest = tmp_path / "0000020.pt"
+    newest.write_bytes(newest.read_bytes()[:700])
+    with caplog.at_level(logging.WARNING):
+        state = checkpoint.load_newest(tmp_path)
+    assert state is not None
+    assert state["iteration"] == 10
+    assert "0000020.pt" in caplog.text
+
+
+def test_load_newest_without_checkpoints_is_none(tmp_path: Path) -> None:
+    assert checkpoint.load_newest(tmp_path / "missing") is None
+
+
+class _RunsCode:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+def test_load_refuses_a_pickle_that_would_run_code(tmp_path: Path) -> None:
+    evil, victim = tmp_path / "evil.pt", tmp_path / "written"
+    torch.save({"model": _RunsCode(victim)}, evil)
+    with pytest.raises(WeightsError, match=r"evil\.pt is not a readable checkpoint"):
+        checkpoint.load(evil)
+    evil.write_bytes(pickle.dumps(_RunsCode(victim)))
+    with pytest.raises(WeightsError, match="not a readable checkpoint"):
+        checkpoint.load(evil)
+    assert not victim.exists()
+
+
+def test_load_missing_names_the_next_command(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="harness run"):
+        checkpoint.load(tmp_path / "final.pt")
