@@ -122,4 +122,4 @@ class BasicBlock(nn.Module):
         self.shortcut = Conv2dNormActivation(in_channels, channels, 1, 2, norm_layer=norm, activation_layer=None)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.residual(x) + self.shortcut(x))
+        return F.relu(self.residual(x) + self.shortcut(x), inplace=True)

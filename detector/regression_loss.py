@@ -32,6 +32,6 @@ def box_regression_loss(
         targets = encode(torch.where(positive[..., None], boxes, anchors), anchors, settings.box_weights)
     loss = F.smooth_l1_loss(deltas.float(), targets, beta=settings.beta, reduction="none")
     image_loss = torch.where(positive[..., None], loss, 0.0).sum(dim=(1, 2))
-    group_loss = torch.stack([group.sum() for group in image_loss.split(images_per_group)])
-    num_positives = torch.stack([group.sum() for group in positive.split(images_per_group)])
+    group_loss = torch.stack([group.sum() for group in torch.split(image_loss, images_per_group)])
+    num_positives = torch.stack([group.sum() for group in torch.split(positive, images_per_group)])
     return (group_loss / (settings.normalizer * num_positives).clamp(min=1.0)).mean()

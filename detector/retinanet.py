@@ -145,8 +145,8 @@ class RetinaNet(nn.Module):
         """Mean over the groups of each loss."""
         all_anchors, deltas = torch.cat(anchors), torch.cat(bbox_regression, dim=1)
         labels, boxes = self._assign(all_anchors, targets)
-        group_logits = zip(*(level.split(self.images_per_group) for level in cls_logits), strict=True)
-        group_labels = labels.split(self.images_per_group)
+        group_logits = zip(*(torch.split(level, self.images_per_group) for level in cls_logits), strict=True)
+        group_labels = torch.split(labels, self.images_per_group)
         classification = [
             self.classification_loss(list(logits), chosen)
             for logits, chosen in zip(group_logits, group_labels, strict=True)

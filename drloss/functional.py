@@ -11,7 +11,7 @@ for every pairing as one constant positive with p = 1; without negatives it is o
 image without any candidate therefore adds the constant l(margin - 1), the least that an image can add, with gradient 0.
 
 **Accuracy.** Up to 15 million entries are summed for an image; reductions over entries therefore accumulate in float64,
-while no float64 copy of the logits is made (the hinge over all pairs excepted).
+while no float64 copy of the logits is made (all pairs excepted).
 """
 
 from __future__ import annotations

@@ -86,8 +86,8 @@ def _row_key(job: EvalJob) -> str:
     return without_data(replace(job, train=replace(job.train, seed=0))).id
 
 
-def row_records(store: Store, plans: Iterable[Plan]) -> dict[str, list[Record]]:
-    """By row, its finished records from the first plan that has any (with ImageNet weights, else from scratch).
+def row_records(store: Store, plans: Iterable[Plan], *, split: str | None = None) -> dict[str, list[Record]]:
+    """By row, its finished records on ``split`` from the first plan that has any (pretrained, else from scratch).
 
     Raises UsageError where records of different data sets would be mixed in one table.
     """
@@ -95,7 +95,7 @@ def row_records(store: Store, plans: Iterable[Plan]) -> dict[str, list[Record]]:
     for plan in plans:
         for cell in plan.cells:
             if cell.seed == 0 and not rows.get(cell.ref):
-                rows[cell.ref] = store.records_of(cell.job)
+                rows[cell.ref] = store.records_of(replace(cell.job, split=split))
     sources: set[DataSource] = {record.job.train.data for records in rows.values() for record in records}
     if len(sources) > 1:
         raise UsageError(
@@ -104,7 +104,7 @@ def row_records(store: Store, plans: Iterable[Plan]) -> dict[str, list[Record]]:
     return rows
 
 
-def row_runs(records: Mapping[str, list[Record]]) -> dict[str, RowRuns]:
+def row_runs(records: Mapping[str, list[Record]], *, split: str) -> dict[str, RowRuns]:
     """The same as the statistics need it: metrics a seed, and which rows share a seed deviation."""
     return {
         ref: RowRuns(
@@ -113,6 +113,7 @@ def row_runs(records: Mapping[str, list[Record]]) -> dict[str, RowRuns]:
             seeds=tuple(record.job.train.seed for record in found),
             train_ids=tuple(record.train_id for record in found),
             runs=tuple(record.metrics for record in found),
+            split=split,
         )
         for ref, found in records.items()
         if found

@@ -7,12 +7,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from detector.job import AnnotatedFolder, DataSource
+from detector.errors import UsageError
+from detector.job import AnnotatedFolder, DataSource, TestSettings
+from detector.rundir import RunDir
 from harness import plan as planning
+from harness.check import CheckView, build_check
+from harness.evidence import RowRuns
 from harness.plan import Plan
 from harness.registry import Profile, Registry
 from harness.resolve import parse_overrides
-from harness.results import Store, results_folder, runs_folder
+from harness.results import Store, results_folder, row_records, row_runs, runs_folder
+from harness.tables import TableView, build_table
+
+TEST_DEV = "test-dev2017"
 
 
 class Session:
@@ -67,6 +74,15 @@ class Session:
             plans.append(self.plan_of(refs, 1, root=root, from_scratch=True))
         return plans
 
+    def runs(self, split: str | None = None) -> dict[str, RowRuns]:
+        """Finished runs of every row that this project trains, whatever the target: they share seed deviations.
+
+        split: None for the profile's own test split; "test-dev2017" for what the evaluation server answered.
+        """
+        refs = [ref for table in self.registry.tables.values() for ref in table.refs()]
+        plans = self.reading_plans(refs)
+        return row_runs(row_records(self.store, plans, split=split), split="test-dev" if split else "minival")
+
     def notes(self, planned: Plan) -> tuple[str, ...]:
         """What departs from the paper beyond the profile's scale, for the records."""
         notes = []
@@ -93,3 +109,64 @@ def missing(planned: Plan, store: Store) -> list[str]:
         for train_id, jobs in planned.evaluations.items()
         if not all(store.run_dir(train_id).record(job.id).exists() for job in jobs)
     ]
+
+
+def table_views(session: Session) -> list[TableView]:
+    """The target's tables, filled with what is finished; a row as target gives its table with that line only."""
+    runs, server = session.runs(), session.runs(TEST_DEV)
+    views = []
+    for table in session.registry.tables.values():
+        wanted = {row for row in (f"{table.id}/{row.id}" for row in table.rows) if _belongs(row, session.target)}
+        if wanted:
+            seen = runs | server if table.split == "test-dev" else runs
+            views.append(build_table(table, session.profile, seen, wanted))
+    return views
+
+
+def _belongs(ref: str, target: str) -> bool:
+    return not ref.startswith("ablations/") if target == "all" else ref == target or ref.startswith(f"{target}/")
+
+
+def judge(session: Session) -> CheckView:
+    """Verdicts on the target's cells and claims."""
+    return build_check(
+        session.target,
+        session.refs,
+        list(session.registry.tables.values()),
+        session.registry.claims,
+        session.profile,
+        runs=session.runs(),
+        server=session.runs(TEST_DEV),
+    )
+
+
+def find_run(session: Session, seed: int, root: Path) -> tuple[RunDir, Plan]:
+    """The finished training of one row and seed over the data at ``root``, and the plan that holds its evaluation.
+
+    Raises UsageError where it was not trained.
+    """
+    if len(session.refs) != 1:
+        raise UsageError(f"One row is needed, such as table2/L6; {session.target} has {len(session.refs)}.")
+    for from_scratch in (False, True) if session.profile.without_weights == "from_scratch" else (False,):
+        planned = session.plan(seed + 1, root=root, from_scratch=from_scratch)
+        (cell,) = [cell for cell in planned.cells if cell.seed == seed]
+        run = session.store.run_dir(cell.job.train.id)
+        if run.final.exists():
+            return run, planned
+    raise _untrained(session, seed)
+
+
+def find_trained(session: Session, seed: int) -> tuple[RunDir, TestSettings]:
+    """The finished run of one row and seed, found by its record (no data needed), and its test settings."""
+    for record in row_records(session.store, session.reading_plans(session.refs)).get(session.refs[0], []):
+        run = session.store.run_dir(record.train_id)
+        if record.job.train.seed == seed and run.final.exists():
+            return run, record.job.test
+    raise _untrained(session, seed)
+
+
+def _untrained(session: Session, seed: int) -> UsageError:
+    return UsageError(
+        f"No trained weights of {session.target}, seed {seed}, profile {session.profile.name} in {session.store.runs}. "
+        f"Train them: harness run {session.target} --profile {session.profile.name} --seeds {seed + 1}"
+    )

@@ -204,6 +204,14 @@ def test_mined_negatives_break_ties_by_lowest_index_image_by_image() -> None:
     assert mask.tolist() == [[True, True, True, False], [False, True, False, False]]
 
 
+def test_mined_negatives_break_ties_by_lowest_index_among_many() -> None:
+    # Large enough that a sort that is not stable would show.
+    logits = torch.zeros(1, 200_000)
+    logits[0, ::3] = 1.0
+    mask = mined_negatives(logits, torch.ones_like(logits, dtype=torch.bool), torch.tensor([100]), 3.0)
+    assert mask.nonzero()[:, 1].tolist() == list(range(0, 900, 3))
+
+
 def test_hard_negative_prior_sends_gradient_to_its_support_only() -> None:
     logits, labels = scores_case([0.1, 0.8, 0.3, 0.6, 0.7], [0.4, 0.2])
     for loss in (F.dr_loss, F.neg_only_loss, F.all_pairs_loss, F.cross_entropy_loss):
