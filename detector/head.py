@@ -48,8 +48,12 @@ class RetinaNetHead(nn.Module):
         )
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
-                nn.init.normal_(layer.weight, std=0.01)
-                if layer.bias is not None:
+                if layer.bias is None:
+                    # Before a norm the scale of weights sets the learning rate, not the output: at 0.01 the tiny
+                    # profile's steps are so large that AP falls from 23 to 8.
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                else:
+                    nn.init.normal_(layer.weight, std=0.01)
                     nn.init.zeros_(layer.bias)
         bias = self.classification_head["cls_logits"].bias
         nn.init.constant_(bias, -math.log((1 - prior_probability) / prior_probability))  # type: ignore[arg-type]

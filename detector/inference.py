@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from detector.data.transforms import resize, to_tensor
 from detector.detections import Detections
 from detector.job import TestSettings
 from detector.postprocess import Candidates, merge_candidates
-from detector.retinanet import RetinaNet
+from detector.retinanet import HeadOutputs, RetinaNet
 from detector.world import World
 from drloss import IGNORED
 
@@ -42,38 +42,54 @@ class ScoreSums:
         }
 
 
+@dataclass(frozen=True)
+class View:
+    """One forward pass of an image: the size it was resized to, what the heads gave, and the boxes before NMS."""
+
+    width: int
+    height: int
+    outputs: HeadOutputs
+    candidates: Candidates  # in the pixels of the resized, unflipped image
+
+
 @torch.inference_mode()
 def detect_image(model: RetinaNet, image: Image.Image, test: TestSettings) -> dict[str, Tensor]:
     """Boxes [M, 4] xyxy in the image's own pixels, scores [M] descending, labels [M].
 
     Several short sides, and flipped copies where ``test.flip``, are merged before the NMS.
     """
-    device = next(model.parameters()).device
-    found = []
+    return merge_candidates([_in_pixels_of(image, view) for view in _views(model, image, test)], test)
+
+
+def _views(model: RetinaNet, image: Image.Image, test: TestSettings) -> Iterator[View]:
+    """Each short side of the test in its order, flipped copies after each."""
     for short_side in test.short_sides:
         resized = resize(image, short_side=short_side, max_size=test.max_size)
-        pixels = to_tensor(resized).to(device)
-        ratio = torch.tensor([image.width / resized.width, image.height / resized.height] * 2, device=device)
+        pixels = to_tensor(resized)
         for flipped in (False, True) if test.flip else (False,):
-            (candidates,) = model.candidates([pixels.flip(-1) if flipped else pixels])
-            boxes = candidates.boxes
+            shown = pixels.flip(-1) if flipped else pixels
+            outputs = model.head_outputs([shown])
+            (candidates,) = model.candidates([shown], outputs)
             if flipped:
-                boxes = torch.stack(
-                    [resized.width - boxes[:, 2], boxes[:, 1], resized.width - boxes[:, 0], boxes[:, 3]], dim=1
-                )
-            found.append(Candidates(boxes * ratio, candidates.scores, candidates.labels))
-    return merge_candidates(found, test)
+                x1, y1, x2, y2 = candidates.boxes.unbind(1)
+                mirrored = torch.stack([resized.width - x2, y1, resized.width - x1, y2], dim=1)
+                candidates = candidates._replace(boxes=mirrored)
+            yield View(resized.width, resized.height, outputs, candidates)
 
 
-@torch.inference_mode()
-def score_sums(model: RetinaNet, image: Image.Image, boxes: np.ndarray, labels: np.ndarray) -> ScoreSums:
-    """Scores of one image's entries, told apart by the assignment of the training, at the test's first short side.
+def _in_pixels_of(image: Image.Image, view: View) -> Candidates:
+    boxes = view.candidates.boxes
+    ratio = boxes.new_tensor([image.width / view.width, image.height / view.height] * 2)
+    return view.candidates._replace(boxes=boxes * ratio)
+
+
+def score_sums(model: RetinaNet, image: Image.Image, view: View, boxes: np.ndarray, labels: np.ndarray) -> ScoreSums:
+    """Scores of one image's entries in one view, told apart by the assignment of the training.
 
     boxes: xyxy pixels of the image, [G, 4] without crowds; labels: [G].
     """
-    resized = resize(image, short_side=model.test.short_sides[0], max_size=model.test.max_size)
-    scaled = boxes * np.tile([resized.width / image.width, resized.height / image.height], 2)
-    cls_logits, _, anchors = model.head_outputs([to_tensor(resized)])
+    scaled = boxes * np.tile([view.width / image.width, view.height / image.height], 2)
+    cls_logits, _, anchors = view.outputs
     scores = torch.cat(cls_logits, dim=1)[0].sigmoid().double()
     device = scores.device
     anchor_labels, _ = assign_anchors(
@@ -92,6 +108,7 @@ def score_sums(model: RetinaNet, image: Image.Image, boxes: np.ndarray, labels: 
     )
 
 
+@torch.inference_mode()
 def detect_split(
     model: RetinaNet, index: CocoIndex, world: World, report: Callable[[float], None]
 ) -> tuple[Detections, ScoreSums]:
@@ -105,10 +122,14 @@ def detect_split(
     mine = range(world.rank, index.num_images, world.size)
     for done, position in enumerate(mine, start=1):
         image = open_image(index, position)
-        found.append(_as_detections(detect_image(model, image, model.test), index, position))
         rows = index.annotations_of(position)
         kept = ~index.crowd[rows]
-        sums += score_sums(model, image, index.boxes[rows][kept], index.labels[rows][kept])
+        candidates: list[Candidates] = []
+        for view in _views(model, image, model.test):
+            if not candidates:  # the scores of Fig. 4 are those of the first view
+                sums += score_sums(model, image, view, index.boxes[rows][kept], index.labels[rows][kept])
+            candidates.append(_in_pixels_of(image, view))
+        found.append(_as_detections(merge_candidates(candidates, model.test), index, position))
         report(done / len(mine))
     shards = world.gather((Detections.concatenate(found), sums))
     return Detections.concatenate(part for part, _ in shards), sum((part for _, part in shards), ScoreSums())

@@ -37,7 +37,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     added: ClassVar[dict[str, Any]] = {}
 
 
-class CocoRelease(Settings, tag_field="source", tag="coco"):
+class CocoRelease(Settings, frozen=True, tag_field="source", tag="coco"):
     """A published release, identified by name and checked by its known counts."""
 
     release: Literal["2017"]
@@ -45,7 +45,7 @@ class CocoRelease(Settings, tag_field="source", tag="coco"):
     test_split: str
 
 
-class AnnotatedFolder(Settings, tag_field="source", tag="folder"):
+class AnnotatedFolder(Settings, frozen=True, tag_field="source", tag="folder"):
     """Any COCO-format root, identified by the sha256 of its annotation files; None until a root is given.
 
     ``num_images``: None for all of a split, else the first that many by image id with at least one valid box.
@@ -58,7 +58,7 @@ class AnnotatedFolder(Settings, tag_field="source", tag="folder"):
     test_sha256: str | None
 
 
-class Shapes(Settings, tag_field="source", tag="shapes"):
+class Shapes(Settings, frozen=True, tag_field="source", tag="shapes"):
     """The generated set of ``harness data synth``, identified by the generator's version and parameters."""
 
     version: Count
@@ -72,7 +72,7 @@ class Shapes(Settings, tag_field="source", tag="shapes"):
 DataSource = CocoRelease | AnnotatedFolder | Shapes
 
 
-class ModelSettings(Settings):
+class ModelSettings(Settings, frozen=True):
     """RetinaNet. Anchor sizes are ``anchor_scale * stride * 2^(i / scales_per_octave)`` pixels."""
 
     backbone: Backbone
@@ -90,7 +90,7 @@ class ModelSettings(Settings):
     prior_probability: Annotated[float, Meta(gt=0, lt=1)]
 
 
-class MatchSettings(Settings):
+class MatchSettings(Settings, frozen=True):
     """Anchor assignment: IoU >= foreground is positive, < background is negative, between is ignored."""
 
     foreground_iou: Fraction
@@ -98,7 +98,7 @@ class MatchSettings(Settings):
     allow_low_quality: bool
 
 
-class RegressionSettings(Settings):
+class RegressionSettings(Settings, frozen=True):
     """Smooth L1 over positives, divided by max(1, ``normalizer`` * number of positives of the group)."""
 
     box_weights: tuple[float, float, float, float]
@@ -106,7 +106,7 @@ class RegressionSettings(Settings):
     normalizer: PositiveFloat
 
 
-class OptimizerSettings(Settings):
+class OptimizerSettings(Settings, frozen=True):
     """SGD; biases have a learning rate and a weight decay of their own."""
 
     lr: PositiveFloat
@@ -116,7 +116,7 @@ class OptimizerSettings(Settings):
     bias_weight_decay: Annotated[float, Meta(ge=0)]
 
 
-class ScheduleSettings(Settings):
+class ScheduleSettings(Settings, frozen=True):
     """Linear warm-up from ``warmup_factor`` of the learning rate, then ``gamma`` at each milestone (iterations)."""
 
     iterations: Count
@@ -126,7 +126,7 @@ class ScheduleSettings(Settings):
     gamma: PositiveFloat
 
 
-class BatchSettings(Settings):
+class BatchSettings(Settings, frozen=True):
     """``images_per_group`` images share padding and loss normalisers (the paper's per-GPU batch)."""
 
     images: Count
@@ -134,7 +134,7 @@ class BatchSettings(Settings):
     aspect_grouping: bool
 
 
-class AugmentationSettings(Settings):
+class AugmentationSettings(Settings, frozen=True):
     """Training images: short side drawn from ``short_sides``, long side at most ``max_size`` pixels, horizontal flip."""
 
     short_sides: tuple[Count, ...]
@@ -142,7 +142,7 @@ class AugmentationSettings(Settings):
     flip_probability: Fraction
 
 
-class TestSettings(Settings):
+class TestSettings(Settings, frozen=True):
     """Inference: several ``short_sides`` are a multi-scale test, whose detections are merged by NMS."""
 
     __test__: ClassVar[bool] = False  # not a test case for pytest
@@ -156,7 +156,7 @@ class TestSettings(Settings):
     detections_per_image: Count
 
 
-class TrainJob(Settings):
+class TrainJob(Settings, frozen=True):
     """Everything that decides the final weights."""
 
     seed: Index
@@ -177,7 +177,7 @@ class TrainJob(Settings):
         return _digest({"train": _hashed(self), "semantics": TRAIN_SEMANTICS})
 
 
-class EvalJob(Settings):
+class EvalJob(Settings, frozen=True):
     """One test of one training's final weights, on ``split`` (None: the data's own test split)."""
 
     train: TrainJob

@@ -25,6 +25,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 SIZE_DIVISOR = 32
 
 Target = dict[str, Tensor]
+# cls_logits [N, R_l, K], bbox_regression [N, R_l, 4] and anchors [R_l, 4], each over the levels.
+HeadOutputs = tuple[list[Tensor], list[Tensor], tuple[Tensor, ...]]
 
 
 class RetinaNet(nn.Module):
@@ -95,9 +97,12 @@ class RetinaNet(nn.Module):
         check_targets(targets, num_images=len(images), num_classes=self.num_classes)
         return self._losses(*self.head_outputs(images), targets)
 
-    def candidates(self, images: Sequence[Tensor]) -> list[Candidates]:
-        """Scored boxes of each image before NMS, clipped to it; ``merge_candidates`` makes detections of them."""
-        cls_logits, bbox_regression, anchors = self.head_outputs(images)
+    def candidates(self, images: Sequence[Tensor], outputs: HeadOutputs | None = None) -> list[Candidates]:
+        """Scored boxes of each image before NMS, clipped to it; ``merge_candidates`` makes detections of them.
+
+        outputs: those of ``head_outputs(images)``, where the caller has them already.
+        """
+        cls_logits, bbox_regression, anchors = outputs or self.head_outputs(images)
         return [
             image_candidates(
                 [level[i] for level in cls_logits],
@@ -110,8 +115,8 @@ class RetinaNet(nn.Module):
             for i, image in enumerate(images)
         ]
 
-    def head_outputs(self, images: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], tuple[Tensor, ...]]:
-        """The raw network: cls_logits [N, R_l, K], bbox_regression [N, R_l, 4], anchors [R_l, 4], over levels each."""
+    def head_outputs(self, images: Sequence[Tensor]) -> HeadOutputs:
+        """The raw network's outputs and the anchors that they belong to."""
         check_images(images)
         features = self.backbone(self.normalized_batch(images))
         cls_logits, bbox_regression = self.head(features)

@@ -30,9 +30,7 @@ def synth(
     from harness.launch import usable_cores
     from harness.progress import count_bar
 
-    spec = Shapes(
-        version=GENERATOR_VERSION, seed=seed, size=size, num_train=train, num_test=test, num_classes=classes
-    )
+    spec = Shapes(version=GENERATOR_VERSION, seed=seed, size=size, num_train=train, num_test=test, num_classes=classes)
     with count_bar("drawing", train + test) as advance:
         generate_shapes(out, spec, workers=usable_cores(), progress=advance)
     say(f"{train} training and {test} test images in {out}")

@@ -87,7 +87,9 @@ def score(
 def detect(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the drawn images and detections.json.")],
-    ref: Annotated[str, typer.Option("--run", metavar="ROW|FOLDER", help="A trained row, or a run's folder.")] = "table2/L6",
+    ref: Annotated[
+        str, typer.Option("--run", metavar="ROW|FOLDER", help="A trained row, or a run's folder.")
+    ] = "table2/L6",
     profile: ProfileOption = "paper",
     data: DataOption = None,
     seed: SeedOption = 0,

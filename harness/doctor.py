@@ -36,7 +36,9 @@ def examine(data: Path | None) -> list[Finding]:
     findings.append(_operators())
     findings.append(Finding("ok", "cores", str(usable_cores())))
     gpus = visible_gpus()
-    findings.append(Finding("ok" if gpus else "note", "GPUs", str(len(gpus)) if gpus else "none: profiles run on the CPU"))
+    findings.append(
+        Finding("ok" if gpus else "note", "GPUs", str(len(gpus)) if gpus else "none: profiles run on the CPU")
+    )
     findings += [_folder("HARNESS_RUNS", runs_folder()), _folder("HARNESS_RESULTS", results_folder())]
     findings.append(_experiments())
     findings.append(_data(data))

@@ -25,10 +25,13 @@ def _profiles(incomplete: str) -> list[str]:
 
 TargetArgument = Annotated[
     str,
-    typer.Argument(help="all (the four tables), a table such as table2, or a row such as table2/L6.", autocompletion=_targets),
+    typer.Argument(
+        help="all (the four tables), a table such as table2, or a row such as table2/L6.", autocompletion=_targets
+    ),
 ]
 ProfileOption = Annotated[
-    str, typer.Option("--profile", "-p", help="The scale: paper, small, tiny, smoke or overfit.", autocompletion=_profiles)
+    str,
+    typer.Option("--profile", "-p", help="The scale: paper, small, tiny, smoke or overfit.", autocompletion=_profiles),
 ]
 SeedsOption = Annotated[int, typer.Option("--seeds", "-n", min=1, help="Runs a row, with the seeds 0, 1, ...")]
 SetOption = Annotated[
@@ -41,7 +44,9 @@ DataOption = Annotated[
 ]
 WeightsOption = Annotated[
     Path | None,
-    typer.Option("--weights", metavar="FILE", help="torchvision's ImageNet weights of the backbone, already downloaded."),
+    typer.Option(
+        "--weights", metavar="FILE", help="torchvision's ImageNet weights of the backbone, already downloaded."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

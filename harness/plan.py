@@ -128,4 +128,3 @@ def without_data(job: EvalJob) -> EvalJob:
         return job
     blank = msgspec.structs.replace(source, train_sha256=None, test_sha256=None)
     return msgspec.structs.replace(job, train=msgspec.structs.replace(job.train, data=blank))
-

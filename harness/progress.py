@@ -142,7 +142,12 @@ def count_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 def download_bar() -> Iterator[Callable[[str, int, int], None]]:
     """Bars of what is being fetched; gives the function (what, done, total) that moves them."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}/{task.total:,.0f}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        TimeRemainingColumn(),
+    )
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
 

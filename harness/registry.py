@@ -40,7 +40,7 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 
 
-class Row(Settings):
+class Row(Settings, frozen=True):
     """A line of a table: a difference from a recipe, or numbers cited from another paper.
 
     ``published``: the paper's AP, AP50, AP75, APS, APM, APL in percent on the table's split.
@@ -55,7 +55,7 @@ class Row(Settings):
     group: Literal["two-stage", "one-stage"] | None = None
 
 
-class Table(Settings):
+class Table(Settings, frozen=True):
     """One table of the paper, or ``ablations``: rows of our own. ``columns`` are the headings of the rows' cells."""
 
     id: Name
@@ -69,7 +69,7 @@ class Table(Settings):
         return [f"{self.id}/{row.id}" for row in self.rows if row.recipe]
 
 
-class ResolvedSettings(Settings):
+class ResolvedSettings(Settings, frozen=True):
     """What a recipe must give in full: a TrainJob without its seed, and the test."""
 
     data: DataSource
@@ -85,7 +85,7 @@ class ResolvedSettings(Settings):
     test: TestSettings
 
 
-class RecipeFile(Settings):
+class RecipeFile(Settings, frozen=True):
     """A recipe as written: settings over those of ``extends``, and the source of each (a path covers all below it)."""
 
     name: Name
@@ -95,7 +95,7 @@ class RecipeFile(Settings):
     extends: str | None = None
 
 
-class Execution(Settings):
+class Execution(Settings, frozen=True):
     """How a profile's runs are executed; recorded, and no part of any identity."""
 
     gpus_per_run: Literal["all"] | Annotated[int, Meta(ge=0)]
@@ -106,7 +106,7 @@ class Execution(Settings):
     groups_per_forward: Count  # groups of equal shape that share a forward pass
 
 
-class Profile(Settings):
+class Profile(Settings, frozen=True):
     """A scale. It changes data, model size, schedule and execution; never what the tables compare.
 
     ``iterations_1x``: what the paper's 90,000 iterations become; ``short_side_800``: what its 800 pixels become.
@@ -135,7 +135,7 @@ class Profile(Settings):
     without_weights: Literal["stop", "from_scratch"] = "stop"
 
 
-class ClaimsFile(Settings):
+class ClaimsFile(Settings, frozen=True):
     """claims.yaml: the statements of the paper's section 4."""
 
     claims: tuple[Claim, ...]
@@ -270,7 +270,7 @@ class Registry:
         found: dict[str, Source] = {}
         for path in sorted(folder.glob("*.yaml")):
             source = self._load(path, kind)
-            if source.value.name != path.stem:  # type: ignore[attr-defined]
+            if source.value.name != path.stem:
                 raise source.document.error(("name",), f"the name must be the file's: {path.stem!r}.")
             found[path.stem] = source
         return found
@@ -292,9 +292,7 @@ class Registry:
             if (row.recipe is None) == (row.cited is None):
                 raise document.error(where, f"row {row.id!r} needs either a recipe or a citation ('cited').")
             if row.recipe is not None and row.recipe not in self.recipes:
-                raise document.error(
-                    ("rows", i, "recipe"), f"unknown recipe {row.recipe!r}. {_known(self.recipes)}"
-                )
+                raise document.error(("rows", i, "recipe"), f"unknown recipe {row.recipe!r}. {_known(self.recipes)}")
 
 
 def leaves(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:

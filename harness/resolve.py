@@ -80,8 +80,10 @@ def recipe(registry: Registry, name: str) -> Resolution:
     for path in leaves(value.settings):
         source = max((given for given in sources if _covers(given, path)), key=len, default=None)
         if source is None:
-            keys = ("settings", *path.split("."))
-            raise document.error(keys, f"{path} has no source: name it under 'sources' (paper §..., ours, ...).")
+            raise document.error(
+                ("settings", *path.split(".")),
+                f"{path} has no source: name it under 'sources' (paper §..., ours, ...).",
+            )
         sources[source][1].add(path)
     for block, block_value in value.settings.items():
         merged.put(block, block_value, "")
@@ -153,9 +155,7 @@ def _apply_row(registry: Registry, ref: str, row: Row, resolution: Resolution) -
     for path, value in row.set.items():
         if resolution.get(path) is None:
             document, keys = registry.source_of(ref)
-            raise document.error(
-                (*keys, "set", path), f"unknown setting {path!r}. Known: {', '.join(sorted(before))}."
-            )
+            raise document.error((*keys, "set", path), f"unknown setting {path!r}. Known: {', '.join(sorted(before))}.")
         resolution.put(path, value, f"row {ref}")
     try:
         msgspec.convert(resolution.settings, ResolvedSettings)
@@ -223,5 +223,3 @@ def parse_overrides(items: list[str]) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise UsageError(f"--set {path}: {text!r} is not valid YAML.") from error
     return overrides
-
-

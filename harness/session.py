@@ -52,9 +52,7 @@ class Session:
         """The target's plan; with ``root``, or a folder named by --data or HARNESS_DATA, over that very data."""
         return self.plan_of(self.refs, seeds, root=root or self._named_root(), from_scratch=from_scratch)
 
-    def plan_of(
-        self, refs: list[str], seeds: int, *, root: Path | None = None, from_scratch: bool = False
-    ) -> Plan:
+    def plan_of(self, refs: list[str], seeds: int, *, root: Path | None = None, from_scratch: bool = False) -> Plan:
         """A plan of any rows, as ``plan``."""
         return planning.make_plan(
             self.registry,

@@ -52,10 +52,7 @@ def registry_as_text(registry: Registry) -> str:
     """Tables with their rows and published numbers, then profiles and recipes."""
     blocks = []
     for table in registry.tables.values():
-        rows = [
-            [row.id, *row.cells, *(row.published or [""] * 6), row.recipe or "cited"]
-            for row in table.rows
-        ]
+        rows = [[row.id, *row.cells, *(row.published or [""] * 6), row.recipe or "cited"] for row in table.rows]
         head = f"{table.id}: {table.title} ({table.split})"
         blocks.append(f"{head}\n{tabulate(rows, ['row', *table.columns, *METRICS, 'recipe'], floatfmt='.1f')}")
     profiles = [[p.value.name, p.value.title, p.value.needs] for p in registry.profiles.values()]
@@ -98,7 +95,11 @@ def plan_as_text(session: Session, plan: Plan, seeds: int) -> str:
         size = f"{job.schedule.iterations:,} x {job.batch.images}"
         rows.append([train_id, job.seed, " = ".join(plan.refs_of(train_id)), job.model.backbone, size, state])
     lines = [
-        tabulate(rows, ["training", "seed", "rows", "backbone", "iterations x images", "state"], maxcolwidths=[None, None, 46]),
+        tabulate(
+            rows,
+            ["training", "seed", "rows", "backbone", "iterations x images", "state"],
+            maxcolwidths=[None, None, 46],
+        ),
         "",
         f"{len(plan.cells)} cells -> {len(plan.trainings)} trainings, {len(to_do)} to do "
         f"(profile {plan.profile.name}: {plan.profile.title}).",

@@ -180,4 +180,3 @@ def _values(info: Any) -> list[str]:
     if isinstance(info, inspect.StructType) and info.tag_field:
         return [f"{info.tag_field}: {info.tag}"]
     return []
-

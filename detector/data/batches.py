@@ -48,7 +48,7 @@ class GroupSequence:
     def batch(self, iteration: int) -> np.ndarray:
         """Image positions of one global batch, int64 [groups_per_batch, images_per_group]."""
         first = iteration * self.groups_per_batch
-        groups = []
+        groups: list[np.ndarray] = []
         while len(groups) < self.groups_per_batch:
             epoch, offset = divmod(first + len(groups), self.groups_per_epoch)
             missing = self.groups_per_batch - len(groups)

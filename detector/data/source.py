@@ -57,7 +57,9 @@ def fingerprint(source: DataSource, root: Path, part: Part, index: CocoIndex) ->
 def _first_with_boxes(index: CocoIndex, count: int) -> CocoIndex:
     positions = trainable(index)
     if len(positions) < count:
-        raise DataError(f"{index.root}: {index.split} has {len(positions)} images with a valid box; {count} are needed.")
+        raise DataError(
+            f"{index.root}: {index.split} has {len(positions)} images with a valid box; {count} are needed."
+        )
     return select(index, positions[:count])
 
 

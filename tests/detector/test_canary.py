@@ -26,7 +26,9 @@ def test_expected_first_loss_follows_surrogate_margin_prior_and_scope() -> None:
     quadratic = DRLossConfig(surrogate=Quadratic(rho=0.5), margin=0.25)
     assert expected_first_loss(quadratic, 0.5, [True]) == pytest.approx(4 * (0.25 + 0.5) ** 2 / (4 * 0.5))
     low_prior = 4 * math.log(1 + math.exp(10 * (0.01 - 0.5))) / 10
-    assert expected_first_loss(DRLossConfig(surrogate=Logistic(L=10)), 0.01, [False]) == pytest.approx(low_prior, rel=1e-4)
+    assert expected_first_loss(DRLossConfig(surrogate=Logistic(L=10)), 0.01, [False]) == pytest.approx(
+        low_prior, rel=1e-4
+    )
     one_set = expected_first_loss(DRLossConfig(scope="batch"), 0.5, [True, False])
     assert one_set == pytest.approx(WITH_BOXES, rel=1e-5)
 

@@ -21,7 +21,14 @@ def index(tmp_path: Path) -> CocoIndex:
         "images": [{"id": i, "file_name": f"{i}.png", "width": 100, "height": 100} for i in (10, 12)],
         "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
         "annotations": [
-            {"id": key, "image_id": image, "category_id": category, "bbox": box, "area": box[2] * box[3], "iscrowd": crowd}
+            {
+                "id": key,
+                "image_id": image,
+                "category_id": category,
+                "bbox": box,
+                "area": box[2] * box[3],
+                "iscrowd": crowd,
+            }
             for key, image, category, box, crowd in boxes
         ],
     }

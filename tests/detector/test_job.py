@@ -105,7 +105,8 @@ def test_no_setting_of_a_job_has_a_default_unless_it_was_added_later() -> None:
     for block in blocks:
         if block.__module__ == "detector.job":
             with_default = {
-                name for name, field in zip(block.__struct_fields__, msgspec.structs.fields(block), strict=True)
+                name
+                for name, field in zip(block.__struct_fields__, msgspec.structs.fields(block), strict=True)
                 if not field.required
             }
             assert with_default == set(block.added), block

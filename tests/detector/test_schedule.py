@@ -34,9 +34,7 @@ def test_learning_rate_of_the_1x_schedule(iteration: int, expected: float) -> No
 def test_parameter_groups_leave_out_frozen_and_single_out_biases() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4), nn.Linear(2, 2))
     model[2].weight.requires_grad_(False)
-    settings = OptimizerSettings(
-        lr=0.01, momentum=0.9, weight_decay=1e-4, bias_lr_factor=2.0, bias_weight_decay=0.0
-    )
+    settings = OptimizerSettings(lr=0.01, momentum=0.9, weight_decay=1e-4, bias_lr_factor=2.0, bias_weight_decay=0.0)
     weights, biases = parameter_groups(model, settings)
     assert [id(p) for p in weights["params"]] == [id(model[0].weight), id(model[1].weight)]
     assert [id(p) for p in biases["params"]] == [id(model[0].bias), id(model[1].bias), id(model[2].bias)]

@@ -61,9 +61,7 @@ def test_registry_holds_every_table_and_resolves_every_row_at_every_profile() ->
         ("profiles/tiny.yaml", "head_convs: 2", "head_convolutions: 2", "unknown setting 'model.head_convolutions'. Known: model."),
     ],
 )  # fmt: skip
-def test_registry_names_file_line_value_and_choices(
-    folder: Path, file: str, old: str, new: str, expected: str
-) -> None:
+def test_registry_names_file_line_value_and_choices(folder: Path, file: str, old: str, new: str, expected: str) -> None:
     line = break_file(folder / file, old, new)
     with pytest.raises(RegistryError) as caught:
         load_all(folder)
@@ -80,7 +78,9 @@ def test_registry_rejects_a_key_written_twice(folder: Path) -> None:
 
 def test_registry_rejects_a_claim_about_a_missing_row(folder: Path) -> None:
     line = break_file(folder / "claims.yaml", "table2/hinge", "table2/hinje")
-    with pytest.raises(RegistryError, match=rf"claims\.yaml:{line}: .*unknown row 'table2/hinje'\. Known: .*table2/hinge"):
+    with pytest.raises(
+        RegistryError, match=rf"claims\.yaml:{line}: .*unknown row 'table2/hinje'\. Known: .*table2/hinge"
+    ):
         load_all(folder)
 
 
@@ -152,7 +152,9 @@ def test_a_profile_may_not_set_what_a_row_compares(folder: Path) -> None:
     table = folder / "table4.yaml"
     break_file(folder / "profiles" / "smoke.yaml", "test: {", "test: {max_size: 99, ")
     assert "test.max_size" in table.read_text()
-    with pytest.raises(RegistryError, match="profile smoke sets test.max_size, which the row table4/dr-r101-ms compares"):
+    with pytest.raises(
+        RegistryError, match="profile smoke sets test.max_size, which the row table4/dr-r101-ms compares"
+    ):
         load_all(folder)
 
 

@@ -1,0 +1,121 @@
+"""Boxes on images: what ``harness detect`` draws and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from detector import checkpoint
+from detector.build import build_model
+from detector.errors import DataError, RecordError
+from detector.inference import detect_image
+from detector.job import TestSettings
+from detector.retinanet import RetinaNet
+from detector.rundir import RunDir, write_json
+from detector.worker import read_train_job
+
+RESULT_FILE = "detections.json"
+# Okabe and Ito's colours, told apart by the colour-blind too.
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+
+
+class Found(msgspec.Struct, frozen=True):
+    """One object: its category's name, score and box (x1, y1, x2, y2 in pixels of the file)."""
+
+    name: str
+    score: float
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's final weights, ready to use."""
+
+    model: RetinaNet
+    names: tuple[str, ...]
+
+
+def load_trained(run: RunDir, test: TestSettings, device: str) -> Trained:
+    """The result of a run. Raises RecordError or WeightsError where the folder does not hold one."""
+    job = read_train_job(run)
+    final = checkpoint.load(run.final)
+    model = build_model(job, num_classes=len(final["category_ids"]), test=test, pretrained=False)
+    model.load_state_dict(final["model"])
+    return Trained(model.eval().to(torch.device(device)), tuple(final["category_names"]))
+
+
+def recorded_test(run: RunDir) -> TestSettings:
+    """The test settings of a run folder's own record. Raises RecordError where it was never evaluated."""
+    for path in sorted((run.root / "evals").glob("*/record.json")):
+        record = run.read_record(path.parent.name)
+        if record is not None:
+            return record.job.test
+    raise RecordError(f"{run.root} has no finished evaluation to take the test settings from.")
+
+
+def detect_files(
+    run: RunDir, images: Sequence[Path], out: Path, *, test: TestSettings | None, min_score: float, device: str
+) -> list[tuple[Path, int]]:
+    """Detect on every file, draw what scores at least ``min_score`` into ``out``, and write all of it as JSON.
+
+    Returns the drawn files with their numbers of boxes. Raises DataError for a file that is no image, or two files of
+    one name, before anything is written.
+    """
+    opened = [_open(path) for path in images]
+    names = [path.stem for path in images]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise DataError(f"Two images are called {sorted(twice)[0]!r}; their drawings would overwrite each other.")
+    trained = load_trained(run, test or recorded_test(run), device)
+    out.mkdir(parents=True, exist_ok=True)
+    written, results = [], {}
+    for path, image in zip(images, opened, strict=True):
+        result = detect_image(trained.model, image, trained.model.test)
+        found = [entry for entry in _found(result, trained.names) if entry.score >= min_score]
+        target = out / f"{path.stem}.png"
+        draw(image, found).save(target)
+        written.append((target, len(found)))
+        results[str(path)] = found
+    write_json(out / RESULT_FILE, results)
+    return written
+
+
+def draw(image: Image.Image, found: Sequence[Found]) -> Image.Image:
+    """A copy of the image with boxes, names and scores; the best are drawn last, on top."""
+    drawn = image.convert("RGB")
+    pen = ImageDraw.Draw(drawn)
+    width = max(2, round(min(drawn.size) / 200))
+    font = ImageFont.load_default(size=max(11, round(min(drawn.size) / 32)))
+    names = sorted({entry.name for entry in found})
+    for entry in sorted(found, key=lambda entry: entry.score):
+        colour = COLOURS[names.index(entry.name) % len(COLOURS)]
+        pen.rectangle(entry.box, outline=colour, width=width)
+        text = f"{entry.name} {entry.score:.2f}"
+        x1, y1, _, _ = entry.box
+        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+        y = max(0, y1 - bottom - 2)
+        pen.rectangle((x1, y, x1 + right - left + 4, y + bottom + 2), fill=colour)
+        pen.text((x1 + 2, y), text, fill="black", font=font)
+    return drawn
+
+
+def _found(result: dict[str, Tensor], names: Sequence[str]) -> list[Found]:
+    columns = (result[key].cpu().tolist() for key in ("labels", "scores", "boxes"))
+    return [
+        Found(names[label], round(score, 4), tuple(round(side, 2) for side in box))
+        for label, score, box in zip(*columns, strict=True)
+    ]
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"{path} is not an image that can be read: {error}.") from error
