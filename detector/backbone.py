@@ -90,7 +90,7 @@ class ExtraLevels(ExtraFPNBlock):
 
 
 class SlimResNet(nn.Module):
-    """A residual network that trains from scratch in half a minute on a CPU core: 256k parameters, C5 of 96 channels.
+    """A residual network small enough to train from scratch on one CPU core: 256k parameters, C5 of 96 channels.
 
     A 5x5 stem of stride 2, then one basic block (ResNet, Fig. 5 left) of stride 2 for each of C2 .. C5. No max pooling.
     """

@@ -98,7 +98,7 @@ def draw(image: Image.Image, found: Sequence[Found]) -> Image.Image:
         pen.rectangle(entry.box, outline=colour, width=width)
         text = f"{entry.name} {entry.score:.2f}"
         x1, y1, _, _ = entry.box
-        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+        left, _, right, bottom = pen.textbbox((0, 0), text, font=font)
         y = max(0, y1 - bottom - 2)
         pen.rectangle((x1, y, x1 + right - left + 4, y + bottom + 2), fill=colour)
         pen.text((x1 + 2, y), text, fill="black", font=font)

@@ -135,7 +135,7 @@ class BatchSettings(Settings, frozen=True):
 
 
 class AugmentationSettings(Settings, frozen=True):
-    """Training images: short side drawn from ``short_sides``, long side at most ``max_size`` pixels, horizontal flip."""
+    """Training images: short side drawn from ``short_sides``, long side at most ``max_size`` pixels, random flip."""
 
     short_sides: tuple[Count, ...]
     max_size: Count

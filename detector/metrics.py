@@ -20,7 +20,7 @@ class MetricsLog:
             from tensorboardX import SummaryWriter
 
             self._keep_until_start()
-            self.file: IO[str] = open(self.run.metrics, "a", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
+            self.file: IO[str] = open(self.run.metrics, "a", encoding="utf-8")
             purge = self.start + 1 if self.start else None
             self.board = SummaryWriter(str(self.run.tensorboard), purge_step=purge)
         return self

@@ -123,7 +123,7 @@ class RunDir:
 
     @contextmanager
     def lock(self, patience: float = 0.0) -> Iterator[None]:
-        """Hold the run for this process. Raises BlockingIOError where another holds it for ``patience`` seconds more."""
+        """Hold the run for this process. Raises BlockingIOError where another holds it ``patience`` seconds longer."""
         self.root.mkdir(parents=True, exist_ok=True)
         with open(self.root / ".lock", "a") as file:
             deadline = time.monotonic() + patience

@@ -212,9 +212,9 @@ class _Window:
         if not all(math.isfinite(value) for value in means.values()):
             shown = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
             raise TrainingError(
-                f"The loss is not finite in iterations {iteration + 2 - self.count} to {iteration + 1} ({shown}). Usual "
-                "causes: a learning rate too high for the batch, fp16 overflow (try precision bf16 or fp32), or a "
-                "broken box. The last checkpoint before is kept; a lower rate is another run: --set optimizer.lr=..."
+                f"The loss is not finite in iterations {iteration + 2 - self.count} to {iteration + 1} ({shown}). "
+                "Usual causes: a learning rate too high for the batch, fp16 overflow (try precision bf16 or fp32), "
+                "a broken box. The last checkpoint before is kept; a lower rate is another run: --set optimizer.lr=..."
             )
         self.sums, self.count = {}, 0
         return means, seconds

@@ -37,7 +37,7 @@ class UniformPrior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="n
 
 
 class HardNegativePrior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="hard_negative"):
-    """o_j in {0, 1 / n^}: only the highest-scoring negatives are candidates, ``ratio`` of them a positive (at least 1)."""
+    """o_j in {0, 1 / n^}: only the best-scoring negatives are candidates, ``ratio`` a positive (at least 1)."""
 
     ratio: Positive = 3.0
 

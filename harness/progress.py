@@ -130,7 +130,7 @@ class RunsView:
 
 @contextmanager
 def count_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar over ``total`` things with an ETA; gives the function that advances it. Silent where stderr is no terminal."""
+    """A bar over ``total`` things with an ETA; gives the function that advances it. Silent without a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -49,7 +49,7 @@ class Row(Settings, frozen=True):
     id: Name
     cells: tuple[str, ...]
     recipe: str | None = None
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = {}  # noqa: RUF012 (msgspec copies it)
     published: tuple[Percent, Percent, Percent, Percent, Percent, Percent] | None = None
     cited: str | None = None
     group: Literal["two-stage", "one-stage"] | None = None
@@ -130,8 +130,8 @@ class Profile(Settings, frozen=True):
     assumed_sd: dict[str, Annotated[float, Meta(gt=0)]]
     iterations_1x: Count | None = None
     short_side_800: Count | None = None
-    backbones: dict[Backbone, Backbone] = {}
-    settings: dict[str, Any] = {}
+    backbones: dict[Backbone, Backbone] = {}  # noqa: RUF012
+    settings: dict[str, Any] = {}  # noqa: RUF012
     without_weights: Literal["stop", "from_scratch"] = "stop"
 
 

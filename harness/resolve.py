@@ -13,7 +13,7 @@ import yaml
 from detector.errors import UsageError
 from detector.job import EvalJob, TestSettings, TrainJob
 from harness.registry import Profile, RecipeFile, Registry, ResolvedSettings, Row, leaves
-from harness.yamlio import explain
+from harness.yamlio import explain, read_value
 
 # The scale on which recipes are written; profiles shrink from it.
 PAPER_ITERATIONS = 90_000
@@ -219,7 +219,7 @@ def parse_overrides(items: list[str]) -> dict[str, Any]:
         if not equals or not path:
             raise UsageError(f"--set takes PATH=VALUE, such as --set optimizer.lr=0.005; got {item!r}.")
         try:
-            overrides[path] = yaml.safe_load(text)
+            overrides[path] = read_value(text)
         except yaml.YAMLError as error:
             raise UsageError(f"--set {path}: {text!r} is not valid YAML.") from error
     return overrides

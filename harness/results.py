@@ -15,8 +15,8 @@ from detector.errors import RecordError, UsageError
 from detector.job import AnnotatedFolder, DataSource, EvalJob
 from detector.record import Record
 from detector.rundir import RunDir, read_json, write_json
-from harness.plan import Plan, without_data
 from harness.evidence import RowRuns
+from harness.plan import Plan, without_data
 
 
 def project_folder() -> Path:

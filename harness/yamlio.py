@@ -19,7 +19,16 @@ from detector.errors import RegistryError
 
 T = TypeVar("T")
 Keys = tuple[str | int, ...]
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Base):  # type: ignore[misc]
+    """Safe YAML that also reads 1e-4 as a number, which YAML 1.1 does not."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,11 @@ def _construct(document: Document, loader: Any, node: yaml.Node, keys: Keys) -> 
         document.lines[(*keys, key)] = key_node.start_mark.line + 1
         mapping[key] = _construct(document, loader, value_node, (*keys, key))
     return mapping
+
+
+def read_value(text: str) -> Any:
+    """One value as an experiment file would give it. Raises yaml.YAMLError for bad syntax."""
+    return yaml.load(text, Loader=_Loader)
 
 
 def convert(document: Document, kind: type[T]) -> T:

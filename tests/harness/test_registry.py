@@ -46,21 +46,29 @@ def test_registry_holds_every_table_and_resolves_every_row_at_every_profile() ->
     load_all(registry.folder)
 
 
+TABLE, DR, FOCAL, TINY = "table2.yaml", "recipes/dr-r50-1x.yaml", "recipes/retinanet-r50-1x.yaml", "profiles/tiny.yaml"
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "expected"),
     [
-        ("table2.yaml", "published:", "publishd:", "unknown key 'publishd'. Known keys: cells, cited, group"),
-        ("table2.yaml", "recipe: retinanet-r50-1x", "recipe: retinanet-r50", "unknown recipe 'retinanet-r50'. Known: dr-r101-2x"),
-        ("table2.yaml", "split: minival", "split: minval", "split is 'minval': invalid enum value 'minval'. Valid: 'minival', 'test-dev'."),
-        ("recipes/dr-r50-1x.yaml", "scope: image", "scope: img", "loss.scope is 'img': invalid enum value 'img'. Valid: 'batch', 'image'."),
-        ("recipes/dr-r50-1x.yaml", "tau: 4.0", "tau: four", "loss.tau is 'four': expected `float`, got `str`"),
-        ("recipes/dr-r50-1x.yaml", "tau: 4.0", "tauu: 4.0", "loss.tauu has no source"),
-        ("recipes/retinanet-r50-1x.yaml", "  precision: fp32", "  precision: fp8", "precision is 'fp8'"),
-        ("profiles/tiny.yaml", "compare_with_paper: false", "compare_with_paper: perhaps", "expected `bool`, got `str`"),
-        ("profiles/tiny.yaml", "optimizer: {lr: 0.2}", "matching: {background_iou: 0.3}", "a profile may not set 'matching.background_iou'"),
-        ("profiles/tiny.yaml", "head_convs: 2", "head_convolutions: 2", "unknown setting 'model.head_convolutions'. Known: model."),
+        (TABLE, "published:", "publishd:", "unknown key 'publishd'. Known keys: cells, cited, group"),
+        (TABLE, "recipe: retinanet-r50-1x", "recipe: r50", "unknown recipe 'r50'. Known: dr-r101-2x"),
+        (
+            TABLE,
+            "split: minival",
+            "split: val",
+            "split is 'val': invalid enum value 'val'. Valid: 'minival', 'test-dev'.",
+        ),
+        (DR, "scope: image", "scope: img", "loss.scope is 'img': invalid enum value 'img'. Valid: 'batch', 'image'."),
+        (DR, "tau: 4.0", "tau: four", "loss.tau is 'four': expected `float`, got `str`"),
+        (DR, "tau: 4.0", "tauu: 4.0", "loss.tauu has no source"),
+        (FOCAL, "  precision: fp32", "  precision: fp8", "precision is 'fp8'"),
+        (TINY, "compare_with_paper: false", "compare_with_paper: perhaps", "expected `bool`, got `str`"),
+        (TINY, "optimizer: {lr:", "matching: {background_iou:", "a profile may not set 'matching.background_iou'"),
+        (TINY, "head_convs: 2", "head_layers: 2", "unknown setting 'model.head_layers'. Known: model."),
     ],
-)  # fmt: skip
+)
 def test_registry_names_file_line_value_and_choices(folder: Path, file: str, old: str, new: str, expected: str) -> None:
     line = break_file(folder / file, old, new)
     with pytest.raises(RegistryError) as caught:

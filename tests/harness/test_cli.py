@@ -1,0 +1,161 @@
+"""Commands that train nothing: what they print, their exit codes, and errors without a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from detector.errors import HarnessError
+from harness.cli import app
+
+COMMANDS = [
+    "list",
+    "plan",
+    "run",
+    "table",
+    "check",
+    "explain",
+    "collect",
+    "eval",
+    "score",
+    "detect",
+    "schema",
+    "doctor",
+]
+
+
+@pytest.fixture(autouse=True)
+def empty_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("HARNESS_RESULTS", str(tmp_path / "results"))
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def run_json(*arguments: str) -> Any:
+    return json.loads(run(*arguments, "--json"))
+
+
+def error(*arguments: str) -> str:
+    """The message of a command that must refuse."""
+    with pytest.raises(HarnessError) as caught:
+        CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    return str(caught.value)
+
+
+def test_list_json_carries_every_row_with_its_published_numbers() -> None:
+    data = run_json("list")
+    rows = {row["ref"]: row for table in data["tables"] for row in table["rows"]}
+    paper = [row for ref, row in rows.items() if not ref.startswith("ablations/")]
+    assert len(paper) == 34
+    assert all(set(row["published"]) == {"AP", "AP50", "AP75", "APS", "APM", "APL"} for row in paper)
+    assert rows["table2/L6"]["published"]["AP"] == 37.4
+    assert {profile["name"] for profile in data["profiles"]} == {"paper", "small", "tiny", "smoke", "overfit"}
+    assert "37.4" in run("list")
+
+
+def test_plan_counts_trainings_after_deduplication() -> None:
+    assert "8 cells -> 8 trainings, 8 to do" in run("plan", "table2", "--profile", "tiny")
+    data = run_json("plan", "all", "--profile", "paper", "--seeds", "2")
+    assert data["cells"] == 21 * 2
+    assert len(data["trainings"]) == 17 * 2
+    assert data["resolution"]["seeds_needed"]["0.2"] == 13
+
+
+def test_plan_of_a_folder_profile_says_that_ids_wait_for_the_data(coco_tiny: Path) -> None:
+    assert "with --data DIR" in run("plan", "table2/L6", "--profile", "smoke")
+    named = run_json("plan", "table2/L6", "--profile", "smoke", "--data", str(coco_tiny))
+    assert named["identity_is_open"] is False
+
+
+def test_explain_gives_every_value_and_its_source() -> None:
+    data = run_json("explain", "table2/L6")
+    settings = {item["path"]: item for item in data["settings"]}
+    assert settings["loss.tau"] == {"path": "loss.tau", "value": 4.0, "source": "paper §3.3"}
+    assert settings["matching.background_iou"]["source"] == "released config"
+    assert data["same_training"] == ["table1/hp-e_hn-3.5", "table3/dr"]
+    text = run("explain", "table2/L6", "--profile", "tiny")
+    assert "lambda_neg = 0.0798" in text
+    assert "test.flip                      no" in text
+
+
+@pytest.mark.parametrize("fmt", ["text", "md", "latex", "csv", "json", "html"])
+def test_table_and_check_render_in_every_format_without_any_run(fmt: str) -> None:
+    assert "37.4" in run("table", "all", "--format", fmt)
+    assert "smooth-beats-hinge" in run("check", "all", "--format", fmt) or fmt in ("md", "latex", "html")
+
+
+@pytest.mark.parametrize("kind", ["table", "recipe", "profile", "claims"])
+def test_schema_is_a_json_schema(kind: str) -> None:
+    assert "$defs" in json.loads(run("schema", kind))
+
+
+def test_doctor_finds_nothing_that_fails_here() -> None:
+    result = CliRunner().invoke(app, ["doctor", "--json"], catch_exceptions=False)
+    findings = json.loads(result.stdout)
+    assert [finding for finding in findings if finding["state"] == "fail"] == []
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("table", "tabel2"), "Unknown table 'tabel2'. Known: table1"),
+        (("table", "table2", "--format", "pdf"), "Unknown format 'pdf'. Known: text, md"),
+        (("plan", "table2/L7"), "Unknown row 'L7' of table2. Known: focal"),
+        (("plan", "table2", "--profile", "big"), "Unknown profile 'big'. Known: overfit"),
+        (("explain", "table2"), "explain takes one row"),
+        (("schema", "row"), "Unknown kind of file 'row'"),
+        (("run", "table2", "--profile", "smoke"), "A COCO root"),
+        (("run", "table2", "--profile", "smoke", "--data", "/no/such/folder"), "the root folder does not exist"),
+        (("run", "table2", "--profile", "tiny", "--set", "loss.tau"), "--set takes PATH=VALUE"),
+        (("detect", "a.jpg", "--out", "b", "--profile", "tiny"), "No trained weights of table2/L6, seed 0"),
+        (("eval", "table2", "--profile", "tiny"), "One row is needed"),
+        (("score", "no.json", "--data", "/no/such/folder"), "/no/such/folder"),
+    ],
+)
+def test_bad_input_gets_one_clear_message(arguments: tuple[str, ...], message: str) -> None:
+    assert message in error(*arguments)
+
+
+def test_an_error_exits_with_2_and_without_a_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "table", "tabel2"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        "error: Unknown table 'tabel2'. Known: table1, table2, table3, table4, ablations. Run 'harness list'.\n"
+    )
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "data synth", "data subset", "data download", "data verify"])
+def test_every_command_has_help(command: str) -> None:
+    text = run(*command.split(), "--help")
+    assert "Usage:" in text
+
+
+def test_completion_offers_targets_and_profiles() -> None:
+    environment = {**os.environ, "_HARNESS_COMPLETE": "complete_bash"}
+    for words, expected in (("harness table table2/r", "table2/rho0.2"), ("harness run all --profile t", "tiny")):
+        variables = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+        done = subprocess.run(
+            [str(Path(sys.executable).parent / "harness")],
+            env=environment | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert expected in done.stdout.split(), done.stderr

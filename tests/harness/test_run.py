@@ -1,0 +1,247 @@
+"""The whole line through the command, at a scale of seconds: run, stop, kill, resume, table, check, eval, detect."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from detector import checkpoint
+from detector.rundir import RunDir, Status, read_json
+from tests.micro import micro_data, micro_job, write_experiments
+
+WAIT_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Folders of one test and the command that works in them."""
+
+    root: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "HARNESS_EXPERIMENTS": str(self.root / "experiments"),
+            "HARNESS_RUNS": str(self.root / "runs"),
+            "HARNESS_RESULTS": str(self.root / "results"),
+        }
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """The command in a process group of its own, as a terminal starts it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "harness.cli", *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def harness(self, *arguments: str, code: int = 0) -> str:
+        """Run to the end; returns stdout and stderr together after checking the exit code."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=WAIT_SECONDS)
+        assert process.returncode == code, out + err
+        return out + err
+
+    def run_dir(self, ref: str = "table2/L6") -> RunDir:
+        return RunDir(self.root / "runs" / micro_job(self.root / "experiments", ref).train.id)
+
+
+def make_workplace(root: Path, *, iterations: int) -> Workplace:
+    write_experiments(root / "experiments", iterations=iterations)
+    job = micro_job(root / "experiments")
+    from detector.data.shapes import shapes_folder_name
+
+    micro_data(root / "runs" / "data" / shapes_folder_name(job.train.data), job)
+    return Workplace(root)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """Table 3 trained with one seed, by the command."""
+    place = make_workplace(tmp_path_factory.mktemp("line"), iterations=8)
+    text = place.harness("run", "table3", "--profile", "tiny")
+    assert "3 runs, 0 done, 3 to do" in text
+    assert "Done. Next: harness table table3 --profile tiny" in text
+    return place
+
+
+def test_run_again_trains_nothing(done: Workplace) -> None:
+    before = done.run_dir().final.stat().st_mtime_ns
+    text = done.harness("run", "table3", "--profile", "tiny")
+    assert "3 runs, 3 done, 0 to do" in text
+    assert done.run_dir().final.stat().st_mtime_ns == before
+    assert "1 done, 0 to do" in done.harness("run", "table1/hp-e_hn-3.5", "--profile", "tiny")  # the same training
+
+
+def test_run_leaves_the_files_that_are_promised(done: Workplace) -> None:
+    run = done.run_dir()
+    assert {path.name for path in run.root.iterdir()} >= {
+        *("job.json", "environment.json", "status.json", "metrics.jsonl", "log.txt"),
+        *("checkpoints", "evals", "tensorboard"),
+    }
+    assert read_json(run.status, Status).phase == "done"
+    assert list(run.tensorboard.glob("events.out.tfevents.*"))
+
+
+def test_table_shows_the_numbers_beside_the_papers(done: Workplace) -> None:
+    text = done.harness("table", "table3", "--profile", "tiny")
+    assert "12.9" in text
+    assert "another scale" in text
+    data = json.loads(done.harness("table", "all", "--profile", "tiny", "--format", "json"))
+    assert [table["id"] for table in data] == ["table1", "table2", "table3", "table4"]
+    rows = {row["ref"]: row for table in data for row in table["rows"]}
+    record = done.run_dir().read_record(micro_job(done.root / "experiments").id)
+    assert record is not None
+    for ref in ("table1/hp-e_hn-3.5", "table2/L6", "table3/dr"):
+        assert rows[ref]["ours"]["AP"]["mean"] == record.metrics["AP"]
+        assert rows[ref]["seeds"] == [0]
+    assert rows["table2/focal"]["status"] == "pending"
+    assert len(rows) == 34
+
+
+def test_check_says_what_one_seed_cannot_decide(done: Workplace) -> None:
+    text = done.harness("check", "table3", "--profile", "tiny")
+    assert "NOT DECIDABLE HERE  dr-beats-neg-only" in text
+    data = json.loads(done.harness("check", "all", "--profile", "tiny", "--format", "json"))
+    outcomes = {claim["id"]: claim["outcome"] for claim in data["claims"]}
+    assert outcomes["dr-beats-neg-only"] == "not decidable here"
+    assert len(outcomes) == len({claim["id"] for claim in data["claims"]})
+
+
+def test_collect_copies_records_once_and_never_overwrites(done: Workplace) -> None:
+    assert "3 new records" in done.harness("collect")
+    assert "0 new records" in done.harness("collect")
+    (path,) = (done.root / "results" / "records" / "tiny").glob(f"{micro_job(done.root / 'experiments').id}.json")
+    record = json.loads(path.read_text())
+    record["metrics"]["AP"] = 99.0
+    path.write_text(json.dumps(record))
+    assert "conflict" in done.harness("collect", code=1)
+    assert json.loads(path.read_text())["metrics"]["AP"] == 99.0
+    path.unlink()
+
+
+def test_eval_with_other_test_settings_keeps_a_record_of_its_own(done: Workplace) -> None:
+    arguments = ("eval", "table2/L6", "--profile", "tiny", "--set", "test.score_threshold=0.9", "--json")
+    metrics = json.loads(done.harness(*arguments).split("\n\n")[0])
+    assert metrics["job"]["test"]["score_threshold"] == 0.9
+    assert "overridden by --set" in metrics["notes"][0]
+    assert len(list((done.run_dir().root / "evals").iterdir())) == 2
+    assert "eval changes test settings only" in done.harness(
+        "eval", "table2/L6", "--profile", "tiny", "--set", "seed=1", code=2
+    )
+    # It fills no cell of the table.
+    rows = json.loads(done.harness("table", "table3", "--profile", "tiny", "--format", "json"))[0]["rows"]
+    assert all(row["n"] == 1 for row in rows)
+
+
+def test_score_gives_the_metrics_of_the_record(done: Workplace) -> None:
+    job = micro_job(done.root / "experiments")
+    detections = done.run_dir().detections(job.id)
+    data = next((done.root / "runs" / "data").iterdir())
+    metrics = json.loads(done.harness("score", str(detections), "--data", str(data), "--json"))
+    record = done.run_dir().read_record(job.id)
+    assert record is not None
+    assert metrics == {name: record.metrics[name] for name in metrics}
+
+
+def test_detect_draws_and_lists_boxes(done: Workplace, tmp_path: Path) -> None:
+    image = sorted((next((done.root / "runs" / "data").iterdir()) / "val2017").iterdir())[0]
+    out = tmp_path / "drawn"
+    text = done.harness(
+        "detect", str(image), "--out", str(out), "--run", "table2/L6", "--profile", "tiny", "--min-score", "0"
+    )
+    assert (out / f"{image.stem}.png").exists()
+    found = json.loads((out / "detections.json").read_text())[str(image)]
+    assert f"{len(found)} objects" in text
+    assert all(entry["name"] in ("circle", "square", "triangle") for entry in found)
+    assert "is not an image" in done.harness(
+        "detect", __file__, "--out", str(out), "--run", "table2/L6", "--profile", "tiny", code=2
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    place = make_workplace(tmp_path_factory.mktemp("undisturbed"), iterations=60)
+    place.harness("run", "table2/L6", "--profile", "tiny")
+    return place
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    return make_workplace(tmp_path, iterations=60)
+
+
+def wait_for_iteration(run: RunDir, iteration: int) -> Status:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        status = run.read_status()
+        if (run.checkpoints / f"{iteration:07d}.pt").exists() and status is not None:
+            return status
+        time.sleep(0.01)
+    raise AssertionError(f"no checkpoint {iteration} within {WAIT_SECONDS} s")
+
+
+def assert_same_result(place: Workplace, undisturbed: Workplace) -> None:
+    a, b = (checkpoint.load(item.run_dir().final)["model"] for item in (place, undisturbed))
+    assert all(torch.equal(a[name], b[name]) for name in b)
+    job = micro_job(place.root / "experiments")
+    records = [item.run_dir().read_record(job.id) for item in (place, undisturbed)]
+    assert records[0] is not None
+    assert records[1] is not None
+    assert records[0].metrics == records[1].metrics
+
+
+def test_run_killed_in_mid_training_resumes_to_the_same_weights(place: Workplace, undisturbed: Workplace) -> None:
+    process = place.start("run", "table2/L6", "--profile", "tiny")
+    os.kill(wait_for_iteration(place.run_dir(), 20).pid, signal.SIGKILL)
+    _, err = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 1
+    assert "the process ended without a word while training" in err
+    assert not place.run_dir().final.exists()
+    place.harness("run", "table2/L6", "--profile", "tiny")
+    assert_same_result(place, undisturbed)
+
+
+def test_run_interrupted_by_ctrl_c_saves_and_goes_on(place: Workplace, undisturbed: Workplace) -> None:
+    process = place.start("run", "table2/L6", "--profile", "tiny")
+    wait_for_iteration(place.run_dir(), 10)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 130, err
+    assert "goes on from there" in err
+    assert not place.run_dir().is_locked()
+    saved = sorted(place.run_dir().checkpoints.iterdir())
+    assert saved
+    place.harness("run", "table2/L6", "--profile", "tiny")
+    assert "resumed after iteration" in place.run_dir().log.read_text()
+    assert_same_result(place, undisturbed)
+
+
+def test_a_second_command_follows_the_first_instead_of_training_twice(place: Workplace) -> None:
+    first = place.start("run", "table2/L6", "--profile", "tiny")
+    wait_for_iteration(place.run_dir(), 2)
+    second = place.start("run", "table2/L6", "--profile", "tiny")
+    outputs = [process.communicate(timeout=WAIT_SECONDS) for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], outputs
+    iterations = [json.loads(line)["iteration"] for line in place.run_dir().metrics.read_text().splitlines()]
+    assert iterations == sorted(set(iterations))
+    assert len(list(place.run_dir().submitit.glob("*_submitted.pkl"))) == 1
+
+
+def test_a_failed_run_is_named_with_its_reason_and_log(tmp_path: Path) -> None:
+    place = make_workplace(tmp_path, iterations=8)
+    text = place.harness("run", "table2/focal", "--profile", "tiny", "--set", "optimizer.lr=1e30", code=1)
+    assert "The loss is not finite" in text
+    assert "log.txt" in text
