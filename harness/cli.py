@@ -110,7 +110,7 @@ def run(
     done = len(planned.trainings) - len(todo)
     say(f"{target}, profile {profile}: {len(planned.trainings)} runs, {done} done, {len(todo)} to do.")
     if todo:
-        prepare_data(session.source, root, say)
+        prepare_data(planned.data, root, say)
         notes = session.notes(planned)
         jobs = [
             item

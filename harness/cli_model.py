@@ -49,7 +49,7 @@ def evaluate(
     run, planned = find_run(session, seed, root)
     (cell,) = [cell for cell in planned.cells if cell.seed == seed]
     if not run.record(cell.job.id).exists():
-        prepare_data(session.source, root, say)
+        prepare_data(planned.data, root, say)
         (assignment,) = [
             item
             for item in assignments(planned, session.store, root=root, weights={}, notes=session.notes(planned))

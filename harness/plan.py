@@ -48,6 +48,11 @@ class Plan:
             found[cell.job.train.id][cell.job.id] = cell.job
         return {train_id: list(jobs.values()) for train_id, jobs in found.items()}
 
+    @property
+    def data(self) -> DataSource:
+        """The data set of all of the plan's trainings: rows do not set it."""
+        return self.cells[0].job.train.data
+
     def refs_of(self, train_id: str) -> list[str]:
         """The rows that one training serves."""
         return list(dict.fromkeys(cell.ref for cell in self.cells if cell.job.train.id == train_id))

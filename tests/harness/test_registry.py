@@ -66,7 +66,7 @@ TABLE, DR, FOCAL, TINY = "table2.yaml", "recipes/dr-r50-1x.yaml", "recipes/retin
         (FOCAL, "  precision: fp32", "  precision: fp8", "precision is 'fp8'"),
         (TINY, "compare_with_paper: false", "compare_with_paper: perhaps", "expected `bool`, got `str`"),
         (TINY, "optimizer: {lr:", "matching: {background_iou:", "a profile may not set 'matching.background_iou'"),
-        (TINY, "head_convs: 2", "head_layers: 2", "unknown setting 'model.head_layers'. Known: model."),
+        (TINY, "head_convs: 1", "head_layers: 1", "unknown setting 'model.head_layers'. Known: model."),
     ],
 )
 def test_registry_names_file_line_value_and_choices(folder: Path, file: str, old: str, new: str, expected: str) -> None:
