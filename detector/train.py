@@ -64,15 +64,13 @@ def train(
     *,
     world: World,
     pace: Pace,
-    fresh_head: bool,
     report: Callable[[Progress], None],
     stop: Callable[[], bool],
 ) -> TrainingState:
     """Train ``model`` to the end of the schedule, from the newest checkpoint of ``run`` where there is one.
 
-    fresh_head: the classifier was just initialised, so its first loss is checked. Returns the
-    state after the last step. Raises StopRequested when ``stop`` says so (state saved),
-    TrainingError for a loss that is not finite or not plausible.
+    Returns the state after the last step. Raises StopRequested when ``stop`` says so (state saved), TrainingError for a
+    loss that is not finite or, in a fresh training's first step, not plausible.
     """
     optimizer = torch.optim.SGD(
         parameter_groups(model, job.optimizer), lr=job.optimizer.lr, momentum=job.optimizer.momentum
@@ -95,7 +93,7 @@ def train(
             window.add(losses)
 
             done = iteration + 1
-            if iteration == 0 and fresh_head:
+            if iteration == 0:  # a resumed training has passed it
                 _check_first(job, groups, losses)
             last = done == job.schedule.iterations
             if done % LOG_EVERY == 0 or last or done % pace.checkpoint_every == 0 or done == 1:

@@ -34,8 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(cli_data.app, name="data")
-cli_model.add_to(app)
 
 
 @app.command("list")
@@ -246,6 +244,10 @@ def doctor(
             typer.echo(f"{finding.state:5} {finding.name:{width}}  {finding.text}")
     if any(finding.state == "fail" for finding in findings):
         raise typer.Exit(1)
+
+
+cli_model.add_to(app)
+app.add_typer(cli_data.app, name="data")
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from detector.record import Code
 from detector.worker import Assignment
 from harness.launch import usable_cores
 from harness.plan import Plan
+from harness.progress import count_bar
 from harness.results import Store, project_folder
 
 # Below this many images a whole decoding check takes seconds, so it is made before any training.
@@ -29,9 +30,11 @@ def prepare_data(source: DataSource, root: Path, say: Callable[[str], None]) -> 
     if isinstance(source, Shapes):
         from detector.data.shapes import SPEC_FILE, generate_shapes
 
+        count = source.num_train + source.num_test
         if not (root / SPEC_FILE).exists():
-            say(f"generating {source.num_train + source.num_test:,} images of {source.size} px in {root}")
-        generate_shapes(root, source, workers=usable_cores())
+            say(f"Drawing {count:,} images of {source.size} px in {root}")
+        with count_bar("drawing", count) as advance:
+            generate_shapes(root, source, workers=usable_cores(), progress=advance)
         return
     from detector.data.coco import summary
     from detector.data.source import PARTS, open_split
