@@ -3,14 +3,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
+# Only what is committed: no runs of this machine.
+COMMITTED := HARNESS_RUNS=/nonexistent HARNESS_RESULTS=$(CURDIR)/results $(BIN)/harness
 QUICK := HARNESS_RUNS=$(CURDIR)/.quickstart/runs HARNESS_RESULTS=$(CURDIR)/.quickstart/results
 
-.PHONY: help install quickstart test test-slow lint clean
+.PHONY: help install quickstart test test-slow tables lint clean
 
 help:
 	@echo "make quickstart  install, train table 2 at the tiny scale (minutes), print the table and the verdicts"
 	@echo "make test        install and run the tests, without those marked slow"
 	@echo "make test-slow   the slow tests, learning eight real images by heart among them"
+	@echo "make tables      render results/tables again from results/records"
 	@echo "make lint        ruff and mypy"
 	@echo "make clean       remove .venv and .quickstart"
 
@@ -35,6 +38,12 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+tables: install
+	@mkdir -p results/tables/tiny
+	$(COMMITTED) table all --profile tiny --format md > results/tables/tiny/tables.md
+	$(COMMITTED) table all --profile tiny --format latex > results/tables/tiny/tables.tex
+	$(COMMITTED) check all --profile tiny --format md > results/tables/tiny/check.md
 
 lint: install
 	$(BIN)/ruff check .

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from detector import checkpoint
@@ -26,7 +27,7 @@ COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#C
 
 
 class Found(msgspec.Struct, frozen=True):
-    """One object: its category's name, score and box (x1, y1, x2, y2 in pixels of the file)."""
+    """One object: its category's name, score and box (x1, y1, x2, y2 in pixels of the upright image)."""
 
     name: str
     score: float
@@ -67,7 +68,7 @@ def detect_files(
     Returns the drawn files with their numbers of boxes. Raises DataError for a file that is no image, or two files of
     one name, before anything is written.
     """
-    opened = [_open(path) for path in images]
+    opened = [open_upright(path) for path in images]
     names = [path.stem for path in images]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -113,9 +114,18 @@ def _found(result: dict[str, Tensor], names: Sequence[str]) -> list[Found]:
     ]
 
 
-def _open(path: Path) -> Image.Image:
+def open_upright(path: Path) -> Image.Image:
+    """An image file of any mode as RGB, turned as its EXIF orientation says.
+
+    Raises DataError for a file that is no image, is too large for Pillow, or holds more than 16 bits a channel.
+    """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError) as error:
+            turned = ImageOps.exif_transpose(image)
+            if turned.mode in ("I", "F"):
+                raise DataError(f"{path} holds 32 bits a channel. Convert it to 8 or 16 bits first.")
+            if turned.mode.startswith("I;16"):  # Pillow itself would clip: all above 255 white
+                turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+            return turned.convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is not an image that can be read: {error}.") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ def read_detections(path: Path) -> Detections:
         if path.suffix == ".gz":
             content = gzip.decompress(content)
         results = msgspec.json.decode(content, type=list[_Result])
-    except (OSError, EOFError, msgspec.DecodeError) as error:
+    except (OSError, EOFError, zlib.error, msgspec.DecodeError) as error:
         raise DataError(f"{path} is not a COCO result list (image_id, category_id, bbox, score): {error}.") from error
     return Detections(
         np.array([result.image_id for result in results], dtype=np.int64),
@@ -112,6 +113,7 @@ def coco_metrics(index: CocoIndex, detections: Detections) -> dict[str, float | 
     check_detections(index, detections)
     with contextlib.redirect_stdout(io.StringIO()):  # it narrates
         truth = COCO(str(annotation_file(index.root, index.split)))
+        _fill_in(truth.dataset)
         found = _as_coco(truth, detections)
         evaluation = COCOeval(truth, found, "bbox")
         evaluation.params.imgIds = index.image_ids.tolist()
@@ -120,6 +122,15 @@ def coco_metrics(index: CocoIndex, detections: Detections) -> dict[str, float | 
         evaluation.summarize()
     values = (float(value) for value in evaluation.stats)
     return {name: None if value == -1 else 100 * value for name, value in zip(METRICS, values, strict=True)}
+
+
+def _fill_in(dataset: dict[str, Any]) -> None:
+    """What pycocotools cannot do without, where the file leaves it out: as ``read_split`` understands its absence."""
+    dataset.setdefault("info", {})
+    for annotation in dataset["annotations"]:
+        annotation.setdefault("iscrowd", 0)
+        if annotation.get("area") is None:
+            annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
 
 
 def _as_coco(truth: Any, detections: Detections) -> Any:

@@ -13,7 +13,7 @@ import torch
 from detector import checkpoint
 from detector.build import build_model
 from detector.data.loader import TrainingData
-from detector.data.source import fingerprint, open_split
+from detector.data.source import check_categories, fingerprint, open_split
 from detector.detections import coco_metrics, write_detections
 from detector.inference import detect_split
 from detector.job import EvalJob
@@ -31,7 +31,7 @@ RECORD_FORMAT = 1
 def train_to_final(
     assignment: Assignment, run: RunDir, *, world: World, heartbeat: Heartbeat | None, stop: Any
 ) -> None:
-    """Train and write ``final.pt``: weights, categories, and how the training went."""
+    """Train and write ``final.pt``: weights, categories, and how the training went; there when any process returns."""
     job = assignment.train
     root = Path(assignment.data_root)
     index = open_split(job.data, root, "train")
@@ -61,16 +61,21 @@ def train_to_final(
         }
         checkpoint.save(run.final, state)
         checkpoint.drop_steps(run.checkpoints)
+    world.gather(None)
 
 
 def evaluate_and_record(
     assignment: Assignment, job: EvalJob, run: RunDir, *, world: World, heartbeat: Heartbeat | None
 ) -> None:
-    """Detect, score, and write ``record.json`` when all else is on the disk."""
+    """Detect, score, and write ``record.json`` when all else is on the disk.
+
+    Raises DataError where the test split has other categories than the training had.
+    """
     started = time.perf_counter()
     root = Path(assignment.data_root)
     final = checkpoint.load(run.final)
     index = open_split(job.train.data, root, "test")
+    check_categories(index, final["category_ids"])
     model = build_model(job.train, num_classes=len(final["category_ids"]), test=job.test, pretrained=False)
     model.load_state_dict(final["model"])
     model.to(world.device)

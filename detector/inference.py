@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -118,7 +119,7 @@ def detect_split(
     """
     model.eval()
     found: list[Detections] = []
-    sums = ScoreSums()
+    sums: list[tuple[int, ScoreSums]] = []
     mine = range(world.rank, index.num_images, world.size)
     for done, position in enumerate(mine, start=1):
         image = open_image(index, position)
@@ -127,12 +128,15 @@ def detect_split(
         candidates: list[Candidates] = []
         for view in _views(model, image, model.test):
             if not candidates:  # the scores of Fig. 4 are those of the first view
-                sums += score_sums(model, image, view, index.boxes[rows][kept], index.labels[rows][kept])
+                scores = score_sums(model, image, view, index.boxes[rows][kept], index.labels[rows][kept])
+                sums.append((position, scores))
             candidates.append(_in_pixels_of(image, view))
         found.append(_as_detections(merge_candidates(candidates, model.test), index, position))
         report(done / len(mine))
     shards = world.gather((Detections.concatenate(found), sums))
-    return Detections.concatenate(part for part, _ in shards), sum((part for _, part in shards), ScoreSums())
+    # Added in the order of the images: float sums depend on it, and the number of processes must not show.
+    in_order = sorted((entry for _, part in shards for entry in part), key=itemgetter(0))
+    return Detections.concatenate(part for part, _ in shards), sum((scores for _, scores in in_order), ScoreSums())
 
 
 def _as_detections(result: dict[str, Tensor], index: CocoIndex, position: int) -> Detections:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,10 @@ class RunDir:
         """The heartbeat, a ``Status``."""
         return self.root / "status.json"
 
+    def failure(self, rank: int) -> Path:
+        """The last words of a process other than rank 0, a ``Status``; there only if it failed."""
+        return self.root / f"failure-{rank}.json"
+
     @property
     def metrics(self) -> Path:
         """One JSON object a logged iteration."""
@@ -107,9 +111,23 @@ class RunDir:
         path = self.record(eval_id)
         return read_json(path, Record) if path.exists() else None
 
+    def has_records(self) -> bool:
+        """Whether any evaluation of the training is done."""
+        return any(self.root.glob("evals/*/record.json"))
+
     def read_status(self) -> Status | None:
         """The newest heartbeat, or None where none was written yet."""
         return read_json(self.status, Status) if self.status.exists() else None
+
+    def first_failure(self) -> Status | None:
+        """Of the processes other than rank 0 that failed in this start, the first."""
+        found = [read_json(path, Status) for path in self.root.glob("failure-*.json")]
+        return min(found, key=lambda status: status.time, default=None)
+
+    def forget_failures(self) -> None:
+        """Remove what an earlier start left."""
+        for path in self.root.glob("failure-*.json"):
+            path.unlink(missing_ok=True)
 
     def is_locked(self) -> bool:
         """Whether a living process is training or evaluating here."""
@@ -122,17 +140,16 @@ class RunDir:
             return True
 
     @contextmanager
-    def lock(self, patience: float = 0.0) -> Iterator[None]:
-        """Hold the run for this process. Raises BlockingIOError where another holds it ``patience`` seconds longer."""
+    def lock(self, wait: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Hold the run for this process. Where another holds it: wait as long as ``wait()``, then BlockingIOError."""
         self.root.mkdir(parents=True, exist_ok=True)
         with open(self.root / ".lock", "a") as file:
-            deadline = time.monotonic() + patience
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    if time.monotonic() >= deadline:
+                    if not wait():
                         raise
                     time.sleep(0.05)
             yield

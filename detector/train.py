@@ -28,14 +28,11 @@ from detector.metrics import MetricsLog
 from detector.rundir import RunDir
 from detector.schedule import learning_rate, parameter_groups, set_learning_rate
 from detector.state import TrainingState
+from detector.stop import StopRequested
 from detector.world import World
 
 LOG_EVERY = 10  # iterations
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class StopRequested(Exception):
-    """A signal asked the run to stop; its state is saved."""
 
 
 @dataclass(frozen=True)

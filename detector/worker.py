@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +20,7 @@ from detector.errors import HarnessError, RecordError
 from detector.job import EvalJob, TrainJob
 from detector.record import Code
 from detector.rundir import Phase, RunDir, Status, read_json, write_json
+from detector.stop import StopFlag, StopRequested
 
 if TYPE_CHECKING:
     from detector.world import World
@@ -53,35 +53,38 @@ class Worker:
     assignment: Assignment
 
     def __call__(self) -> None:
-        """Run to the end. A stop by a signal saves and exits with 130; any error is in status.json and log.txt."""
-        stop = _StopFlag()
+        """Run to the end. A stop by a signal saves and exits with 130; any error is in status.json and log.txt.
+
+        Where another command already runs this training, wait for it: what it leaves undone is done here.
+        """
+        stop = StopFlag()
         os.environ["OMP_NUM_THREADS"] = str(self.assignment.threads)
         run = RunDir(Path(self.assignment.run_dir))
-        heartbeat = Heartbeat(run, self.assignment.train.schedule.iterations)
         _export_distributed()
-        main = os.environ.get("RANK", "0") == "0"
+        rank = int(os.environ.get("RANK", "0"))
+        heartbeat = Heartbeat(run.failure(rank) if rank else run.status, self.assignment.train.schedule.iterations)
         with ExitStack() as stack:
-            if main:
-                stack.enter_context(run.lock(patience=2.0))
+            if rank == 0:
+                try:
+                    stack.enter_context(run.lock(wait=lambda: not stop()))
+                except BlockingIOError:  # asked to stop while waiting
+                    sys.exit(130)
+                run.forget_failures()
                 _log_to(run.log)
                 write_json(run.job, self.assignment.train)
                 heartbeat.beat("starting", force=True)
-            from detector.train import StopRequested  # torch from here on
-
             try:
-                self._run(run, heartbeat if main else None, stop)
+                self._run(run, heartbeat if rank == 0 else None, stop, stack)
             except StopRequested as stopped:
                 logger.info("%s", stopped)
-                if main:
+                if rank == 0:
                     heartbeat.beat("stopped", message=str(stopped), force=True)
                 sys.exit(130)
             except BaseException as error:
-                if main:
-                    _log_failure(error)
-                    heartbeat.beat("failed", message=_describe(error), force=True)
+                _report_failure(run, rank, heartbeat, error)
                 raise
 
-    def _run(self, run: RunDir, heartbeat: Heartbeat | None, stop: _StopFlag) -> None:
+    def _run(self, run: RunDir, heartbeat: Heartbeat | None, stop: StopFlag, stack: ExitStack) -> None:
         import torch
 
         from detector.finish import evaluate_and_record, train_to_final
@@ -89,26 +92,28 @@ class Worker:
 
         assignment = self.assignment
         torch.set_num_threads(assignment.threads)
-        with join_world(assignment.device) as world:
-            if world.is_main:
-                write_json(run.environment, describe_environment(world))
-            report = heartbeat if world.is_main else None
-            if not run.final.exists():
-                train_to_final(assignment, run, world=world, heartbeat=report, stop=stop)
+        # Left with the stack, after a failure was reported: the others notice it by our leaving.
+        world = stack.enter_context(join_world(assignment.device))
+        if world.is_main:
+            write_json(run.environment, describe_environment(world))
+        # What is there, rank 0 says for all: files appear at different times to different nodes.
+        if not world.from_main(world.is_main and run.final.exists()):
+            train_to_final(assignment, run, world=world, heartbeat=heartbeat, stop=stop)
+        with stop.at_once():
             for job in assignment.evals:
-                if not run.record(job.id).exists():
-                    evaluate_and_record(assignment, job, run, world=world, heartbeat=report)
-            if report is not None:
-                report.beat("done", force=True)
+                if not world.from_main(world.is_main and run.record(job.id).exists()):
+                    evaluate_and_record(assignment, job, run, world=world, heartbeat=heartbeat)
+        if heartbeat is not None:
+            heartbeat.beat("done", force=True)
 
 
 class Heartbeat:
-    """Rewrites status.json about once a second, so that a launcher, or a person, sees what the run does."""
+    """Rewrites a ``Status`` file about once a second, so that a launcher, or a person, sees what the run does."""
 
     INTERVAL = 1.0  # seconds
 
-    def __init__(self, run: RunDir, iterations: int) -> None:
-        self.run = run
+    def __init__(self, path: Path, iterations: int) -> None:
+        self.path = path
         self.state = Status(phase="starting", time=0.0, pid=os.getpid(), iterations=iterations)
 
     def beat(self, phase: Phase, *, force: bool = False, **values: Any) -> None:
@@ -121,7 +126,7 @@ class Heartbeat:
         fresh = replace(self.state, phase=phase, **values)
         if due:
             fresh = replace(fresh, time=time.time())
-            write_json(self.run.status, fresh)
+            write_json(self.path, fresh)
         self.state = fresh
 
 
@@ -143,21 +148,6 @@ def describe_environment(world: World) -> dict[str, str]:
     }
 
 
-class _StopFlag:
-    """Set by SIGINT, SIGTERM or SIGUSR2; the training loop looks at it at step boundaries only."""
-
-    def __init__(self) -> None:
-        self.wanted = False
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-            signal.signal(number, self._set)
-
-    def _set(self, number: int, frame: Any) -> None:
-        self.wanted = True
-
-    def __call__(self) -> bool:
-        return self.wanted
-
-
 def _export_distributed() -> None:
     """Let submitit describe the processes to torch, where it started more than one."""
     import submitit
@@ -167,13 +157,28 @@ def _export_distributed() -> None:
     except RuntimeError:  # not started by submitit: one process
         return
     if environment.num_tasks > 1:
-        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        if environment.num_nodes == 1:  # not every machine can resolve its own name
+            os.environ["MASTER_ADDR"] = "127.0.0.1"
 
 
 def _log_to(path: Path) -> None:
     logging.basicConfig(
         filename=path, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
+
+
+def _report_failure(run: RunDir, rank: int, heartbeat: Heartbeat, error: BaseException) -> None:
+    """Log the error and say it in the heartbeat; rank 0 says what failed first, be it in another process.
+
+    One process that goes makes the others fail in a collective; only the first error says why.
+    """
+    with suppress(OSError):  # a full disk must not hide the error itself
+        if rank:
+            _log_to(run.log)
+        _log_failure(error)
+        earlier = run.first_failure() if rank == 0 else None
+        heartbeat.beat("failed", message=_describe(error) if earlier is None else earlier.message, force=True)
 
 
 def _log_failure(error: BaseException) -> None:

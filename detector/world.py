@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class World:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def from_main(self, value: T) -> T:
+        """Rank 0's picklable ``value``, on every process; also waits for all of them."""
+        values: list[T] = self.gather(value)
+        return values[0]
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def run(
     """
     from rich.console import Console
 
-    from harness.launch import make_slots, run_local
+    from harness.launch import make_slots, run_local, terminate_is_interrupt
     from harness.prepare import assignments, find_weights, prepare_data
     from harness.progress import RunsView
     from harness.session import Session, missing
@@ -100,7 +100,7 @@ def run(
         try:
             found = find_weights(list(planned.trainings.values()), weights)
         except WeightsError as error:
-            if session.profile.without_weights == "stop":
+            if session.profile.without_weights == "stop" or weights is not None:
                 raise
             say(f"{error}\nGoing on from scratch: nothing frozen, group norm; the records say 'not the paper's'.")
             planned = session.plan(seeds, root=root, from_scratch=True)
@@ -108,19 +108,20 @@ def run(
     done = len(planned.trainings) - len(todo)
     say(f"{target}, profile {profile}: {len(planned.trainings)} runs, {done} done, {len(todo)} to do.")
     if todo:
-        prepare_data(planned.data, root, say)
-        notes = session.notes(planned)
-        jobs = [
-            item
-            for item in assignments(planned, session.store, root=root, weights=found, notes=notes)
-            if item.train.id in todo
-        ]
-        slots = make_slots(session.profile.execution, runs=len(jobs))
-        names = {train_id: _name(planned.refs_of(train_id), planned.trainings[train_id].seed) for train_id in todo}
-        say(f"{len(slots)} at a time; in {session.store.runs}")
         try:
-            with RunsView(names, Console(stderr=True)) as view:
-                failures = run_local(jobs, slots, view)
+            with terminate_is_interrupt():
+                prepare_data(planned.data, root, say)
+                notes = session.notes(planned)
+                jobs = [
+                    item
+                    for item in assignments(planned, session.store, root=root, weights=found, notes=notes)
+                    if item.train.id in todo
+                ]
+                slots = make_slots(session.profile.execution, runs=len(jobs))
+                names = {item: _name(planned.refs_of(item), planned.trainings[item].seed) for item in todo}
+                say(f"{len(slots)} at a time, {_where(slots[0].gpus)}; in {session.store.runs}")
+                with RunsView(names, Console(stderr=True)) as view:
+                    failures = run_local(jobs, slots, view)
         except KeyboardInterrupt:
             say("Interrupted; finished runs and checkpoints are kept. The same command goes on from there.")
             raise typer.Exit(130) from None
@@ -130,6 +131,10 @@ def run(
             say("Mend the cause and run the same command again: only what is missing is trained.")
             raise typer.Exit(1)
     say(f"Done. Next: harness table {target.split('/')[0]} --profile {profile}")
+
+
+def _where(gpus: tuple[int, ...]) -> str:
+    return f"on {len(gpus)} GPU{'s' if len(gpus) > 1 else ''} each" if gpus else "on the CPU"
 
 
 def _name(refs: list[str], seed: int) -> str:
@@ -251,7 +256,10 @@ app.add_typer(cli_data.app, name="data")
 
 
 def main() -> None:
-    """Entry point: a HarnessError is one message on stderr and exit code 2, never a traceback."""
+    """Entry point: a HarnessError is one message on stderr and exit code 2, never a traceback.
+
+    So is what the operating system refuses (a full disk, a folder that may not be written), with exit code 1.
+    """
     try:
         app()
     except HarnessError as error:
@@ -260,6 +268,9 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe went away: nobody is left to tell
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ def evaluate(
 
     Nothing is trained. The record is kept beside the run's others; asked again, it is only read.
     """
+    import torch
+
     from detector.finish import evaluate_and_record
     from detector.world import join_world
     from harness.prepare import assignments, prepare_data
@@ -55,6 +57,7 @@ def evaluate(
             for item in assignments(planned, session.store, root=root, weights={}, notes=session.notes(planned))
             if item.train.id == cell.job.train.id
         ]
+        torch.set_num_threads(session.profile.execution.threads)  # as the profile's own runs
         with join_world(_device(device)) as world:
             evaluate_and_record(assignment, cell.job, run, world=world, heartbeat=None)
     record = run.read_record(cell.job.id)
@@ -93,7 +96,15 @@ def detect(
     profile: ProfileOption = "paper",
     data: DataOption = None,
     seed: SeedOption = 0,
-    min_score: Annotated[float, typer.Option("--min-score", min=0, max=1, help="Draw boxes from this score on.")] = 0.5,
+    min_score: Annotated[
+        float,
+        typer.Option(
+            "--min-score",
+            min=0,
+            max=1,
+            help="Draw boxes from this score on; with focal loss scores are lower, try 0.3.",
+        ),
+    ] = 0.6,
     device: DeviceOption = "auto",
 ) -> None:
     """Draw a trained detector's boxes on images, with names and scores, and write them as detections.json."""
@@ -113,11 +124,11 @@ def detect(
 def _device(name: str) -> str:
     if name not in ("cpu", "cuda", "auto"):
         raise UsageError(f"Unknown device {name!r}. Known: cpu, cuda, auto.")
-    if name != "auto":
-        return name
-    from harness.launch import visible_gpus
+    import torch
 
-    return "cuda" if visible_gpus() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no GPU here. Run 'harness doctor', or give --device cpu.")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _print_metrics(metrics: dict[str, float | None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from harness.progress import View
 from harness.registry import Execution
 
 POLL_SECONDS = 0.5
-STOP_SECONDS = 15.0  # for a run to save its state after Ctrl-C
+STOP_SECONDS = 60.0  # how long to wait for runs to save their state after Ctrl-C; they end by themselves after it
 FOREVER_MINUTES = 60 * 24 * 365
 
 
@@ -49,6 +50,13 @@ class _Active:
     run: RunDir
     job: Any
     slot: Slot
+    started: float  # seconds since the epoch
+
+    def status(self) -> Status | None:
+        """The newest heartbeat; not the last words of an earlier start."""
+        status = self.run.read_status()
+        earlier = self.job is not None and status is not None and status.time < self.started
+        return None if earlier else status
 
 
 def make_slots(execution: Execution, *, runs: int) -> list[Slot]:
@@ -69,44 +77,63 @@ def processes_for(groups_per_batch: int, gpus: int) -> int:
 
 
 def visible_gpus() -> list[int]:
-    """Indices of the GPUs that this process may use, without importing torch."""
+    """Indices of the GPUs that this process may use, without importing torch.
+
+    CUDA_VISIBLE_DEVICES may name them by index or by the start of a UUID; as for CUDA, what follows an unknown one is
+    not seen.
+    """
     restricted = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if restricted is not None:
-        return [int(item) for item in restricted.split(",") if item.strip().isdigit()]
+    if restricted is None:
+        return list(range(len(_gpu_uuids())))
+    names = [name.strip() for name in restricted.split(",")]
+    uuids = _gpu_uuids() if any(name.startswith("GPU-") for name in names) else []
+    visible = []
+    for name in names:
+        named = [i for i, uuid in enumerate(uuids) if name.startswith("GPU-") and uuid.startswith(name)]
+        if not name.isdigit() and len(named) != 1:
+            break
+        visible.append(int(name) if name.isdigit() else named[0])
+    return visible
+
+
+def _gpu_uuids() -> list[str]:
+    """The UUID of every GPU of the machine, in the order of their indices."""
     if shutil.which("nvidia-smi") is None:
         return []
     listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return list(range(sum(line.startswith("GPU ") for line in listing.stdout.splitlines())))
+    return re.findall(r"^GPU \d+: .*\(UUID: (\S+)\)", listing.stdout, flags=re.MULTILINE)
 
 
 def run_local(assignments: list[Assignment], slots: list[Slot], view: View) -> list[Failure]:
-    """Run all assignments to their records; returns those that failed. KeyboardInterrupt passes after a clean stop."""
+    """Run all assignments to their records; returns those that failed.
+
+    On KeyboardInterrupt, and on any error of our own, the runs are stopped cleanly before it passes on.
+    """
     waiting, active, failures = list(assignments), list[_Active](), list[Failure]()
     free = list(slots)
-    with _terminate_is_interrupt():
-        try:
-            while waiting or active:
-                while waiting and free:
-                    active.append(_start(waiting.pop(0), free.pop(0)))
-                time.sleep(POLL_SECONDS)
-                for item in list(active):
-                    train_id = item.assignment.train.id
-                    view.update(train_id, item.run.read_status())
-                    if not _ended(item):
-                        continue
-                    active.remove(item)
-                    free.append(item.slot)
-                    if is_done(item.assignment):
-                        view.finish(train_id, "done")
-                    elif item.job is None:  # the other process went away: take it over
-                        waiting.append(item.assignment)
-                    else:
-                        failure = _failure(item)
-                        failures.append(failure)
-                        view.finish(train_id, f"failed: {failure.message}")
-        except KeyboardInterrupt:
-            _stop(active)
-            raise
+    try:
+        while waiting or active:
+            while waiting and free:
+                active.append(_start(waiting.pop(0), free.pop(0)))
+            time.sleep(POLL_SECONDS)
+            for item in list(active):
+                train_id = item.assignment.train.id
+                view.update(train_id, item.status())
+                if not _ended(item):
+                    continue
+                active.remove(item)
+                free.append(item.slot)
+                if is_done(item.assignment):
+                    view.finish(train_id, "done")
+                elif item.job is None:  # the other process went away: take it over
+                    waiting.append(item.assignment)
+                else:
+                    failure = _failure(item)
+                    failures.append(failure)
+                    view.finish(train_id, f"failed: {failure.message}")
+    except BaseException:
+        _stop(active)
+        raise
     return failures
 
 
@@ -119,7 +146,7 @@ def is_done(assignment: Assignment) -> bool:
 def _start(assignment: Assignment, slot: Slot) -> _Active:
     run = RunDir(Path(assignment.run_dir))
     if run.is_locked():
-        return _Active(assignment, run, None, slot)
+        return _Active(assignment, run, None, slot, time.time())
     import submitit
 
     batch = assignment.train.batch
@@ -132,9 +159,10 @@ def _start(assignment: Assignment, slot: Slot) -> _Active:
         visible_gpus=slot.gpus,
         stderr_to_stdout=True,
     )
-    run.status.unlink(missing_ok=True)  # an earlier start's last words are not this one's
-    job = executor.submit(Worker(replace(assignment, device="cuda" if slot.gpus else "cpu")))
-    return _Active(assignment, run, job, slot)
+    started = time.time()
+    with _interrupts_ignored():
+        job = executor.submit(Worker(replace(assignment, device="cuda" if slot.gpus else "cpu")))
+    return _Active(assignment, run, job, slot, started)
 
 
 def _ended(item: _Active) -> bool:
@@ -142,10 +170,11 @@ def _ended(item: _Active) -> bool:
 
 
 def _failure(item: _Active) -> Failure:
-    status = item.run.read_status()
+    status = item.status()
     output = item.job.paths.stdout
-    if status is not None and status.phase == "failed":
-        return Failure(item.assignment.train.id, status.message, item.run.log)
+    said = status if status is not None and status.phase == "failed" else item.run.first_failure()
+    if said is not None and said.time >= item.started:
+        return Failure(item.assignment.train.id, said.message, item.run.log)
     where = _last_words(status)
     tail = output.read_text(errors="replace").strip().splitlines()[-1:] if output.exists() else []
     reason = f"the process ended without a word while {where}"
@@ -159,17 +188,32 @@ def _last_words(status: Status | None) -> str:
 
 
 def _stop(active: list[_Active]) -> None:
-    """Ask our runs to save and end, and wait a little for them."""
-    ours = [item for item in active if item.job is not None]
-    for item in ours:
-        item.job.cancel(check=False)
+    """Ask our runs to save and end, and wait a little for them.
+
+    submitit's own ``cancel`` kills after one second, too soon to save a large model; its controller passes SIGTERM on.
+    """
     deadline = time.monotonic() + STOP_SECONDS
-    while time.monotonic() < deadline and any(not item.job.done() for item in ours):
-        time.sleep(0.1)
+    while time.monotonic() < deadline:
+        living = [item.job for item in active if item.job is not None and not item.job.done()]
+        if not living:
+            return
+        for job in living:  # again and again: a process that is just starting may miss a signal
+            os.kill(int(job.job_id), signal.SIGTERM)
+        time.sleep(0.5)
 
 
 @contextmanager
-def _terminate_is_interrupt() -> Iterator[None]:
+def _interrupts_ignored() -> Iterator[None]:
+    """What is started here outlives the terminal's Ctrl-C, which reaches children too, until ``_stop`` has its turn."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def terminate_is_interrupt() -> Iterator[None]:
     """SIGTERM stops as cleanly as Ctrl-C."""
 
     def interrupt(number: int, frame: Any) -> None:

@@ -14,7 +14,7 @@ from detector.worker import Assignment
 from harness.launch import usable_cores
 from harness.plan import Plan
 from harness.progress import count_bar
-from harness.results import Store, project_folder
+from harness.results import Store, checkout
 
 # Below this many images a whole decoding check takes seconds, so it is made before any training.
 DECODE_ALL_BELOW = 2_000
@@ -37,11 +37,13 @@ def prepare_data(source: DataSource, root: Path, say: Callable[[str], None]) -> 
             generate_shapes(root, source, workers=usable_cores(), progress=advance)
         return
     from detector.data.coco import summary
-    from detector.data.source import PARTS, open_split
+    from detector.data.source import PARTS, check_categories, open_split
     from detector.data.verify import check_images, missing_images
 
-    for part in PARTS:
-        index = open_split(source, root, part)
+    indices = [open_split(source, root, part) for part in PARTS]
+    train, test = indices
+    check_categories(test, train.category_ids.tolist())
+    for index in indices:
         missing = missing_images(index)
         if missing:
             raise DataError(
@@ -99,9 +101,9 @@ def assignments(
 
 def current_code() -> Code:
     """The version that is installed and, in a checkout, the commit and whether files differ from it."""
-    folder = project_folder()
-    commit = _git(folder, "rev-parse", "HEAD") if (folder / ".git").exists() else None
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no") if commit else None
+    folder = checkout()
+    commit = _git(folder, "rev-parse", "HEAD") if folder and (folder / ".git").exists() else None
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no") if folder and commit else None
     return Code(version=version(DISTRIBUTION), commit=commit, modified=None if changes is None else bool(changes))
 
 

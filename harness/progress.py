@@ -91,7 +91,8 @@ class RunsView:
         if status is None:
             return
         self.done[train_id] = fraction_done(status)
-        self.first.setdefault(train_id, self.done[train_id])
+        if status.phase != "starting":
+            self.first.setdefault(train_id, self.done[train_id])
         if train_id not in self.tasks:
             self.tasks[train_id] = self.progress.add_task(f"  {self.names[train_id]}", total=1.0, text="")
         self.progress.update(self.tasks[train_id], completed=self.done[train_id], text=describe(status))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,19 +135,41 @@ def resolve(
     if from_scratch and resolution.get("model.weights") != "none":
         for path, value in FROM_SCRATCH.items():
             resolution.put(path, value, "ours: no ImageNet weights here")
+    wrong = _wrong(resolution)
+    if wrong is not None:
+        keys, message = wrong
+        document = registry.profiles[profile.name].document
+        raise document.error(("settings", *keys), f"{ref} at profile {profile.name}: {message}")
     for path, value in (overrides or {}).items():
         if path not in resolution.origins and resolution.get(path) is None:
             raise UsageError(f"--set: unknown setting {path!r}. Known: {', '.join(sorted(resolution.origins))}.")
         resolution.put(path, value, "--set")
-    try:
-        msgspec.convert(resolution.settings, ResolvedSettings)
-    except msgspec.ValidationError as error:
-        keys, message = explain(error, resolution.settings, ResolvedSettings)
-        if overrides and resolution.origins.get(".".join(map(str, keys))) == "--set":
-            raise UsageError(f"--set: {message}") from error
-        document = registry.profiles[profile.name].document
-        raise document.error(("settings", *keys), f"{ref} at profile {profile.name}: {message}") from error
+    wrong = _wrong(resolution) if overrides else None
+    if wrong is not None:
+        raise UsageError(f"--set: {wrong[1]}")
     return resolution
+
+
+def _wrong(resolution: Resolution) -> tuple[tuple[str | int, ...], str] | None:
+    """The first thing wrong in merged settings: its keys and a message; also what no single field can tell."""
+    try:
+        settings = msgspec.convert(resolution.settings, ResolvedSettings)
+    except msgspec.ValidationError as error:
+        return explain(error, resolution.settings, ResolvedSettings)
+    batch, matching = settings.batch, settings.matching
+    if batch.images % batch.images_per_group:
+        message = f"batch.images is {batch.images}: not a multiple of batch.images_per_group, {batch.images_per_group}."
+        return ("batch", "images"), message
+    if matching.background_iou > matching.foreground_iou:
+        message = f"matching.background_iou is {matching.background_iou}: above foreground_iou."
+        return ("matching", "background_iou"), message
+    for path in leaves(resolution.settings):
+        value = resolution.get(path)
+        if value == [] and path != "schedule.milestones":
+            return tuple(path.split(".")), f"{path} is empty."
+        if isinstance(value, float) and not math.isfinite(value):
+            return tuple(path.split(".")), f"{path} is {value}: not a finite number."
+    return None
 
 
 def _apply_row(registry: Registry, ref: str, row: Row, resolution: Resolution) -> set[str]:

@@ -19,10 +19,15 @@ from harness.evidence import RowRuns
 from harness.plan import Plan, without_data
 
 
+def checkout() -> Path | None:
+    """The folder of the sources that run; None for an installed package."""
+    parent = Path(str(files("experiments"))).parent
+    return parent if (parent / "pyproject.toml").exists() else None
+
+
 def project_folder() -> Path:
     """The checkout, where there is one; the working directory for an installed package."""
-    parent = Path(str(files("experiments"))).parent
-    return parent if (parent / "pyproject.toml").exists() else Path.cwd()
+    return checkout() or Path.cwd()
 
 
 def runs_folder() -> Path:
@@ -56,12 +61,7 @@ class Store:
         found: dict[str, Record] = {}
         committed = sorted(self.results.glob("records/*/*.json"))
         for path in [*committed, *sorted(self.runs.glob("*/evals/*/record.json"))]:
-            record = read_json(path, Record)
-            if record.job.id != record.eval_id:
-                raise RecordError(
-                    f"{path}: its job has the id {record.job.id}, not {record.eval_id}: it was edited, or written by "
-                    "code whose results have changed since. Move it away."
-                )
+            record = read_record(path)
             found.setdefault(record.eval_id, record)
         return list(found.values())
 
@@ -79,6 +79,17 @@ class Store:
         if not (isinstance(source, AnnotatedFolder) and source.test_sha256 is None):
             found = [record for record in found if record.job.train.data == source]
         return sorted(found, key=lambda record: record.job.train.seed)
+
+
+def read_record(path: Path) -> Record:
+    """One record. Raises RecordError where the file is damaged or is not of the job that it names."""
+    record = read_json(path, Record)
+    if record.job.id != record.eval_id:
+        raise RecordError(
+            f"{path}: its job has the id {record.job.id}, not {record.eval_id}: it was edited, or written by "
+            "code whose results have changed since. Move it away."
+        )
+    return record
 
 
 def _row_key(job: EvalJob) -> str:
@@ -127,13 +138,13 @@ def collect(store: Store, profile: str | None) -> tuple[list[Path], list[str]]:
     """
     written, conflicts = [], []
     for path in sorted(store.runs.glob("*/evals/*/record.json")):
-        record = read_json(path, Record)
+        record = read_record(path)
         if profile is not None and record.profile != profile:
             continue
         target = store.committed(record)
         if not target.exists():
             write_json(target, record)
             written.append(target)
-        elif read_json(target, Record).metrics != record.metrics:
+        elif read_record(target).metrics != record.metrics:
             conflicts.append(f"{target} differs from {path}: the same job gave other numbers; nothing was overwritten.")
     return written, conflicts

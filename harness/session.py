@@ -143,28 +143,49 @@ def find_run(session: Session, seed: int, root: Path) -> tuple[RunDir, Plan]:
 
     Raises UsageError where it was not trained.
     """
-    if len(session.refs) != 1:
-        raise UsageError(f"One row is needed, such as table2/L6; {session.target} has {len(session.refs)}.")
+    _require_one_row(session)
+    gone: RunDir | None = None
     for from_scratch in (False, True) if session.profile.without_weights == "from_scratch" else (False,):
         planned = session.plan(seed + 1, root=root, from_scratch=from_scratch)
         (cell,) = [cell for cell in planned.cells if cell.seed == seed]
         run = session.store.run_dir(cell.job.train.id)
         if run.final.exists():
             return run, planned
-    raise _untrained(session, seed)
+        gone = run if run.has_records() else gone
+    raise _untrained(session, seed, gone)
 
 
 def find_trained(session: Session, seed: int) -> tuple[RunDir, TestSettings]:
-    """The finished run of one row and seed, found by its record (no data needed), and its test settings."""
+    """The finished run of one row and seed, found by its record (no data needed), and its test settings.
+
+    Raises UsageError where it was not trained.
+    """
+    _require_one_row(session)
+    gone: RunDir | None = None
     for record in row_records(session.store, session.reading_plans(session.refs)).get(session.refs[0], []):
         run = session.store.run_dir(record.train_id)
-        if record.job.train.seed == seed and run.final.exists():
+        if record.job.train.seed != seed:
+            continue
+        if run.final.exists():
             return run, record.job.test
-    raise _untrained(session, seed)
+        gone = run if run.has_records() else gone
+    raise _untrained(session, seed, gone)
 
 
-def _untrained(session: Session, seed: int) -> UsageError:
+def _require_one_row(session: Session) -> None:
+    if len(session.refs) != 1:
+        raise UsageError(f"One row is needed, such as table2/L6; {session.target} has {len(session.refs)}.")
+
+
+def _untrained(session: Session, seed: int, gone: RunDir | None) -> UsageError:
+    """gone: the folder of a finished run whose weights were removed."""
+    command = f"harness run {session.target} --profile {session.profile.name} --seeds {seed + 1}"
+    if gone is not None:
+        return UsageError(
+            f"{session.target}, seed {seed}, is finished, but its weights {gone.final} are gone. To train it again, "
+            f"move {gone.root} away, then: {command}"
+        )
     return UsageError(
         f"No trained weights of {session.target}, seed {seed}, profile {session.profile.name} in {session.store.runs}. "
-        f"Train them: harness run {session.target} --profile {session.profile.name} --seeds {seed + 1}"
+        f"Train them: {command}"
     )

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from detector.data.batches import GroupSequence
 from detector.data.coco import CocoIndex, select, trainable
 from detector.data.transforms import augment, random_generator
-from detector.errors import DataError
+from detector.errors import DataError, UsageError
 from detector.job import TrainJob
 
 # A split that fits in this is decoded once; a generated set of 2,000 images of 96 px takes 55 MB.
@@ -54,6 +54,12 @@ class TrainingData(Dataset[list[Group]]):
         if not self.index.num_images:
             raise DataError(f"{index.root}: {index.split} has no image with a valid box to train on.")
         self.groups = GroupSequence(self.index.heights >= self.index.widths, job.batch, job.seed)
+        if self.groups.groups_per_batch % world_size:
+            raise UsageError(
+                f"{world_size} processes cannot share the {self.groups.groups_per_batch} groups of a batch evenly "
+                f"({job.batch.images} images in groups of {job.batch.images_per_group}). Run as many processes as "
+                f"divide {self.groups.groups_per_batch}."
+            )
         self.rank, self.world_size = rank, world_size
         pixels = int((self.index.widths.astype(np.int64) * self.index.heights).sum())
         self._decoded: dict[int, Image.Image] | None = {} if 3 * pixels <= KEEP_DECODED_BYTES else None

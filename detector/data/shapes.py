@@ -7,6 +7,7 @@ and Pillow's rounding may differ between releases, which is why records carry th
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -94,7 +95,9 @@ def _write_split(
             collect(write(index))
     else:
         # Fresh interpreters: forking a process that runs threads is unsafe.
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        # The terminal's Ctrl-C is for this process alone: the workers end with it.
+        context, ignore = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
+        with ProcessPoolExecutor(workers, context, signal.signal, ignore) as pool:
             for rows in pool.map(write, range(count), chunksize=min(32, -(-count // workers))):
                 collect(rows)
     content = {

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from detector.data.coco import CocoIndex, annotations_sha256, check_release, load_index, select, trainable
+from detector.data.coco import (
+    CocoIndex,
+    annotation_file,
+    annotations_sha256,
+    check_release,
+    load_index,
+    select,
+    trainable,
+)
 from detector.data.shapes import SPEC_FILE, SPLITS
 from detector.errors import DataError
 from detector.job import AnnotatedFolder, CocoRelease, DataSource, Shapes
@@ -46,6 +55,18 @@ def open_split(source: DataSource, root: Path, part: Part) -> CocoIndex:
     if isinstance(source, AnnotatedFolder) and source.num_images is not None:
         index = _first_with_boxes(index, source.num_images)
     return index
+
+
+def check_categories(test: CocoIndex, trained: Sequence[int]) -> None:
+    """Raise DataError unless the test split's category ids are those of the training: labels are positions in them."""
+    found = test.category_ids.tolist()
+    if found != list(trained):
+        differing = sorted(set(found) ^ set(trained))
+        raise DataError(
+            f"{annotation_file(test.root, test.split)} has {len(found)} categories, the training split has "
+            f"{len(trained)}; they differ in the ids {', '.join(map(str, differing[:10]))}. Give both splits the same "
+            "list of categories, used or not."
+        )
 
 
 def fingerprint(source: DataSource, root: Path, part: Part, index: CocoIndex) -> SplitFingerprint:

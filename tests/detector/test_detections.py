@@ -129,3 +129,26 @@ def test_concatenate_hides_how_images_were_sharded() -> None:
     shards = Detections.concatenate([detections(*[r for r in rows if r[0] % 2 == rank]) for rank in (0, 1)])
     np.testing.assert_array_equal(shards.boxes, whole.boxes)
     assert len(Detections.concatenate([])) == 0
+
+
+def test_coco_metrics_fill_in_the_area_and_crowd_flag_that_a_file_leaves_out(index: CocoIndex) -> None:
+    path = index.root / "annotations" / "instances_val.json"
+    content = json.loads(path.read_text())
+    found = detections((10, 3, [10.0, 10.0, 20.0, 20.0], 0.9), (10, 7, [40.0, 40.0, 50.0, 50.0], 0.8))
+    complete = coco_metrics(index, found)
+    objects = [annotation for annotation in content["annotations"] if not annotation["iscrowd"]]
+    del objects[0]["area"], objects[0]["iscrowd"]
+    objects[1]["area"] = None
+    path.write_text(json.dumps(content))
+    assert coco_metrics(load_index(index.root, "val"), found) == complete
+    assert complete["AP"] == pytest.approx(100.0)
+
+
+def test_read_detections_names_a_gzip_file_that_is_damaged_inside(tmp_path: Path) -> None:
+    path = tmp_path / "detections.json.gz"
+    write_detections(path, detections((10, 3, [1.0, 2.0, 3.0, 4.0], 0.5)))
+    content = bytearray(path.read_bytes())
+    content[12:20] = b"\xff" * 8
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="is not a COCO result list"):
+        read_detections(path)

@@ -121,13 +121,37 @@ def test_doctor_finds_nothing_that_fails_here() -> None:
         (("run", "table2", "--profile", "smoke"), "A COCO root"),
         (("run", "table2", "--profile", "smoke", "--data", "/no/such/folder"), "the root folder does not exist"),
         (("run", "table2", "--profile", "tiny", "--set", "loss.tau"), "--set takes PATH=VALUE"),
+        (("run", "table2", "--profile", "tiny", "--set", "batch.images=5"), "--set: batch.images is 5: not a multiple"),
+        (("run", "table2", "--profile", "tiny", "--set", "test.short_sides=[]"), "--set: test.short_sides is empty"),
+        (("run", "table2", "--profile", "tiny", "--set", "optimizer.lr=.inf"), "--set: optimizer.lr is inf"),
+        (("run", "table2", "--profile", "tiny", "--set", "matching.background_iou=0.9"), "0.9: above foreground_iou"),
+        (("run", "table2", "--profile", "tiny", "--set", "loss.name=focal"), "--set: unknown key 'h_pos'"),
         (("detect", "a.jpg", "--out", "b", "--profile", "tiny"), "No trained weights of table2/L6, seed 0"),
+        (("detect", "a.jpg", "--out", "b", "--profile", "tiny", "--run", "table2"), "One row is needed"),
         (("eval", "table2", "--profile", "tiny"), "One row is needed"),
         (("score", "no.json", "--data", "/no/such/folder"), "/no/such/folder"),
     ],
 )
 def test_bad_input_gets_one_clear_message(arguments: tuple[str, ...], message: str) -> None:
     assert message in error(*arguments)
+
+
+@pytest.mark.coco
+def test_weights_that_were_named_and_cannot_be_used_stop_a_run_that_could_do_without(coco_tiny: Path) -> None:
+    named = ("--data", str(coco_tiny), "--weights", "/no/such/weights.pth")
+    assert "/no/such/weights.pth" in error("run", "table2/L6", "--profile", "smoke", *named)
+
+
+def test_what_the_system_refuses_is_one_message_and_exit_code_1(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "schema", "table", "--out", str(tmp_path / "file" / "x.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"error: [Errno 20] Not a directory: '{tmp_path}/file/x.json'\n"
 
 
 def test_an_error_exits_with_2_and_without_a_traceback() -> None:
