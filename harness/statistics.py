@@ -11,9 +11,7 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-from scipy.special import nctdtr, ndtri, stdtr, stdtrit
+from typing import Any, Literal
 
 ALPHA = 0.05
 POWER = 0.80
@@ -57,13 +55,14 @@ class Estimate:
 
 def t_quantile(q: float, df: float) -> float:
     """Quantile of Student's t; of the normal where ``df`` is infinite."""
-    return float(ndtri(q)) if math.isinf(df) else float(stdtrit(df, q))
+    special = _special()
+    return float(special.ndtri(q)) if math.isinf(df) else float(special.stdtrit(df, q))
 
 
 def _upper_tail(distance: float, standard_error: float, df: float) -> float:
     if standard_error == 0:  # identical runs: no evidence at a distance of 0, certainty at any other
         return 0.5 if distance == 0 else float(distance < 0)
-    return float(stdtr(df, -distance / standard_error))
+    return float(_special().stdtr(df, -distance / standard_error))
 
 
 def pooled_spread(rows: Iterable[Sequence[float]]) -> Spread | None:
@@ -153,7 +152,7 @@ def detection_power(
     """
     df = max(arms, num_rows) * (n - 1)
     noncentrality = abs(effect) / (sd * math.sqrt(arms / n))
-    return 1.0 - float(nctdtr(df, noncentrality, t_quantile(1 - alpha, df)))
+    return 1.0 - float(_special().nctdtr(df, noncentrality, t_quantile(1 - alpha, df)))
 
 
 def seeds_needed(
@@ -175,7 +174,7 @@ def seeds_needed(
     if effect == 0 or sd <= 0:
         raise ValueError(f"effect must not be 0 and sd must be positive, got effect {effect} and sd {sd}")
     # The normal's answer is a lower bound of the t's, and close: a few steps from there.
-    n = max(2, math.floor(arms * ((float(ndtri(1 - alpha)) + float(ndtri(power))) * sd / effect) ** 2))
+    n = max(2, math.floor(arms * ((t_quantile(1 - alpha, math.inf) + t_quantile(power, math.inf)) * sd / effect) ** 2))
     while detection_power(effect, sd, n, alpha=alpha, arms=arms, num_rows=num_rows) < power:
         n += 1
     return n
@@ -206,3 +205,10 @@ def resolvable_effect(
         else:
             high = middle
     return high
+
+
+def _special() -> Any:
+    """scipy.special, imported when first needed: it costs 0.3 s, and tables at another scale need no quantile."""
+    import scipy.special
+
+    return scipy.special

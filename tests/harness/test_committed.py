@@ -1,4 +1,4 @@
-"""The committed evidence, three seeds of tables 1 to 3 at the tiny scale, and what is rendered from it without torch."""
+"""The committed evidence, three seeds of tables 1 to 3 at the tiny scale, and files rendered from it without torch."""
 
 from __future__ import annotations
 
