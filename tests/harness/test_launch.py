@@ -23,7 +23,7 @@ from harness.progress import RunsView
 from harness.registry import Execution
 from tests.micro import micro_assignment, micro_data, micro_job, write_experiments
 
-WAIT_SECONDS = 60
+WAIT_SECONDS = 180
 
 
 @pytest.fixture(scope="module")
