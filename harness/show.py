@@ -108,11 +108,11 @@ def plan_as_text(session: Session, plan: Plan, seeds: int) -> str:
         lines.append("The data is a folder: with --data DIR the ids above become those of its runs.")
     resolution = _resolution(plan, seeds)
     lines.append(
-        f"Seed deviation assumed {resolution['assumed_sd']} AP. {seeds} seeds an arm: "
+        f"Seed deviation assumed {resolution['assumed_sd']} AP. With {seeds} seed{'s' if seeds > 1 else ''} an arm "
         + (
             f"a difference of {resolution['resolvable']:.2f} AP is seen with 80% power."
             if resolution["resolvable"] is not None
-            else "no difference can be tested."
+            else "no difference can be tested: one seed decides no claim but that All collapses."
         )
     )
     wanted = ", ".join(f"{effect} AP: {count}" for effect, count in resolution["seeds_needed"].items())
