@@ -15,11 +15,11 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from detector.data.coco import CocoIndex, annotation_file, check_release, load_index
-from detector.data.staging import write_whole
 from detector.data.subset import cut_annotations, first_images
 from detector.data.transfer import fetch
 from detector.data.verify import image_problem, missing_images
 from detector.errors import DataError
+from detector.rundir import write_atomic
 
 COCO_URL = "http://images.cocodataset.org"  # it has no certificate of its own name, so no https
 RELEASE = "2017"
@@ -93,7 +93,7 @@ def download_coco(
         archive = annotations_zip or _annotations_archive(source, work)
         for split in todo:
             content = _member(archive, split)
-            write_whole(annotation_file(work, split), content)
+            write_atomic(annotation_file(work, split), content)
             index = replace(load_index(work, split), root=root)
             if images is None:
                 check_release(index, RELEASE)
@@ -102,7 +102,7 @@ def download_coco(
                 index = first_images(index, images)
                 content = cut_annotations(content, set(index.image_ids.tolist()))
                 _fetch_images(source, index, content)
-            write_whole(annotation_file(root, split), content)
+            write_atomic(annotation_file(root, split), content)
 
 
 def _finished(root: Path, split: str, images: int | None) -> bool:

@@ -13,11 +13,12 @@ from PIL import Image
 from detector.data import coco
 from detector.data.coco import annotation_file, load_index
 from detector.data.shapes import generate_shapes
-from detector.data.staging import staged_folder, write_whole
+from detector.data.staging import staged_folder
 from detector.data.subset import write_subset
 from detector.data.verify import check_images, image_problem, missing_images, verify_root
 from detector.errors import DataError
 from detector.job import Shapes
+from detector.rundir import write_atomic
 
 SPLIT = "val2017"
 FIRST = "000000000001.png"
@@ -280,6 +281,6 @@ def test_staged_folder_keeps_what_another_process_finished(tmp_path: Path) -> No
 
 
 def test_write_whole_replaces_the_file_and_leaves_no_other(tmp_path: Path) -> None:
-    write_whole(tmp_path / "new" / "file", b"1")
-    write_whole(tmp_path / "new" / "file", b"22")
+    write_atomic(tmp_path / "new" / "file", b"1")
+    write_atomic(tmp_path / "new" / "file", b"22")
     assert [(path.name, path.read_bytes()) for path in (tmp_path / "new").iterdir()] == [("file", b"22")]
