@@ -270,16 +270,14 @@ def test_summary_of_few_problems_counts_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.coco
-@pytest.mark.parametrize(("split", "num_boxes", "num_crowd"), [("train2017", 705, 6), ("val2017", 815, 11)])
-def test_load_index_agrees_with_pycocotools_on_real_annotations(
-    coco_tiny: Path, split: str, num_boxes: int, num_crowd: int
-) -> None:
+@pytest.mark.parametrize("split", ["train2017", "val2017"])
+def test_load_index_agrees_with_pycocotools_on_real_annotations(coco_tiny: Path, split: str) -> None:
     from pycocotools.coco import COCO
 
     index = load_index(coco_tiny, split)
     with contextlib.redirect_stdout(io.StringIO()):
         peer = COCO(str(coco_tiny / "annotations" / f"instances_{split}.json"))
-    assert (index.num_images, len(index.boxes), int(index.crowd.sum())) == (80, num_boxes, num_crowd)
+    assert len(index.boxes) == len(peer.anns) > 0
     assert index.image_ids.tolist() == sorted(peer.getImgIds())
     assert index.category_ids.tolist() == sorted(peer.getCatIds())
     assert list(index.category_names) == [row["name"] for row in peer.loadCats(sorted(peer.getCatIds()))]
