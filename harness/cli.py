@@ -17,6 +17,7 @@ from harness import cli_data, cli_model
 from harness.options import (
     AsJson,
     DataOption,
+    FormatOption,
     ProfileOption,
     SeedsOption,
     SetOption,
@@ -145,25 +146,26 @@ def _name(refs: list[str], seed: int) -> str:
 def table(
     target: TargetArgument,
     profile: ProfileOption = "paper",
-    fmt: Annotated[str, typer.Option("--format", "-f", help="text, md, latex, csv, json or html.")] = "text",
+    fmt: FormatOption = "text",
     data: DataOption = None,
+    as_json: AsJson = False,
 ) -> None:
     """Render a table, or all four, from the finished records: our numbers, the paper's, and in what they differ."""
-    from harness.render import FORMATS, render_tables
+    from harness.render import check_format, render_tables
     from harness.session import Session, table_views
 
-    if fmt not in FORMATS:
-        raise UsageError(f"Unknown format {fmt!r}. Known: {', '.join(FORMATS)}.")
-    session = Session(target, profile, [], data)
-    typer.echo(render_tables(table_views(session), fmt))
+    check_format(fmt)
+    views = table_views(Session(target, profile, [], data))
+    typer.echo(render_tables(views, "json" if as_json else fmt))
 
 
 @app.command()
 def check(
     target: TargetArgument = "all",
     profile: ProfileOption = "paper",
-    fmt: Annotated[str, typer.Option("--format", "-f", help="text, md, latex, csv, json or html.")] = "text",
+    fmt: FormatOption = "text",
     data: DataOption = None,
+    as_json: AsJson = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if a cell is not reproduced or a claim is contradicted.")
     ] = False,
@@ -172,13 +174,12 @@ def check(
 
     Exits with 0 whatever the verdicts are, unless --strict is given.
     """
-    from harness.render import FORMATS, render_check
+    from harness.render import check_format, render_check
     from harness.session import Session, judge
 
-    if fmt not in FORMATS:
-        raise UsageError(f"Unknown format {fmt!r}. Known: {', '.join(FORMATS)}.")
+    check_format(fmt)
     verdicts = judge(Session(target, profile, [], data))
-    typer.echo(render_check(verdicts, fmt))
+    typer.echo(render_check(verdicts, "json" if as_json else fmt))
     if strict and verdicts.failed:
         raise typer.Exit(1)
 

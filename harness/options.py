@@ -48,6 +48,7 @@ WeightsOption = Annotated[
         "--weights", metavar="FILE", help="torchvision's ImageNet weights of the backbone, already downloaded."
     ),
 ]
+FormatOption = Annotated[str, typer.Option("--format", "-f", help="text, md, latex, csv, json or html.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -37,7 +37,7 @@ def render(view: TableView, fmt: str) -> str:
 
 def render_tables(views: Sequence[TableView], fmt: str) -> str:
     """Tables one after another; JSON is a list of them, CSV one sheet with a ``table`` column."""
-    _check_format(fmt)
+    check_format(fmt)
     if fmt == "json":
         return _json([_table_data(view) for view in views])
     if fmt == "csv":
@@ -49,7 +49,7 @@ def render_tables(views: Sequence[TableView], fmt: str) -> str:
 
 def render_check(view: CheckView, fmt: str) -> str:
     """Verdicts on cells and claims; CSV has the claims only, one line a contrast (cells: the CSV of the tables)."""
-    _check_format(fmt)
+    check_format(fmt)
     if fmt == "json":
         return _json(_check_data(view))
     if fmt == "csv":
@@ -60,7 +60,8 @@ def render_check(view: CheckView, fmt: str) -> str:
     return "\n\n".join(_GRIDS[fmt](grid) for grid in [*grids, _claims_grid(view)])
 
 
-def _check_format(fmt: str) -> None:
+def check_format(fmt: str) -> None:
+    """Raises UsageError for an unknown format, before any work is done for it."""
     if fmt not in FORMATS:
         raise UsageError(f"Unknown format {fmt!r}. Known: {', '.join(FORMATS)}. Run 'harness table --help'.")
 

@@ -142,6 +142,19 @@ def test_train_with_other_threads_says_that_bit_equality_is_void(job: EvalJob, d
     assert "1 processes of 1 threads, then 1 processes of 2 threads" in record.notes[0]
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "tf32"])
+def test_train_runs_at_every_precision_and_it_is_part_of_the_identity(
+    job: EvalJob, data: Path, tmp_path: Path, reference: RunDir, precision: Any
+) -> None:
+    other = replace(job, train=replace(job.train, precision=precision))
+    assert other.train.id != job.train.id
+    found = weights(train(other, tmp_path, data))
+    assert all(value.isfinite().all() for value in found.values())
+    assert all(value.dtype == torch.float32 for value in found.values() if value.is_floating_point())
+    first, whole = (json.loads(run.metrics.read_text().splitlines()[0]) for run in (RunDir(tmp_path), reference))
+    assert first["loss"] == pytest.approx(whole["loss"], rel=2e-2)  # the same first step as in float32
+
+
 def test_train_stops_at_a_loss_that_is_not_finite_and_saves_nothing_of_it(
     job: EvalJob, data: Path, tmp_path: Path
 ) -> None:
