@@ -69,7 +69,7 @@ class RunsView:
         self.tasks: dict[str, TaskID] = {}
         self.progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=20),
             TextColumn("{task.percentage:>4.0f}%  {task.fields[text]}"),
             console=console,
             transient=True,
@@ -126,7 +126,7 @@ class RunsView:
     def _summary(self) -> str:
         gained = self.overall - sum(self.first.values()) / len(self.done)
         eta = duration(self.elapsed * (1 - self.overall) / gained) if gained > 0.01 else "?"
-        return f"{self.finished}/{len(self.names)} done, {duration(self.elapsed)} elapsed, ETA {eta}"
+        return f"ETA {eta}, {self.finished}/{len(self.names)} done, {duration(self.elapsed)} elapsed"
 
 
 @contextmanager

@@ -204,7 +204,7 @@ def test_eta_of_a_resumed_run_does_not_count_what_was_done_before() -> None:
     view.started -= 100.0
     view.update("a", Status(phase="starting", time=0.0, pid=1, iterations=100))
     view.update("a", Status(phase="training", time=1.0, pid=1, iteration=50, iterations=100))
-    assert view._summary().endswith("ETA ?")  # nothing gained yet
+    assert view._summary().startswith("ETA ?")  # nothing gained yet
     view.update("a", Status(phase="training", time=2.0, pid=1, iteration=75, iterations=100))
     # 25 of 100 iterations are 0.23 of the run, gained in 100 s; 0.31 are left.
-    assert view._summary().endswith("ETA 2:15")
+    assert view._summary().startswith("ETA 2:15,")
