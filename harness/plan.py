@@ -32,7 +32,6 @@ class Plan:
 
     profile: Profile
     cells: tuple[Cell, ...]
-    overridden: tuple[str, ...] = ()
     from_scratch: bool = False
 
     @cached_property
@@ -82,7 +81,7 @@ def make_plan(
             if data is not None:
                 job = msgspec.structs.replace(job, train=msgspec.structs.replace(job.train, data=data))
             cells.append(Cell(ref, seed, job))
-    return Plan(profile, tuple(cells), tuple(overrides or {}), from_scratch)
+    return Plan(profile, tuple(cells), from_scratch)
 
 
 def data_source(registry: Registry, refs: list[str], profile: Profile, overrides: Mapping[str, Any]) -> DataSource:
