@@ -172,7 +172,7 @@ def _ended(item: _Active) -> bool:
 def _failure(item: _Active) -> Failure:
     status = item.status()
     output = item.job.paths.stdout
-    said = status if status is not None and status.phase == "failed" else item.run.first_failure()
+    said = status if status is not None and status.phase in ("failed", "stopped") else item.run.first_failure()
     if said is not None and said.time >= item.started:
         return Failure(item.assignment.train.id, said.message, item.run.log)
     where = _last_words(status)
