@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Literal
 
 from torch import Tensor, nn
@@ -28,16 +29,28 @@ _STAGES: Final = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("lay
 
 def build_backbone(settings: ModelSettings) -> Backbone:
     """Body and pyramid of ``settings``, randomly initialised, its first ``frozen_stages`` without gradient."""
-    norm: NormLayer = FrozenBatchNorm2d if settings.norm == "frozen_batch" else group_norm
+    norm: NormLayer = group_norm
+    if settings.norm == "frozen_batch":
+        norm = partial(FrozenBatchNorm2d, eps=settings.norm_epsilon)
     if settings.backbone == "slim":
         network, channels = SlimResNet(norm), SlimResNet.channels[1:]
     else:
         network, channels = _RESNETS[settings.backbone](norm_layer=norm), (512, 1024, 2048)
+        if settings.stride_in_1x1:
+            _stride_in_1x1(network)
     backbone = Backbone(network, channels, settings)
     for stage in _STAGES[: settings.frozen_stages]:
         for name in stage:
             backbone.body[name].requires_grad_(False)
     return backbone
+
+
+def _stride_in_1x1(network: nn.Module) -> None:
+    """Move each stage's stride from its first block's 3x3 convolution to the 1x1 before (ResNet as MSRA trained it)."""
+    for name in ("layer2", "layer3", "layer4"):
+        block = network.get_submodule(f"{name}.0")
+        first, second = block.get_submodule("conv1"), block.get_submodule("conv2")
+        first.stride, second.stride = second.stride, first.stride
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

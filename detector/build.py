@@ -26,6 +26,7 @@ def build_model(
         regression=job.regression,
         test=test,
         images_per_group=job.batch.images_per_group,
+        box_convention=job.box_convention,
     )
     if pretrained and job.model.weights == "imagenet":
         load_imagenet(model.backbone.body, ensure_imagenet(job.model.backbone, file=weights_file))

@@ -1,9 +1,13 @@
-"""From an image file to boxes in its own pixels; from a split to detections, whoever shares the work."""
+"""From an image to boxes in its own pixels; from a split to detections, whoever shares the work.
+
+The test's views of an image (short sides, flipped copies) are merged in the pixels of the first: there the base
+codebase's NMS works, and a legacy IoU depends on the scale.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from operator import itemgetter
 
 import numpy as np
@@ -12,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from detector.assign import assign_anchors
+from detector.boxes import from_edges, mirrored, to_edges
 from detector.data.coco import CocoIndex
 from detector.data.loader import open_image
 from detector.data.transforms import resize, to_tensor
@@ -49,17 +54,34 @@ class View:
 
     width: int
     height: int
-    outputs: HeadOutputs
+    outputs: HeadOutputs | None  # None once it was used: nine scales of them would take 600 MB
     candidates: Candidates  # in the pixels of the resized, unflipped image
 
 
 @torch.inference_mode()
 def detect_image(model: RetinaNet, image: Image.Image, test: TestSettings) -> dict[str, Tensor]:
-    """Boxes [M, 4] xyxy in the image's own pixels, scores [M] descending, labels [M].
+    """Boxes [M, 4] (x, y, x + w, y + h) in the image's own pixels, scores [M] descending, labels [M].
 
     Several short sides, and flipped copies where ``test.flip``, are merged before the NMS.
     """
-    return merge_candidates([_in_pixels_of(image, view) for view in _views(model, image, test)], test)
+    return _merged(model, image, list(_views(model, image, test)), test)
+
+
+def _merged(model: RetinaNet, image: Image.Image, views: Sequence[View], test: TestSettings) -> dict[str, Tensor]:
+    first = views[0]
+    found = []
+    for view in views:
+        ratio = _ratio((view.width, view.height), (first.width, first.height), view.candidates.boxes)
+        found.append(view.candidates._replace(boxes=view.candidates.boxes * ratio))
+    result = merge_candidates(found, test, model.box_convention)
+    # As in the base codebase, corners are scaled, and a width is counted in the image's own pixels.
+    corners = result["boxes"] * _ratio((first.width, first.height), image.size, result["boxes"])
+    return result | {"boxes": to_edges(corners, model.box_convention)}
+
+
+def _ratio(size: tuple[int, int], target: tuple[int, int], like: Tensor) -> Tensor:
+    """By what boxes in an image of ``size`` (width, height) are multiplied for one of ``target``: [4]."""
+    return like.new_tensor([target[0] / size[0], target[1] / size[1]] * 2)
 
 
 def _views(model: RetinaNet, image: Image.Image, test: TestSettings) -> Iterator[View]:
@@ -72,24 +94,20 @@ def _views(model: RetinaNet, image: Image.Image, test: TestSettings) -> Iterator
             outputs = model.head_outputs([shown])
             (candidates,) = model.candidates([shown], outputs)
             if flipped:
-                x1, y1, x2, y2 = candidates.boxes.unbind(1)
-                mirrored = torch.stack([resized.width - x2, y1, resized.width - x1, y2], dim=1)
-                candidates = candidates._replace(boxes=mirrored)
+                boxes = mirrored(candidates.boxes, resized.width, model.box_convention)
+                candidates = candidates._replace(boxes=boxes)
             yield View(resized.width, resized.height, outputs, candidates)
-
-
-def _in_pixels_of(image: Image.Image, view: View) -> Candidates:
-    boxes = view.candidates.boxes
-    ratio = boxes.new_tensor([image.width / view.width, image.height / view.height] * 2)
-    return view.candidates._replace(boxes=boxes * ratio)
 
 
 def score_sums(model: RetinaNet, image: Image.Image, view: View, boxes: np.ndarray, labels: np.ndarray) -> ScoreSums:
     """Scores of one image's entries in one view, told apart by the assignment of the training.
 
-    boxes: xyxy pixels of the image, [G, 4] without crowds; labels: [G].
+    boxes: (x, y, x + w, y + h) pixels of the image, [G, 4] without crowds; labels: [G].
     """
-    scaled = boxes * np.tile([view.width / image.width, view.height / image.height], 2)
+    scaled = from_edges(boxes, model.box_convention) * np.tile(
+        [view.width / image.width, view.height / image.height], 2
+    )
+    assert view.outputs is not None
     cls_logits, _, anchors = view.outputs
     scores = torch.cat(cls_logits, dim=1)[0].sigmoid().double()
     device = scores.device
@@ -98,6 +116,7 @@ def score_sums(model: RetinaNet, image: Image.Image, view: View, boxes: np.ndarr
         torch.from_numpy(scaled.astype(np.float32)).to(device),
         torch.from_numpy(labels).to(device),
         model.matching,
+        model.box_convention,
     )
     is_positive = anchor_labels[:, None] == torch.arange(scores.shape[1], device=device)
     is_negative = ~is_positive & (anchor_labels != IGNORED)[:, None]
@@ -125,13 +144,13 @@ def detect_split(
         image = open_image(index, position)
         rows = index.annotations_of(position)
         kept = ~index.crowd[rows]
-        candidates: list[Candidates] = []
+        views: list[View] = []
         for view in _views(model, image, model.test):
-            if not candidates:  # the scores of Fig. 4 are those of the first view
+            if not views:  # the scores of Fig. 4 are those of the first view
                 scores = score_sums(model, image, view, index.boxes[rows][kept], index.labels[rows][kept])
                 sums.append((position, scores))
-            candidates.append(_in_pixels_of(image, view))
-        found.append(_as_detections(merge_candidates(candidates, model.test), index, position))
+            views.append(replace(view, outputs=None))
+        found.append(_as_detections(_merged(model, image, views, model.test), index, position))
         report(done / len(mine))
     shards = world.gather((Detections.concatenate(found), sums))
     # Added in the order of the images: float sums depend on it, and the number of processes must not show.

@@ -1,7 +1,7 @@
 """A training and its evaluations as data, and their identity. Free of torch.
 
-A job is fully resolved: no field has a default, so that editing a default elsewhere never changes what an existing id
-means. Two jobs are the same run exactly if their ids are equal. How a job is executed (devices, workers, launcher,
+A job is fully resolved, so that editing a default elsewhere never changes what an existing id means; the one kind of
+field with a default is one that was added later, and the default is what older jobs meant by leaving it out. Two jobs are the same run exactly if their ids are equal. How a job is executed (devices, workers, launcher,
 paths) is not part of it.
 """
 
@@ -25,16 +25,20 @@ PositiveFloat = Annotated[float, Meta(gt=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Backbone = Literal["resnet50", "resnet101", "resnext101_32x8d", "slim"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+BoxConvention = Literal["legacy", "modern"]
+# caffe2, torchvision: ImageNet weights of the backbone in that project's file; sha256:...: any readable file, named by
+# its content, of a backbone or of a whole detector.
+WeightsName = Annotated[str, Meta(pattern=r"^(none|caffe2|torchvision|sha256:[0-9a-f]{64})$")]
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of every block of a job.
 
-    ``added`` lists fields that were added after the first release with the value that older jobs meant by leaving them
-    out: such a field is hashed only where it differs, so that older ids stay what they were.
+    ``added`` names the fields that were added after the first release: each is hashed only where it differs from its
+    default, so that older ids stay what they were.
     """
 
-    added: ClassVar[dict[str, Any]] = {}
+    added: ClassVar[tuple[str, ...]] = ()
 
 
 class CocoRelease(Settings, frozen=True, tag_field="source", tag="coco"):
@@ -72,12 +76,35 @@ class Shapes(Settings, frozen=True, tag_field="source", tag="shapes"):
 DataSource = CocoRelease | AnnotatedFolder | Shapes
 
 
-class ModelSettings(Settings, frozen=True):
-    """RetinaNet. Anchor sizes are ``anchor_scale * stride * 2^(i / scales_per_octave)`` pixels."""
+class PixelSettings(Settings, frozen=True):
+    """What the network sees: channels in ``order``, values in 0..``range``, then (value - mean) / std in that order."""
+
+    order: Literal["rgb", "bgr"]
+    range: Literal[1, 255]
+    mean: tuple[float, float, float]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+
+
+UNIT_RGB = PixelSettings(order="rgb", range=1, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+class ModelSettings(Settings, frozen=True, kw_only=True):
+    """RetinaNet. Anchor sizes are ``anchor_scale * stride * 2^(i / scales_per_octave)`` pixels.
+
+    ``stride_in_1x1``: where a bottleneck halves the resolution (MSRA's ResNets: in its first convolution, not in its
+    3x3). ``norm_epsilon``: of frozen batch norm. ``round_anchors``: to whole pixels, as the box convention does it.
+    ``anchor_spacing``: pixels between a level's anchors; nominal: its stride, fitted: image side // feature side
+    (torchvision), which differs where an image is not a multiple of the stride.
+    """
+
+    added: ClassVar[tuple[str, ...]] = ("pixels", "stride_in_1x1", "norm_epsilon", "round_anchors", "anchor_spacing")
 
     backbone: Backbone
-    weights: Literal["imagenet", "none"]
+    weights: WeightsName
+    pixels: PixelSettings = UNIT_RGB
+    stride_in_1x1: bool = False
     norm: Literal["frozen_batch", "group"]
+    norm_epsilon: Annotated[float, Meta(ge=0)] = 1e-5
     frozen_stages: Annotated[int, Meta(ge=0, le=5)]  # 2: the stem and the first residual stage
     fpn_channels: Count
     fpn_levels: tuple[Literal[3], Annotated[int, Meta(ge=5, le=7)]]
@@ -87,6 +114,8 @@ class ModelSettings(Settings, frozen=True):
     anchor_scale: PositiveFloat
     scales_per_octave: Count
     aspect_ratios: tuple[PositiveFloat, ...]
+    round_anchors: bool = True
+    anchor_spacing: Literal["nominal", "fitted"] = "nominal"
     prior_probability: Annotated[float, Meta(gt=0, lt=1)]
 
 
@@ -99,10 +128,10 @@ class MatchSettings(Settings, frozen=True):
 
 
 class RegressionSettings(Settings, frozen=True):
-    """Smooth L1 over positives, divided by max(1, ``normalizer`` * number of positives of the group)."""
+    """Smooth L1 (``beta`` 0: L1) over positives, divided by max(1, ``normalizer`` * positives of the group)."""
 
-    box_weights: tuple[float, float, float, float]
-    beta: PositiveFloat
+    box_weights: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
+    beta: Annotated[float, Meta(ge=0)]
     normalizer: PositiveFloat
 
 
@@ -156,10 +185,16 @@ class TestSettings(Settings, frozen=True):
     detections_per_image: Count
 
 
-class TrainJob(Settings, frozen=True):
-    """Everything that decides the final weights."""
+class TrainJob(Settings, frozen=True, kw_only=True):
+    """Everything that decides the final weights.
+
+    ``box_convention``: whether a box of w pixels spans x1 .. x1 + w - 1 (legacy) or x1 .. x1 + w (modern), everywhere.
+    """
+
+    added: ClassVar[tuple[str, ...]] = ("box_convention",)
 
     seed: Index
+    box_convention: BoxConvention = "modern"
     data: DataSource
     model: ModelSettings
     loss: LossConfig
@@ -195,11 +230,11 @@ class EvalJob(Settings, frozen=True):
 def _hashed(value: Any) -> Any:
     """The value as plain data, without later fields that hold what their absence meant."""
     if isinstance(value, Struct):
-        added = getattr(value, "added", {})
+        meant = {field.name: field.default for field in msgspec.structs.fields(value) if field.name in _added(value)}
         fields = {
             field: _hashed(getattr(value, field))
             for field in value.__struct_fields__
-            if not (field in added and getattr(value, field) == added[field])
+            if not (field in meant and getattr(value, field) == meant[field])
         }
         config = value.__struct_config__
         return fields | ({config.tag_field: config.tag} if config.tag_field else {})
@@ -207,6 +242,11 @@ def _hashed(value: Any) -> Any:
         return [_hashed(item) for item in value]
     # 6 and 6.0 are one number in YAML: as a float both are written alike.
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _added(value: Struct) -> tuple[str, ...]:
+    names: tuple[str, ...] = getattr(value, "added", ())
+    return names
 
 
 def _digest(payload: dict[str, Any]) -> str:

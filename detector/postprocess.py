@@ -1,6 +1,6 @@
 """From the head's outputs to detections. R_l anchors of level l, K classes, D candidates of one image.
 
-Boxes are xyxy pixels of the image as the network saw it. Everything here works on one image alone, so its detections do
+Boxes are xyxy pixels of the image as the network saw it, in its box convention. Everything here works on one image alone, so its detections do
 not depend on the images beside it.
 """
 
@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import batched_nms
 
 from detector.box_coder import Weights, decode
-from detector.job import TestSettings
+from detector.boxes import clipped, to_edges
+from detector.job import BoxConvention, TestSettings
 
 
 class Candidates(NamedTuple):
@@ -33,6 +34,7 @@ def image_candidates(
     image_shape: tuple[int, int],
     test: TestSettings,
     box_weights: Weights,
+    convention: BoxConvention,
 ) -> Candidates:
     """One image: the best ``candidates_per_level`` (anchor, class) scores over the threshold of each level.
 
@@ -48,16 +50,18 @@ def image_candidates(
         top = level_scores[entry].topk(min(test.candidates_per_level, entry.numel()))
         entry = entry[top.indices]
         anchor = entry // level_logits.shape[-1]
-        boxes.append(decode(level_deltas[anchor].float(), level_anchors[anchor], box_weights))
+        boxes.append(decode(level_deltas[anchor].float(), level_anchors[anchor], box_weights, convention))
         scores.append(top.values)
         labels.append(entry % level_logits.shape[-1])
     candidates = Candidates(torch.cat(boxes), torch.cat(scores), torch.cat(labels))
     finite = candidates.boxes.isfinite().all(dim=1)
     kept = Candidates(*(field[finite] for field in candidates))
-    return kept._replace(boxes=clip_boxes_to_image(kept.boxes, image_shape))
+    return kept._replace(boxes=clipped(kept.boxes, image_shape, convention))
 
 
-def merge_candidates(candidates: Sequence[Candidates], test: TestSettings) -> dict[str, Tensor]:
+def merge_candidates(
+    candidates: Sequence[Candidates], test: TestSettings, convention: BoxConvention
+) -> dict[str, Tensor]:
     """Detections of one image from its candidates of one or several test scales, in one coordinate system.
 
     NMS within each class at IoU > ``nms_iou``, then the best ``detections_per_image`` ->
@@ -65,5 +69,6 @@ def merge_candidates(candidates: Sequence[Candidates], test: TestSettings) -> di
     """
     boxes, scores, labels = (torch.cat(field) for field in zip(*candidates, strict=True))
     # batched_nms shifts boxes to tell classes apart: in float32, 80 classes of 1333 pixels would be 1/128 pixel off.
-    keep = batched_nms(boxes.double(), scores.double(), labels, test.nms_iou)[: test.detections_per_image]
+    edges = to_edges(boxes.double(), convention)
+    keep = batched_nms(edges, scores.double(), labels, test.nms_iou)[: test.detections_per_image]
     return {"boxes": boxes[keep], "scores": scores[keep], "labels": labels[keep]}

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detector.box_coder import encode
-from detector.job import RegressionSettings
+from detector.job import BoxConvention, RegressionSettings
 
 
 def box_regression_loss(
@@ -17,9 +17,10 @@ def box_regression_loss(
     labels: Tensor,
     settings: RegressionSettings,
     *,
+    convention: BoxConvention,
     images_per_group: int,
 ) -> Tensor:
-    """Smooth L1 (Fast R-CNN, Eq. 3; quadratic below ``beta``), mean over groups of consecutive images.
+    """Smooth L1 (Fast R-CNN, Eq. 3; quadratic below ``beta``, L1 if that is 0), mean over groups of consecutive images.
 
     A group's loss is the sum over its positives and coordinates, divided by max(1, normalizer * P).
     deltas: [N, R, 4] outputs of the head; anchors: [R, 4]; labels: [N, R], positive where >= 0; boxes: [N, R, 4] each
@@ -28,7 +29,7 @@ def box_regression_loss(
     """
     positive = labels >= 0
     with torch.no_grad():
-        targets = encode(boxes, anchors, settings.box_weights)
+        targets = encode(boxes, anchors, settings.box_weights, convention)
     loss = F.smooth_l1_loss(deltas.float(), targets, beta=settings.beta, reduction="none")
     image_loss = torch.where(positive[..., None], loss, 0.0).sum(dim=(1, 2))
     group_loss = torch.stack([group.sum() for group in torch.split(image_loss, images_per_group)])

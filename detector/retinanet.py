@@ -11,17 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detector.anchors import Shape, grid_anchors
+from detector.anchors import AnchorSettings, Shape, grid_anchors
 from detector.assign import assign_anchors
 from detector.backbone import build_backbone
 from detector.head import RetinaNetHead
-from detector.job import MatchSettings, ModelSettings, RegressionSettings, TestSettings
+from detector.job import BoxConvention, MatchSettings, ModelSettings, RegressionSettings, TestSettings
 from detector.postprocess import Candidates, image_candidates, merge_candidates
 from detector.regression_loss import box_regression_loss
 from detector.targets import check_images, check_targets
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 SIZE_DIVISOR = 32
 
 Target = dict[str, Tensor]
@@ -41,6 +39,8 @@ class RetinaNet(nn.Module):
     background. Normalisers of the losses belong to consecutive groups of ``images_per_group`` images: a forward pass of
     several groups gives the mean of what each group of the same padded shape would give alone.
 
+    Boxes, in targets and in detections, are xyxy pixels in the model's ``box_convention`` (``detector.boxes``).
+
     The memory format is channels last, in which the logits [N, R_l, K] are views of the convolutions' outputs.
     """
 
@@ -57,8 +57,9 @@ class RetinaNet(nn.Module):
         regression: RegressionSettings,
         test: TestSettings,
         images_per_group: int,
+        box_convention: BoxConvention = "modern",
     ) -> None:
-        """Weights are random: ``load_imagenet(model.backbone.body, file)`` loads what ``settings.weights`` asks for.
+        """Weights are random: ``build_model`` loads what ``settings.weights`` asks for.
 
         classification_loss: called once a group as ``loss(logits, labels)``, logits a list of [N, R_l, K] over levels,
         labels [N, R] int64 (0..K-1, BACKGROUND, IGNORED) -> scalar.
@@ -70,6 +71,8 @@ class RetinaNet(nn.Module):
         self.regression = regression
         self.test = test
         self.images_per_group = images_per_group
+        self.box_convention: BoxConvention = box_convention
+        self.anchor_settings = AnchorSettings.of(settings, box_convention)
         self.backbone = build_backbone(settings)
         self.head = RetinaNetHead(
             settings.fpn_channels,
@@ -80,8 +83,8 @@ class RetinaNet(nn.Module):
             prior_probability=settings.prior_probability,
         )
         self.classification_loss = classification_loss
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(settings.pixels.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(settings.pixels.std).view(3, 1, 1), persistent=False)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Any:
@@ -91,7 +94,7 @@ class RetinaNet(nn.Module):
         of range) are checked where they are on the CPU; on another device the check would wait for it in every step.
         """
         if not self.training:
-            return [merge_candidates([found], self.test) for found in self.candidates(images)]
+            return [merge_candidates([found], self.test, self.box_convention) for found in self.candidates(images)]
         if targets is None:
             raise ValueError("RetinaNet in training mode needs targets: call model(images, targets), or model.eval().")
         check_targets(targets, num_images=len(images), num_classes=self.num_classes)
@@ -111,6 +114,7 @@ class RetinaNet(nn.Module):
                 image_shape=(image.shape[-2], image.shape[-1]),
                 test=self.test,
                 box_weights=self.regression.box_weights,
+                convention=self.box_convention,
             )
             for i, image in enumerate(images)
         ]
@@ -118,26 +122,31 @@ class RetinaNet(nn.Module):
     def head_outputs(self, images: Sequence[Tensor]) -> HeadOutputs:
         """The raw network's outputs and the anchors that they belong to."""
         check_images(images)
-        features = self.backbone(self.normalized_batch(images))
+        batch = self.normalized_batch(images)
+        features = self.backbone(batch)
         cls_logits, bbox_regression = self.head(features)
         anchors = grid_anchors(
             tuple((feature.shape[-2], feature.shape[-1]) for feature in features),
             self.backbone.strides,
-            anchor_scale=self.settings.anchor_scale,
-            scales_per_octave=self.settings.scales_per_octave,
-            aspect_ratios=self.settings.aspect_ratios,
+            self.anchor_settings,
+            image_shape=(batch.shape[-2], batch.shape[-1]),
             device=self.mean.device,
         )
         return cls_logits, bbox_regression, anchors
 
     def normalized_batch(self, images: Sequence[Tensor]) -> Tensor:
-        """Images -> [N, 3, H, W] float32, ImageNet mean and deviation taken off, then padded with zeros."""
+        """Images -> [N, 3, H, W] float32 as ``settings.pixels`` says, then padded with zeros."""
+        pixels = self.settings.pixels
         height, width = padded_shape([(image.shape[-2], image.shape[-1]) for image in images])
         batch = torch.empty((len(images), 3, height, width), device=self.mean.device, memory_format=torch.channels_last)
         batch.copy_(self.mean)  # the padding: it becomes exactly zero
         for slot, image in zip(batch, images, strict=True):
-            pixels = image.to(self.mean.device, non_blocking=True)
-            slot[:, : image.shape[-2], : image.shape[-1]] = pixels / 255 if pixels.dtype == torch.uint8 else pixels
+            values = image.to(self.mean.device, non_blocking=True)
+            if values.dtype != torch.uint8:
+                values = values * pixels.range if pixels.range != 1 else values
+            elif pixels.range == 1:
+                values = values / 255
+            slot[:, : image.shape[-2], : image.shape[-1]] = values.flip(0) if pixels.order == "bgr" else values
         return batch.sub_(self.mean).div_(self.std)
 
     def _losses(
@@ -157,7 +166,13 @@ class RetinaNet(nn.Module):
             for logits, chosen in zip(group_logits, group_labels, strict=True)
         ]
         regression = box_regression_loss(
-            deltas, all_anchors, boxes, labels, self.regression, images_per_group=self.images_per_group
+            deltas,
+            all_anchors,
+            boxes,
+            labels,
+            self.regression,
+            convention=self.box_convention,
+            images_per_group=self.images_per_group,
         )
         return {"classification": torch.stack(classification).mean(), "bbox_regression": regression}
 
@@ -168,7 +183,9 @@ class RetinaNet(nn.Module):
         for target in targets:
             target_boxes = target["boxes"].to(anchors, non_blocking=True)
             target_labels = target["labels"].to(anchors.device, non_blocking=True)
-            image_labels, matched = assign_anchors(anchors, target_boxes, target_labels, self.matching)
+            image_labels, matched = assign_anchors(
+                anchors, target_boxes, target_labels, self.matching, self.box_convention
+            )
             labels.append(image_labels)
             boxes.append(target_boxes[matched] if len(target_boxes) else anchors)
         return torch.stack(labels), torch.stack(boxes)

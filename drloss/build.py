@@ -24,7 +24,7 @@ def build_loss(config: LossConfig) -> nn.Module:
     if isinstance(config, DRLossConfig):
         return _build_dr(config)
     if isinstance(config, FocalLossConfig):
-        return FocalLoss(alpha=config.alpha, gamma=config.gamma)
+        return FocalLoss(alpha=config.alpha, gamma=config.gamma, normalizer=config.normalizer)
     assert isinstance(config, CrossEntropyConfig)
     return CrossEntropyLoss(mining=config.mining, ratio=config.ratio)
 

@@ -7,7 +7,7 @@ so that two spellings of one loss cannot get two identities. ``drloss.build_loss
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, Struct
 
@@ -66,10 +66,16 @@ class DRLossConfig(Struct, frozen=True, forbid_unknown_fields=True, tag_field="n
 
 
 class FocalLossConfig(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="focal", kw_only=True):
-    """Focal loss (Lin et al., 2017), divided by positive anchors + images of the group."""
+    """Focal loss (Lin et al., 2017), divided by positive anchors + images of the group, or by max(1, positives).
+
+    ``added``: fields of a later release; older jobs meant their defaults by leaving them out.
+    """
+
+    added: ClassVar[tuple[str, ...]] = ("normalizer",)
 
     alpha: Annotated[float, Meta(ge=0, le=1)] = 0.25
     gamma: Annotated[float, Meta(ge=0)] = 2.0
+    normalizer: Literal["positives_and_images", "positives"] = "positives_and_images"
 
 
 class CrossEntropyConfig(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from drloss import functional
 from drloss.checks import require_between, require_choice, require_positive
 from drloss.entries import Logits, as_one_set
+from drloss.pointwise import Normalizer
 from drloss.surrogates import SurrogateName, make_surrogate
 
 Pairing: TypeAlias = Literal["dr", "neg_only", "all", "worst_case"]
@@ -108,24 +109,29 @@ class DRLoss(nn.Module):
 
 
 class FocalLoss(nn.Module):
-    """Focal loss over the whole call, divided by (positive anchors + images): ``functional.focal_loss``.
+    """Focal loss over the whole call, divided by its ``normalizer``: ``functional.focal_loss``.
 
-    Raises ValueError unless 0 <= alpha <= 1 and gamma >= 0.
+    normalizer: "positives_and_images" (positive anchors + images) or "positives" (at least 1).
+    Raises ValueError unless 0 <= alpha <= 1 and gamma >= 0, and for an unknown normalizer.
     """
 
-    def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:
+    def __init__(
+        self, alpha: float = 0.25, gamma: float = 2.0, normalizer: Normalizer = "positives_and_images"
+    ) -> None:
         super().__init__()
+        require_choice("normalizer", normalizer, ("positives_and_images", "positives"))
         require_between("alpha", alpha, 0.0, 1.0)
         require_between("gamma", gamma, 0.0)
         self.alpha = alpha
         self.gamma = gamma
+        self.normalizer: Normalizer = normalizer
 
     def forward(self, logits: Logits, labels: Tensor) -> Tensor:
         """Scalar; see the module's docstring for shapes."""
-        return functional.focal_loss(logits, labels, alpha=self.alpha, gamma=self.gamma)
+        return functional.focal_loss(logits, labels, alpha=self.alpha, gamma=self.gamma, normalizer=self.normalizer)
 
     def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, gamma={self.gamma}"
+        return f"alpha={self.alpha}, gamma={self.gamma}, normalizer={self.normalizer}"
 
 
 class CrossEntropyLoss(nn.Module):

@@ -1,26 +1,39 @@
 """Losses that judge each entry alone: focal loss and sigmoid cross entropy, the paper's baselines.
 
-Both are summed over the entries of all anchors that are not ignored and divided once a call by (positive anchors +
-images), as the paper's base codebase does. Legend: N images, R anchors, K classes.
+Both are summed over the entries of all anchors that are not ignored and divided once a call: by (positive anchors +
+images), as the paper's base codebase does, or by max(1, positive anchors), as the focal loss's authors and torchvision.
+Legend: N images, R anchors, K classes.
 """
 
 from __future__ import annotations
+
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from drloss import IGNORED
-from drloss.checks import require_between
+from drloss.checks import require_between, require_choice
 from drloss.entries import Logits, mined_negatives, prepared
 
+Normalizer: TypeAlias = Literal["positives_and_images", "positives"]
 
-def focal_loss(logits: Logits, labels: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+
+def focal_loss(
+    logits: Logits,
+    labels: Tensor,
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    normalizer: Normalizer = "positives_and_images",
+) -> Tensor:
     """Focal loss (Lin et al., 2017, Eq. 5): -alpha_t (1 - p_t)^gamma log(p_t), summed and normalised. Scalar.
 
     p_t = p and alpha_t = alpha for a positive entry, 1 - p and 1 - alpha for a negative one; alpha in [0, 1],
     gamma >= 0. logits and labels: any form of ``entries.prepared``. Raises ValueError for values out of range.
     """
+    require_choice("normalizer", normalizer, ("positives_and_images", "positives"))
     require_between("alpha", alpha, 0.0, 1.0)
     require_between("gamma", gamma, 0.0)
     with prepared(logits, labels) as (logits, labels):
@@ -28,7 +41,7 @@ def focal_loss(logits: Logits, labels: Tensor, *, alpha: float = 0.25, gamma: fl
         wrong = _wrong_way(logits, is_pos, (labels != IGNORED).unsqueeze(2))
         # (1 - p_t)^gamma through its logarithm: pow has an infinite slope at 0 for gamma < 1.
         losses = torch.exp(gamma * F.logsigmoid(wrong)) * F.softplus(wrong, threshold=40.0)
-        return _normalized(losses * torch.where(is_pos, alpha, 1.0 - alpha), labels)
+        return _normalized(losses * torch.where(is_pos, alpha, 1.0 - alpha), labels, normalizer)
 
 
 def cross_entropy_loss(logits: Logits, labels: Tensor, *, hard_negative_ratio: float | None = None) -> Tensor:
@@ -46,7 +59,7 @@ def cross_entropy_loss(logits: Logits, labels: Tensor, *, hard_negative_ratio: f
             kept = mined_negatives(logits.flatten(1), is_neg, (labels >= 0).sum(dim=1), hard_negative_ratio)
             counted = is_pos | kept.view_as(is_pos)
         losses = F.softplus(_wrong_way(logits, is_pos, counted), threshold=40.0)
-        return _normalized(losses, labels)
+        return _normalized(losses, labels, "positives_and_images")
 
 
 def _is_positive(logits: Tensor, labels: Tensor) -> Tensor:
@@ -59,7 +72,8 @@ def _wrong_way(logits: Tensor, is_pos: Tensor, counted: Tensor) -> Tensor:
     return torch.where(is_pos, -logits, logits).masked_fill(~counted, -torch.inf)
 
 
-def _normalized(losses: Tensor, labels: Tensor) -> Tensor:
-    """Sum of [N, R, K], accumulated in float64, over (positive anchors + images), in the losses' dtype."""
-    normalizer = (labels >= 0).sum() + labels.shape[0]
-    return (losses.sum(dtype=torch.float64) / normalizer).to(losses.dtype)
+def _normalized(losses: Tensor, labels: Tensor, normalizer: Normalizer) -> Tensor:
+    """Sum of [N, R, K], accumulated in float64, over the normaliser, in the losses' dtype."""
+    num_positives = (labels >= 0).sum()
+    divisor = num_positives.clamp(min=1) if normalizer == "positives" else num_positives + labels.shape[0]
+    return (losses.sum(dtype=torch.float64) / divisor).to(losses.dtype)

@@ -20,6 +20,7 @@ from detector.job import (
     AugmentationSettings,
     Backbone,
     BatchSettings,
+    BoxConvention,
     Count,
     DataSource,
     MatchSettings,
@@ -73,6 +74,7 @@ class ResolvedSettings(Settings, frozen=True):
     """What a recipe must give in full: a TrainJob without its seed, and the test."""
 
     data: DataSource
+    box_convention: BoxConvention
     model: ModelSettings
     loss: LossConfig
     matching: MatchSettings

@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 import yaml
+from msgspec import to_builtins
 
 from detector.errors import UsageError
-from detector.job import EvalJob, TestSettings, TrainJob
+from detector.job import UNIT_RGB, EvalJob, TestSettings, TrainJob
 from harness.registry import Profile, RecipeFile, Registry, ResolvedSettings, Row, leaves
 from harness.yamlio import explain, read_value
 
@@ -20,8 +21,14 @@ from harness.yamlio import explain, read_value
 PAPER_ITERATIONS = 90_000
 PAPER_SHORT_SIDE = 800
 
-# Training from scratch (weights: none): nothing is frozen, and group norm, since there are no statistics to freeze.
-FROM_SCRATCH: dict[str, Any] = {"model.weights": "none", "model.norm": "group", "model.frozen_stages": 0}
+# Training from scratch (weights: none): nothing is frozen, group norm, since there are no statistics to freeze, and
+# inputs at unit scale, which random weights expect.
+FROM_SCRATCH: dict[str, Any] = {
+    "model.weights": "none",
+    "model.norm": "group",
+    "model.frozen_stages": 0,
+    "model.pixels": to_builtins(UNIT_RGB),
+}
 
 
 @dataclass

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from detector.boxes import trainable_corners
 from detector.data.batches import GroupSequence
 from detector.data.coco import CocoIndex, select, trainable
 from detector.data.transforms import augment, random_generator
@@ -82,12 +83,14 @@ class TrainingData(Dataset[list[Group]]):
         rows = index.annotations_of(position)
         kept = ~index.crowd[rows]  # base codebase: crowd boxes are left out
         generator = random_generator(self.job.seed, iteration, int(index.image_ids[position]))
-        pixels, boxes = augment(image, index.boxes[rows][kept], self.job.augmentation, generator)
-        boxes = np.clip(boxes, 0, [pixels.shape[2], pixels.shape[1]] * 2)
-        valid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        convention = self.job.box_convention
+        corners, valid = trainable_corners(index.boxes[rows][kept], image.width, image.height, convention)
+        pixels, boxes = augment(image, corners[valid], self.job.augmentation, generator, convention)
+        single = boxes.astype(np.float32)
+        seen = (single[:, 2:] > single[:, :2]).all(axis=1)  # a hair's breadth can vanish in float32
         target = {
-            "boxes": torch.from_numpy(boxes[valid].astype(np.float32)),
-            "labels": torch.from_numpy(index.labels[rows][kept][valid]),
+            "boxes": torch.from_numpy(single[seen]),
+            "labels": torch.from_numpy(index.labels[rows][kept][valid][seen]),
         }
         return pixels, target
 

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from detector.job import AugmentationSettings
+from detector.boxes import mirrored
+from detector.job import AugmentationSettings, BoxConvention
 
 
 def resized_size(width: int, height: int, *, short_side: int, max_size: int) -> tuple[int, int]:
@@ -45,10 +46,12 @@ def augment(
     boxes: np.ndarray,
     settings: AugmentationSettings,
     generator: np.random.Generator,
+    convention: BoxConvention,
 ) -> tuple[torch.Tensor, np.ndarray]:
     """Random short side, then a random horizontal flip.
 
-    boxes: xyxy pixels of the original image, float64 [G, 4] -> uint8 [3, H, W] and boxes of the resized image.
+    boxes: xyxy pixels of the original image in ``convention``, float64 [G, 4] -> uint8 [3, H, W] and boxes of the
+    resized image.
     """
     width, height = image.size
     short_side = settings.short_sides[int(generator.integers(len(settings.short_sides)))]
@@ -58,5 +61,5 @@ def augment(
     pixels = to_tensor(image)
     if flip:
         pixels = pixels.flip(-1)
-        boxes = np.stack([image.width - boxes[:, 2], boxes[:, 1], image.width - boxes[:, 0], boxes[:, 3]], axis=1)
+        boxes = mirrored(torch.from_numpy(boxes), image.width, convention).numpy()
     return pixels, boxes

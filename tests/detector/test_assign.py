@@ -31,7 +31,7 @@ def test_assign_compares_iou_with_both_thresholds_inclusively() -> None:
     # IoU with the box: 1, 0.5, 0.4, 0.3, 0.
     anchors = boxes_of((0, 0, 10, 10), (0, 0, 10, 5), (0, 0, 10, 4), (0, 0, 10, 3), (20, 20, 30, 30))
 
-    labels, matched = assign_anchors(anchors, boxes_of((0, 0, 10, 10)), torch.tensor([7]), STRICT)
+    labels, matched = assign_anchors(anchors, boxes_of((0, 0, 10, 10)), torch.tensor([7]), STRICT, "modern")
 
     assert labels.tolist() == [7, 7, IGNORED, BACKGROUND, BACKGROUND]
     assert labels.dtype == matched.dtype == torch.int64
@@ -40,7 +40,7 @@ def test_assign_compares_iou_with_both_thresholds_inclusively() -> None:
 def test_assign_ignores_no_anchor_where_both_thresholds_are_equal() -> None:
     settings = MatchSettings(foreground_iou=0.5, background_iou=0.5, allow_low_quality=False)
 
-    labels, _ = assign_anchors(random_boxes(500, 0), random_boxes(5, 1), torch.arange(5), settings)
+    labels, _ = assign_anchors(random_boxes(500, 0), random_boxes(5, 1), torch.arange(5), settings, "modern")
 
     assert IGNORED not in labels
     assert BACKGROUND in labels
@@ -50,7 +50,7 @@ def test_assign_takes_the_box_of_highest_overlap() -> None:
     # The anchor overlaps the boxes by 50 / 100 and 80 / 100.
     boxes = boxes_of((0, 0, 10, 5), (0, 0, 10, 8))
 
-    labels, matched = assign_anchors(boxes_of((0, 0, 10, 10)), boxes, torch.tensor([3, 5]), STRICT)
+    labels, matched = assign_anchors(boxes_of((0, 0, 10, 10)), boxes, torch.tensor([3, 5]), STRICT, "modern")
 
     assert (labels.tolist(), matched.tolist()) == ([5], [1])
 
@@ -60,21 +60,21 @@ def test_assign_low_quality_claims_every_tied_best_anchor() -> None:
     anchors = boxes_of((0, 0, 10, 3), (0, 7, 10, 10), (0, 0, 10, 2))
     box, label = boxes_of((0, 0, 10, 10)), torch.tensor([2])
 
-    assert assign_anchors(anchors, box, label, STRICT)[0].tolist() == [BACKGROUND] * 3
-    assert assign_anchors(anchors, box, label, LENIENT)[0].tolist() == [2, 2, BACKGROUND]
+    assert assign_anchors(anchors, box, label, STRICT, "modern")[0].tolist() == [BACKGROUND] * 3
+    assert assign_anchors(anchors, box, label, LENIENT, "modern")[0].tolist() == [2, 2, BACKGROUND]
 
 
 def test_assign_low_quality_lifts_an_ignored_anchor() -> None:
     anchors = boxes_of((0, 0, 10, 4.5))
 
-    assert assign_anchors(anchors, boxes_of((0, 0, 10, 10)), torch.tensor([2]), LENIENT)[0].tolist() == [2]
+    assert assign_anchors(anchors, boxes_of((0, 0, 10, 10)), torch.tensor([2]), LENIENT, "modern")[0].tolist() == [2]
 
 
 def test_assign_claimed_anchor_keeps_the_box_it_overlaps_most() -> None:
     # The only anchor is the best of both boxes: IoU 100 / 120 and 120 / 400.
     boxes = boxes_of((0, 0, 10, 10), (0, 0, 10, 40))
 
-    labels, matched = assign_anchors(boxes_of((0, 0, 10, 12)), boxes, torch.tensor([4, 6]), LENIENT)
+    labels, matched = assign_anchors(boxes_of((0, 0, 10, 12)), boxes, torch.tensor([4, 6]), LENIENT, "modern")
 
     assert (labels.tolist(), matched.tolist()) == ([4], [0])
 
@@ -82,13 +82,15 @@ def test_assign_claimed_anchor_keeps_the_box_it_overlaps_most() -> None:
 def test_assign_box_without_any_overlap_claims_nothing() -> None:
     anchors = boxes_of((0, 0, 10, 10), (0, 0, 5, 5))
 
-    labels, _ = assign_anchors(anchors, boxes_of((50, 50, 60, 60)), torch.tensor([0]), LENIENT)
+    labels, _ = assign_anchors(anchors, boxes_of((50, 50, 60, 60)), torch.tensor([0]), LENIENT, "modern")
 
     assert labels.tolist() == [BACKGROUND, BACKGROUND]
 
 
 def test_assign_without_boxes_makes_everything_background() -> None:
-    labels, matched = assign_anchors(random_boxes(3, 0), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), LENIENT)
+    labels, matched = assign_anchors(
+        random_boxes(3, 0), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), LENIENT, "modern"
+    )
 
     assert labels.tolist() == [BACKGROUND] * 3
     assert matched.dtype == torch.int64
@@ -102,7 +104,7 @@ def test_assign_equals_torchvision_matcher(settings: MatchSettings, seed: int) -
     matcher = Matcher(settings.foreground_iou, settings.background_iou, settings.allow_low_quality)
     theirs = matcher(box_iou(boxes, anchors))
 
-    labels, matched = assign_anchors(anchors, boxes, classes, settings)
+    labels, matched = assign_anchors(anchors, boxes, classes, settings, "modern")
 
     assert torch.equal(torch.where(labels >= 0, matched, labels), theirs)  # its codes are ours: -1 and -2
     assert torch.equal(labels[labels >= 0], theirs[theirs >= 0] + 10)
@@ -112,7 +114,11 @@ def test_pairwise_iou_gives_hand_computed_ratios() -> None:
     # Intersections 25, 0, 100 of areas 100 each; 25 / 175.
     anchors = boxes_of((5, 5, 15, 15), (10, 0, 20, 10), (0, 0, 10, 10))
 
-    assert pairwise_iou(boxes_of((0, 0, 10, 10)), anchors)[0].tolist() == [torch.tensor(25 / 175).item(), 0, 1]
+    assert pairwise_iou(boxes_of((0, 0, 10, 10)), anchors, "modern")[0].tolist() == [
+        torch.tensor(25 / 175).item(),
+        0,
+        1,
+    ]
 
 
 def test_pairwise_iou_equals_torchvision_to_the_last_bit() -> None:
@@ -120,4 +126,4 @@ def test_pairwise_iou_equals_torchvision_to_the_last_bit() -> None:
     corners = 100 * torch.rand(300, 2, generator=generator)
     boxes = torch.cat((corners, corners + 1 + 50 * torch.rand(300, 2, generator=generator)), dim=1)
 
-    assert torch.equal(pairwise_iou(boxes[:20], boxes[20:]), box_iou(boxes[:20], boxes[20:]))
+    assert torch.equal(pairwise_iou(boxes[:20], boxes[20:], "modern"), box_iou(boxes[:20], boxes[20:]))

@@ -32,6 +32,7 @@ def candidates_of(
         image_shape=(50, 100),
         test=TestSettings(**TEST | test),
         box_weights=(10.0, 10.0, 5.0, 5.0),
+        convention="modern",
     )
 
 
@@ -86,7 +87,7 @@ def test_candidates_may_be_none() -> None:
 
     assert found.boxes.shape == (0, 4)
     assert found.labels.dtype == torch.int64
-    merged = merge_candidates([found], TestSettings(**TEST))
+    merged = merge_candidates([found], TestSettings(**TEST), "modern")
     assert [len(merged[key]) for key in ("boxes", "scores", "labels")] == [0, 0, 0]
 
 
@@ -94,7 +95,7 @@ def test_merge_suppresses_within_a_class_only() -> None:
     near = [0.0, 0.0, 10.0, 9.0]  # IoU 0.9 with A
     found = candidates((A, 0.5, 0), (near, 0.9, 0), (A, 0.4, 1))
 
-    merged = merge_candidates([found], TestSettings(**TEST))
+    merged = merge_candidates([found], TestSettings(**TEST), "modern")
 
     assert merged["boxes"].tolist() == [near, A]
     assert merged["labels"].tolist() == [0, 1]
@@ -103,7 +104,7 @@ def test_merge_suppresses_within_a_class_only() -> None:
 def test_merge_keeps_overlap_equal_to_the_threshold() -> None:
     half = [0.0, 0.0, 10.0, 5.0]  # IoU 0.5 with A
 
-    merged = merge_candidates([candidates((A, 0.9, 0), (half, 0.8, 0))], TestSettings(**TEST))
+    merged = merge_candidates([candidates((A, 0.9, 0), (half, 0.8, 0))], TestSettings(**TEST), "modern")
 
     assert len(merged["boxes"]) == 2
 
@@ -112,7 +113,7 @@ def test_merge_of_scales_suppresses_across_them_and_keeps_the_best() -> None:
     settings = TestSettings(**TEST | {"detections_per_image": 2})
     small, large = candidates((A, 0.6, 0), (C, 0.3, 0)), candidates((A, 0.8, 0), (B, 0.7, 0))
 
-    merged = merge_candidates([small, large], settings)
+    merged = merge_candidates([small, large], settings, "modern")
 
     assert merged["boxes"].tolist() == [A, B]
     torch.testing.assert_close(merged["scores"], torch.tensor([0.8, 0.7]))
@@ -124,6 +125,6 @@ def test_merge_does_not_round_boxes_of_high_classes() -> None:
     box, other = [1300.26, 1300.26, 1301.24, 1301.24], [1300.7, 1300.7, 1301.2, 1301.2]
     found = candidates((box, 0.9, 4000), (other, 0.8, 4000), ([0.0, 0.0, 1333.0, 1333.0], 0.7, 0))
 
-    merged = merge_candidates([found], TestSettings(**TEST))
+    merged = merge_candidates([found], TestSettings(**TEST), "modern")
 
     assert merged["labels"].tolist() == [4000, 4000, 0]

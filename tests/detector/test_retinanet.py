@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from torchvision.models.detection import retinanet_resnet50_fpn
 from torchvision.ops import box_iou
 
-from detector.job import MatchSettings, ModelSettings, RegressionSettings, TestSettings
+from detector.job import UNIT_RGB, MatchSettings, ModelSettings, RegressionSettings, TestSettings
 from detector.postprocess import merge_candidates
 from detector.regression_loss import box_regression_loss
-from detector.retinanet import IMAGENET_MEAN, IMAGENET_STD, RetinaNet, padded_shape
+from detector.retinanet import RetinaNet, padded_shape
 from drloss import BACKGROUND
 
 SLIM: dict[str, Any] = {
@@ -114,7 +114,7 @@ def test_batch_is_normalised_then_padded_with_zeros() -> None:
     batch = model.normalized_batch([white, black])
 
     assert batch.shape == (2, 3, 32, 64)
-    for c, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
+    for c, (mean, std) in enumerate(zip(UNIT_RGB.mean, UNIT_RGB.std, strict=True)):
         torch.testing.assert_close(batch[0, c, :20, :40], torch.full((20, 40), (1 - mean) / std))
         torch.testing.assert_close(batch[1, c, :30, :33], torch.full((30, 33), -mean / std))
     assert not batch[0, :, 20:].any()
@@ -132,7 +132,7 @@ def test_uint8_and_float_images_are_the_same_input() -> None:
 def test_padding_is_as_pixels_of_the_mean_and_its_anchors_are_background() -> None:
     small, large = image_of(64, 64) / 255, image_of(96, 128, seed=1) / 255
     targets = [target_of((8, 8, 40, 40), labels=[3]), target_of((50, 20, 90, 60))]
-    filled = torch.tensor(IMAGENET_MEAN).view(3, 1, 1).expand(3, 96, 128).clone()
+    filled = torch.tensor(UNIT_RGB.mean).view(3, 1, 1).expand(3, 96, 128).clone()
     filled[:, :64, :64] = small
     model = build()
 
@@ -209,7 +209,9 @@ def test_regression_loss_is_smooth_l1_over_positives_by_hand() -> None:
     labels = torch.tensor([[3, 0, -1], [-1, -1, -2], [-1, 4, -1]])
     deltas = torch.zeros(3, 3, 4, requires_grad=True)
 
-    loss = box_regression_loss(deltas, anchors, boxes.expand(3, 3, 4), labels, settings, images_per_group=2)
+    loss = box_regression_loss(
+        deltas, anchors, boxes.expand(3, 3, 4), labels, settings, convention="modern", images_per_group=2
+    )
     loss.backward()
 
     # 1 -> 1 - 0.5 / 2 = 0.75; 0.2 -> 0.2^2 / (2 * 0.5) = 0.04. Images 0 and 1 have two positives, image 2 has one.
@@ -223,7 +225,13 @@ def test_regression_loss_divides_by_at_least_one() -> None:
     anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
 
     loss = box_regression_loss(
-        torch.zeros(1, 1, 4), anchors, anchors[None] + 10, torch.tensor([[0]]), settings, images_per_group=1
+        torch.zeros(1, 1, 4),
+        anchors,
+        anchors[None] + 10,
+        torch.tensor([[0]]),
+        settings,
+        convention="modern",
+        images_per_group=1,
     )
 
     assert loss.item() == pytest.approx(2 * 0.75)
@@ -325,7 +333,7 @@ def test_detections_are_the_merged_candidates_of_the_head_outputs() -> None:
     assert len(found.scores) == 300  # 100 a level; P5 has 216 entries
     best = torch.stack([level.max() for level in cls_logits]).max().sigmoid()
     torch.testing.assert_close(found.scores.max(), best)
-    assert torch.equal(merge_candidates([found], TEST)["boxes"], detections["boxes"])
+    assert torch.equal(merge_candidates([found], TEST, "modern")["boxes"], detections["boxes"])
 
 
 def test_candidates_of_given_outputs_need_no_forward_pass() -> None:

@@ -47,7 +47,7 @@ def settings(**changes: object) -> AugmentationSettings:
 
 def test_augment_scales_boxes_with_the_image() -> None:
     image = Image.new("RGB", (30, 20))
-    pixels, boxes = augment(image, np.array([[3.0, 4.0, 15.0, 10.0]]), settings(), random_generator(0, 0, 1))
+    pixels, boxes = augment(image, np.array([[3.0, 4.0, 15.0, 10.0]]), settings(), random_generator(0, 0, 1), "modern")
     assert pixels.shape == (3, 40, 60)
     np.testing.assert_allclose(boxes, [[6, 8, 30, 20]])
 
@@ -56,7 +56,7 @@ def test_augment_flips_pixels_and_boxes_together() -> None:
     image = Image.new("RGB", (60, 40))
     image.paste((255, 255, 255), (6, 8, 30, 20))
     pixels, boxes = augment(
-        image, np.array([[6.0, 8.0, 30.0, 20.0]]), settings(flip_probability=1.0), random_generator(0, 0, 1)
+        image, np.array([[6.0, 8.0, 30.0, 20.0]]), settings(flip_probability=1.0), random_generator(0, 0, 1), "modern"
     )
     np.testing.assert_allclose(boxes, [[30, 8, 54, 20]])
     white = np.argwhere(pixels[0].numpy() == 255)
@@ -70,7 +70,7 @@ def test_augment_draws_every_short_side_and_about_half_flips() -> None:
     drawn = settings(short_sides=(40, 48, 56), max_size=100, flip_probability=0.5)
     heights, flips = [], 0
     for image_id in range(300):
-        pixels, boxes = augment(image, np.array([[0.0, 0, 10, 10]]), drawn, random_generator(0, 0, image_id))
+        pixels, boxes = augment(image, np.array([[0.0, 0, 10, 10]]), drawn, random_generator(0, 0, image_id), "modern")
         heights.append(pixels.shape[1])
         flips += int(boxes[0, 0] > 0)
     counts = [heights.count(side) for side in (40, 48, 56)]
