@@ -50,7 +50,17 @@ def train_to_final(
             heartbeat.beat("training", **vars(progress))
 
     pace = Pace(assignment.checkpoint_every, assignment.groups_per_forward, assignment.loader_workers)
-    result = train(job, model, data, run, world=world, pace=pace, report=report, stop=stop)
+    result = train(
+        job,
+        model,
+        data,
+        run,
+        world=world,
+        pace=pace,
+        anchor_ranges=assignment.anchor_ranges,
+        report=report,
+        stop=stop,
+    )
     if world.is_main:
         state = {
             "model": model.state_dict(),

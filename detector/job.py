@@ -1,8 +1,9 @@
 """A training and its evaluations as data, and their identity. Free of torch.
 
 A job is fully resolved, so that editing a default elsewhere never changes what an existing id means; the one kind of
-field with a default is one that was added later, and the default is what older jobs meant by leaving it out. Two jobs are the same run exactly if their ids are equal. How a job is executed (devices, workers, launcher,
-paths) is not part of it.
+field with a default is one that was added later, and the default is what older jobs meant by leaving it out. Two jobs
+are the same run exactly if their ids are equal. How a job is executed (devices, workers, launcher, paths) is not part
+of it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From the head's outputs to detections. R_l anchors of level l, K classes, D candidates of one image.
 
-Boxes are xyxy pixels of the image as the network saw it, in its box convention. Everything here works on one image alone, so its detections do
-not depend on the images beside it.
+Boxes are xyxy pixels of the image as the network saw it, in its box convention. Everything here works on one image
+alone, so its detections do not depend on the images beside it.
 """
 
 from __future__ import annotations

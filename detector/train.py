@@ -20,15 +20,17 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from detector.canary import check_first_loss, expected_first_loss
+from detector.canary import FirstLook, check_anchors, check_first_loss, check_scores, expected_first_loss, look_at
 from detector.data.loader import Group, TrainingData, training_batches
 from detector.errors import TrainingError
 from detector.job import Precision, TrainJob
 from detector.metrics import MetricsLog
+from detector.retinanet import RetinaNet
 from detector.rundir import RunDir
 from detector.schedule import learning_rate, parameter_groups, set_learning_rate
 from detector.state import TrainingState
 from detector.stop import StopRequested
+from detector.worker import AnchorRanges
 from detector.world import World
 
 LOG_EVERY = 10  # iterations
@@ -55,19 +57,21 @@ class Progress:
 
 def train(
     job: TrainJob,
-    model: nn.Module,
+    model: RetinaNet,
     data: TrainingData,
     run: RunDir,
     *,
     world: World,
     pace: Pace,
+    anchor_ranges: AnchorRanges | None,
     report: Callable[[Progress], None],
     stop: Callable[[], bool],
 ) -> TrainingState:
     """Train ``model`` to the end of the schedule, from the newest checkpoint of ``run`` where there is one.
 
-    Returns the state after the last step. Raises StopRequested when ``stop`` says so (state saved), TrainingError for a
-    loss that is not finite or, in a fresh training's first step, not plausible.
+    anchor_ranges: the first batch's anchors an image; None where nothing is known. Returns the state after the last
+    step. Raises StopRequested when ``stop`` says so (state saved), TrainingError for a loss that is not finite, and
+    before a fresh training's first checkpoint for what its first batch shows to be wrong.
     """
     optimizer = torch.optim.SGD(
         parameter_groups(model, job.optimizer), lr=job.optimizer.lr, momentum=job.optimizer.momentum
@@ -84,14 +88,16 @@ def train(
             rate = learning_rate(iteration, job.optimizer.lr, job.schedule)
             set_learning_rate(optimizer.param_groups, rate)
             optimizer.zero_grad(set_to_none=True)
+            # A resumed training has passed it.
+            looks = _look(job, model, groups, world, anchor_ranges) if iteration == 0 else []
             losses = _accumulate(replica, groups, job.precision, scaler, world, pace)
             scaler.step(optimizer)
             scaler.update()
             window.add(losses)
 
             done = iteration + 1
-            if iteration == 0:  # a resumed training has passed it
-                _check_first(job, groups, losses)
+            if looks:
+                _check_first_loss(job, looks, losses)
             last = done == job.schedule.iterations
             if done % LOG_EVERY == 0 or last or done % pace.checkpoint_every == 0 or done == 1:
                 means, seconds = window.close(world, iteration)
@@ -176,10 +182,26 @@ def _agree(wanted: bool, world: World) -> bool:
     return bool(flag.item())
 
 
-def _check_first(job: TrainJob, groups: list[Group], losses: dict[str, torch.Tensor]) -> None:
-    has_boxes = [bool(len(target["boxes"])) for group in groups for target in group.targets]
-    expected = expected_first_loss(job.loss, job.model.prior_probability, has_boxes)
-    if expected is not None:
+def _look(
+    job: TrainJob, model: RetinaNet, groups: list[Group], world: World, anchor_ranges: AnchorRanges | None
+) -> list[FirstLook]:
+    with precision_context(job.precision, world.device):
+        looks = [look_at(model, group.to(world.device)) for group in groups]
+    if anchor_ranges is not None:
+        check_anchors(looks, anchor_ranges, world)
+    if not _is_pretrained_detector(job):
+        check_scores(looks, job.model.prior_probability)
+    return looks
+
+
+def _is_pretrained_detector(job: TrainJob) -> bool:
+    """Whether the classifier may have been trained already: then its first scores are nobody's to know."""
+    return job.model.weights.startswith("sha256:")
+
+
+def _check_first_loss(job: TrainJob, looks: list[FirstLook], losses: dict[str, torch.Tensor]) -> None:
+    expected = expected_first_loss(job.loss, job.model.prior_probability, looks)
+    if expected is not None and not _is_pretrained_detector(job):
         check_first_loss(float(losses["classification"]), expected)
 
 

@@ -28,6 +28,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+class AnchorRanges(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a batch's mean number of anchors an image can be on a data set, [low, high] (``detector.canary``).
+
+    ``borderline``: those with an IoU between 0.4 and the positives'.
+    """
+
+    positives: tuple[float, float]
+    borderline: tuple[float, float]
+
+
 class Assignment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a worker is to do, and how; paths are this machine's and in no identity."""
 
@@ -44,6 +54,7 @@ class Assignment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     weights_file: str | None
     code: Code
     notes: tuple[str, ...]
+    anchor_ranges: AnchorRanges | None = None
 
 
 @dataclass

@@ -38,6 +38,14 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override one setting, such as optimizer.lr=0.005 (repeatable)."),
 ]
+BatchSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        min=1,
+        help="Images a batch; learning rate, iterations, warm-up and milestones are rescaled with it (Remark 2).",
+    ),
+]
 DataOption = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", help="COCO root: annotations/, train2017/, val2017/. Default: HARNESS_DATA."),

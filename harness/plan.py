@@ -33,6 +33,7 @@ class Plan:
     profile: Profile
     cells: tuple[Cell, ...]
     from_scratch: bool = False
+    overridden: bool = False  # by --set
 
     @cached_property
     def trainings(self) -> dict[str, TrainJob]:
@@ -66,22 +67,26 @@ def make_plan(
     overrides: Mapping[str, Any] | None = None,
     from_scratch: bool = False,
     data: DataSource | None = None,
+    batch_size: int | None = None,
 ) -> Plan:
     """Every (row, seed) of ``refs`` resolved at the profile's scale.
 
     data: the identified data set where the profile leaves it open (``identify``); None leaves it open.
+    batch_size: images a batch in place of the recipe's, with the schedule rescaled (``harness.batch_rule``).
     """
     if seeds < 1:
         raise UsageError(f"--seeds is {seeds}; it must be 1 or more.")
     cells = []
     for ref in refs:
-        resolution = resolve(registry, ref, profile, overrides=overrides, from_scratch=from_scratch)
+        resolution = resolve(
+            registry, ref, profile, overrides=overrides, from_scratch=from_scratch, batch_size=batch_size
+        )
         for seed in range(seeds):
             job = eval_job(resolution, seed)
             if data is not None:
                 job = msgspec.structs.replace(job, train=msgspec.structs.replace(job.train, data=data))
             cells.append(Cell(ref, seed, job))
-    return Plan(profile, tuple(cells), from_scratch)
+    return Plan(profile, tuple(cells), from_scratch, bool(overrides))
 
 
 def data_source(registry: Registry, refs: list[str], profile: Profile, overrides: Mapping[str, Any]) -> DataSource:

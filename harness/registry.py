@@ -26,12 +26,14 @@ from detector.job import (
     MatchSettings,
     ModelSettings,
     OptimizerSettings,
+    PositiveFloat,
     Precision,
     RegressionSettings,
     ScheduleSettings,
     Settings,
     TestSettings,
 )
+from detector.worker import AnchorRanges
 from drloss.config import LossConfig
 from harness.claim import Claim
 from harness.yamlio import Document, convert, read
@@ -44,7 +46,8 @@ Percent = Annotated[float, Meta(ge=0, le=100)]
 class Row(Settings, frozen=True):
     """A line of a table: a difference from a recipe, or numbers cited from another paper.
 
-    ``published``: the paper's AP, AP50, AP75, APS, APM, APL in percent on the table's split.
+    ``published``: the paper's AP, AP50, AP75, APS, APM, APL in percent on the table's split. ``profiles``: those at
+    which the row means something, where the others themselves set what it compares; None for all.
     """
 
     id: Name
@@ -54,6 +57,7 @@ class Row(Settings, frozen=True):
     published: tuple[Percent, Percent, Percent, Percent, Percent, Percent] | None = None
     cited: str | None = None
     group: Literal["two-stage", "one-stage"] | None = None
+    profiles: tuple[Name, ...] | None = None
 
 
 class Table(Settings, frozen=True):
@@ -65,9 +69,13 @@ class Table(Settings, frozen=True):
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
 
-    def refs(self) -> list[str]:
-        """``table/row`` of every row that this project trains."""
-        return [f"{self.id}/{row.id}" for row in self.rows if row.recipe]
+    def refs(self, profile: str | None = None) -> list[str]:
+        """``table/row`` of every row that this project trains (at that profile)."""
+        return [
+            f"{self.id}/{row.id}"
+            for row in self.rows
+            if row.recipe and (profile is None or row.profiles is None or profile in row.profiles)
+        ]
 
 
 class ResolvedSettings(Settings, frozen=True):
@@ -112,7 +120,9 @@ class Profile(Settings, frozen=True):
     """A scale. It changes data, model size, schedule and execution; never what the tables compare.
 
     ``iterations_1x``: what the paper's 90,000 iterations become; ``short_side_800``: what its 800 pixels become.
-    ``assumed_sd``: the deviation between seeds (percent) where it cannot be estimated yet.
+    ``assumed_sd``: the deviation between seeds (percent) where it cannot be estimated yet. ``lr_limit``: the largest
+    learning rate that is known to train at this scale, up to which ``--batch-size`` rescales. ``anchor_ranges``: how
+    many anchors an image the first batch can match on this data, else a run stops.
     """
 
     FIXED: ClassVar[tuple[str, ...]] = (
@@ -135,6 +145,42 @@ class Profile(Settings, frozen=True):
     backbones: dict[Backbone, Backbone] = {}  # noqa: RUF012
     settings: dict[str, Any] = {}  # noqa: RUF012
     without_weights: Literal["stop", "from_scratch"] = "stop"
+    lr_limit: PositiveFloat | None = None
+    anchor_ranges: AnchorRanges | None = None
+
+
+class LedgerEntry(Settings, frozen=True, kw_only=True):
+    """One setting on which the sources differ: what each says ("silent": nothing), and why we use what we use.
+
+    ``recipes`` and ``rows`` (``table/row``) limit where it applies; ``others``: what further codebases do, by name;
+    ``ablations``: rows with another value.
+    """
+
+    path: str
+    paper: Any
+    released: Any
+    base: Any
+    why: str
+    ablations: Annotated[tuple[str, ...], Meta(min_length=1)]
+    others: dict[str, Any] = {}  # noqa: RUF012
+    recipes: tuple[Name, ...] | None = None
+    rows: tuple[str, ...] | None = None
+
+
+class CodeDifference(Settings, frozen=True, kw_only=True):
+    """A difference in code, which no setting switches."""
+
+    what: str
+    released: str
+    base: str
+    used: str
+
+
+class LedgerFile(Settings, frozen=True):
+    """ledger.yaml: where the paper, its released configuration, its base codebase and we are not all equal."""
+
+    fields: tuple[LedgerEntry, ...]
+    code: tuple[CodeDifference, ...]
 
 
 class ClaimsFile(Settings, frozen=True):
@@ -148,6 +194,7 @@ FILE_KINDS: dict[str, type[Struct]] = {
     "recipe": RecipeFile,
     "profile": Profile,
     "claims": ClaimsFile,
+    "ledger": LedgerFile,
 }
 
 
@@ -222,6 +269,25 @@ class Registry:
                 )
         return tuple(source.value.claims)
 
+    @cached_property
+    def ledger(self) -> LedgerFile:
+        """The deviations; every row, recipe and path that they name exists. Empty where the folder has no ledger."""
+        path = self.folder / "ledger.yaml"
+        if not path.exists():
+            return LedgerFile((), ())
+        source = self._load(path, LedgerFile)
+        refs = {ref for table in self.tables.values() for ref in table.refs()}
+        for i, entry in enumerate(source.value.fields):
+            named = [("ablations", entry.ablations, refs), ("rows", entry.rows or (), refs)]
+            for key, values, known in [*named, ("recipes", entry.recipes or (), set(self.recipes))]:
+                for value in values:
+                    if value not in known:
+                        raise source.document.error(
+                            ("fields", i, key), f"{entry.path}: unknown {key[:-1]} {value!r}. {_known(known)}"
+                        )
+        ledger: LedgerFile = source.value
+        return ledger
+
     def profile(self, name: str) -> Profile:
         """The profile of that name. Raises UsageError with the known ones."""
         if name not in self.profiles:
@@ -247,13 +313,21 @@ class Registry:
             raise UsageError(f"Unknown table {table_id!r}. Known: {', '.join(self.tables)}. Run 'harness list'.")
         return self.tables[table_id]
 
-    def select(self, target: str) -> list[str]:
-        """Refs of the rows that ``target`` trains: ``all`` (the four tables), a table, or ``table/row``."""
+    def select(self, target: str, profile: str | None = None) -> list[str]:
+        """Refs of the rows that ``target`` trains: ``all`` (the four tables), a table, or ``table/row``.
+
+        Rows that mean nothing at ``profile`` are left out. Raises UsageError where nothing is left to train.
+        """
         if target == "all":
-            return [ref for table in self.tables.values() if table.id != "ablations" for ref in table.refs()]
+            return [ref for table in self.tables.values() if table.id != "ablations" for ref in table.refs(profile)]
         if "/" not in target:
-            return self.table(target).refs()
+            return self.table(target).refs(profile)
         _, row = self.row(target)
+        if profile is not None and row.profiles is not None and profile not in row.profiles:
+            raise UsageError(
+                f"{target} means nothing at profile {profile}, which itself sets what the row compares. "
+                f"Its profiles: {', '.join(row.profiles)}."
+            )
         if row.recipe is None:
             raise UsageError(f"{target} is cited from another paper ({row.cited}); there is nothing to train.")
         return [target]
@@ -293,6 +367,11 @@ class Registry:
                 )
             if (row.recipe is None) == (row.cited is None):
                 raise document.error(where, f"row {row.id!r} needs either a recipe or a citation ('cited').")
+            unknown = set(row.profiles or ()) - set(self.profiles)
+            if unknown:
+                raise document.error(
+                    ("rows", i, "profiles"), f"unknown profile {sorted(unknown)[0]!r}. {_known(self.profiles)}"
+                )
             if row.recipe is not None and row.recipe not in self.recipes:
                 raise document.error(("rows", i, "recipe"), f"unknown recipe {row.recipe!r}. {_known(self.recipes)}")
 

@@ -14,6 +14,7 @@ from msgspec import to_builtins
 
 from detector.errors import UsageError
 from detector.job import UNIT_RGB, EvalJob, TestSettings, TrainJob
+from harness.batch_rule import rescale
 from harness.registry import Profile, RecipeFile, Registry, ResolvedSettings, Row, leaves
 from harness.yamlio import explain, read_value
 
@@ -129,8 +130,9 @@ def resolve(
     *,
     overrides: Mapping[str, Any] | None = None,
     from_scratch: bool = False,
+    batch_size: int | None = None,
 ) -> Resolution:
-    """Row ``table/row`` at a profile's scale: recipe, row, profile, then ``--set``, each over the one before.
+    """Row ``table/row`` at a profile's scale: recipe, row, profile, batch size, ``--set``, each over the one before.
 
     Raises RegistryError (file, line) where the row or the profile is wrong, UsageError for a wrong override.
     """
@@ -147,6 +149,8 @@ def resolve(
         keys, message = wrong
         document = registry.profiles[profile.name].document
         raise document.error(("settings", *keys), f"{ref} at profile {profile.name}: {message}")
+    if batch_size is not None:
+        rescale(resolution, batch_size, profile)
     for path, value in (overrides or {}).items():
         if path not in resolution.origins and resolution.get(path) is None:
             raise UsageError(f"--set: unknown setting {path!r}. Known: {', '.join(sorted(resolution.origins))}.")

@@ -13,6 +13,7 @@ from detector.rundir import RunDir
 from harness import plan as planning
 from harness.check import CheckView, build_check
 from harness.evidence import RowRuns
+from harness.ledger import table_notes
 from harness.plan import Plan
 from harness.registry import Profile, Registry
 from harness.resolve import parse_overrides
@@ -25,12 +26,15 @@ TEST_DEV = "test-dev2017"
 class Session:
     """A target at a profile. Raises UsageError for an unknown name, RegistryError for a wrong file."""
 
-    def __init__(self, target: str, profile: str, overrides: list[str], data: Path | None) -> None:
+    def __init__(
+        self, target: str, profile: str, overrides: list[str], data: Path | None, batch_size: int | None = None
+    ) -> None:
         self.registry = Registry()
         self.target = target
         self.profile: Profile = self.registry.profile(profile)
-        self.refs = self.registry.select(target)
+        self.refs = self.registry.select(target, profile)
         self.overrides: dict[str, Any] = parse_overrides(overrides)
+        self.batch_size = batch_size
         self.given_data = data
         self.store = Store(runs_folder(), results_folder())
 
@@ -61,6 +65,7 @@ class Session:
             seeds=seeds,
             overrides=self.overrides,
             from_scratch=from_scratch,
+            batch_size=self.batch_size,
             data=planning.identify(self.source, root) if root is not None else None,
         )
 
@@ -77,7 +82,7 @@ class Session:
 
         split: None for the profile's own test split; "test-dev2017" for what the evaluation server answered.
         """
-        refs = [ref for table in self.registry.tables.values() for ref in table.refs()]
+        refs = [ref for table in self.registry.tables.values() for ref in table.refs(self.profile.name)]
         plans = self.reading_plans(refs)
         return row_runs(row_records(self.store, plans, split=split), split="test-dev" if split else "minival")
 
@@ -86,6 +91,8 @@ class Session:
         notes = []
         if planned.from_scratch:
             notes.append("no ImageNet weights: trained from scratch with group norm, not the paper's")
+        if self.batch_size is not None:
+            notes.append(f"--batch-size {self.batch_size}: learning rate and schedule by Remark 2, not the paper's")
         if self.overrides:
             changed = ", ".join(f"{path}={value}" for path, value in self.overrides.items())
             notes.append(f"overridden by --set, not the paper's: {changed}")
@@ -117,7 +124,9 @@ def table_views(session: Session) -> list[TableView]:
         wanted = {row for row in (f"{table.id}/{row.id}" for row in table.rows) if _belongs(row, session.target)}
         if wanted:
             seen = runs | server if table.split == "test-dev" else runs
-            views.append(build_table(table, session.profile, seen, wanted))
+            trained = [ref for ref in table.refs(session.profile.name) if ref in wanted]
+            notes = table_notes(session.registry, table, session.profile, trained)
+            views.append(build_table(table, session.profile, seen, wanted, notes))
     return views
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from msgspec import to_builtins
 from tabulate import tabulate
 
 from detector.job import EvalJob
+from harness.ledger import SILENT, as_data, deviations, plain
 from harness.plan import Plan
 from harness.registry import METRICS, Registry, ResolvedSettings, Row, Table
 from harness.resolve import eval_job, parse_overrides, resolve
@@ -93,17 +95,23 @@ def plan_as_text(session: Session, plan: Plan, seeds: int) -> str:
     for train_id, job in plan.trainings.items():
         state = "planned" if session.identity_is_open else ("to do" if train_id in to_do else "done")
         size = f"{job.schedule.iterations:,} x {job.batch.images}"
-        rows.append([train_id, job.seed, " = ".join(plan.refs_of(train_id)), job.model.backbone, size, state])
+        rate = f"{job.optimizer.lr:g}"
+        rows.append([train_id, job.seed, " = ".join(plan.refs_of(train_id)), job.model.backbone, size, rate, state])
     lines = [
         tabulate(
             rows,
-            ["training", "seed", "rows", "backbone", "iterations x images", "state"],
+            ["training", "seed", "rows", "backbone", "iterations x images", "learning rate", "state"],
             maxcolwidths=[None, None, 46],
         ),
         "",
         f"{len(plan.cells)} cells -> {len(plan.trainings)} trainings, {len(to_do)} to do "
         f"(profile {plan.profile.name}: {plan.profile.title}).",
     ]
+    if session.batch_size is not None:
+        lines.append(
+            f"With --batch-size {session.batch_size}: learning rate, iterations, warm-up and milestones by Remark 2; "
+            "such runs are not the paper's and fill no table's cell."
+        )
     if session.identity_is_open:
         lines.append("The data is a folder: with --data DIR the ids above become those of its runs.")
     resolution = _resolution(plan, seeds)
@@ -130,19 +138,21 @@ def _resolution(plan: Plan, seeds: int) -> dict[str, Any]:
     }
 
 
-def explanation(ref: str, profile: str, overrides: list[str]) -> dict[str, Any]:
+def explanation(ref: str, profile: str, overrides: list[str], batch_size: int | None = None) -> dict[str, Any]:
     """A row's settings with their sources, the runs that it stands for, and its published numbers."""
-    session = Session(ref, profile, overrides, None)
+    session = Session(ref, profile, overrides, None, batch_size)
     table, row = session.registry.row(session.refs[0]) if "/" in ref else (None, None)
     if table is None or row is None:
         from detector.errors import UsageError
 
         raise UsageError(f"explain takes one row, such as table2/L6; got {ref!r}. Run 'harness list'.")
-    resolution = resolve(session.registry, ref, session.profile, overrides=parse_overrides(overrides))
+    resolution = resolve(
+        session.registry, ref, session.profile, overrides=parse_overrides(overrides), batch_size=batch_size
+    )
     job: EvalJob = eval_job(resolution, 0)
     shared = [
         other
-        for other in session.registry.select("all") + session.registry.table("ablations").refs()
+        for other in session.registry.select("all", profile) + session.registry.table("ablations").refs(profile)
         if other != ref and _train_id(session, other) == job.train.id
     ]
     return {
@@ -152,6 +162,8 @@ def explanation(ref: str, profile: str, overrides: list[str]) -> dict[str, Any]:
             {"path": path, "value": resolution.get(path), "source": source}
             for path, source in resolution.origins.items()
         ],
+        "deviations": as_data(deviations(session.registry, ref, resolution)),
+        "code": to_builtins(session.registry.ledger.code),
         "derived": _derived(job),
         "training": None if session.identity_is_open else job.train.id,
         "evaluation": None if session.identity_is_open else job.id,
@@ -169,14 +181,15 @@ def _derived(job: EvalJob) -> dict[str, float]:
 
 
 def explanation_as_text(data: dict[str, Any]) -> str:
-    """The explanation as a table, block by block in the recipe's order."""
+    """The explanation as a table, block by block in the recipe's order, then what the sources disagree on."""
     order = ResolvedSettings.__struct_fields__
     settings = sorted(data["settings"], key=lambda item: order.index(item["path"].split(".")[0]))
-    rows = [[item["path"], _plain(item["value"]), item["source"]] for item in settings]
+    rows = [[item["path"], plain(item["value"]), item["source"]] for item in settings]
     label = ", ".join(f"{name} {cell}" for name, cell in data["label"].items())
     lines = [f"{data['ref']}  ({label}), recipe {data['recipe']}, profile {data['profile']}", ""]
     lines.append(tabulate(rows, ["setting", "value", "source"], disable_numparse=True, maxcolwidths=[None, 48, 40]))
     lines.append("")
+    lines += _deviations_as_text(data)
     if data["derived"]:
         derived = ", ".join(f"{name} = {value:.4f}" for name, value in data["derived"].items())
         lines.append(f"derived: {derived} (lambda_pos = 1 / log(h_pos), lambda_neg = 0.1 / log(h_neg))")
@@ -189,9 +202,27 @@ def explanation_as_text(data: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(_plain(item) for item in value) + "]"
-    if isinstance(value, bool):  # tabulate reads the text "False" as a true value
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _deviations_as_text(data: dict[str, Any]) -> list[str]:
+    lines = []
+    if data["deviations"]:
+        lines.append("Where the paper, its released configuration, its base codebase and this row are not all equal:")
+        lines.append("")
+        known = {"path", "used", "paper", "released", "base", "why", "ablations"}
+        for item in data["deviations"]:
+            others = {name: value for name, value in item.items() if name not in known}
+            stated = {name: item[name] for name in ("paper", "released", "base")} | others
+            says = "; ".join(f"{name} {plain(value)}" for name, value in stated.items())
+            lines.append(f"  {item['path']}: used {plain(item['used'])}  ({says})")
+            lines += [f"      {line}" for line in textwrap.wrap(item["why"], 110)]
+            lines.append(f"      to try another value: harness run {' or '.join(item['ablations'])}")
+        lines.append("")
+    if data["code"]:
+        lines.append("Differences in code, which no setting switches:")
+        lines.append("")
+        for item in data["code"]:
+            says = "; ".join(f"{name} {item[name]}" for name in ("released", "base") if item[name] != SILENT)
+            lines += textwrap.wrap(
+                f"{item['what']}: {item['used']}  ({says})", 114, initial_indent="  ", subsequent_indent="      "
+            )
+        lines.append("")
+    return lines

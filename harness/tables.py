@@ -84,12 +84,17 @@ class TableView:
 
 
 def build_table(
-    table: Table, profile: Profile, runs: Mapping[str, RowRuns], refs: Collection[str] | None = None
+    table: Table,
+    profile: Profile,
+    runs: Mapping[str, RowRuns],
+    refs: Collection[str] | None = None,
+    notes: tuple[str, ...] = (),
 ) -> TableView:
     """Fill ``table`` with what was run at ``profile``.
 
     ``runs``: every finished row by ref, other tables' too: they share the seed deviation. ``refs``: only these rows.
-    Where numbers are compared, a row of a test-dev table takes runs with the server's answer only, never minival.
+    ``notes``: footnotes to add. Where numbers are compared, a row of a test-dev table takes runs with the server's
+    answer only, never minival.
     """
     compared = profile.compare_with_paper
     test_dev = table.split == "test-dev"
@@ -106,7 +111,7 @@ def build_table(
         compared=compared,
         columns=table.columns,
         rows=rows,
-        footnotes=tuple(_footnotes(table, profile, rows, evidence)),
+        footnotes=(*_footnotes(table, profile, rows, evidence), *notes),
     )
 
 
@@ -164,6 +169,9 @@ def _footnotes(table: Table, profile: Profile, rows: tuple[RowView, ...], eviden
         notes.append("Awaiting server: trained, but test-dev has no public labels; never filled by minival.")
     if any(row.status == "cited" for row in rows):
         notes.append("Cited: other papers' numbers as this one quotes them; nothing to train.")
+    away = [row for row in table.rows if row.profiles is not None and profile.name not in row.profiles]
+    if shown := [" ".join(row.cells) for row in away if any(view.ref == f"{table.id}/{row.id}" for view in rows)]:
+        notes.append(f"Not at profile {profile.name}, which itself sets what they compare: {'; '.join(shown)}.")
     if any(row.status == "pending" for row in rows):
         notes.append(f"Pending: no finished run; next: harness run {table.id} --profile {profile.name}")
     return notes

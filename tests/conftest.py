@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fidelity.report import Comparison, write_page
+
 # Before torch is imported: tests run side by side, and threads that wait for each other's cores cost minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -31,8 +33,20 @@ def shared_paper() -> Path:
     return folder
 
 
+@pytest.fixture
+def fidelity(request: pytest.FixtureRequest) -> Comparison:
+    """Compares with another codebase, and keeps the difference for docs/fidelity.md."""
+    return Comparison(request)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-fidelity", type=Path, metavar="FILE", help="write what was compared to this page")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """One line on how much was tested on real images; without it a skip would go unnoticed."""
+    if page := terminalreporter.config.getoption("--write-fidelity"):
+        write_page(page, PROJECT / "tests" / "fidelity" / "page.md", terminalreporter.getreports("passed"))
     ran = [r for kind in ("passed", "failed") for r in terminalreporter.getreports(kind) if _on_coco(r)]
     skipped = [r for r in terminalreporter.getreports("skipped") if _on_coco(r)]
     terminalreporter.write_line(

@@ -32,9 +32,10 @@ def break_file(path: Path, old: str, new: str) -> int:
 def load_all(folder: Path) -> None:
     registry = Registry(folder)
     registry.claims  # noqa: B018 (reading is checking)
+    registry.ledger  # noqa: B018
     for table in registry.tables.values():
-        for ref in table.refs():
-            for name in registry.profiles:
+        for name in registry.profiles:
+            for ref in table.refs(name):
                 resolve(registry, ref, registry.profile(name))
 
 

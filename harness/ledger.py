@@ -1,0 +1,104 @@
+"""The deviation ledger applied: what the sources say of a row's settings, and what the row uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.registry import LedgerEntry, Profile, Registry, Table
+from harness.resolve import Resolution, resolve
+
+SILENT = "silent"
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One entry of the ledger beside the value that a row uses."""
+
+    entry: LedgerEntry
+    used: Any
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """What each source says, by its name, silence included."""
+        entry = self.entry
+        return {
+            "paper": entry.paper,
+            "released": entry.released,
+            "base": entry.base,
+            **entry.others,
+        }
+
+    @property
+    def differs(self) -> bool:
+        """Whether the sources that speak, and the row, are not all equal."""
+        spoken = [value for value in self.stated.values() if value != SILENT]
+        return any(value != self.used for value in spoken)
+
+
+def deviations(registry: Registry, ref: str, resolution: Resolution) -> list[Deviation]:
+    """What applies to one row and differs there, in the ledger's order.
+
+    A value that the profile's scale sets is no deviation: the profile's title says that it is another scale.
+    """
+    _, row = registry.row(ref)
+    found = []
+    for entry in registry.ledger.fields:
+        applies = (entry.recipes is None or row.recipe in entry.recipes) and (entry.rows is None or ref in entry.rows)
+        used = resolution.get(entry.path)
+        scaled = resolution.origins.get(entry.path, "").startswith("profile ")
+        if applies and used is not None and not scaled:
+            deviation = Deviation(entry, used)
+            if deviation.differs:
+                found.append(deviation)
+    return found
+
+
+def as_data(found: Sequence[Deviation]) -> list[dict[str, Any]]:
+    """For JSON."""
+    return [
+        {
+            "path": item.entry.path,
+            "used": item.used,
+            **item.stated,
+            "why": item.entry.why,
+            "ablations": list(item.entry.ablations),
+        }
+        for item in found
+    ]
+
+
+def table_notes(registry: Registry, table: Table, profile: Profile, refs: Sequence[str]) -> tuple[str, ...]:
+    """A footnote for each setting on which the sources differ, with what the rows of ``refs`` use."""
+    by_entry: dict[int, tuple[LedgerEntry, dict[str, list[str]]]] = {}
+    for ref in refs:
+        _, row = registry.row(ref)
+        for item in deviations(registry, ref, resolve(registry, ref, profile)):
+            _, used = by_entry.setdefault(id(item.entry), (item.entry, {}))
+            used.setdefault(plain(item.used), []).append(" ".join(row.cells))
+    notes = [_note(entry, used) for entry, used in by_entry.values()]
+    if notes:
+        notes.insert(0, "Deviations, where the sources differ; their reasons and rows: harness explain TABLE/ROW.")
+    return tuple(notes)
+
+
+def _note(entry: LedgerEntry, used: dict[str, list[str]]) -> str:
+    says = ", ".join(f"{name} {plain(value)}" for name, value in Deviation(entry, None).stated.items())
+    if len(used) == 1:
+        chosen = next(iter(used))
+    else:
+        # The rarer values with their rows; the commonest is the rest's.
+        common, *rare = sorted(used, key=lambda value: -len(used[value]))
+        chosen = "; ".join([common, *(f"{value} in {', '.join(used[value])}" for value in rare)])
+    return f"{entry.path}: {says}; used {chosen}. Ablation: {', '.join(entry.ablations)}."
+
+
+def plain(value: Any) -> str:
+    """A setting's value as a person writes it."""
+    if isinstance(value, list):
+        items = [plain(item) for item in value]
+        return f"[{', '.join(items if len(items) <= 12 else [*items[:3], '...', items[-1]])}]"
+    if isinstance(value, bool):  # tabulate reads the text "False" as a true value
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
