@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.data.coco import CocoIndex, annotation_file
+from detector.data.coco import CocoIndex, annotation_file, is_labelled
 from detector.errors import DataError
 from detector.rundir import write_atomic
 
@@ -105,8 +105,14 @@ def check_detections(index: CocoIndex, detections: Detections) -> None:
 def coco_metrics(index: CocoIndex, detections: Detections) -> dict[str, float | None]:
     """pycocotools' twelve numbers in percent, unrounded, over the images of ``index``.
 
-    None where the images hold no object of that size. No detections at all: 0. Raises as ``check_detections``.
+    None where the images hold no object of that size. No detections at all: 0. Raises as ``check_detections``, and
+    DataError for a split without labels.
     """
+    if not is_labelled(index.root, index.split):
+        raise DataError(
+            f"{index.split} has no labels here to score against: they are the evaluation server's. "
+            "Use 'harness export' for its zip, and 'harness record --from-server' for its answer."
+        )
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

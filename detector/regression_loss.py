@@ -24,13 +24,14 @@ def box_regression_loss(
 
     A group's loss is the sum over its positives and coordinates, divided by max(1, normalizer * P).
     deltas: [N, R, 4] outputs of the head; anchors: [R, 4]; labels: [N, R], positive where >= 0; boxes: [N, R, 4] each
-    anchor's box, elsewhere any with positive sides -> float32 scalar; 0, with zero gradients, without positives.
+    anchor's box, elsewhere any with positive sides -> scalar, float32 or the deltas' float64; 0, with zero gradients, without positives.
     Anchors are masked rather than selected, so that the device is not waited for.
     """
     positive = labels >= 0
     with torch.no_grad():
         targets = encode(boxes, anchors, settings.box_weights, convention)
-    loss = F.smooth_l1_loss(deltas.float(), targets, beta=settings.beta, reduction="none")
+    deltas = deltas if deltas.dtype == torch.float64 else deltas.float()
+    loss = F.smooth_l1_loss(deltas, targets, beta=settings.beta, reduction="none")
     image_loss = torch.where(positive[..., None], loss, 0.0).sum(dim=(1, 2))
     group_loss = torch.stack([group.sum() for group in torch.split(image_loss, images_per_group)])
     num_positives = torch.stack([group.sum() for group in torch.split(positive, images_per_group)])

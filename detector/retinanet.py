@@ -135,10 +135,15 @@ class RetinaNet(nn.Module):
         return cls_logits, bbox_regression, anchors
 
     def normalized_batch(self, images: Sequence[Tensor]) -> Tensor:
-        """Images -> [N, 3, H, W] float32 as ``settings.pixels`` says, then padded with zeros."""
+        """Images -> [N, 3, H, W] in the model's dtype, as ``settings.pixels`` says, then padded with zeros."""
         pixels = self.settings.pixels
         height, width = padded_shape([(image.shape[-2], image.shape[-1]) for image in images])
-        batch = torch.empty((len(images), 3, height, width), device=self.mean.device, memory_format=torch.channels_last)
+        batch = torch.empty(
+            (len(images), 3, height, width),
+            dtype=self.mean.dtype,
+            device=self.mean.device,
+            memory_format=torch.channels_last,
+        )
         batch.copy_(self.mean)  # the padding: it becomes exactly zero
         for slot, image in zip(batch, images, strict=True):
             values = image.to(self.mean.device, non_blocking=True)

@@ -54,6 +54,14 @@ class _File(Struct, frozen=True, gc=False):
     categories: list[_Category]
 
 
+class _ImageInfo(Struct, frozen=True, gc=False):
+    """The same of an image_info file: the images of a split whose labels are not public."""
+
+    images: list[_Image]
+    categories: list[_Category]
+    annotations: Annotated[list[_Annotation], Meta(max_length=0)] = []
+
+
 @dataclass(frozen=True, eq=False)
 class AnnotationTable:
     """The file's columns in its own order."""
@@ -67,17 +75,21 @@ class AnnotationTable:
     areas: NDArray[np.float64]  # [B]
 
     @staticmethod
-    def read(path: Path) -> AnnotationTable:
-        """Raises ValueError for what is not JSON, or not of the shape of an instances file."""
+    def read(path: Path, *, labelled: bool = True) -> AnnotationTable:
+        """Raises ValueError for what is not JSON, or not of the shape of an instances file.
+
+        labelled: False for an image_info file, which has no annotations, or an empty list of them.
+        """
+        kind: type[_File] | type[_ImageInfo] = _File if labelled else _ImageInfo
         # Mapped, so that the half gigabyte of train2017 is shared by the processes that read it.
         with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
             try:
-                file = msgspec.json.decode(content, type=_File)
+                file = msgspec.json.decode(content, type=kind)
             except msgspec.ValidationError:
                 raise
             except msgspec.DecodeError:
                 # NaN and Infinity are not JSON, but common writers emit them: read them, so that the check names them.
-                file = msgspec.convert(json.loads(content[:]), _File)
+                file = msgspec.convert(json.loads(content[:]), kind)
         rows = file.annotations
         areas = (row.bbox[2] * row.bbox[3] if row.area is None else row.area for row in rows)
         columns = (key for row in rows for key in (row.id, row.image_id, row.category_id, row.iscrowd))

@@ -1,7 +1,8 @@
 """A COCO-format split as sorted numpy columns. Free of torch.
 
-A root holds ``annotations/instances_{split}.json`` and ``{split}/FILE``. The columns hold no Python object for each
-annotation, so that forked loader processes share their memory. Legend: N images, B boxes, C categories.
+A root holds ``annotations/instances_{split}.json`` and ``{split}/FILE``; of a split whose labels are not public,
+``annotations/image_info_{split}.json``. The columns hold no Python object for each annotation, so that forked loader
+processes share their memory. Legend: N images, B boxes, C categories.
 """
 
 from __future__ import annotations
@@ -18,8 +19,17 @@ from detector.errors import DataError
 
 # Images and boxes (crowd regions included) of the published releases.
 RELEASES: dict[str, dict[str, tuple[int, int]]] = {
-    "2017": {"train2017": (118_287, 860_001), "val2017": (5_000, 36_781)},
+    "2017": {
+        "train2017": (118_287, 860_001),
+        "val2017": (5_000, 36_781),
+        "test2017": (40_670, 0),
+        "test-dev2017": (20_288, 0),
+    },
 }
+# Folders of images that are not called as their split: test-dev is a part of the test images.
+IMAGE_FOLDERS = {"test-dev2017": "test2017"}
+# What to fetch from COCO's site for a split that comes without labels; both archives hold both splits.
+ARCHIVES = {"test2017": ("image_info_test2017.zip", "test2017.zip")}
 NUM_COCO_CATEGORIES = 80
 SHOWN_PROBLEMS = 3
 
@@ -64,9 +74,14 @@ class CocoIndex:
     def num_images(self) -> int:
         return len(self.image_ids)
 
+    @property
+    def image_folder(self) -> str:
+        """Name of the split's folder of images in the root."""
+        return IMAGE_FOLDERS.get(self.split, self.split)
+
     def image_path(self, i: int) -> Path:
         """File of the image at position ``i``."""
-        return self.root / self.split / str(self.file_names[i])
+        return self.root / self.image_folder / str(self.file_names[i])
 
     def annotations_of(self, i: int) -> slice:
         """Rows of the box columns that belong to the image at position ``i``."""
@@ -100,20 +115,41 @@ def read_split(root: Path, split: str) -> tuple[CocoIndex | None, list[Problem]]
     name = str(path.relative_to(root))
     if not path.is_file():
         return None, [Problem(name, None, _missing(root, split))]
+    labelled = is_labelled(root, split)
     try:
-        table = AnnotationTable.read(path)
+        table = AnnotationTable.read(path, labelled=labelled)
     except (ValueError, OSError) as error:
-        return None, [Problem(name, None, f"not a readable COCO instances file: {error}")]
+        kind = "instances" if labelled else "image_info"
+        return None, [Problem(name, None, f"not a readable COCO {kind} file: {error}")]
     return _index(table, root, split), [Problem(name, key, message) for key, message in table.check()]
 
 
 def annotation_file(root: Path, split: str) -> Path:
-    return root / "annotations" / f"instances_{split}.json"
+    """The split's instances file; where there is none, but an image_info file, that one."""
+    labelled, unlabelled = (root / "annotations" / f"{kind}_{split}.json" for kind in ("instances", "image_info"))
+    return unlabelled if unlabelled.is_file() and not labelled.is_file() else labelled
+
+
+def is_labelled(root: Path, split: str) -> bool:
+    """False for a split that has an image_info file only: its labels are not public."""
+    return annotation_file(root, split).name.startswith("instances_")
 
 
 def known_splits(root: Path) -> list[str]:
-    """Splits of which the root has annotations."""
-    return sorted(path.stem.removeprefix("instances_") for path in root.glob("annotations/instances_*.json"))
+    """Splits of which the root has annotations, or at least a list of images."""
+    return sorted(
+        {
+            path.stem.removeprefix(f"{kind}_")
+            for kind in ("instances", "image_info")
+            for path in root.glob(f"annotations/{kind}_*.json")
+        }
+    )
+
+
+def how_to_get(split: str) -> str:
+    """The end of a message: which archives hold a split without labels; empty for any other split."""
+    archives = ARCHIVES.get(IMAGE_FOLDERS.get(split, split))
+    return f". Fetch {' and '.join(archives)} from cocodataset.org and unpack them in the root" if archives else ""
 
 
 def annotations_sha256(root: Path, split: str) -> str:
@@ -185,7 +221,8 @@ def summary(problems: list[Problem]) -> str:
 def _missing(root: Path, split: str) -> str:
     if not root.is_dir():
         return "the root folder does not exist; set HARNESS_DATA to a COCO root"
-    return f"no such split '{split}'; the root has {', '.join(known_splits(root)) or 'no annotations'}"
+    known = ", ".join(known_splits(root)) or "no annotations"
+    return f"no such split '{split}'; the root has {known}{how_to_get(split)}"
 
 
 def _index(table: AnnotationTable, root: Path, split: str) -> CocoIndex:

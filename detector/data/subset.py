@@ -34,12 +34,13 @@ def write_subset(source: Path, out: Path, num_images: int, *, splits: Sequence[s
     cuts = [_cut(load_index(source, split), num_images, seed) for split in splits]
     with staged_folder(out) as staging:
         for cut in cuts:
-            content = annotation_file(source, cut.split).read_bytes()
-            target = annotation_file(staging, cut.split)
+            file = annotation_file(source, cut.split)
+            content = file.read_bytes()
+            target = staging / file.relative_to(source)
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(cut_annotations(content, set(cut.image_ids.tolist())))
             for i in range(cut.num_images):
-                copy = staging / cut.split / str(cut.file_names[i])
+                copy = staging / cut.image_folder / str(cut.file_names[i])
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(cut.image_path(i), copy)
 
@@ -54,19 +55,19 @@ def first_images(index: CocoIndex, num_images: int) -> CocoIndex:
 
 
 def cut_annotations(content: bytes, image_ids: Collection[int]) -> bytes:
-    """The instances file ``content`` (valid JSON) with only these images and their annotations, all else unchanged.
+    """The annotation file ``content`` (valid JSON) with only these images and their annotations, all else unchanged.
 
-    What is kept is kept byte for byte: entries are sliced out of the text, not decoded and written again.
+    What is kept is kept byte for byte: entries are sliced out of the text, not decoded and written again. An
+    image_info file without annotations stays without.
     """
     fields = msgspec.json.decode(content, type=dict[str, Raw])
     images = msgspec.json.decode(fields["images"], type=list[Raw])
-    annotations = msgspec.json.decode(fields["annotations"], type=list[Raw])
     read_image = msgspec.json.Decoder(_ImageId).decode
-    read_annotation = msgspec.json.Decoder(_AnnotatedImageId).decode
-    cut = {
-        "images": [image for image in images if read_image(image).id in image_ids],
-        "annotations": [row for row in annotations if read_annotation(row).image_id in image_ids],
-    }
+    cut = {"images": [image for image in images if read_image(image).id in image_ids]}
+    if "annotations" in fields:
+        annotations = msgspec.json.decode(fields["annotations"], type=list[Raw])
+        read_annotation = msgspec.json.Decoder(_AnnotatedImageId).decode
+        cut["annotations"] = [row for row in annotations if read_annotation(row).image_id in image_ids]
     return msgspec.json.encode({**fields, **cut})
 
 

@@ -11,7 +11,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from detector.data.coco import NUM_COCO_CATEGORIES, RELEASES, CocoIndex, Problem, known_splits, read_split
+from detector.data.coco import (
+    NUM_COCO_CATEGORIES,
+    RELEASES,
+    CocoIndex,
+    Problem,
+    is_labelled,
+    known_splits,
+    read_split,
+)
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
@@ -52,7 +60,8 @@ def verify_root(root: Path, splits: Sequence[str] | None = None, *, decode: bool
     reports, problems, notes = [], [], []
     names = known_splits(root) if splits is None else list(splits)
     if not names:
-        found = "no annotations/instances_*.json" if root.is_dir() else "the root folder does not exist"
+        files = "no annotations/instances_*.json or image_info_*.json"
+        found = files if root.is_dir() else "the root folder does not exist"
         problems.append(Problem("annotations", None, found))
     for split in names:
         index, wrong = read_split(root, split)
@@ -73,7 +82,7 @@ def check_images(index: CocoIndex, *, decode: bool) -> list[Problem]:
     with ThreadPoolExecutor() as pool:  # decoding and file access release the interpreter's lock
         found = enumerate(pool.map(check, range(index.num_images)))
         return [
-            Problem(f"{index.split}/{index.file_names[i]}", int(index.image_ids[i]), message)
+            Problem(f"{index.image_folder}/{index.file_names[i]}", int(index.image_ids[i]), message)
             for i, message in found
             if message is not None
         ]
@@ -104,7 +113,7 @@ def missing_images(index: CocoIndex) -> list[str]:
 
 def _files(index: CocoIndex) -> set[str]:
     """All files of the split's folder, relative to it."""
-    folder = index.root / index.split
+    folder = index.root / index.image_folder
     found: set[str] = set()
     for top, _, names in os.walk(folder):
         inside = os.path.relpath(top, folder)
@@ -127,23 +136,27 @@ def _count(index: CocoIndex) -> SplitReport:
 
 def _notes(index: CocoIndex) -> list[str]:
     notes = []
+    labelled = is_labelled(index.root, index.split)
+    if not labelled:
+        notes.append(f"{index.split}: no labels here, they are the evaluation server's: harness export, harness record")
     extra = sorted(
         name for name in _files(index) - set(index.file_names.tolist()) if Path(name).suffix.lower() in IMAGE_SUFFIXES
     )
-    if extra:
+    if extra and index.image_folder == index.split:  # a folder of another name is shared with other splits
         notes.append(f"{index.split}: {len(extra):,} images without an entry in the annotations, first {extra[0]}")
     # The generated sets use COCO's names of splits, but not its 80 categories.
     if len(index.category_ids) == NUM_COCO_CATEGORIES:
         for release, splits in RELEASES.items():
             if index.split in splits:
-                notes.append(_compare(index, release, *splits[index.split]))
+                notes.append(_compare(index, release, *splits[index.split], labelled=labelled))
     return notes
 
 
-def _compare(index: CocoIndex, release: str, num_images: int, num_boxes: int) -> str:
+def _compare(index: CocoIndex, release: str, num_images: int, num_boxes: int, *, labelled: bool) -> str:
     """How the split stands to the published one."""
     if (index.num_images, len(index.boxes)) == (num_images, num_boxes):
-        return f"{index.split}: the whole of COCO {release} ({num_images:,} images, {num_boxes:,} boxes)"
+        boxes = f"{num_boxes:,} boxes" if labelled else "no labels"
+        return f"{index.split}: the whole of COCO {release} ({num_images:,} images, {boxes})"
     if index.num_images < num_images:
         return f"{index.split}: a subset of {index.split}: {index.num_images:,} of {num_images:,} images"
     return (

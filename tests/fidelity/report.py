@@ -40,18 +40,22 @@ def _place(node_id: str) -> str:
 
 
 def page(reports: Iterable[Any]) -> str:
-    """The Markdown table of everything that was compared, in the order of the tests' names."""
-    found = [value for report in reports for name, value in report.user_properties if name == PROPERTY]
+    """The Markdown table: a line for each check of each test, the largest difference over all its inputs."""
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for report in reports:
+        for name, item in report.user_properties:
+            if name == PROPERTY:
+                found.setdefault((item["test"], item["check"], item["against"]), []).append(item)
     rows = [
         [
-            item["check"],
-            item["against"],
-            item["on"],
-            _number(item["difference"], item["unit"]),
-            _number(item["bound"], item["unit"]),
-            f"`{item['test']}`",
+            check,
+            against,
+            "; ".join(sorted({item["on"] for item in items})),
+            _number(max(item["difference"] for item in items), items[0]["unit"]),
+            _number(max(item["bound"] for item in items), items[0]["unit"]),
+            f"`{test}`",
         ]
-        for item in sorted(found, key=lambda item: (item["test"], item["check"], item["on"]))
+        for (test, check, against), items in sorted(found.items())
     ]
     return tabulate(rows, HEADINGS, tablefmt="github", disable_numparse=True)
 

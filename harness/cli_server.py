@@ -1,0 +1,250 @@
+"""``harness export`` and ``harness record``: to COCO's evaluation server, which has test-dev's labels, and back."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from msgspec.structs import replace
+
+from detector.errors import RecordError, UsageError
+from detector.job import EvalJob
+from detector.record import Record
+from detector.rundir import RunDir, write_atomic, write_json
+from harness.cli_model import DeviceOption, SeedOption, _device, _print_metrics
+from harness.options import AsJson, DataOption, ProfileOption, SetOption, TargetArgument, print_json, say
+
+if TYPE_CHECKING:
+    from detector.data.coco import CocoIndex
+    from detector.server import Export
+    from harness.plan import Plan
+    from harness.session import Session
+
+SplitOption = Annotated[str, typer.Option("--split", help="The split that the server evaluates.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("export")(export)
+    app.command("record")(record)
+
+
+def export(
+    ref: TargetArgument,
+    split: SplitOption = "test-dev2017",
+    name: Annotated[
+        str | None, typer.Option("--name", help="Part of the file's name; default: the row and the evaluation's id.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the zip; default: in the run's folder.")
+    ] = None,
+    profile: ProfileOption = "paper",
+    overrides: SetOption = None,
+    data: DataOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Detect on a split without public labels, and write the zip that COCO's evaluation server takes.
+
+    The detections are kept in the run's folder: asked again, only the zip is written.
+    """
+    from detector.detections import read_detections
+    from detector.export import open_export_split, stored_export
+    from detector.server import MAX_DETECTIONS, check_name, file_stem, pack, write_export
+    from harness.session import Session, find_run
+
+    _only_test_settings("export", overrides)
+    if name is not None:
+        check_name(name)
+    device = _device(device)
+    session = Session(ref, profile, overrides or [], data)
+    root = session.data_root()
+    run, planned = find_run(session, seed, root)
+    (cell,) = [cell for cell in planned.cells if cell.seed == seed]
+    job = replace(cell.job, split=split)
+    index = open_export_split(job, root)
+    found = stored_export(run, job, index)
+    if found is None:
+        found = _detect(session, planned, job, run, index, device)
+    else:
+        say(f"The detections are there since {found.finished}; only the zip is written.")
+    if job.test.detections_per_image > MAX_DETECTIONS:
+        say(f"The best {MAX_DETECTIONS} detections an image are written, not {job.test.detections_per_image}.")
+    content, sent = pack(read_detections(run.detections(job.id)), split, name or _default_name(ref, job))
+    path = (out or run.evaluation(job.id)) / f"{file_stem(split, sent.name)}.zip"
+    write_atomic(path, content)
+    found = replace(found, sent=sent)
+    write_export(run, found)
+    if as_json:
+        print_json({"zip": str(path), "export": found})
+    else:
+        typer.echo(path)
+    say(
+        f"{sent.detections:,} detections on {found.test_split.images:,} images, {len(content) / 1e6:.2f} MB. Next: "
+        f"give it to the evaluation server, then: {_command('record', session, split, seed)} --from-server FILE"
+    )
+
+
+def record(
+    ref: TargetArgument,
+    answer: Annotated[
+        Path,
+        typer.Option(
+            "--from-server",
+            metavar="FILE",
+            help="What the server printed: COCO's twelve summary lines, scores.txt, or JSON.",
+        ),
+    ],
+    split: SplitOption = "test-dev2017",
+    profile: ProfileOption = "paper",
+    overrides: SetOption = None,
+    data: DataOption = None,
+    seed: SeedOption = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Record the evaluation server's answer to an export; it fills the row's cells of a test-dev table.
+
+    A record with other numbers is never overwritten.
+    """
+    from detector.server_answer import read_answer
+    from harness.session import TEST_DEV, Session
+
+    _only_test_settings("record", overrides)
+    session = Session(ref, profile, overrides or [], data)
+    run, found = _find_export(session, split, seed)
+    answered = _record_of(found, read_answer(answer, split))
+    existing = _existing(session, run, answered)
+    if existing is None:
+        write_json(run.record(found.eval_id), answered)
+    if as_json:
+        print_json(answered if existing is None else existing)
+    else:
+        _print_metrics(answered.metrics)
+    say(f"record: {run.record(found.eval_id)}" if existing is None else "These numbers are recorded already.")
+    if split == TEST_DEV and not overrides:  # no other fills a cell
+        say(f"Next: harness table {ref.split('/')[0]} --profile {profile}")
+
+
+def _only_test_settings(command: str, overrides: list[str] | None) -> None:
+    from harness.resolve import parse_overrides
+
+    other = [path for path in parse_overrides(overrides or []) if not path.startswith("test.")]
+    if other:
+        raise UsageError(
+            f"{command} takes other test settings only, not {', '.join(other)}. To train with others: harness run."
+        )
+
+
+def _detect(session: Session, planned: Plan, job: EvalJob, run: RunDir, index: CocoIndex, device: str) -> Export:
+    """Detect on the split, with a bar at a terminal."""
+    import torch
+
+    from detector.export import Origin, detect_and_store
+    from detector.world import join_world
+    from harness.prepare import current_code
+    from harness.progress import count_bar
+
+    torch.set_num_threads(session.profile.execution.threads)  # as the profile's own runs
+    origin = Origin(session.profile.name, current_code(), session.notes(planned))
+    shown = 0
+    with join_world(device) as world, count_bar("detecting", index.num_images) as advance:
+
+        def report(share: float) -> None:
+            nonlocal shown
+            done = round(share * index.num_images)
+            advance(done - shown)
+            shown = done
+
+        return detect_and_store(origin, job, run, index, world=world, report=report)
+
+
+def _default_name(ref: str, job: EvalJob) -> str:
+    """The row in kebab-case, and the beginning of the evaluation's id, which no other settings have."""
+    return f"{re.sub(r'[^a-z0-9.]+', '-', ref.lower())}-{job.id[:8]}"
+
+
+def _find_export(session: Session, split: str, seed: int) -> tuple[RunDir, Export]:
+    """What was exported of one row and seed; needs no data, except to tell several folders apart.
+
+    Raises UsageError where nothing was exported, or the same row over several data sets was.
+    """
+    from detector.server import find_exports
+    from harness.plan import without_data
+
+    if len(session.refs) != 1:
+        raise UsageError(f"One row is needed, such as table4/dr-r101; {session.target} has {len(session.refs)}.")
+    every = [(run, found) for run, found in find_exports(session.store.runs) if found.sent is not None]
+    for from_scratch in (False, True) if session.profile.without_weights == "from_scratch" else (False,):
+        planned = session.plan(seed + 1, from_scratch=from_scratch)
+        (wanted,) = [replace(cell.job, split=split) for cell in planned.cells if cell.seed == seed]
+        if session.identity_is_open:
+            matching = [(run, found) for run, found in every if without_data(found.job) == without_data(wanted)]
+        else:
+            matching = [(run, found) for run, found in every if found.job == wanted]
+        if len(matching) > 1:
+            raise UsageError(
+                f"{session.target} was exported over {len(matching)} data sets. Say which with --data DIR (the folder)."
+            )
+        if matching:
+            return matching[0]
+    raise UsageError(
+        f"{session.target}, seed {seed}, was not exported for {split} in {session.store.runs}, so that no answer can "
+        f"be its. Export it: {_command('export', session, split, seed)}"
+    )
+
+
+def _command(verb: str, session: Session, split: str, seed: int) -> str:
+    """The command of that name for the same row, run and split."""
+    options = [f"--profile {session.profile.name}", f"--split {split}"]
+    options += [f"--seed {seed}"] if seed else []
+    options += [f"--set {path}={value}" for path, value in session.overrides.items()]
+    options += [f"--data {session.given_data}"] if session.given_data else []
+    return " ".join([f"harness {verb} {session.target}", *options])
+
+
+def _record_of(found: Export, metrics: dict[str, float | None]) -> Record:
+    from detector.server_answer import note
+
+    return Record(
+        format=found.format,
+        eval_id=found.eval_id,
+        train_id=found.job.train.id,
+        profile=found.profile,
+        job=found.job,
+        metrics=metrics,
+        train_split=found.train_split,
+        test_split=found.test_split,
+        environment=found.environment,
+        code=found.code,
+        train_seconds=found.train_seconds,
+        eval_seconds=found.seconds,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        notes=(*found.notes, note(metrics)),
+    )
+
+
+def _existing(session: Session, run: RunDir, answered: Record) -> Record | None:
+    """The record that is there already, among the runs or the results.
+
+    Raises RecordError where it has other numbers.
+    """
+    from harness.results import read_record
+
+    for path in (run.record(answered.eval_id), session.store.committed(answered)):
+        if not path.exists():
+            continue
+        existing = read_record(path)
+        shared = [name for name in answered.metrics if name in existing.metrics]
+        other = [name for name in shared if existing.metrics[name] != answered.metrics[name]]
+        if other:
+            numbers = ", ".join(f"{name} {existing.metrics[name]}, not {answered.metrics[name]}" for name in other)
+            raise RecordError(
+                f"{path} has other numbers than the server's file ({numbers}); nothing was overwritten. Is the file "
+                "of this row and seed? If so, move the record away."
+            )
+        return existing
+    return None
