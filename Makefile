@@ -7,12 +7,13 @@ STAMP := $(VENV)/.installed
 COMMITTED := HARNESS_RUNS=/nonexistent HARNESS_RESULTS=$(CURDIR)/results $(BIN)/harness
 QUICK := HARNESS_RUNS=$(CURDIR)/.quickstart/runs HARNESS_RESULTS=$(CURDIR)/.quickstart/results
 
-.PHONY: help install quickstart test test-slow tables lint clean
+.PHONY: help install quickstart test test-slow fidelity tables lint clean
 
 help:
 	@echo "make quickstart  install, train table 2 at the tiny scale (minutes), print the table and the verdicts"
 	@echo "make test        install and run the tests, without those marked slow"
 	@echo "make test-slow   the slow tests, learning eight real images by heart among them"
+	@echo "make fidelity    compare with other codebases, on real COCO images, and write docs/fidelity.md"
 	@echo "make tables      render results/tables again from results/records"
 	@echo "make lint        ruff and mypy"
 	@echo "make clean       remove .venv and .quickstart"
@@ -38,6 +39,10 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+fidelity: install
+	@mkdir -p docs
+	$(BIN)/python -m pytest tests/fidelity -n 2 --dist loadfile --write-fidelity docs/fidelity.md
 
 tables: install
 	@mkdir -p results/tables/tiny

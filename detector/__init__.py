@@ -10,19 +10,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detector.backbone import build_backbone
+    from detector.formats.loading import load_backbone, load_detector
+    from detector.formats.reading import read_weights
+    from detector.formats.writing import write_weights
     from detector.head import RetinaNetHead
     from detector.retinanet import RetinaNet
-    from detector.weights import ensure_imagenet, imagenet_file, load_imagenet
+    from detector.weights import ensure_weights, weights_file
 
-__all__ = ["RetinaNet", "RetinaNetHead", "build_backbone", "ensure_imagenet", "imagenet_file", "load_imagenet"]
+__all__ = [
+    "RetinaNet",
+    "RetinaNetHead",
+    "build_backbone",
+    "ensure_weights",
+    "load_backbone",
+    "load_detector",
+    "read_weights",
+    "weights_file",
+    "write_weights",
+]
 
 _MODULES = {
     "RetinaNet": "detector.retinanet",
     "RetinaNetHead": "detector.head",
     "build_backbone": "detector.backbone",
-    "ensure_imagenet": "detector.weights",
-    "imagenet_file": "detector.weights",
-    "load_imagenet": "detector.weights",
+    "ensure_weights": "detector.weights",
+    "load_backbone": "detector.formats.loading",
+    "load_detector": "detector.formats.loading",
+    "read_weights": "detector.formats.reading",
+    "weights_file": "detector.weights",
+    "write_weights": "detector.formats.writing",
 }
 
 

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from detector.errors import WeightsError
+from detector.formats.loading import check_pretrained, load_pretrained
+from detector.formats.reading import Weights, read_weights
 from detector.job import TestSettings, TrainJob
 from detector.retinanet import RetinaNet
-from detector.weights import ensure_imagenet, load_imagenet
+from detector.weights import BY_CONTENT, ensure_weights
 from drloss import build_loss
 
 
 def build_model(
-    job: TrainJob, *, num_classes: int, test: TestSettings, weights_file: Path | None = None, pretrained: bool = True
+    job: TrainJob,
+    *,
+    num_classes: int,
+    test: TestSettings,
+    weights_file: Path | None = None,
+    pretrained: bool = True,
+    category_ids: Sequence[int] | None = None,
 ) -> RetinaNet:
-    """The job's RetinaNet, freshly initialised (torch's random state decides), with its pretrained body.
+    """The job's RetinaNet, freshly initialised (torch's random state decides), with its pretrained weights.
 
-    pretrained: False leaves the body's weights to a checkpoint that will be loaded. Raises WeightsError where
-    ImageNet weights are asked for and cannot be had.
+    pretrained: False leaves the weights to a checkpoint that will be loaded. category_ids: the data's, ascending, by
+    which the classes of a pretrained detector are chosen. Raises WeightsError where weights are asked for and cannot be
+    had, or are of another network.
     """
     model = RetinaNet(
         job.model,
@@ -28,6 +39,22 @@ def build_model(
         images_per_group=job.batch.images_per_group,
         box_convention=job.box_convention,
     )
-    if pretrained and job.model.weights == "imagenet":
-        load_imagenet(model.backbone.body, ensure_imagenet(job.model.backbone, file=weights_file))
+    if pretrained and job.model.weights != "none":
+        load_pretrained(model, read_pretrained(job, weights_file), job, category_ids)
     return model
+
+
+def read_pretrained(job: TrainJob, file: Path | None) -> Weights:
+    """The weights that the job starts from: of ``file`` if given, else found or downloaded.
+
+    Raises WeightsError where they cannot be had, or are another project's or of another network than the job's.
+    """
+    wanted = job.model.weights
+    weights = read_weights(ensure_weights(wanted, job.model.backbone, file=file))
+    if not wanted.startswith(BY_CONTENT) and weights.format != wanted:
+        raise WeightsError(
+            f"{weights.file} is a {weights.format} file; the recipe starts from {wanted}'s. To start from this "
+            f"one: --set model.weights=sha256:{weights.sha256}, with the settings that fit it."
+        )
+    check_pretrained(weights, job)
+    return weights

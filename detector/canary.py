@@ -151,8 +151,8 @@ def _ranking(loss: DRLossConfig, prior_probability: float, looks: Sequence[First
 
 
 def _focal(loss: FocalLossConfig, p: float, look: FirstLook) -> float:
-    positive = look.num_positive * loss.alpha * (1 - p) ** loss.gamma * -math.log(p)
-    negative = look.num_negative * (1 - loss.alpha) * p**loss.gamma * -math.log1p(-p)
+    positive = look.num_positive * loss.alpha * math.pow(1 - p, loss.gamma) * -math.log(p)
+    negative = look.num_negative * (1 - loss.alpha) * math.pow(p, loss.gamma) * -math.log1p(-p)
     if loss.normalizer == "positives":
         return (positive + negative) / max(1, look.num_positive)
     return (positive + negative) / (look.num_positive + len(look.positives))

@@ -15,7 +15,7 @@ from detector.data.source import check_categories
 from detector.data.verify import check_images, missing_images
 from detector.detections import check_detections, write_detections
 from detector.errors import DataError, RecordError
-from detector.finish import RECORD_FORMAT, _execution_notes
+from detector.finish import RECORD_FORMAT, execution_notes
 from detector.inference import detect_split
 from detector.job import CocoRelease, EvalJob
 from detector.record import Code, Record, SplitFingerprint
@@ -98,7 +98,7 @@ def detect_and_store(
         train_seconds=round(final["seconds"], 3),
         seconds=round(time.perf_counter() - started, 3),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        notes=(*origin.notes, *_execution_notes(final["executions"])),
+        notes=(*origin.notes, *execution_notes(final["executions"])),
         sent=None,
     )
     write_detections(run.detections(job.id), detections)

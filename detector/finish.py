@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import to_builtins
 
 from detector import checkpoint
 from detector.build import build_model
 from detector.data.loader import TrainingData
 from detector.data.source import check_categories, fingerprint, open_split
 from detector.detections import coco_metrics, write_detections
+from detector.formats.network import network_of
 from detector.inference import detect_split
 from detector.job import EvalJob
 from detector.record import Record
@@ -31,7 +33,10 @@ RECORD_FORMAT = 1
 def train_to_final(
     assignment: Assignment, run: RunDir, *, world: World, heartbeat: Heartbeat | None, stop: Any
 ) -> None:
-    """Train and write ``final.pt``: weights, categories, and how the training went; there when any process returns."""
+    """Train and write ``final.pt``: weights, their network, categories, and how the training went.
+
+    It is there when any process returns.
+    """
     job = assignment.train
     root = Path(assignment.data_root)
     index = open_split(job.data, root, "train")
@@ -42,6 +47,7 @@ def train_to_final(
         num_classes=len(index.category_ids),
         test=assignment.evals[0].test,
         weights_file=Path(assignment.weights_file) if assignment.weights_file else None,
+        category_ids=index.category_ids.tolist(),
     ).to(world.device)
     logger.info("training %s: %d images, %d iterations", job.id, data.index.num_images, job.schedule.iterations)
 
@@ -64,6 +70,7 @@ def train_to_final(
     if world.is_main:
         state = {
             "model": model.state_dict(),
+            "network": to_builtins(network_of(job)),
             "category_ids": index.category_ids.tolist(),
             "category_names": list(index.category_names),
             "executions": result.executions,
@@ -116,13 +123,14 @@ def evaluate_and_record(
         train_seconds=round(final["seconds"], 3),
         eval_seconds=round(time.perf_counter() - started, 3),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        notes=(*assignment.notes, *_execution_notes(final["executions"])),
+        notes=(*assignment.notes, *execution_notes(final["executions"])),
     )
     write_json(run.record(job.id), record)
     logger.info("AP %s", metrics["AP"])
 
 
-def _execution_notes(executions: list[list[int]]) -> tuple[str, ...]:
+def execution_notes(executions: list[list[int]]) -> tuple[str, ...]:
+    """What a record says of a training that was resumed with other processes or threads."""
     if len(executions) == 1:
         return ()
     ways = ", then ".join(f"{processes} processes of {threads} threads" for processes, threads in executions)

@@ -24,8 +24,8 @@ def box_regression_loss(
 
     A group's loss is the sum over its positives and coordinates, divided by max(1, normalizer * P).
     deltas: [N, R, 4] outputs of the head; anchors: [R, 4]; labels: [N, R], positive where >= 0; boxes: [N, R, 4] each
-    anchor's box, elsewhere any with positive sides -> scalar, float32 or the deltas' float64; 0, with zero gradients, without positives.
-    Anchors are masked rather than selected, so that the device is not waited for.
+    anchor's box, elsewhere any with positive sides -> scalar, float32 or the deltas' float64; 0, with zero gradients,
+    without positives. Anchors are masked rather than selected, so that the device is not waited for.
     """
     positive = labels >= 0
     with torch.no_grad():

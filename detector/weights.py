@@ -1,63 +1,80 @@
-"""ImageNet weights of the backbones: found, downloaded once, checked against the network that takes them.
+"""Files to start a training from: found by the name that a recipe gives them, or downloaded once.
 
-A file is torchvision's state dict of the whole classifier, ``NAME-SHA256PREFIX.pth``.
+``caffe2`` and ``torchvision`` are those projects' ImageNet files of a backbone; ``sha256:...`` is any file that
+``detector.formats`` reads, found by its content.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-import pickle
-from collections.abc import Mapping
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import torch
-from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, ResNet101_Weights, ResNeXt101_32X8D_Weights
 
 from detector.data.transfer import fetch
 from detector.errors import DataError, WeightsError
 
-WEIGHTS: Final = {
-    "resnet50": ResNet50_Weights.IMAGENET1K_V1,
-    "resnet101": ResNet101_Weights.IMAGENET1K_V1,
-    "resnext101_32x8d": ResNeXt101_32X8D_Weights.IMAGENET1K_V1,
+logger = logging.getLogger(__name__)
+
+_CAFFE2: Final = "https://dl.fbaipublicfiles.com/detectron/ImageNetPretrained"
+# By project and backbone. torchvision's names end in a start of their sha256; Caffe2's say nothing to check against.
+URLS: Final[dict[tuple[str, str], str]] = {
+    ("caffe2", "resnet50"): f"{_CAFFE2}/MSRA/R-50.pkl",
+    ("caffe2", "resnet101"): f"{_CAFFE2}/MSRA/R-101.pkl",
+    ("caffe2", "resnext101_32x8d"): f"{_CAFFE2}/20171220/X-101-32x8d.pkl",
+    ("torchvision", "resnet50"): ResNet50_Weights.IMAGENET1K_V1.url,
+    ("torchvision", "resnet101"): ResNet101_Weights.IMAGENET1K_V1.url,
+    ("torchvision", "resnext101_32x8d"): ResNeXt101_32X8D_Weights.IMAGENET1K_V1.url,
 }
 FOLDER_VARIABLE = "HARNESS_WEIGHTS"
+BY_CONTENT: Final = "sha256:"
+_SUFFIXES: Final = (".pth", ".pt", ".pkl")
 
 
-def imagenet_file(backbone: str) -> Path | None:
-    """The backbone's file in the folder $HARNESS_WEIGHTS or in torch hub's cache, if it is there.
+def weights_file(weights: str, backbone: str) -> Path | None:
+    """The file in the folder $HARNESS_WEIGHTS or in torch hub's cache, if it is there.
 
-    Raises WeightsError for a backbone without ImageNet weights.
+    weights: as in ``ModelSettings``, but ``none``. Raises WeightsError for a backbone without such weights.
     """
-    name = _file_name(_url(backbone))
+    if weights.startswith(BY_CONTENT):
+        wanted = weights.removeprefix(BY_CONTENT)
+        return next((file for file in _local_files() if _sha256(file) == wanted), None)
+    name = file_name(_url(weights, backbone))
     return next((folder / name for folder in _folders() if (folder / name).is_file()), None)
 
 
-def ensure_imagenet(backbone: str, *, file: Path | None = None, timeout: float = 20) -> Path:
-    """The file with the backbone's ImageNet weights: ``file`` if given, else a local one, else downloaded.
+def ensure_weights(weights: str, backbone: str, *, file: Path | None = None, timeout: float = 20) -> Path:
+    """The file to start from: ``file`` if given, else a local one, else downloaded.
 
     A download goes to $HARNESS_WEIGHTS, or torch hub's cache without it. timeout: seconds without an answer from the
     server. Raises WeightsError, saying what to fetch and where to put it.
     """
-    url = _url(backbone)
+    by_hand = _by_content(weights) if weights.startswith(BY_CONTENT) else _by_hand(_url(weights, backbone))
     if file is not None:
         if not file.is_file():
-            raise WeightsError(f"There is no weights file {file}. {_by_hand(url)}")
+            raise WeightsError(f"There is no weights file {file}. {by_hand}")
+        if weights.startswith(BY_CONTENT) and _sha256(file) != weights.removeprefix(BY_CONTENT):
+            raise WeightsError(f"{file} is another file than {weights}: its sha256 is {_sha256(file)}. {by_hand}")
         return file
-    found = imagenet_file(backbone)
+    found = weights_file(weights, backbone)
     if found is not None:
         return found
-    target = _folders()[0] / _file_name(url)
+    if weights.startswith(BY_CONTENT):
+        raise WeightsError(f"No file {weights} in {', '.join(map(str, _folders()))}. {by_hand}")
+    url = _url(weights, backbone)
+    target = _folders()[0] / file_name(url)
     download(url, target, timeout=timeout)
     return target
 
 
 def download(url: str, target: Path, *, timeout: float) -> None:
-    """Fetch ``url`` to ``target``, whose name ends in a prefix of its sha256; it appears complete or not at all.
+    """Fetch ``url`` to ``target``; it appears complete or not at all, and with the sha256 that its name starts.
 
     Several processes may do this at once, each in a file of its own. Raises WeightsError.
     """
@@ -70,6 +87,7 @@ def download(url: str, target: Path, *, timeout: float) -> None:
                 f"{url} is not what its name says: its sha256 starts with {found[: len(wanted)]}. {_by_hand(url)}"
             )
         unverified.replace(target)
+        logger.info("downloaded %s to %s, sha256 %s", url, target, found)
     except (OSError, DataError) as error:
         raise WeightsError(f"Cannot download {url} to {target}: {error} {_by_hand(url)}") from error
     finally:
@@ -78,43 +96,18 @@ def download(url: str, target: Path, *, timeout: float) -> None:
                 leftover.unlink(missing_ok=True)
 
 
-def load_imagenet(body: nn.Module, file: Path) -> None:
-    """Load a torchvision classifier's state dict into ``body`` (``Backbone.body``), all but its last layer ``fc``.
+def file_name(url: str) -> str:
+    """The name under which a download is kept."""
+    return url.rsplit("/", 1)[1]
 
-    Raises WeightsError if ``file`` is no state dict, or is of another architecture: every other tensor must have its
-    place and shape, and every parameter and statistic of ``body`` its tensor.
-    """
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise WeightsError(f"Cannot read weights from {file}: {error}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{file} is not a state dict: expected tensors by name, as torchvision's ImageNet files.")
-    given = {name: value for name, value in state.items() if not name.startswith("fc.")}
-    given = {name: value for name, value in given.items() if not name.endswith(".num_batches_tracked")}
-    wanted = body.state_dict()
-    problems = [f"lacks {name}" for name in wanted if name not in given]
-    problems += [f"has an unknown {name}" for name in given if name not in wanted]
-    problems += [
-        f"{name} is {list(given[name].shape)}, not {list(wanted[name].shape)}"
-        for name in wanted
-        if name in given and given[name].shape != wanted[name].shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+
+def _url(weights: str, backbone: str) -> str:
+    if (weights, backbone) not in URLS:
+        known = ", ".join(name for project, name in URLS if project == weights)
         raise WeightsError(
-            f"{file} does not fit the backbone (is it of another architecture, or the norm not frozen_batch?): {shown}."
+            f"Backbone {backbone!r} has no ImageNet weights (known: {known}). Train it with weights: none."
         )
-    body.load_state_dict(given)
-
-
-def _url(backbone: str) -> str:
-    if backbone not in WEIGHTS:
-        raise WeightsError(
-            f"Backbone {backbone!r} has no ImageNet weights (known: {', '.join(WEIGHTS)}). Train it with weights: none."
-        )
-    url: str = WEIGHTS[backbone].url
-    return url
+    return URLS[weights, backbone]
 
 
 def _folders() -> list[Path]:
@@ -124,8 +117,10 @@ def _folders() -> list[Path]:
     return [Path(folder), cache] if folder else [cache]
 
 
-def _file_name(url: str) -> str:
-    return url.rsplit("/", 1)[1]
+def _local_files() -> list[Path]:
+    """Every weights file of those folders."""
+    found = [file for folder in _folders() if folder.is_dir() for file in sorted(folder.iterdir())]
+    return [file for file in found if file.suffix in _SUFFIXES and file.is_file()]
 
 
 def _sha256(file: Path) -> str:
@@ -134,12 +129,20 @@ def _sha256(file: Path) -> str:
 
 
 def _sha256_prefix(name: str) -> str:
-    """``resnet50-0676ba61.pth`` -> ``0676ba61``."""
-    return name.rsplit("-", 1)[1].split(".", 1)[0]
+    """``resnet50-0676ba61.pth`` -> ``0676ba61``; empty where the name ends in none."""
+    found = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
+    return found[1] if found else ""
 
 
 def _by_hand(url: str) -> str:
     return (
         f"Fetch {url} on a machine with network access, then pass it with --weights FILE, "
-        f"or put {_file_name(url)} into a folder and set {FOLDER_VARIABLE} to it."
+        f"or put {file_name(url)} into a folder and set {FOLDER_VARIABLE} to it."
+    )
+
+
+def _by_content(weights: str) -> str:
+    return (
+        f"Pass the file whose sha256 is {weights.removeprefix(BY_CONTENT)} with --weights FILE, or put it into a "
+        f"folder and set {FOLDER_VARIABLE} to it."
     )

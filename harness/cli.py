@@ -1,4 +1,4 @@
-"""The command line: experiments, from the registry to verdicts. ``cli_data`` and ``cli_model`` add their commands.
+"""The command line: experiments, from the registry to verdicts. The modules ``cli_*`` add their commands.
 
 Everything slow is imported where it is used, so that ``--help`` and completion answer at once.
 """
@@ -13,9 +13,10 @@ import msgspec
 import typer
 
 from detector.errors import HarnessError, UsageError, WeightsError
-from harness import cli_data, cli_model
+from harness import cli_data, cli_model, cli_server, cli_weights
 from harness.options import (
     AsJson,
+    BatchSizeOption,
     DataOption,
     FormatOption,
     ProfileOption,
@@ -55,6 +56,7 @@ def plan(
     target: TargetArgument,
     profile: ProfileOption = "paper",
     seeds: SeedsOption = 1,
+    batch_size: BatchSizeOption = None,
     overrides: SetOption = None,
     data: DataOption = None,
     as_json: AsJson = False,
@@ -63,7 +65,7 @@ def plan(
     from harness.session import Session
     from harness.show import plan_as_data, plan_as_text
 
-    session = Session(target, profile, overrides or [], data)
+    session = Session(target, profile, overrides or [], data, batch_size)
     planned = session.plan(seeds)
     if as_json:
         print_json(plan_as_data(session, planned))
@@ -76,6 +78,7 @@ def run(
     target: TargetArgument,
     profile: ProfileOption = "paper",
     seeds: SeedsOption = 1,
+    batch_size: BatchSizeOption = None,
     overrides: SetOption = None,
     data: DataOption = None,
     weights: WeightsOption = None,
@@ -91,9 +94,11 @@ def run(
     from harness.progress import RunsView
     from harness.session import Session, missing
 
-    session = Session(target, profile, overrides or [], data)
+    session = Session(target, profile, overrides or [], data, batch_size)
     root = session.data_root()
     planned = session.plan(seeds, root=root)
+    if batch_size is not None:
+        say(f"With --batch-size {batch_size} these runs are not the paper's and fill no table's cell.")
     if overrides:
         say(f"With --set ({', '.join(overrides)}) these runs are not the paper's and fill no table's cell.")
     found: dict[Any, Path] = {}
@@ -188,13 +193,14 @@ def check(
 def explain(
     ref: Annotated[str, typer.Argument(metavar="TABLE/ROW", help="A row, such as table2/L6.")],
     profile: ProfileOption = "paper",
+    batch_size: BatchSizeOption = None,
     overrides: SetOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print every setting of a row with its value and where the value comes from."""
+    """Print every setting of a row with its source, and where the paper and its sources disagree."""
     from harness.show import explanation, explanation_as_text
 
-    data = explanation(ref, profile, overrides or [])
+    data = explanation(ref, profile, overrides or [], batch_size)
     if as_json:
         print_json(data)
     else:
@@ -218,7 +224,7 @@ def collect(
 
 @app.command()
 def schema(
-    kind: Annotated[str, typer.Argument(help="table, recipe, profile or claims.")],
+    kind: Annotated[str, typer.Argument(help="table, recipe, profile, claims or ledger.")],
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of the screen.")] = None,
 ) -> None:
     """Print the JSON Schema of an experiment file, for editors that check YAML."""
@@ -253,7 +259,9 @@ def doctor(
 
 
 cli_model.add_to(app)
+cli_server.add_to(app)
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_weights.app, name="weights")
 
 
 def main() -> None:

@@ -8,10 +8,18 @@ from typing import Annotated
 import typer
 
 from detector.errors import UsageError
-from harness.options import AsJson, DataOption, ProfileOption, SetOption, TargetArgument, print_json, say
-
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Which of the row's runs.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: a GPU if there is one.")]
+from harness.options import (
+    AsJson,
+    DataOption,
+    DeviceOption,
+    ProfileOption,
+    SeedOption,
+    SetOption,
+    pick_device,
+    print_json,
+    print_metrics,
+    say,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,18 +30,46 @@ def add_to(app: typer.Typer) -> None:
 
 
 def evaluate(
-    ref: TargetArgument,
+    ref: Annotated[str | None, typer.Argument(metavar="TABLE/ROW", help="A trained row, such as table2/L6.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--recipe", metavar="NAME", help="With --weights: the model and test of this recipe.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE", help="A detector's weights, of any known format.")
+    ] = None,
     profile: ProfileOption = "paper",
     overrides: SetOption = None,
     data: DataOption = None,
+    split: Annotated[str, typer.Option("--split", help="With --weights: the split to evaluate on.")] = "val2017",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="With --weights: keep detections and metrics here.")
+    ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate a row's trained weights, also under other test settings: --set test.score_threshold=0.05.
+    """Evaluate a row's trained weights, or any weights file: harness eval --recipe dr-r50-1x --weights FILE.
 
-    Nothing is trained. The record is kept beside the run's others; asked again, it is only read.
+    Other test settings: --set test.score_threshold=0.05. Nothing is trained. A row's record is kept beside the run's
+    others; asked again, it is only read. A file's evaluation is no record and fills no table's cell.
     """
+    if (ref is None) == (name is None) or (name is None) != (weights is None):
+        raise UsageError("Give a row, such as table2/L6, or both --recipe NAME and --weights FILE.")
+    if ref is not None:
+        if out is not None or split != "val2017":
+            raise UsageError("--out and --split go with --weights; a row's evaluation has a split and a place already.")
+        _evaluate_row(ref, profile, overrides or [], data, seed, device, as_json)
+    else:
+        assert name is not None
+        assert weights is not None
+        if seed:
+            raise UsageError("--seed names one of a row's runs; a weights file has none.")
+        _evaluate_file(name, weights, profile, overrides or [], data, split, out, device, as_json)
+
+
+def _evaluate_row(
+    ref: str, profile: str, overrides: list[str], data: Path | None, seed: int, device: str, as_json: bool
+) -> None:
     import torch
 
     from detector.finish import evaluate_and_record
@@ -42,11 +78,11 @@ def evaluate(
     from harness.resolve import parse_overrides
     from harness.session import Session, find_run
 
-    changed = parse_overrides(overrides or [])
+    changed = parse_overrides(overrides)
     other = [path for path in changed if not path.startswith("test.")]
     if other:
         raise UsageError(f"eval changes test settings only, not {', '.join(other)}. To train with others: harness run.")
-    session = Session(ref, profile, overrides or [], data)
+    session = Session(ref, profile, overrides, data)
     root = session.data_root()
     run, planned = find_run(session, seed, root)
     (cell,) = [cell for cell in planned.cells if cell.seed == seed]
@@ -58,15 +94,57 @@ def evaluate(
             if item.train.id == cell.job.train.id
         ]
         torch.set_num_threads(session.profile.execution.threads)  # as the profile's own runs
-        with join_world(_device(device)) as world:
+        with join_world(pick_device(device)) as world:
             evaluate_and_record(assignment, cell.job, run, world=world, heartbeat=None)
     record = run.read_record(cell.job.id)
     assert record is not None
     if as_json:
         print_json(record)
     else:
-        _print_metrics(record.metrics)
+        print_metrics(record.metrics)
         say(f"record: {run.record(record.eval_id)}")
+
+
+def _evaluate_file(
+    name: str,
+    weights: Path,
+    profile: str,
+    overrides: list[str],
+    data: Path | None,
+    split: str,
+    out: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    from harness.file_eval import evaluate_file, share_bar
+    from harness.plan import named_root
+    from harness.registry import Registry
+    from harness.resolve import parse_overrides
+
+    changed = parse_overrides(overrides)
+    root = named_root(data)
+    with share_bar(f"detecting on {split}") as report:
+        found = evaluate_file(
+            Registry(),
+            name,
+            weights,
+            profile=profile,
+            overrides=changed,
+            root=root,
+            split=split,
+            device=pick_device(device),
+            out=out,
+            report=report,
+        )
+    if as_json:
+        print_json({"recipe": name, "weights": str(weights), **vars(found), "written": [str(p) for p in found.written]})
+    else:
+        print_metrics(found.metrics)
+    for note in found.notes:
+        say(note)
+    for path in found.written:
+        say(f"written: {path}")
+    say("This is no record and fills no table's cell.")
 
 
 def score(
@@ -84,7 +162,7 @@ def score(
     if as_json:
         print_json(metrics)
     else:
-        _print_metrics(metrics)
+        print_metrics(metrics)
 
 
 def detect(
@@ -116,21 +194,6 @@ def detect(
         run, test = RunDir(Path(ref)), None
     else:
         run, test = find_trained(Session(ref, profile, [], data), seed)
-    drawn = detect_files(run, images, out, test=test, min_score=min_score, device=_device(device))
+    drawn = detect_files(run, images, out, test=test, min_score=min_score, device=pick_device(device))
     for path, count in drawn:
         typer.echo(f"{path}  {count} objects")
-
-
-def _device(name: str) -> str:
-    if name not in ("cpu", "cuda", "auto"):
-        raise UsageError(f"Unknown device {name!r}. Known: cpu, cuda, auto.")
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch sees no GPU here. Run 'harness doctor', or give --device cpu.")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def _print_metrics(metrics: dict[str, float | None]) -> None:
-    for name, value in metrics.items():
-        typer.echo(f"{name:15} {'none of that size' if value is None else f'{value:.3f}'}")

@@ -14,8 +14,19 @@ from detector.errors import RecordError, UsageError
 from detector.job import EvalJob
 from detector.record import Record
 from detector.rundir import RunDir, write_atomic, write_json
-from harness.cli_model import DeviceOption, SeedOption, _device, _print_metrics
-from harness.options import AsJson, DataOption, ProfileOption, SetOption, TargetArgument, print_json, say
+from harness.options import (
+    AsJson,
+    DataOption,
+    DeviceOption,
+    ProfileOption,
+    SeedOption,
+    SetOption,
+    TargetArgument,
+    pick_device,
+    print_json,
+    print_metrics,
+    say,
+)
 
 if TYPE_CHECKING:
     from detector.data.coco import CocoIndex
@@ -60,7 +71,7 @@ def export(
     _only_test_settings("export", overrides)
     if name is not None:
         check_name(name)
-    device = _device(device)
+    device = pick_device(device)
     session = Session(ref, profile, overrides or [], data)
     root = session.data_root()
     run, planned = find_run(session, seed, root)
@@ -123,7 +134,7 @@ def record(
     if as_json:
         print_json(answered if existing is None else existing)
     else:
-        _print_metrics(answered.metrics)
+        print_metrics(answered.metrics)
     say(f"record: {run.record(found.eval_id)}" if existing is None else "These numbers are recorded already.")
     if split == TEST_DEV and not overrides:  # no other fills a cell
         say(f"Next: harness table {ref.split('/')[0]} --profile {profile}")

@@ -100,11 +100,11 @@ def _data(given: Path | None) -> Finding:
 
 
 def _weights() -> list[Finding]:
-    from detector.weights import WEIGHTS, imagenet_file
+    from detector.weights import URLS, weights_file
 
     findings = []
-    for backbone in WEIGHTS:
-        file = imagenet_file(backbone)
+    for project, backbone in URLS:
+        file = weights_file(project, backbone)
         text = str(file) if file else "not here; downloaded when first needed, or --weights FILE"
-        findings.append(Finding("ok" if file else "note", f"{backbone} weights", text))
+        findings.append(Finding("ok" if file else "note", f"{backbone} ({project})", text))
     return findings

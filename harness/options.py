@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from detector.errors import UsageError
+
 
 def _targets(incomplete: str) -> list[str]:
     from harness.registry import Registry
@@ -53,9 +55,13 @@ DataOption = Annotated[
 WeightsOption = Annotated[
     Path | None,
     typer.Option(
-        "--weights", metavar="FILE", help="torchvision's ImageNet weights of the backbone, already downloaded."
+        "--weights",
+        metavar="FILE",
+        help="The file to start from, already downloaded: the backbone's ImageNet weights that the recipe names.",
     ),
 ]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Which of the row's runs.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: a GPU if there is one.")]
 FormatOption = Annotated[str, typer.Option("--format", "-f", help="text, md, latex, csv, json or html.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -63,6 +69,23 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def print_json(value: Any) -> None:
     """Indented JSON on the standard output."""
     typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_metrics(metrics: dict[str, float | None]) -> None:
+    """A line a metric, in percent (mean scores: 0..1)."""
+    for name, value in metrics.items():
+        typer.echo(f"{name:15} {'none of that size' if value is None else f'{value:.3f}'}")
+
+
+def pick_device(name: str) -> str:
+    """cpu or cuda. Raises UsageError for another name, and for cuda where there is none."""
+    if name not in ("cpu", "cuda", "auto"):
+        raise UsageError(f"Unknown device {name!r}. Known: cpu, cuda, auto.")
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no GPU here. Run 'harness doctor', or give --device cpu.")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def say(text: str) -> None:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from detector.errors import DataError, UsageError
-from detector.job import Backbone, DataSource, Shapes, TrainJob
+from detector.job import DataSource, Shapes, TrainJob
 from detector.record import Code
 from detector.worker import Assignment
 from harness.launch import usable_cores
@@ -20,6 +20,8 @@ from harness.results import Store, checkout
 DECODE_ALL_BELOW = 2_000
 
 DISTRIBUTION = "drloss-harness"
+
+Wanted = tuple[str, str]  # model.weights and model.backbone of a job
 
 
 def prepare_data(source: DataSource, root: Path, say: Callable[[str], None]) -> None:
@@ -56,28 +58,34 @@ def prepare_data(source: DataSource, root: Path, say: Callable[[str], None]) -> 
                 raise DataError(f"{root}: {summary(problems)}. Run 'harness data verify {root}'.")
 
 
-def find_weights(trainings: list[TrainJob], given: Path | None) -> dict[Backbone, Path]:
-    """The ImageNet weights that the trainings want, one file a backbone.
+def find_weights(trainings: list[TrainJob], given: Path | None) -> dict[Wanted, Path]:
+    """The files that the trainings start from, one for each (weights, backbone), read once to see that they fit.
 
-    Raises WeightsError where a file is missing and cannot be downloaded, UsageError for one file and two backbones.
+    Raises WeightsError where a file is missing and cannot be downloaded, or does not fit, UsageError for one file and
+    two wanted.
     """
-    wanted = sorted({job.model.backbone for job in trainings if job.model.weights == "imagenet"})
+    wanted = {_wanted(job): job for job in trainings if job.model.weights != "none"}
     if not wanted:
         return {}
     if given is not None and len(wanted) > 1:
+        listed = ", ".join(f"{backbone} ({weights})" for weights, backbone in sorted(wanted))
         raise UsageError(
-            f"--weights names one file, but {', '.join(wanted)} are wanted. Put one file for each into a folder and "
+            f"--weights names one file, but {listed} are wanted. Put one file for each into a folder and "
             "set HARNESS_WEIGHTS to it."
         )
-    from detector.weights import ensure_imagenet
+    from detector.build import read_pretrained
 
-    return {backbone: ensure_imagenet(backbone, file=given) for backbone in wanted}
+    return {key: read_pretrained(job, given).file for key, job in wanted.items()}
+
+
+def _wanted(job: TrainJob) -> Wanted:
+    return job.model.weights, job.model.backbone
 
 
 def assignments(
-    plan: Plan, store: Store, *, root: Path, weights: dict[Backbone, Path], notes: tuple[str, ...]
+    plan: Plan, store: Store, *, root: Path, weights: dict[Wanted, Path], notes: tuple[str, ...]
 ) -> list[Assignment]:
-    """One assignment a training of the plan, done or not."""
+    """One assignment a training of the plan, done or not. weights: empty where nothing will be trained."""
     execution, code = plan.profile.execution, current_code()
     return [
         Assignment(
@@ -91,9 +99,10 @@ def assignments(
             loader_workers=execution.loader_workers,
             checkpoint_every=execution.checkpoint_every,
             groups_per_forward=execution.groups_per_forward,
-            weights_file=str(weights[job.model.backbone]) if job.model.weights == "imagenet" else None,
+            weights_file=str(weights[_wanted(job)]) if _wanted(job) in weights else None,
             code=code,
             notes=notes,
+            anchor_ranges=None if plan.overridden else plan.profile.anchor_ranges,
         )
         for train_id, job in plan.trainings.items()
     ]

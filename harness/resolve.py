@@ -151,14 +151,33 @@ def resolve(
         raise document.error(("settings", *keys), f"{ref} at profile {profile.name}: {message}")
     if batch_size is not None:
         rescale(resolution, batch_size, profile)
-    for path, value in (overrides or {}).items():
+    _override(resolution, overrides or {})
+    return resolution
+
+
+def resolve_recipe(
+    registry: Registry, name: str, profile: Profile, *, overrides: Mapping[str, Any] | None = None
+) -> Resolution:
+    """A recipe alone, without a row: for weights that were trained elsewhere.
+
+    Raises as ``resolve``, and UsageError for an unknown name.
+    """
+    if name not in registry.recipes:
+        raise UsageError(f"Unknown recipe {name!r}. Known: {', '.join(sorted(registry.recipes))}.")
+    resolution = recipe(registry, name)
+    _apply_profile(registry, profile, resolution, set(), f"recipe {name}")
+    _override(resolution, overrides or {})
+    return resolution
+
+
+def _override(resolution: Resolution, overrides: Mapping[str, Any]) -> None:
+    for path, value in overrides.items():
         if path not in resolution.origins and resolution.get(path) is None:
             raise UsageError(f"--set: unknown setting {path!r}. Known: {', '.join(sorted(resolution.origins))}.")
         resolution.put(path, value, "--set")
     wrong = _wrong(resolution) if overrides else None
     if wrong is not None:
         raise UsageError(f"--set: {wrong[1]}")
-    return resolution
 
 
 def _wrong(resolution: Resolution) -> tuple[tuple[str | int, ...], str] | None:

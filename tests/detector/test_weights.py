@@ -1,8 +1,9 @@
-"""ImageNet weights: where they are found, how they are fetched, what is refused. A server on this machine stands in."""
+"""Files to start from: where they are found, how they are fetched. A server on this machine stands in."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -12,20 +13,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torchvision.models import resnet50
 
-from detector.backbone import build_backbone
 from detector.errors import WeightsError
-from detector.job import ModelSettings
-from detector.weights import WEIGHTS, download, ensure_imagenet, imagenet_file, load_imagenet
+from detector.weights import URLS, download, ensure_weights, weights_file
 
 FILES = {
-    "resnet50": "resnet50-0676ba61.pth",
-    "resnet101": "resnet101-63fe2227.pth",
-    "resnext101_32x8d": "resnext101_32x8d-8ba56ff5.pth",
+    ("caffe2", "resnet50"): "R-50.pkl",
+    ("caffe2", "resnet101"): "R-101.pkl",
+    ("caffe2", "resnext101_32x8d"): "X-101-32x8d.pkl",
+    ("torchvision", "resnet50"): "resnet50-0676ba61.pth",
+    ("torchvision", "resnet101"): "resnet101-63fe2227.pth",
+    ("torchvision", "resnext101_32x8d"): "resnext101_32x8d-8ba56ff5.pth",
 }
+RESNET50 = FILES["torchvision", "resnet50"]
 CONTENT = b"weights" * 100_000
+BY_CONTENT = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -57,72 +59,69 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         thread.join()
 
 
-def body_of(backbone: str = "resnet50", norm: str = "frozen_batch") -> nn.Module:
-    settings = ModelSettings(
-        backbone=backbone,
-        weights="imagenet",
-        norm=norm,
-        frozen_stages=2,
-        fpn_channels=8,
-        fpn_levels=(3, 7),
-        p6_from="c5",
-        head_convs=4,
-        head_norm="none",
-        anchor_scale=4.0,
-        scales_per_octave=3,
-        aspect_ratios=(0.5, 1.0, 2.0),
-        prior_probability=0.5,
-    )
-    return build_backbone(settings).body
-
-
-@pytest.fixture(scope="module")
-def classifier() -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    return resnet50().state_dict()
-
-
 # Finding
 
 
-@pytest.mark.parametrize("backbone", FILES)
-def test_imagenet_file_looks_into_own_folder_then_cache(folders: tuple[Path, Path], backbone: str) -> None:
+@pytest.mark.parametrize("key", FILES)
+def test_weights_file_looks_into_own_folder_then_cache(folders: tuple[Path, Path], key: tuple[str, str]) -> None:
     own, cache = folders
-    name = FILES[backbone]
+    name = FILES[key]
 
-    assert imagenet_file(backbone) is None
+    assert weights_file(*key) is None
     (cache / name).touch()
-    assert imagenet_file(backbone) == cache / name
+    assert weights_file(*key) == cache / name
     (own / name).touch()
-    assert imagenet_file(backbone) == own / name
+    assert weights_file(*key) == own / name
 
 
-def test_imagenet_file_needs_no_folder_of_its_own(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_file_finds_a_file_by_its_content_under_any_name(folders: tuple[Path, Path]) -> None:
+    own, cache = folders
+    (own / "other.pth").write_bytes(b"other")
+    (own / "notes.txt").write_bytes(CONTENT)
+    assert weights_file(BY_CONTENT, "resnet50") is None
+    (cache / "anything.pkl").write_bytes(CONTENT)
+
+    assert weights_file(BY_CONTENT, "resnet50") == cache / "anything.pkl"
+    assert ensure_weights(BY_CONTENT, "resnet50") == cache / "anything.pkl"
+
+
+def test_ensure_by_content_says_which_file_is_wanted(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=rf"No file {BY_CONTENT} in .*own.*--weights FILE.*HARNESS_WEIGHTS"):
+        ensure_weights(BY_CONTENT, "resnet50")
+    other = tmp_path / "other.pth"
+    other.write_bytes(b"other")
+    with pytest.raises(WeightsError, match=rf"other\.pth is another file than {BY_CONTENT}: its sha256 is d9298a10d1b"):
+        ensure_weights(BY_CONTENT, "resnet50", file=other)
+    other.write_bytes(CONTENT)
+    assert ensure_weights(BY_CONTENT, "resnet50", file=other) == other
+
+
+def test_weights_file_needs_no_folder_of_its_own(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HARNESS_WEIGHTS")
-    (folders[1] / FILES["resnet50"]).touch()
+    (folders[1] / RESNET50).touch()
 
-    assert imagenet_file("resnet50") == folders[1] / FILES["resnet50"]
+    assert weights_file("torchvision", "resnet50") == folders[1] / RESNET50
 
 
 def test_slim_has_no_imagenet_weights() -> None:
     with pytest.raises(WeightsError, match=r"'slim' has no ImageNet weights .*resnet101.*weights: none"):
-        imagenet_file("slim")
+        weights_file("torchvision", "slim")
     with pytest.raises(WeightsError, match="'slim' has no ImageNet weights"):
-        ensure_imagenet("slim", file=None)
+        ensure_weights("caffe2", "slim")
 
 
 def test_ensure_takes_the_given_file_before_any_other(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    (folders[0] / FILES["resnet50"]).touch()
+    (folders[0] / RESNET50).touch()
     given = tmp_path / "mine.pth"
     given.touch()
 
-    assert ensure_imagenet("resnet50", file=given) == given
-    assert ensure_imagenet("resnet50") == folders[0] / FILES["resnet50"]
+    assert ensure_weights("torchvision", "resnet50", file=given) == given
+    assert ensure_weights("torchvision", "resnet50") == folders[0] / RESNET50
 
 
 def test_ensure_refuses_a_given_file_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"no weights file .*gone\.pth.*resnet50-0676ba61\.pth.*--weights FILE"):
-        ensure_imagenet("resnet50", file=tmp_path / "gone.pth")
+        ensure_weights("torchvision", "resnet50", file=tmp_path / "gone.pth")
 
 
 # Downloading
@@ -134,15 +133,32 @@ def test_ensure_downloads_a_missing_file_once(
     url, served = server
     name = f"resnet50-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
     (served / name).write_bytes(CONTENT)
-    monkeypatch.setitem(WEIGHTS, "resnet50", type("Entry", (), {"url": f"{url}/{name}"}))
+    monkeypatch.setitem(URLS, ("torchvision", "resnet50"), f"{url}/{name}")
 
-    first = ensure_imagenet("resnet50")
+    first = ensure_weights("torchvision", "resnet50")
     (served / name).unlink()
 
     assert first == folders[0] / name
     assert first.read_bytes() == CONTENT
-    assert ensure_imagenet("resnet50") == first
+    assert ensure_weights("torchvision", "resnet50") == first
     assert [path.name for path in folders[0].iterdir()] == [name]
+
+
+def test_ensure_downloads_caffe2s_file_and_notes_its_sha256(
+    folders: tuple[Path, Path],
+    server: tuple[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its name says nothing to check against."""
+    url, served = server
+    (served / "R-50.pkl").write_bytes(CONTENT)
+    monkeypatch.setitem(URLS, ("caffe2", "resnet50"), f"{url}/R-50.pkl")
+
+    with caplog.at_level(logging.INFO, logger="detector.weights"):
+        assert ensure_weights("caffe2", "resnet50") == folders[0] / "R-50.pkl"
+
+    assert BY_CONTENT.removeprefix("sha256:") in caplog.text
 
 
 def test_download_leaves_nothing_where_the_checksum_differs(server: tuple[str, Path], tmp_path: Path) -> None:
@@ -174,70 +190,3 @@ def test_download_into_a_place_that_is_no_folder_is_a_weights_error(server: tupl
 
     with pytest.raises(WeightsError, match="Cannot download"):
         download(f"{server[0]}/net-12345678.pth", tmp_path / "file" / "net-12345678.pth", timeout=5)
-
-
-# Loading
-
-
-def test_load_fills_the_body_and_leaves_out_the_classifier(classifier: dict[str, Tensor], tmp_path: Path) -> None:
-    torch.save(classifier, tmp_path / "resnet50.pth")
-    body = body_of()
-
-    load_imagenet(body, tmp_path / "resnet50.pth")
-
-    state = body.state_dict()
-    assert len(state) == 53 * 5  # convolution, and weight, bias, mean and variance of its norm
-    assert all(torch.equal(value, classifier[name]) for name, value in state.items())
-
-
-def test_load_refuses_another_architecture(classifier: dict[str, Tensor], tmp_path: Path) -> None:
-    torch.save(classifier, tmp_path / "resnet50.pth")
-
-    with pytest.raises(WeightsError, match=r"lacks layer3\.6\.conv1\.weight.* more"):
-        load_imagenet(body_of("resnet101"), tmp_path / "resnet50.pth")
-
-
-def test_load_refuses_batch_norm_weights_for_group_norm(classifier: dict[str, Tensor], tmp_path: Path) -> None:
-    torch.save(classifier, tmp_path / "resnet50.pth")
-
-    with pytest.raises(WeightsError, match=r"norm not frozen_batch.*unknown bn1\.running_mean"):
-        load_imagenet(body_of(norm="group"), tmp_path / "resnet50.pth")
-
-
-def test_load_refuses_tensors_of_another_shape_and_keeps_the_body(
-    classifier: dict[str, Tensor], tmp_path: Path
-) -> None:
-    torch.save(classifier | {"conv1.weight": torch.zeros(32, 3, 7, 7)}, tmp_path / "resnet50.pth")
-    body = body_of()
-    before = {name: value.clone() for name, value in body.state_dict().items()}
-
-    with pytest.raises(WeightsError, match=r"conv1\.weight is \[32, 3, 7, 7\], not \[64, 3, 7, 7\]"):
-        load_imagenet(body, tmp_path / "resnet50.pth")
-    assert all(torch.equal(value, before[name]) for name, value in body.state_dict().items())
-
-
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
-def test_load_refuses_a_damaged_file(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "bad.pth").write_bytes(content)
-
-    with pytest.raises(WeightsError, match=r"Cannot read weights from .*bad\.pth"):
-        load_imagenet(nn.Conv2d(1, 1, 1), tmp_path / "bad.pth")
-
-
-class Unsafe:
-    """A class of ours: loading it would run code."""
-
-
-def test_load_never_runs_pickled_code(tmp_path: Path) -> None:
-    torch.save({"conv1.weight": Unsafe()}, tmp_path / "unsafe.pth")
-
-    with pytest.raises(WeightsError, match="Cannot read weights"):
-        load_imagenet(nn.Conv2d(1, 1, 1), tmp_path / "unsafe.pth")
-
-
-@pytest.mark.parametrize("value", [[1, 2], {"model": {"a": torch.zeros(1)}}])
-def test_load_refuses_what_is_not_a_state_dict(value: Any, tmp_path: Path) -> None:
-    torch.save(value, tmp_path / "other.pth")
-
-    with pytest.raises(WeightsError, match="not a state dict"):
-        load_imagenet(nn.Conv2d(1, 1, 1), tmp_path / "other.pth")

@@ -24,6 +24,8 @@ COMMANDS = [
     "explain",
     "collect",
     "eval",
+    "export",
+    "record",
     "score",
     "detect",
     "schema",
@@ -85,7 +87,7 @@ def test_explain_gives_every_value_and_its_source() -> None:
     settings = {item["path"]: item for item in data["settings"]}
     assert settings["loss.tau"] == {"path": "loss.tau", "value": 4.0, "source": "paper §3.3"}
     assert settings["matching.background_iou"]["source"] == "released config"
-    assert data["same_training"] == ["table1/hp-e_hn-3.5", "table3/dr"]
+    assert data["same_training"] == ["table1/hp-e_hn-3.5", "table3/dr", "ablations/dr-base-test"]
     text = run("explain", "table2/L6", "--profile", "tiny")
     assert "lambda_neg = 0.0798" in text
     assert "test.flip                      no" in text
@@ -97,7 +99,7 @@ def test_table_and_check_render_in_every_format_without_any_run(fmt: str) -> Non
     assert "smooth-beats-hinge" in run("check", "all", "--format", fmt) or fmt in ("md", "latex", "html")
 
 
-@pytest.mark.parametrize("kind", ["table", "recipe", "profile", "claims"])
+@pytest.mark.parametrize("kind", ["table", "recipe", "profile", "claims", "ledger"])
 def test_schema_is_a_json_schema(kind: str) -> None:
     assert "$defs" in json.loads(run("schema", kind))
 
@@ -165,7 +167,10 @@ def test_an_error_exits_with_2_and_without_a_traceback() -> None:
     )
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "data synth", "data subset", "data download", "data verify"])
+@pytest.mark.parametrize(
+    "command",
+    [*COMMANDS, "data synth", "data subset", "data download", "data verify", "weights show", "weights convert"],
+)
 def test_every_command_has_help(command: str) -> None:
     text = run(*command.split(), "--help")
     assert "Usage:" in text

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from detector.data.coco import load_index, select, trainable
+from detector.job import TrainJob
 from detector.record import Record
 from detector.rundir import RunDir, read_json
 from harness.registry import experiments_folder
@@ -55,10 +57,11 @@ def test_smoke_runs_the_real_network_on_real_images_without_weights(coco_tiny: P
     profile = yaml.safe_load(path.read_text()) | {"iterations_1x": 2, "short_side_800": 64}
     profile["settings"]["data"]["num_images"] = 4
     profile["settings"]["schedule"]["warmup_iterations"] = 1
+    del profile["anchor_ranges"]  # those of 160 pixels
     path.write_text(yaml.safe_dump(profile))
     arguments = ("table2/L6", "--profile", "smoke", "--data", str(coco_tiny))
     text = harness(tmp_path, "run", *arguments, experiments=experiments, timeout=240)
-    assert "resnet50-0676ba61.pth" in text  # which file to fetch
+    assert "R-50.pkl" in text  # which file to fetch
     assert "--weights FILE" in text  # and how to pass it
     assert "from scratch" in text
     _, record = only_record(tmp_path)
@@ -73,6 +76,66 @@ def test_smoke_runs_the_real_network_on_real_images_without_weights(coco_tiny: P
         harness(tmp_path, "table", "table2", "--profile", "smoke", "-f", "json", experiments=experiments, timeout=60)
     )
     assert {row["ref"]: row["n"] for row in data[0]["rows"]}["table2/L6"] == 1
+
+
+SERVER = """
+ Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.434
+ Average Precision  (AP) @[ IoU=0.50      | area=   all | maxDets=100 ] = 0.621
+ Average Precision  (AP) @[ IoU=0.75      | area=   all | maxDets=100 ] = 0.470
+ Average Precision  (AP) @[ IoU=0.50:0.95 | area= small | maxDets=100 ] = 0.267
+ Average Precision  (AP) @[ IoU=0.50:0.95 | area=medium | maxDets=100 ] = 0.461
+ Average Precision  (AP) @[ IoU=0.50:0.95 | area= large | maxDets=100 ] = 0.550
+"""
+
+
+@pytest.mark.coco
+@pytest.mark.slow
+def test_table_4_runs_whole_on_real_images_to_the_servers_answer(coco_tiny: Path, tmp_path: Path) -> None:
+    """Both backbones, scale jitter, longer schedules, nine scales that reuse the training, test-dev out and back."""
+    root = tmp_path / "coco"
+    shutil.copytree(coco_tiny / "annotations", root / "annotations")
+    for split, folder in (("train2017", "train2017"), ("val2017", "val2017"), ("val2017", "test2017")):
+        (root / folder).symlink_to(coco_tiny / split)
+    info = json.loads((root / "annotations" / "instances_val2017.json").read_text())
+    info = {"images": info["images"][:5], "categories": info["categories"]}
+    (root / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(info))
+    experiments = tmp_path / "experiments"
+    shutil.copytree(experiments_folder(), experiments)
+    path = experiments / "profiles" / "smoke.yaml"
+    profile = yaml.safe_load(path.read_text()) | {"iterations_1x": 2, "short_side_800": 64}
+    profile["settings"]["data"]["num_images"] = 4
+    profile["settings"]["schedule"]["warmup_iterations"] = 1
+    del profile["anchor_ranges"]  # those of 160 pixels
+    path.write_text(yaml.safe_dump(profile))
+    at = ("--profile", "smoke", "--data", str(root))
+
+    def command(*arguments: str) -> str:
+        return harness(tmp_path, *arguments, experiments=experiments, timeout=600)
+
+    assert "2 runs, 0 done, 2 to do" in command("run", "table4", *at)  # four rows, two trainings
+    jobs = {record.parents[2].name: read_json(record.parents[2] / "job.json", TrainJob) for record in records(tmp_path)}
+    found = {job.model.backbone: job for job in jobs.values()}
+    assert {name: job.schedule.iterations for name, job in found.items()} == {"resnet101": 4, "resnext101_32x8d": 3}
+    assert found["resnet101"].augmentation.short_sides == (51, 54, 56, 59, 61, 64)
+    assert len(records(tmp_path)) == 4  # single scale and nine scales of each
+    zipped = command("export", "table4/dr-r101-ms", *at).split()[0]
+    with zipfile.ZipFile(zipped) as archive:
+        (name,) = archive.namelist()
+        assert name.startswith("detections_test-dev2017_")
+        assert name.endswith("_results.json")
+        assert {entry["image_id"] for entry in json.loads(archive.read(name))} <= {
+            entry["id"] for entry in info["images"]
+        }
+    answer = tmp_path / "answer.txt"
+    answer.write_text(SERVER)
+    command("record", "table4/dr-r101-ms", "--from-server", str(answer), *at)
+    table = json.loads(command("table", "table4", *at, "--format", "json"))
+    row = next(row for row in table[0]["rows"] if row["ref"] == "table4/dr-r101-ms")
+    assert row["ours"]["AP"]["mean"] == 43.4
+
+
+def records(folder: Path) -> list[Path]:
+    return sorted((folder / "runs").glob("*/evals/*/record.json"))
 
 
 @pytest.mark.coco

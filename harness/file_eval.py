@@ -1,0 +1,179 @@
+"""``harness eval --recipe R --weights FILE``: a file of any known format, scored on any COCO root."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from detector.errors import DataError, UsageError, WeightsError
+from detector.job import TrainJob
+from detector.record import SplitFingerprint
+from detector.rundir import write_json
+from harness.prepare import current_code
+from harness.progress import LINE_SECONDS
+from harness.registry import Registry
+from harness.resolve import jobs, resolve_recipe
+from harness.weight_files import fitting_recipes
+
+if TYPE_CHECKING:
+    from detector.data.coco import CocoIndex
+    from detector.formats.reading import Weights
+
+EVALUATION_FILE = "evaluation.json"
+DETECTIONS_FILE = "detections.json.gz"
+
+
+@dataclass(frozen=True)
+class FileEvaluation:
+    """What one evaluation of a file found; no record, and in no table."""
+
+    metrics: dict[str, float | None]
+    split: str
+    images: int
+    notes: tuple[str, ...]
+    written: tuple[Path, ...]
+
+
+def evaluate_file(
+    registry: Registry,
+    name: str,
+    file: Path,
+    *,
+    profile: str,
+    overrides: Mapping[str, Any],
+    root: Path,
+    split: str,
+    device: str,
+    out: Path | None,
+    report: Callable[[float], None],
+) -> FileEvaluation:
+    """Evaluate a weights file on a split of any COCO root, by a recipe's model and test settings.
+
+    report: told the share of the images that is done. out: folder for detections and ``evaluation.json``. Raises
+    WeightsError before the data is opened, DataError before anything is detected.
+    """
+    from detector.build import build_model
+    from detector.data.coco import annotations_sha256, load_index
+    from detector.detections import coco_metrics, write_detections
+    from detector.formats.loading import load_detector
+    from detector.formats.reading import read_weights
+    from detector.inference import detect_split
+    from detector.train import precision_context
+    from detector.worker import describe_environment
+    from detector.world import join_world
+
+    settings = resolve_recipe(registry, name, registry.profile(profile), overrides=overrides)
+    job, test = jobs(settings, seed=0)
+    if out is not None and (out / EVALUATION_FILE).exists():
+        raise UsageError(f"{out} already holds an evaluation. Name another folder with --out.")
+    weights = read_weights(file)
+    _check_fits(registry, name, weights, job)
+    started = time.perf_counter()
+    index = load_index(root, split)
+    notes = [*_data_notes(index), *_file_notes(weights)]
+    category_ids = index.category_ids.tolist()
+    model = build_model(job, num_classes=len(category_ids), test=test, pretrained=False)
+    load_detector(model, weights, job, category_ids=category_ids)
+    with join_world(device) as world:
+        model.to(world.device)
+        with precision_context(job.precision, world.device):
+            detections, _ = detect_split(model, index, world, report)
+        environment = describe_environment(world)
+    metrics = coco_metrics(index, detections)
+    written: tuple[Path, ...] = ()
+    if out is not None:
+        written = (out / DETECTIONS_FILE, out / EVALUATION_FILE)
+        write_detections(written[0], detections)
+        fingerprint = SplitFingerprint(
+            images=index.num_images, boxes=len(index.boxes), sha256=annotations_sha256(root, split)
+        )
+        evaluation = {
+            "metrics": metrics,
+            "recipe": name,
+            "profile": profile,
+            "set": dict(overrides),
+            "weights": {"name": file.name, "sha256": weights.sha256, "format": weights.format},
+            # The seed and the data of the recipe's training say nothing of a file that was trained elsewhere.
+            "settings": {"model": job.model, "box_convention": job.box_convention, "test": test},
+            "split": split,
+            "split_fingerprint": fingerprint,
+            "environment": environment,
+            "code": current_code(),
+            "seconds": round(time.perf_counter() - started, 3),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "notes": notes,
+        }
+        write_json(written[1], evaluation)
+    return FileEvaluation(metrics, split, index.num_images, tuple(notes), written)
+
+
+def _check_fits(registry: Registry, name: str, weights: Weights, job: TrainJob) -> None:
+    """Raise WeightsError where the file's network is not the recipe's, naming the recipes that it fits."""
+    from detector.formats.loading import differences
+
+    if weights.kind == "backbone":
+        raise WeightsError(
+            f"{weights.file} is a backbone ({weights.format}), without a pyramid and a head: nothing to evaluate. "
+            "Train from it: harness run TARGET --weights FILE."
+        )
+    found = differences(weights, job)
+    if found:
+        fitting = fitting_recipes(registry, weights)
+        raise WeightsError(
+            f"{weights.file} ({weights.format}) is another network than recipe {name}'s: "
+            f"{'; '.join(map(str, found))}. Recipes of its network: {', '.join(fitting) or 'none that is shipped'}."
+        )
+
+
+def _data_notes(index: CocoIndex) -> list[str]:
+    """What the images are. Raises DataError where they cannot be scored or are not there."""
+    from detector.data.coco import check_release, is_labelled
+    from detector.data.verify import missing_images
+
+    if not is_labelled(index.root, index.split):
+        raise DataError(f"{index.root}: {index.split} has no public labels, so nothing can be scored. Give --split.")
+    missing = missing_images(index)
+    if missing:
+        raise DataError(
+            f"{index.root}/{index.split} lacks {len(missing):,} image files, first {missing[0]}. "
+            f"Run 'harness data verify {index.root}'."
+        )
+    try:
+        check_release(index, "2017")
+    except DataError:
+        return [
+            f"{index.num_images:,} images that are not the whole of a COCO 2017 split: not comparable with "
+            "published numbers"
+        ]
+    return [f"{index.num_images:,} images: the whole of COCO's {index.split}"]
+
+
+def _file_notes(weights: Weights) -> list[str]:
+    return [] if weights.network is not None else ["the file does not say its network; the recipe's was taken"]
+
+
+@contextmanager
+def share_bar(what: str) -> Iterator[Callable[[float], None]]:
+    """A bar with an ETA; gives the function that is told the share done. Without a terminal, a line now and then."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    said = time.monotonic()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=1.0)
+
+        def report(share: float) -> None:
+            nonlocal said
+            progress.update(task, completed=share)
+            if not console.is_terminal and time.monotonic() - said >= LINE_SECONDS:
+                said = time.monotonic()
+                console.print(f"{what}: {share:.0%}", highlight=False)
+
+        yield report
