@@ -79,19 +79,17 @@ def table_notes(registry: Registry, table: Table, profile: Profile, refs: Sequen
             used.setdefault(plain(item.used), []).append(" ".join(row.cells))
     notes = [_note(entry, used) for entry, used in by_entry.values()]
     if notes:
-        notes.insert(0, "Deviations, where the sources differ; their reasons and rows: harness explain TABLE/ROW.")
+        notes.insert(0, "Where the paper, its released configuration, its base codebase and we differ (why: harness explain TABLE/ROW):")
     return tuple(notes)
 
 
 def _note(entry: LedgerEntry, used: dict[str, list[str]]) -> str:
-    says = ", ".join(f"{name} {plain(value)}" for name, value in Deviation(entry, None).stated.items())
-    if len(used) == 1:
-        chosen = next(iter(used))
-    else:
-        # The rarer values with their rows; the commonest is the rest's.
-        common, *rare = sorted(used, key=lambda value: -len(used[value]))
-        chosen = "; ".join([common, *(f"{value} in {', '.join(used[value])}" for value in rare)])
-    return f"{entry.path}: {says}; used {chosen}. Ablation: {', '.join(entry.ablations)}."
+    """``PATH: what most rows use (VALUE in ROWS). Paper: ..; released: ..; base: ... Ablation: ...``"""
+    common, *rare = sorted(used, key=lambda value: -len(used[value]))
+    chosen = common + "".join(f" ({value} in {', '.join(used[value])})" for value in rare)
+    stated = Deviation(entry, None).stated
+    says = "; ".join(f"{name}: {plain(value)}" for name, value in stated.items())
+    return f"{entry.path}: {chosen}. {says[0].upper()}{says[1:]}. Ablation: {', '.join(entry.ablations)}."
 
 
 def plain(value: Any) -> str:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import pickle
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,14 +23,12 @@ from detector.finish import evaluate_and_record, train_to_final
 from detector.inference import ScoreSums
 from detector.job import EvalJob
 from detector.rundir import RunDir
-from detector.worker import Assignment, Worker
+from detector.worker import Worker
 from detector.world import World
 from tests.micro import micro_assignment, micro_data, micro_job, write_experiments
+from tests.processes import WAIT_SECONDS, outputs, run_processes
 
 ALONE = World(0, 1, torch.device("cpu"))
-WAIT_SECONDS = 120
-# What submitit's task does, without submitit: the environment describes the processes to torch.
-TASK = "import pickle, sys; from detector.worker import Worker; Worker(pickle.load(open(sys.argv[1], 'rb')))()"
 
 
 @pytest.fixture(scope="module")
@@ -50,47 +43,14 @@ def data(job: EvalJob, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(job: EvalJob, data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """The run of one process."""
+    """The run of one process, which forwards a group at a time: then it adds what two processes add."""
     torch.set_num_threads(1)
     run = RunDir(tmp_path_factory.mktemp("run") / "alone")
     run.root.mkdir()
-    assignment = micro_assignment(job, run.root, data)
+    assignment = micro_assignment(job, run.root, data, groups_per_forward=1)
     train_to_final(assignment, run, world=ALONE, heartbeat=None, stop=lambda: False)
     evaluate_and_record(assignment, job, run, world=ALONE, heartbeat=None)
     return run
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def run_processes(
-    assignment: Assignment, count: int, meanwhile: Callable[[list[subprocess.Popen[bytes]]], None] = lambda _: None
-) -> list[int]:
-    """Run the assignment in ``count`` processes to their end; returns their exit codes."""
-    folder = Path(assignment.run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "assignment.pkl").write_bytes(pickle.dumps(assignment))
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count)}
-    started: list[subprocess.Popen[bytes]] = []
-    try:
-        for rank in range(count):
-            environment = {**os.environ, **shared, "RANK": str(rank), "OMP_NUM_THREADS": "1"}
-            with open(folder / f"output-{rank}.txt", "wb") as output:
-                command = [sys.executable, "-c", TASK, str(folder / "assignment.pkl")]
-                started.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output))
-        meanwhile(started)
-        return [process.wait(WAIT_SECONDS) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-
-
-def outputs(run: RunDir) -> str:
-    return "\n".join(path.read_text() for path in sorted(run.root.glob("output-*.txt")))
 
 
 def logged(run: RunDir) -> list[dict[str, float]]:
@@ -109,12 +69,12 @@ def test_two_processes_started_by_submitit_give_the_run_of_one(
     for ours, theirs in zip(logged(run), logged(alone), strict=True):
         assert ours["iteration"] == theirs["iteration"]
         for name in ("loss", "classification", "bbox_regression"):
-            assert ours[name] == pytest.approx(theirs[name], rel=1e-4), (name, ours["iteration"])
+            # Means over two iterations and two processes are added in another order.
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-6), (name, ours["iteration"])
     weights, expected = (checkpoint.load(item.final)["model"] for item in (run, alone))
     assert weights.keys() == expected.keys()
     for name in expected:
-        # Single small weights may differ by more than 1e-4 of themselves; a tensor as a whole does not.
-        assert (weights[name] - expected[name]).norm() <= 1e-4 * expected[name].norm() + 1e-7, name
+        assert torch.equal(weights[name], expected[name]), name
     assert [path.name for path in run.checkpoints.iterdir()] == ["final.pt"]
     assert not list(run.root.glob("failure-*"))
 
@@ -127,22 +87,6 @@ def test_two_processes_started_by_submitit_give_the_run_of_one(
     assert one is not None
     assert run.detections(job.id).read_bytes() == detections
     assert one.metrics == two.metrics
-
-
-@pytest.mark.slow
-def test_evaluation_over_four_processes_equals_one_where_four_does_not_divide_the_images(
-    job: EvalJob, data: Path, tmp_path: Path, alone: RunDir
-) -> None:
-    run = RunDir(tmp_path)
-    run.checkpoints.mkdir()
-    shutil.copy(alone.final, run.final)
-    assert run_processes(micro_assignment(job, tmp_path, data), 4) == [0] * 4, outputs(run)
-    assert run.detections(job.id).read_bytes() == alone.detections(job.id).read_bytes()
-    ours, theirs = run.read_record(job.id), alone.read_record(job.id)
-    assert ours is not None
-    assert theirs is not None
-    assert ours.metrics == theirs.metrics
-    assert not run.metrics.exists()  # nothing was trained
 
 
 def test_a_stop_signal_to_one_process_stops_all_at_the_same_step_and_saves(data: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The whole model: contract, padding, groups, gradients, learning one image, and torchvision's RetinaNet as peer."""
+"""The whole model: contract, padding, groups, gradients and learning one image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection import retinanet_resnet50_fpn
 from torchvision.ops import box_iou
 
 from detector.job import UNIT_RGB, MatchSettings, ModelSettings, RegressionSettings, TestSettings
@@ -400,47 +399,7 @@ def test_training_without_matching_targets_is_refused() -> None:
         build()([image_of(32, 32)] * 2, [target_of()])
 
 
-# Peers
-
-
-def test_model_equals_torchvision_with_its_weights() -> None:
-    torch.manual_seed(0)
-    theirs = retinanet_resnet50_fpn(weights=None, weights_backbone=None, min_size=128, max_size=256).eval()
-    for name, parameter in theirs.named_parameters():  # features and logits of a usual size, as after training
-        if name.endswith("bn3.weight"):
-            nn.init.constant_(parameter, 0.2)
-        if name.startswith("head.") and parameter.ndim == 4:
-            nn.init.kaiming_normal_(parameter)
-    with torch.no_grad():
-        theirs.head.classification_head.cls_logits.weight.mul_(5)
-    ours = build(
-        RESNET50 | {"prior_probability": 0.01},
-        num_classes=91,
-        regression=RegressionSettings(box_weights=(1.0, 1.0, 1.0, 1.0), beta=0.11, normalizer=4.0),
-        test=TestSettings(
-            short_sides=(128,),
-            max_size=256,
-            flip=False,
-            score_threshold=0.05,
-            candidates_per_level=1000,
-            nms_iou=0.5,
-            detections_per_image=300,
-        ),
-    ).eval()
-    ours.load_state_dict(theirs.state_dict())
-    image = image_of(128, 256) / 255
-    with torch.inference_mode():
-        raw = theirs.head(list(theirs.backbone(ours.normalized_batch([image])).values()))
-        cls_logits, bbox_regression, _ = ours.head_outputs([image])
-        (expected,), (found,) = theirs([image]), ours([image])
-
-    torch.testing.assert_close(torch.cat(cls_logits, dim=1), raw["cls_logits"], rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(torch.cat(bbox_regression, dim=1), raw["bbox_regression"], rtol=1e-5, atol=1e-4)
-    assert len(expected["boxes"]) == len(found["boxes"]) == 300
-    torch.testing.assert_close(found["scores"], expected["scores"], rtol=1e-4, atol=1e-5)
-    # Rounding may swap two equal scores, and an overlap at the threshold may fall on either side.
-    same = (box_iou(found["boxes"], expected["boxes"]) > 0.999) & (found["labels"][:, None] == expected["labels"])
-    assert same.any(dim=1).sum() >= 297
+# Exports
 
 
 def test_importing_detector_does_not_import_torch() -> None:

@@ -91,6 +91,41 @@ def test_eval_with_other_test_settings_keeps_a_record_of_its_own(done: Workplace
     assert all(row["n"] == 1 for row in rows)
 
 
+def test_eval_of_the_runs_own_weights_as_a_file_gives_the_records_metrics(done: Workplace, tmp_path: Path) -> None:
+    data = json.loads(done.harness("eval", "table2/L6", "--profile", "tiny", "--json").partition("\nrecord:")[0])
+    root = next((done.root / "runs" / "data").iterdir())
+    found = done.harness(
+        *("eval", "--recipe", "dr-r50-1x", "--weights", str(done.run_dir().final), "--profile", "tiny"),
+        *("--data", str(root), "--out", str(tmp_path / "out")),
+    )
+    evaluation = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert {name: data["metrics"][name] for name in evaluation["metrics"]} == evaluation["metrics"]
+    assert "fills no table's cell" in found
+
+
+def test_a_batch_size_of_its_own_trains_the_same_epochs_and_fills_no_cell(done: Workplace) -> None:
+    text = done.harness("run", "table3/dr", "--profile", "tiny", "--batch-size", "2")
+    assert "With --batch-size 2 these runs are not the paper's" in text
+    jobs = [json.loads(path.read_text()) for path in (done.root / "runs").glob("*/job.json")]
+    (job,) = [job for job in jobs if job["batch"]["images"] == 2]
+    assert (job["schedule"]["iterations"], job["optimizer"]["lr"]) == (16, pytest.approx(0.05))
+    data = json.loads(done.harness("table", "table3", "--profile", "tiny", "--format", "json"))
+    assert {row["ref"]: row["seeds"] for row in data[0]["rows"]}["table3/dr"] == [0]
+
+
+def test_a_wrong_first_batch_stops_the_run_before_its_first_step_and_says_why(tmp_path: Path) -> None:
+    place = make_workplace(tmp_path, iterations=8)
+    path = place.root / "experiments" / "profiles" / "tiny.yaml"
+    # As if this data were other data: so a run sees boxes that are read or scaled wrongly.
+    path.write_text(path.read_text() + "anchor_ranges: {positives: [1000, 2000], borderline: [0, 5000]}\n")
+    text = place.harness("run", "table2/L6", "--profile", "tiny", code=1)
+    assert "anchors an image are positive in the first batch; on this data 1000 to 2000 are." in text
+    assert "Usual causes: boxes read as (x, y, w, h) instead of corners" in text
+    assert place.run_dir().metrics.read_text() == ""
+    # What --set changes, the ranges do not know.
+    place.harness("run", "table2/L6", "--profile", "tiny", "--set", "optimizer.lr=0.05")
+
+
 def test_score_gives_the_metrics_of_the_record(done: Workplace) -> None:
     job = micro_job(done.root / "experiments")
     detections = done.run_dir().detections(job.id)
