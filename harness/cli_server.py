@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from detector.data.coco import CocoIndex
     from detector.server import Export
     from harness.plan import Plan
+    from harness.results import Store
     from harness.session import Session
 
 SplitOption = Annotated[str, typer.Option("--split", help="The split that the server evaluates.")]
@@ -101,7 +102,11 @@ def export(
 
 
 def record(
-    ref: TargetArgument,
+    *,
+    ref: Annotated[
+        str | None,
+        typer.Argument(metavar="TABLE/ROW", help="The exported row; default: the one whose answer is awaited."),
+    ] = None,
     answer: Annotated[
         Path,
         typer.Option(
@@ -122,13 +127,18 @@ def record(
     A record with other numbers is never overwritten.
     """
     from detector.server_answer import read_answer
+    from harness.results import Store, results_folder, runs_folder
     from harness.session import TEST_DEV, Session
 
     _only_test_settings("record", overrides)
-    session = Session(ref, profile, overrides or [], data)
-    run, found = _find_export(session, split, seed)
+    store = Store(runs_folder(), results_folder())
+    if ref is None:
+        run, found = _awaited(store, split)
+        say(f"The answer to {found.sent.name if found.sent else ''}, profile {found.profile}.")
+    else:
+        run, found = _find_export(Session(ref, profile, overrides or [], data), split, seed)
     answered = _record_of(found, read_answer(answer, split))
-    existing = _existing(session, run, answered)
+    existing = _existing(store, run, answered)
     if existing is None:
         write_json(run.record(found.eval_id), answered)
     if as_json:
@@ -137,7 +147,7 @@ def record(
         print_metrics(answered.metrics)
     say(f"record: {run.record(found.eval_id)}" if existing is None else "These numbers are recorded already.")
     if split == TEST_DEV and not overrides:  # no other fills a cell
-        say(f"Next: harness table {ref.split('/')[0]} --profile {profile}")
+        say(f"Next: harness table {ref.split('/')[0] if ref else 'table4'} --profile {found.profile}")
 
 
 def _only_test_settings(command: str, overrides: list[str] | None) -> None:
@@ -208,6 +218,21 @@ def _find_export(session: Session, split: str, seed: int) -> tuple[RunDir, Expor
     )
 
 
+def _awaited(store: Store, split: str) -> tuple[RunDir, Export]:
+    """The one export to the split that has no record yet. Raises UsageError where there is none, or several."""
+    from detector.server import find_exports
+
+    sent = [(run, found) for run, found in find_exports(store.runs) if found.sent and found.job.split == split]
+    open_ones = [(run, found) for run, found in sent if not run.record(found.eval_id).exists()]
+    if len(open_ones) == 1:
+        return open_ones[0]
+    names = ", ".join(found.sent.name for _, found in open_ones if found.sent) or "none"
+    raise UsageError(
+        f"{len(open_ones)} exports to {split} in {store.runs} await an answer ({names}): name the row, such as "
+        "table4/dr-r101."
+    )
+
+
 def _command(verb: str, session: Session, split: str, seed: int) -> str:
     """The command of that name for the same row, run and split."""
     options = [f"--profile {session.profile.name}", f"--split {split}"]
@@ -238,14 +263,14 @@ def _record_of(found: Export, metrics: dict[str, float | None]) -> Record:
     )
 
 
-def _existing(session: Session, run: RunDir, answered: Record) -> Record | None:
+def _existing(store: Store, run: RunDir, answered: Record) -> Record | None:
     """The record that is there already, among the runs or the results.
 
     Raises RecordError where it has other numbers.
     """
     from harness.results import read_record
 
-    for path in (run.record(answered.eval_id), session.store.committed(answered)):
+    for path in (run.record(answered.eval_id), store.committed(answered)):
         if not path.exists():
             continue
         existing = read_record(path)

@@ -79,7 +79,7 @@ def table_notes(registry: Registry, table: Table, profile: Profile, refs: Sequen
             used.setdefault(plain(item.used), []).append(" ".join(row.cells))
     notes = [_note(entry, used) for entry, used in by_entry.values()]
     if notes:
-        notes.insert(0, "Where the paper, its released configuration, its base codebase and we differ (why: harness explain TABLE/ROW):")
+        notes.insert(0, "Where paper, released configuration, base codebase and we differ (why: harness explain ROW):")
     return tuple(notes)
 
 

@@ -108,10 +108,7 @@ def plan_as_text(session: Session, plan: Plan, seeds: int) -> str:
         f"(profile {plan.profile.name}: {plan.profile.title}).",
     ]
     if session.batch_size is not None:
-        lines.append(
-            f"With --batch-size {session.batch_size}: learning rate, iterations, warm-up and milestones by Remark 2; "
-            "such runs are not the paper's and fill no table's cell."
-        )
+        lines += _rescaled(plan, session.batch_size)
     if session.identity_is_open:
         lines.append("The data is a folder: with --data DIR the ids above become those of its runs.")
     resolution = _resolution(plan, seeds)
@@ -126,6 +123,19 @@ def plan_as_text(session: Session, plan: Plan, seeds: int) -> str:
     wanted = ", ".join(f"{effect} AP: {count}" for effect, count in resolution["seeds_needed"].items())
     lines.append(f"Seeds an arm for 80% power (one-sided test, alpha 0.05): {wanted}.")
     return "\n".join(lines)
+
+
+def _rescaled(plan: Plan, batch_size: int) -> list[str]:
+    """The schedules that Remark 2 gives, each once."""
+    found = dict.fromkeys((job.optimizer.lr, job.schedule) for job in plan.trainings.values())
+    lines = [f"With --batch-size {batch_size}, by Remark 2 of the paper (the same epochs):"]
+    for rate, schedule in found:
+        milestones = ", ".join(f"{milestone:,}" for milestone in schedule.milestones)
+        lines.append(
+            f"  learning rate {rate:g}, {schedule.iterations:,} iterations, warm-up {schedule.warmup_iterations:,}, "
+            f"milestones {milestones}"
+        )
+    return [*lines, "Such runs are not the paper's and fill no table's cell."]
 
 
 def _resolution(plan: Plan, seeds: int) -> dict[str, Any]:

@@ -110,8 +110,7 @@ def check_tensors(
     ]
     problems += [f"{name} is not finite" for name, value in given.items() if not bool(value.isfinite().all())]
     if problems:
-        shown = "; ".join(problems[:SHOWN]) + (f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else "")
-        raise WeightsError(f"{where} does not hold the tensors of its network: {shown}.")
+        raise WeightsError(f"{where} does not hold the tensors of its network: {'; '.join(problems)}.")
 
 
 def _state(content: Any, path: Path) -> _State:

@@ -14,11 +14,12 @@ GOLDEN: dict[str, Curve] = msgspec.json.decode(FILE.read_bytes())
 
 
 def bound(iteration: int) -> float:
-    """Relative; measured with two threads and with single groups: 1e-4 in the third iteration, 1.3e-2 in the 50th.
+    """Relative. The first three losses are the sharp test: there, sums in another order differ by about 1e-7.
 
-    Rounding grows with every step, so that later losses say less.
+    From the first activation that such a sum moves across a ReLU's zero, two trainings go apart: with two threads, or
+    with groups forwarded one by one, by 1e-4 in the eighth iteration and up to 6e-2 in the 50th.
     """
-    return 1e-3 if iteration <= 5 else 1e-2 if iteration <= 20 else 5e-2
+    return 3e-4 if iteration <= 3 else 1e-2 if iteration <= 10 else 0.2
 
 
 def first_departure(ours: Curve, golden: Curve) -> int | None:
@@ -52,4 +53,4 @@ def test_a_training_with_another_setting_departs_from_the_golden_losses(data: Pa
     }
     departures = {name: first_departure(curve(other, data), GOLDEN[REFS[0]]) for name, other in others.items()}
     assert departures["boxes"] == 1
-    assert departures["rate"] is not None
+    assert departures["rate"] == 2  # the first step was another

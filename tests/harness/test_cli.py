@@ -93,6 +93,12 @@ def test_explain_gives_every_value_and_its_source() -> None:
     assert "test.flip                      no" in text
 
 
+def test_plan_rescales_the_whole_schedule_with_the_batch_size() -> None:
+    text = run("plan", "table2", "--batch-size", "4")
+    assert "learning rate 0.0025, 360,000 iterations, warm-up 2,000, milestones 240,000, 320,000" in text
+    assert "fill no table's cell" in text
+
+
 @pytest.mark.parametrize("fmt", ["text", "md", "latex", "csv", "json", "html"])
 def test_table_and_check_render_in_every_format_without_any_run(fmt: str) -> None:
     assert "37.4" in run("table", "all", "--format", fmt)

@@ -268,6 +268,14 @@ def test_record_holds_the_answer_and_what_was_sent(place: Workplace) -> None:
     run("check", "all")
 
 
+def test_record_finds_the_one_export_that_awaits_an_answer(place: Workplace) -> None:
+    run("export", ROW)
+    assert "The answer to table4-dr-r101-" in run("record", *answer(place, summary_text()))
+    message = refused(place, "record", *answer(place, summary_text()))
+    assert "0 exports to test-dev2017 in" in message
+    assert "name the row, such as table4/dr-r101" in message
+
+
 def test_record_again_keeps_the_first(place: Workplace) -> None:
     run("export", ROW)
     run("record", ROW, *answer(place, summary_text()))
