@@ -48,6 +48,7 @@ tables: install
 	@mkdir -p results/tables/tiny
 	$(COMMITTED) table all --profile tiny --format md > results/tables/tiny/tables.md
 	$(COMMITTED) table all --profile tiny --format latex > results/tables/tiny/tables.tex
+	$(COMMITTED) table ablations --profile tiny --format md > results/tables/tiny/ablations.md
 	$(COMMITTED) check all --profile tiny --format md > results/tables/tiny/check.md
 
 lint: install

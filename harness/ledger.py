@@ -10,6 +10,7 @@ from harness.registry import LedgerEntry, Profile, Registry, Table
 from harness.resolve import Resolution, resolve
 
 SILENT = "silent"
+SHOWN_ROWS = 3
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,14 @@ def table_notes(registry: Registry, table: Table, profile: Profile, refs: Sequen
 def _note(entry: LedgerEntry, used: dict[str, list[str]]) -> str:
     """``PATH: what most rows use (VALUE in ROWS). Paper: ..; released: ..; base: ... Ablation: ...``"""
     common, *rare = sorted(used, key=lambda value: -len(used[value]))
-    chosen = common + "".join(f" ({value} in {', '.join(used[value])})" for value in rare)
+    chosen = common + "".join(f" ({value} in {_rows(used[value])})" for value in rare)
     stated = Deviation(entry, None).stated
     says = "; ".join(f"{name}: {plain(value)}" for name, value in stated.items())
     return f"{entry.path}: {chosen}. {says[0].upper()}{says[1:]}. Ablation: {', '.join(entry.ablations)}."
+
+
+def _rows(names: list[str]) -> str:
+    return "; ".join(names) if len(names) <= SHOWN_ROWS else f"{len(names)} rows"
 
 
 def plain(value: Any) -> str:

@@ -14,7 +14,7 @@ from harness.verdicts import DELTA, CellVerdict, judge_cell
 if TYPE_CHECKING:
     import pandas as pd
 
-Status = Literal["measured", "pending", "awaiting server", "cited"]
+Status = Literal["measured", "pending", "not at this scale", "awaiting server", "cited"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def build_table(
     on_split = {ref: row for ref, row in runs.items() if not compared or (row.split == "test-dev") == test_dev}
     evidence = Evidence(on_split, profile.assumed_sd)
     chosen = [row for row in table.rows if refs is None or f"{table.id}/{row.id}" in refs]
-    rows = tuple(_row_view(table, row, evidence, runs, compared) for row in chosen)
+    rows = tuple(_row_view(table, row, evidence, runs, profile) for row in chosen)
     return TableView(
         id=table.id,
         title=table.title,
@@ -115,7 +115,7 @@ def build_table(
     )
 
 
-def _row_view(table: Table, row: Row, evidence: Evidence, runs: Mapping[str, RowRuns], compared: bool) -> RowView:
+def _row_view(table: Table, row: Row, evidence: Evidence, runs: Mapping[str, RowRuns], profile: Profile) -> RowView:
     ref = f"{table.id}/{row.id}"
     found = evidence.runs.get(ref)
     ours = {}
@@ -123,6 +123,9 @@ def _row_view(table: Table, row: Row, evidence: Evidence, runs: Mapping[str, Row
         if values := evidence.values(ref, metric):
             ours[metric] = Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
     status: Status = "cited" if row.cited else "measured" if ours else "pending"
+    if row.profiles is not None and profile.name not in row.profiles:
+        status = "not at this scale"
+    compared = profile.compare_with_paper
     if status == "pending" and ref in runs and table.split == "test-dev" and compared:
         status = "awaiting server"
     published = dict(zip(METRICS, row.published, strict=True)) if row.published else {}
@@ -169,9 +172,8 @@ def _footnotes(table: Table, profile: Profile, rows: tuple[RowView, ...], eviden
         notes.append("Awaiting server: trained, but test-dev has no public labels; never filled by minival.")
     if any(row.status == "cited" for row in rows):
         notes.append("Cited: other papers' numbers as this one quotes them; nothing to train.")
-    away = [row for row in table.rows if row.profiles is not None and profile.name not in row.profiles]
-    if shown := [" ".join(row.cells) for row in away if any(view.ref == f"{table.id}/{row.id}" for view in rows)]:
-        notes.append(f"Not at profile {profile.name}, which itself sets what they compare: {'; '.join(shown)}.")
+    if any(row.status == "not at this scale" for row in rows):
+        notes.append(f"Not at this scale: profile {profile.name} itself sets what the row compares.")
     if any(row.status == "pending" for row in rows):
         notes.append(f"Pending: no finished run; next: harness run {table.id} --profile {profile.name}")
     return notes

@@ -181,7 +181,7 @@ def test_checkpoint_of_torchvision_finds_what_it_finds_there(
     """Its norms add an epsilon that the recipe's do not, and it has 91 outputs for 80 categories."""
     sides = (256, 426)
     theirs = retinanet_resnet50_fpn(
-        weights=None, weights_backbone=None, detections_per_img=100, min_size=sides[0], max_size=sides[1]
+        weights=None, weights_backbone=None, detections_per_img=300, min_size=sides[0], max_size=sides[1]
     ).eval()
     shapes = {name: value.shape for name, value in theirs.state_dict().items() if value.ndim}
     state = {name: torch.from_numpy(value) for name, value in random_state(shapes).items()}

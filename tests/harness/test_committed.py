@@ -12,6 +12,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[2]
 RENDERED = {
     "tables.md": ("table", "all", "--format", "md"),
+    "ablations.md": ("table", "ablations", "--format", "md"),
     "tables.tex": ("table", "all", "--format", "latex"),
     "check.md": ("check", "all", "--format", "md"),
 }
