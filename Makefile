@@ -38,11 +38,11 @@ test: install
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 fidelity: install
 	@mkdir -p docs
-	$(BIN)/python -m pytest tests/fidelity -n 2 --dist loadfile --write-fidelity docs/fidelity.md
+	$(BIN)/python -m pytest tests/fidelity --ignore tests/fidelity/test_page.py -n 2 --dist loadfile --write-fidelity docs/fidelity.md
 
 tables: install
 	@mkdir -p results/tables/tiny

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from detector.errors import UsageError
-from harness.registry import Profile
+from harness.declarations import Profile
 
 if TYPE_CHECKING:
     from harness.resolve import Resolution

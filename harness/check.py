@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.claim import Claim
+from harness.declarations import Profile, Table
 from harness.evidence import RowRuns
-from harness.registry import Profile, Table
 from harness.tables import RowView, build_table
 from harness.verdicts import ClaimVerdict, judge_claims
 

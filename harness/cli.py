@@ -228,7 +228,7 @@ def schema(
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of the screen.")] = None,
 ) -> None:
     """Print the JSON Schema of an experiment file, for editors that check YAML."""
-    from harness.registry import FILE_KINDS
+    from harness.declarations import FILE_KINDS
 
     if kind not in FILE_KINDS:
         raise UsageError(f"Unknown kind of file {kind!r}. Known: {', '.join(FILE_KINDS)}.")

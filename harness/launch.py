@@ -18,8 +18,8 @@ from msgspec.structs import replace
 
 from detector.rundir import RunDir, Status
 from detector.worker import Assignment, Worker
+from harness.declarations import Execution
 from harness.progress import View
-from harness.registry import Execution
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 60.0  # how long to wait for runs to save their state after Ctrl-C; they end by themselves after it

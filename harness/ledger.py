@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.registry import LedgerEntry, Profile, Registry, Table
-from harness.resolve import Resolution, resolve
+from harness.declarations import LedgerEntry, Profile, Table
+from harness.registry import Registry
+from harness.resolve import FROM_SCRATCH, Resolution, resolve
 
 SILENT = "silent"
 SHOWN_ROWS = 3
@@ -76,6 +77,8 @@ def table_notes(registry: Registry, table: Table, profile: Profile, refs: Sequen
     for ref in refs:
         _, row = registry.row(ref)
         for item in deviations(registry, ref, resolve(registry, ref, profile)):
+            if profile.without_weights == "from_scratch" and item.entry.path in FROM_SCRATCH:
+                continue  # a record says which of the two it was
             _, used = by_entry.setdefault(id(item.entry), (item.entry, {}))
             used.setdefault(plain(item.used), []).append(" ".join(row.cells))
     notes = [_note(entry, used) for entry, used in by_entry.values()]

@@ -13,7 +13,8 @@ import msgspec
 
 from detector.errors import UsageError
 from detector.job import AnnotatedFolder, DataSource, EvalJob, Shapes, TrainJob
-from harness.registry import Profile, Registry
+from harness.declarations import Profile
+from harness.registry import Registry
 from harness.resolve import eval_job, resolve
 
 

@@ -12,8 +12,8 @@ import msgspec
 
 from detector.errors import UsageError
 from harness.check import CheckView
+from harness.declarations import METRICS
 from harness.grid import Grid, html_fragment, latex, markdown
-from harness.registry import METRICS
 from harness.tables import RowView, TableView
 from harness.terminal import (
     check_text,

@@ -15,7 +15,8 @@ from msgspec import to_builtins
 from detector.errors import UsageError
 from detector.job import UNIT_RGB, EvalJob, TestSettings, TrainJob
 from harness.batch_rule import rescale
-from harness.registry import Profile, RecipeFile, Registry, ResolvedSettings, Row, leaves
+from harness.declarations import Profile, RecipeFile, ResolvedSettings, Row
+from harness.registry import Registry, leaves
 from harness.yamlio import explain, read_value
 
 # The scale on which recipes are written; profiles shrink from it.

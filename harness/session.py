@@ -12,10 +12,11 @@ from detector.job import AnnotatedFolder, DataSource, TestSettings
 from detector.rundir import RunDir
 from harness import plan as planning
 from harness.check import CheckView, build_check
+from harness.declarations import Profile
 from harness.evidence import RowRuns
 from harness.ledger import table_notes
 from harness.plan import Plan
-from harness.registry import Profile, Registry
+from harness.registry import Registry
 from harness.resolve import parse_overrides
 from harness.results import Store, results_folder, row_records, row_runs, runs_folder
 from harness.tables import TableView, build_table

@@ -9,9 +9,10 @@ from msgspec import to_builtins
 from tabulate import tabulate
 
 from detector.job import EvalJob
+from harness.declarations import METRICS, ResolvedSettings, Row, Table
 from harness.ledger import SILENT, as_data, deviations, plain
 from harness.plan import Plan
-from harness.registry import METRICS, Registry, ResolvedSettings, Row, Table
+from harness.registry import Registry
 from harness.resolve import eval_job, parse_overrides, resolve
 from harness.session import Session, missing
 from harness.statistics import resolvable_effect, seeds_needed

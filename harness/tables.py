@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.declarations import METRICS, Profile, Row, Table
 from harness.evidence import Evidence, RowRuns
-from harness.registry import METRICS, Profile, Row, Table
 from harness.verdicts import DELTA, CellVerdict, judge_cell
 
 if TYPE_CHECKING:
@@ -167,7 +167,9 @@ def _footnotes(table: Table, profile: Profile, rows: tuple[RowView, ...], eviden
             f"What can be compared are the claims: harness check --profile {profile.name}"
         )
     if table.split == "test-dev" and not profile.compare_with_paper and measured:
-        notes.append("Ours: the profile's own test images, not test-dev.")
+        answered = any(evidence.runs[row.ref].split == "test-dev" for row in measured)
+        exception = ", except where the server answered" if answered else ""
+        notes.append(f"Ours: the profile's own test images, not test-dev{exception}.")
     if any(row.status == "awaiting server" for row in rows):
         notes.append("Awaiting server: trained, but test-dev has no public labels; never filled by minival.")
     if any(row.status == "cited" for row in rows):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from harness.check import CheckView
-from harness.registry import METRICS
+from harness.declarations import METRICS
 from harness.tables import Mean, RowView, TableView
 from harness.verdicts import CellVerdict, ClaimOutcome, ClaimVerdict, Measured
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import torch
 import yaml
 
 from detector.data.shapes import generate_shapes
 from detector.job import EvalJob, Shapes
 from detector.record import Code
 from detector.worker import Assignment
+from detector.world import World
 from harness.registry import Registry, experiments_folder
 from harness.resolve import eval_job, resolve
 
+ALONE = World(0, 1, torch.device("cpu"))  # the one process of a run
 DATA = {"source": "shapes", "version": 1, "seed": 0, "size": 64, "num_train": 24, "num_test": 6, "num_classes": 3}
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torchvision.models.detection import retinanet_resnet50_fpn
 
 DATA = Path(__file__).resolve().parent / "data"
 BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
@@ -22,6 +25,13 @@ def peer_shapes(name: str) -> dict[str, list[int]]:
 def blank(shapes: dict[str, Any], value: float = 0.5) -> dict[str, Tensor]:
     """One number everywhere, in tensors that share it: such a file is small and quickly written."""
     return {name: torch.tensor(value).expand(tuple(shape)) for name, shape in shapes.items()}
+
+
+def torchvision_state(**options: Any) -> dict[str, Tensor]:
+    """Names and shapes only; the numbers are all one half."""
+    with torch.device("meta"):
+        model = retinanet_resnet50_fpn(weights=None, weights_backbone=None, **options)
+    return blank({name: value.shape for name, value in model.state_dict().items()})
 
 
 def caffe2_shapes(backbone: str = "resnet50") -> dict[str, tuple[int, ...]]:
@@ -59,4 +69,18 @@ def save_maskrcnn_benchmark(path: Path, state: dict[str, Tensor]) -> Path:
     scheduler = {"milestones": [60000, 80000], "gamma": 0.1, "last_epoch": 90000, "warmup_method": "linear"}
     model = {f"module.{name}": value for name, value in state.items()}
     torch.save({"model": model, "optimizer": optimizer, "scheduler": scheduler, "iteration": 90000}, path)
+    return path
+
+
+def numpy_state(state: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in state.items()}
+
+
+def save_pickle(path: Path, value: Any) -> Path:
+    path.write_bytes(pickle.dumps(value, protocol=4))
+    return path
+
+
+def save_torch(path: Path, value: Any) -> Path:
+    torch.save(value, path)
     return path

@@ -12,22 +12,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detector.backbone import build_backbone, group_norm
 from detector.job import ModelSettings
+from tests.small_retinanet import SLIM
 
-SLIM: dict[str, Any] = {
-    "backbone": "slim",
-    "weights": "none",
-    "norm": "group",
-    "frozen_stages": 0,
-    "fpn_channels": 48,
-    "fpn_levels": (3, 5),
-    "p6_from": "p5",
-    "head_convs": 2,
-    "head_norm": "group",
-    "anchor_scale": 2.0,
-    "scales_per_octave": 3,
-    "aspect_ratios": (0.5, 1.0, 2.0),
-    "prior_probability": 0.5,
-}
 RESNET = SLIM | {"backbone": "resnet50", "norm": "frozen_batch", "fpn_channels": 256, "fpn_levels": (3, 7)}
 
 

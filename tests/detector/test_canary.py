@@ -22,15 +22,13 @@ from detector.errors import TrainingError
 from detector.job import EvalJob
 from detector.retinanet import RetinaNet
 from detector.worker import AnchorRanges
-from detector.world import World
 from drloss.config import CrossEntropyConfig, DRLossConfig, FocalLossConfig, Hinge, Logistic, Quadratic
 from harness.registry import Registry
 from harness.resolve import eval_job, resolve
-from tests.micro import micro_job, write_experiments
+from tests.micro import ALONE
 
 WITH_BOXES = 4 * math.log(1 + math.exp(6 * 0.5)) / 6  # 2.032
 WITHOUT = 4 * math.log(2) / 6  # 0.462
-ALONE = World(0, 1, torch.device("cpu"))
 
 
 def group_of(*positives: int, mean_score: float = 0.5, borderline: int = 3, num_negative: int = 1000) -> FirstLook:
@@ -110,11 +108,6 @@ def test_check_anchors_takes_the_mean_over_the_images_of_all_groups() -> None:
         check_anchors([group_of(1, 1)], ranges, ALONE)
     with pytest.raises(TrainingError, match="0.0 anchors an image are between IoU 0.4 and positive"):
         check_anchors([group_of(6, borderline=0)], ranges, ALONE)
-
-
-@pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> EvalJob:
-    return micro_job(write_experiments(tmp_path_factory.mktemp("registry") / "experiments"))
 
 
 def new_model(job: EvalJob) -> RetinaNet:

@@ -1,15 +1,12 @@
-"""Downloads from a server on this machine that breaks off, ignores ranges, refuses, and lies about lengths."""
+"""The COCO release from a server on this machine: whole or in part, after faults, and what is refused."""
 
 from __future__ import annotations
 
 import fcntl
 import io
 import json
-import threading
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,169 +17,20 @@ from detector.data import coco
 from detector.data.coco import annotation_file, load_index
 from detector.data.download import download_coco, unpack
 from detector.data.shapes import generate_shapes
-from detector.data.transfer import fetch
 from detector.data.verify import verify_root
 from detector.errors import DataError
 from detector.job import Shapes
+from tests.faulty_server import Server, serve
 
 SPLITS = ("train2017", "val2017")
 NUM_IMAGES = {"train2017": 6, "val2017": 4}
-CONTENT = bytes(range(256)) * 40
-FILE = "/file"
-
-
-@dataclass
-class Server:
-    """What it serves, and the faults that it shows on the next requests for a path, one a request."""
-
-    url: str
-    files: dict[str, bytes] = field(default_factory=dict)
-    faults: dict[str, list[str]] = field(default_factory=dict)
-    requests: list[tuple[str, str | None]] = field(default_factory=list)
-    patience: threading.Event = field(default_factory=threading.Event)
-
-    def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        path, wanted = handler.path, handler.headers.get("Range")
-        self.requests.append((path, wanted))
-        fault = self.faults[path].pop(0) if self.faults.get(path) else ""
-        body = self.files.get(path)
-        if body is None or fault.isdecimal():
-            handler.send_error(int(fault) if fault else 404)
-            return
-        start = int(wanted[len("bytes=") : -1]) if wanted and fault != "ignore range" else 0
-        part = body[start:]
-        handler.send_response(200 if not start else 206 if part else 416)
-        if start:
-            first = start + 1 if fault == "wrong range" else start
-            extent = f"{first}-{len(body) - 1}" if part else "*"
-            handler.send_header("Content-Range", f"bytes {extent}/{len(body)}")
-        if fault != "no length":
-            handler.send_header("Content-Length", str(len(part) + (10 if fault == "too long" else 0)))
-        handler.end_headers()
-        handler.wfile.write(part[: len(part) // 2] if fault in ("break", "hang") else part)
-        handler.wfile.flush()
-        if fault == "hang":
-            self.patience.wait(5)
-        handler.close_connection = True
-
-    def ranges(self, path: str) -> list[str | None]:
-        return [wanted for found, wanted in self.requests if found == path]
+ANNOTATIONS = "/annotations/annotations_trainval2017.zip"
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            state.answer(self)
-
-        def log_message(self, *_: object) -> None:
-            """Keep the tests' output clean."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        state = Server(f"http://127.0.0.1:{http.server_port}", {FILE: CONTENT})
-        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
-        thread.start()
-        yield state
-        http.shutdown()
-        thread.join()
-
-
-def get(server: Server, target: Path, *, retries: int = 2, timeout: float = 5.0, **options: Any) -> None:
-    fetch(server.url + FILE, target, retries=retries, timeout=timeout, wait=0.0, **options)
-
-
-HALF = len(CONTENT) // 2
-
-
-@pytest.mark.parametrize(
-    ("faults", "ranges"),
-    [
-        ([], [None]),
-        (["503"], [None, None]),
-        (["429", "500"], [None, None, None]),
-        (["break"], [None, f"bytes={HALF}-"]),
-        (["break", "break"], [None, f"bytes={HALF}-", f"bytes={HALF + HALF // 2}-"]),
-        (["break", "ignore range"], [None, f"bytes={HALF}-"]),
-        (["break", "503"], [None, f"bytes={HALF}-", f"bytes={HALF}-"]),
-        (["break", "wrong range"], [None, f"bytes={HALF}-", f"bytes={HALF}-"]),
-        (["too long"], [None, f"bytes={len(CONTENT)}-"]),
-        (["no length"], [None, None]),
-    ],
-    ids=lambda value: ",".join(map(str, value)) or "no fault",
-)
-def test_fetch_gets_the_file_whatever_goes_wrong_once(
-    server: Server, tmp_path: Path, faults: list[str], ranges: list[str | None]
-) -> None:
-    server.faults[FILE] = list(faults)
-    get(server, tmp_path / "deep" / "file")
-    assert (tmp_path / "deep" / "file").read_bytes() == CONTENT
-    assert server.ranges(FILE) == ranges
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["file"]
-
-
-def test_fetch_goes_on_where_an_earlier_call_stopped(server: Server, tmp_path: Path) -> None:
-    server.faults[FILE] = ["break"]
-    with pytest.raises(
-        DataError, match=rf"in 1 attempts: the connection ended after {HALF:,} of {len(CONTENT):,} bytes"
-    ):
-        get(server, tmp_path / "file", retries=0)
-    assert not (tmp_path / "file").exists()
-    seen: list[tuple[int, int]] = []
-    get(server, tmp_path / "file", progress=lambda done, total: seen.append((done, total)))
-    assert (tmp_path / "file").read_bytes() == CONTENT
-    assert server.ranges(FILE) == [None, f"bytes={HALF}-"]
-    assert seen[-1] == (len(CONTENT), len(CONTENT))
-    assert all(done > HALF for done, _ in seen)
-
-
-@pytest.mark.parametrize("left", [CONTENT + b"more", CONTENT])
-def test_fetch_starts_over_only_where_the_part_does_not_fit(server: Server, tmp_path: Path, left: bytes) -> None:
-    (tmp_path / "file.part").write_bytes(left)
-    get(server, tmp_path / "file")
-    assert (tmp_path / "file").read_bytes() == CONTENT
-    assert server.ranges(FILE) == ([f"bytes={len(left)}-"] if left == CONTENT else [f"bytes={len(left)}-", None])
-
-
-def test_fetch_gives_up_after_its_retries(server: Server, tmp_path: Path) -> None:
-    server.faults[FILE] = ["503"] * 9
-    with pytest.raises(DataError, match=r"in 3 attempts: the server answers 503 Service Unavailable"):
-        get(server, tmp_path / "file")
-    assert len(server.requests) == 3
-
-
-def test_fetch_never_accepts_a_wrong_length(server: Server, tmp_path: Path) -> None:
-    server.faults[FILE] = ["no length"] * 9
-    with pytest.raises(DataError, match="does not tell the file's length"):
-        get(server, tmp_path / "file")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_fetch_tries_no_second_time_what_is_not_there(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nothing: the server answers 404 Not Found"):
-        fetch(server.url + "/nothing", tmp_path / "file", retries=5, timeout=5, wait=0.0)
-    assert len(server.requests) == 1
-
-
-def test_fetch_ends_a_silent_connection(server: Server, tmp_path: Path) -> None:
-    server.faults[FILE] = ["hang"]
-    get(server, tmp_path / "file", timeout=0.2)
-    assert not server.patience.is_set()
-    server.patience.set()
-    assert (tmp_path / "file").read_bytes() == CONTENT
-    assert server.ranges(FILE) == [None, f"bytes={HALF}-"]
-
-
-def test_fetch_reports_a_server_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"in 2 attempts: .*[Cc]onnection refused"):
-        fetch("http://127.0.0.1:9/file", tmp_path / "file", retries=1, timeout=5, wait=0.0)
-
-
-@pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://host/file", ""])
-def test_fetch_refuses_other_protocols(tmp_path: Path, url: str) -> None:
-    with pytest.raises(DataError, match="only http and https"):
-        fetch(url, tmp_path / "file", retries=0, timeout=5)
+    with serve() as server:
+        yield server
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
@@ -198,9 +46,6 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("published") / "root"
     generate_shapes(root, Shapes(version=1, seed=4, size=32, num_train=6, num_test=4, num_classes=2))
     return root
-
-
-ANNOTATIONS = "/annotations/annotations_trainval2017.zip"
 
 
 @pytest.fixture
@@ -375,7 +220,7 @@ def test_unpack_names_a_missing_member(tmp_path: Path) -> None:
 
 def test_unpack_never_finishes_a_damaged_member(tmp_path: Path) -> None:
     archive = tmp_path / "a.zip"
-    content = bytearray(zipped({"val2017/1.jpg": CONTENT}))
+    content = bytearray(zipped({"val2017/1.jpg": bytes(range(256)) * 40}))
     content[60] ^= 0xFF
     archive.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.zip is damaged"):

@@ -24,21 +24,9 @@ from detector.inference import ScoreSums
 from detector.job import EvalJob
 from detector.rundir import RunDir
 from detector.worker import Worker
-from detector.world import World
-from tests.micro import micro_assignment, micro_data, micro_job, write_experiments
+from tests.final_weights import assert_same_bits, final_weights
+from tests.micro import ALONE, micro_assignment, micro_job, write_experiments
 from tests.processes import WAIT_SECONDS, outputs, run_processes
-
-ALONE = World(0, 1, torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> EvalJob:
-    return micro_job(write_experiments(tmp_path_factory.mktemp("registry") / "experiments"))
-
-
-@pytest.fixture(scope="module")
-def data(job: EvalJob, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return micro_data(tmp_path_factory.mktemp("data") / "shapes", job)
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +59,7 @@ def test_two_processes_started_by_submitit_give_the_run_of_one(
         for name in ("loss", "classification", "bbox_regression"):
             # Means over two iterations and two processes are added in another order.
             assert ours[name] == pytest.approx(theirs[name], rel=1e-6), (name, ours["iteration"])
-    weights, expected = (checkpoint.load(item.final)["model"] for item in (run, alone))
-    assert weights.keys() == expected.keys()
-    for name in expected:
-        assert torch.equal(weights[name], expected[name]), name
+    assert_same_bits(final_weights(run), final_weights(alone))
     assert [path.name for path in run.checkpoints.iterdir()] == ["final.pt"]
     assert not list(run.root.glob("failure-*"))
 

@@ -19,21 +19,9 @@ from detector.finish import evaluate_and_record, train_to_final
 from detector.job import EvalJob
 from detector.rundir import RunDir
 from detector.train import StopRequested, _micro_batches
-from detector.world import World
 from drloss.config import FocalLossConfig
-from tests.micro import micro_assignment, micro_data, micro_job, write_experiments
-
-ALONE = World(0, 1, torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> EvalJob:
-    return micro_job(write_experiments(tmp_path_factory.mktemp("registry") / "experiments"))
-
-
-@pytest.fixture(scope="module")
-def data(job: EvalJob, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return micro_data(tmp_path_factory.mktemp("data") / "shapes", job)
+from tests.final_weights import assert_same_bits, final_weights
+from tests.micro import ALONE, micro_assignment
 
 
 @pytest.fixture(autouse=True)
@@ -46,17 +34,6 @@ def train(job: EvalJob, folder: Path, data: Path, stop: Callable[[], bool] = lam
     folder.mkdir(parents=True, exist_ok=True)
     train_to_final(micro_assignment(job, folder, data, **changes), run, world=ALONE, heartbeat=None, stop=stop)
     return run
-
-
-def weights(run: RunDir) -> dict[str, torch.Tensor]:
-    model: dict[str, torch.Tensor] = checkpoint.load(run.final)["model"]
-    return model
-
-
-def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +62,7 @@ def test_train_resumed_equals_uninterrupted_to_the_last_bit(
     assert not RunDir(tmp_path).final.exists()
     torch.rand(7)  # whatever else the process drew must not matter
     resumed = train(job, tmp_path, data)
-    assert_same_bits(weights(resumed), weights(reference))
+    assert_same_bits(final_weights(resumed), final_weights(reference))
     lines = [json.loads(line) for line in resumed.metrics.read_text().splitlines()]
     iterations = [line["iteration"] for line in lines]
     assert iterations == sorted(set(iterations))
@@ -105,7 +82,7 @@ def test_train_after_a_kill_goes_on_from_the_last_checkpoint(
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"iteration": 7, "loss": 1.0}\n{"iterat')  # logged after the checkpoint, the last line torn
     resumed = train(job, tmp_path, data)
-    assert_same_bits(weights(resumed), weights(reference))
+    assert_same_bits(final_weights(resumed), final_weights(reference))
     iterations = [json.loads(line)["iteration"] for line in resumed.metrics.read_text().splitlines()]
     assert iterations == [1, 2, 4, 6, 8]
     assert [path.name for path in resumed.checkpoints.iterdir()] == ["final.pt"]
@@ -114,13 +91,13 @@ def test_train_after_a_kill_goes_on_from_the_last_checkpoint(
 def test_train_is_bit_equal_for_any_number_of_workers(
     job: EvalJob, data: Path, tmp_path: Path, reference: RunDir
 ) -> None:
-    assert_same_bits(weights(train(job, tmp_path, data, loader_workers=2)), weights(reference))
+    assert_same_bits(final_weights(train(job, tmp_path, data, loader_workers=2)), final_weights(reference))
 
 
 def test_train_gives_the_same_up_to_rounding_however_groups_share_passes(
     job: EvalJob, data: Path, tmp_path: Path, reference: RunDir
 ) -> None:
-    alone, together = weights(train(job, tmp_path, data, groups_per_forward=1)), weights(reference)
+    alone, together = final_weights(train(job, tmp_path, data, groups_per_forward=1)), final_weights(reference)
     for name in together:
         torch.testing.assert_close(alone[name], together[name], rtol=1e-3, atol=2e-4)
 
@@ -128,7 +105,7 @@ def test_train_gives_the_same_up_to_rounding_however_groups_share_passes(
 def test_train_differs_between_seeds(job: EvalJob, data: Path, tmp_path: Path, reference: RunDir) -> None:
     other = replace(job, train=replace(job.train, seed=1))
     name = "head.classification_head.cls_logits.weight"
-    assert not torch.equal(weights(train(other, tmp_path, data))[name], weights(reference)[name])
+    assert not torch.equal(final_weights(train(other, tmp_path, data))[name], final_weights(reference)[name])
 
 
 def test_train_with_other_threads_says_that_bit_equality_is_void(job: EvalJob, data: Path, tmp_path: Path) -> None:
@@ -148,7 +125,7 @@ def test_train_runs_at_every_precision_and_it_is_part_of_the_identity(
 ) -> None:
     other = replace(job, train=replace(job.train, precision=precision))
     assert other.train.id != job.train.id
-    found = weights(train(other, tmp_path, data))
+    found = final_weights(train(other, tmp_path, data))
     assert all(value.isfinite().all() for value in found.values())
     assert all(value.dtype == torch.float32 for value in found.values() if value.is_floating_point())
     first, whole = (json.loads(run.metrics.read_text().splitlines()[0]) for run in (RunDir(tmp_path), reference))

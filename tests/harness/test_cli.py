@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from detector.errors import HarnessError
 from harness.cli import app
+from tests.command import error, invoke
 
+pytestmark = pytest.mark.usefixtures("empty_folders")
 COMMANDS = [
     "list",
     "plan",
@@ -33,28 +34,12 @@ COMMANDS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def empty_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HARNESS_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("HARNESS_RESULTS", str(tmp_path / "results"))
-    monkeypatch.delenv("HARNESS_DATA", raising=False)
-
-
 def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
+    return invoke(*arguments).stdout
 
 
 def run_json(*arguments: str) -> Any:
     return json.loads(run(*arguments, "--json"))
-
-
-def error(*arguments: str) -> str:
-    """The message of a command that must refuse."""
-    with pytest.raises(HarnessError) as caught:
-        CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-    return str(caught.value)
 
 
 def test_list_json_carries_every_row_with_its_published_numbers() -> None:

@@ -1,4 +1,4 @@
-"""To the evaluation server and back, through the command: a trained row, its zip, an answer, the filled cell."""
+"""To the evaluation server, through the command: a trained row, its zip, and what is refused before it detects."""
 
 from __future__ import annotations
 
@@ -14,90 +14,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from msgspec.structs import replace
-from typer.testing import CliRunner
 
 from detector.data.coco import annotations_sha256, load_index
-from detector.data.shapes import shapes_folder_name
 from detector.detections import Detections, coco_metrics, read_detections
-from detector.errors import DataError, HarnessError, UsageError
-from detector.job import AnnotatedFolder, CocoRelease, EvalJob
-from detector.record import Code, SplitFingerprint
+from detector.errors import DataError
+from detector.job import AnnotatedFolder, CocoRelease
 from detector.rundir import RunDir, read_json
-from detector.server import EXPORT_FILE, Export, Sent, find_exports, pack, write_export
-from harness.cli import app
+from detector.server import EXPORT_FILE, Export, find_exports, pack
 from harness.plan import identify
-from harness.session import Session
-from tests.detector.test_server import NUMBERS, PERCENT, scores_text, summary_text
-from tests.micro import micro_assignment, micro_job, write_experiments
-from tests.workplace import Workplace, make_workplace
-
-ROW = "table4/dr-r101"
-TEST_DEV = "test-dev2017"
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """One row of Table 4 trained, at a scale that may stand against the paper; test-dev is val2017 without labels."""
-    place = make_workplace(tmp_path_factory.mktemp("server"), iterations=8)
-    path = place.root / "experiments" / "profiles" / "tiny.yaml"
-    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"compare_with_paper": True}))
-    place.harness("run", ROW, "--profile", "tiny")
-    root = data_root(place)
-    content = json.loads((root / "annotations" / "instances_val2017.json").read_text())
-    del content["annotations"]
-    (root / "annotations" / f"image_info_{TEST_DEV}.json").write_text(json.dumps(content))
-    shutil.copytree(root / "val2017", root / "test2017")
-    return place
+from tests.answers import TEST_DEV, scores_text
+from tests.exports import ROW, answer, copy_of, data_root, job, refused, row_of_table, run
+from tests.micro import ALONE, micro_assignment, micro_job, write_experiments
+from tests.workplace import Workplace
 
 
 @pytest.fixture
-def place(trained: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workplace]:
-    """A copy of it, which the command in this process works in."""
-    place = Workplace(Path(shutil.copytree(trained.root, tmp_path / "place")))
-    for name, value in place.environment.items():
-        if name.startswith("HARNESS_"):
-            monkeypatch.setenv(name, value)
-    monkeypatch.delenv("HARNESS_DATA", raising=False)
-    before = files(place)
-    yield place
-    assert not [path for path in files(place) - before if path.suffix == ".tmp"]
-
-
-def data_root(place: Workplace) -> Path:
-    return place.root / "runs" / "data" / shapes_folder_name(job(place).train.data)  # type: ignore[arg-type]
-
-
-def job(place: Workplace, ref: str = ROW) -> EvalJob:
-    return replace(micro_job(place.root / "experiments", ref), split=TEST_DEV)
-
-
-def files(place: Workplace) -> set[Path]:
-    return {path for path in place.root.rglob("*") if path.is_file()}
-
-
-def run(*arguments: str) -> str:
-    """The command in this process: its standard output and error."""
-    result = CliRunner().invoke(app, [*arguments, "--profile", "tiny"], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def refused(place: Workplace, *arguments: str) -> str:
-    """The message of a command that must refuse, having written nothing."""
-    before = files(place)
-    with pytest.raises(HarnessError) as caught:
-        CliRunner().invoke(app, [*arguments, "--profile", "tiny"], catch_exceptions=False)
-    assert files(place) == before
-    return str(caught.value)
-
-
-def answer(place: Workplace, text: str) -> tuple[str, str]:
-    """The options that name a file with that text."""
-    path = place.root / "answer.txt"
-    path.write_text(text)
-    return "--from-server", str(path)
+def place(trained_row: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workplace]:
+    with copy_of(trained_row, tmp_path, monkeypatch) as place:
+        yield place
 
 
 def entries(path: Path) -> list[dict[str, Any]]:
@@ -113,31 +48,6 @@ def as_detections(rows: list[dict[str, Any]]) -> Detections:
         np.array([row["bbox"] for row in rows]),
         np.array([row["score"] for row in rows]),
     )
-
-
-def row_of_table(place: Workplace) -> dict[str, Any]:
-    (table,) = json.loads(run("table", ROW, "--json"))
-    (row,) = table["rows"]
-    return row
-
-
-def test_export_and_record_fill_the_cell(place: Workplace) -> None:
-    assert row_of_table(place)["status"] == "awaiting server"
-    text = run("export", ROW)
-    assert f"harness record {ROW} --profile tiny --split {TEST_DEV} --from-server FILE" in text
-    shutil.rmtree(data_root(place))  # the answer needs no data
-    text = run("record", ROW, *answer(place, summary_text()))
-    assert "41.700" in text
-    row = row_of_table(place)
-    assert (row["status"], row["n"]) == ("measured", 1)
-    assert {name: mean["mean"] for name, mean in row["ours"].items()} == dict(list(PERCENT.items())[:6])
-    assert row["verdicts"]["AP"]["difference"] == 0
-    printed = run("table", ROW)
-    assert "awaiting server" not in printed
-    assert "41.7" in printed
-    assert "consistent" in run("check", "table4")
-    assert "2 new records" in run("collect")  # minival's and the server's
-    assert row_of_table(place)["status"] == "measured"
 
 
 def test_export_writes_what_it_detected(place: Workplace) -> None:
@@ -247,126 +157,6 @@ def test_open_export_split_counts_the_images_of_the_coco_release(place: Workplac
         open_export_split(replace(wanted, train=replace(wanted.train, data=release)), data_root(place))
 
 
-def test_record_holds_the_answer_and_what_was_sent(place: Workplace) -> None:
-    run("export", ROW)
-    run("record", ROW, *answer(place, scores_text((*NUMBERS[:3], -1, *NUMBERS[4:]))))
-    folder, wanted = place.run_dir(ROW), job(place)
-    record = folder.read_record(wanted.id)
-    assert record is not None
-    assert (record.job, record.eval_id, record.train_id) == (wanted, wanted.id, wanted.train.id)
-    assert record.metrics == PERCENT | {"APS": None}
-    assert record.notes[-1] == "numbers of the evaluation server, as printed (3 decimals)"
-    own = folder.read_record(micro_job(place.root / "experiments", ROW).id)
-    assert own is not None
-    assert (record.train_split, record.train_seconds) == (own.train_split, own.train_seconds)
-    assert record.test_split.boxes == 0
-    assert record.profile == "tiny"
-    # A cell of that size stays empty, and nothing else stumbles over it, nor over scores that are not there.
-    row = row_of_table(place)
-    assert "APS" not in row["ours"]
-    assert run("table", "all").count("41.7") >= 2
-    run("check", "all")
-
-
-def test_record_finds_the_one_export_that_awaits_an_answer(place: Workplace) -> None:
-    run("export", ROW)
-    assert "The answer to table4-dr-r101-" in run("record", *answer(place, summary_text()))
-    message = refused(place, "record", *answer(place, summary_text()))
-    assert "0 exports to test-dev2017 in" in message
-    assert "name the row, such as table4/dr-r101" in message
-
-
-def test_record_again_keeps_the_first(place: Workplace) -> None:
-    run("export", ROW)
-    run("record", ROW, *answer(place, summary_text()))
-    path = place.run_dir(ROW).record(job(place).id)
-    before = path.read_bytes()
-    six = "".join(scores_text().splitlines(keepends=True)[:6])
-    assert "recorded already" in run("record", ROW, *answer(place, six))
-    assert path.read_bytes() == before  # the recalls stay
-    other = answer(place, summary_text().replace("0.417", "0.418"))
-    assert "AP 41.7, not 41.8" in refused(place, "record", ROW, *other)
-    run("collect")
-    path.unlink()
-    assert "AP 41.7, not 41.8" in refused(place, "record", ROW, *other)  # the results hold it too
-    assert "recorded already" in run("record", ROW, *answer(place, summary_text()))
-    path.write_bytes(before)
-
-
-def test_record_refuses_what_was_not_exported_and_bad_files(place: Workplace) -> None:
-    good = answer(place, summary_text())
-    message = refused(place, "record", ROW, *good)
-    assert f"Export it: harness export {ROW} --profile tiny --split {TEST_DEV}" in message
-    assert "One row is needed" in refused(place, "record", "table4", *good)
-    run("export", ROW)
-    assert "seed 1, was not exported" in refused(place, "record", ROW, "--seed", "1", *good)
-    assert "was not exported for val2017" in refused(place, "record", ROW, "--split", "val2017", *good)
-    assert "test settings only" in refused(place, "record", ROW, "--set", "optimizer.lr=1", *good)
-    assert "incomplete: no AP_large" in refused(place, "record", ROW, *answer(place, summary_text()[:420]))
-    assert "none of the server's numbers" in refused(place, "record", ROW, *answer(place, "{}"))
-    path = place.run_dir(ROW).evaluation(job(place).id) / EXPORT_FILE
-    content = path.read_text()
-    path.write_text(content.replace('"margin": 0.5', '"margin": 0.4'))
-    assert "it was edited, moved, or written by code" in refused(place, "record", ROW, *good)
-    path.write_text(content[:-9])
-    assert "cannot be read as Export" in refused(place, "record", ROW, *answer(place, summary_text()))
-
-
-def exported_over(place: Workplace, sha256: str, *, from_scratch: bool) -> Export:
-    """An export of table2/L6 of the smoke profile over a folder with that annotation file, written by hand."""
-    session = Session("table2/L6", "smoke", [], None)
-    (cell,) = session.plan(1, from_scratch=from_scratch).cells
-    source = cell.job.train.data
-    assert isinstance(source, AnnotatedFolder)
-    assert source.test_sha256 is None
-    train = replace(cell.job.train, data=replace(source, train_sha256=sha256, test_sha256=sha256))
-    wanted = replace(cell.job, train=train, split=TEST_DEV)
-    export = Export(
-        format=1,
-        eval_id=wanted.id,
-        profile="smoke",
-        job=wanted,
-        train_split=SplitFingerprint(images=1, boxes=1, sha256=sha256),
-        test_split=SplitFingerprint(images=1, boxes=0, sha256=sha256),
-        environment={},
-        code=Code(version="0", commit=None, modified=None),
-        train_seconds=1.0,
-        seconds=1.0,
-        finished="",
-        notes=("a note",),
-        sent=Sent(name="x", detections=0, sha256=""),
-    )
-    write_export(session.store.run_dir(train.id), export)
-    return export
-
-
-def test_record_finds_an_export_over_any_one_folder(place: Workplace) -> None:
-    arguments = ["record", "table2/L6", "--profile", "smoke", *answer(place, summary_text())]
-
-    def asked() -> None:
-        result = CliRunner().invoke(app, arguments, catch_exceptions=False)
-        assert result.exit_code == 0, result.output
-
-    other = exported_over(place, "a" * 64, from_scratch=True)
-    asked()
-    record = RunDir(place.root / "runs" / other.job.train.id).read_record(other.eval_id)
-    assert record is not None
-    assert record.notes == ("a note", "numbers of the evaluation server, as printed (3 decimals)")
-    first = exported_over(place, "b" * 64, from_scratch=False)
-    asked()  # with pretrained weights comes first
-    assert RunDir(place.root / "runs" / first.job.train.id).read_record(first.eval_id) is not None
-    exported_over(place, "c" * 64, from_scratch=False)
-    with pytest.raises(UsageError, match="exported over 2 data sets. Say which with --data DIR"):
-        asked()
-
-
-def test_record_needs_a_zip_that_was_written(place: Workplace) -> None:
-    run("export", ROW)
-    ((run_dir, export),) = find_exports(place.root / "runs")
-    write_export(run_dir, replace(export, sent=None))  # as a crash before the zip leaves it
-    assert "was not exported for test-dev2017" in refused(place, "record", ROW, *answer(place, summary_text()))
-
-
 @pytest.mark.coco
 def test_detect_and_store_finds_on_real_images_what_their_evaluation_found(coco_tiny: Path, tmp_path: Path) -> None:
     """A network as it is before training, on the validation images with and without their labels."""
@@ -377,7 +167,6 @@ def test_detect_and_store_finds_on_real_images_what_their_evaluation_found(coco_
     from detector.build import build_model
     from detector.export import Origin, detect_and_store, open_export_split
     from detector.finish import evaluate_and_record
-    from detector.world import World
 
     root = tmp_path / "coco"
     shutil.copytree(coco_tiny / "annotations", root / "annotations")
@@ -406,13 +195,12 @@ def test_detect_and_store_finds_on_real_images_what_their_evaluation_found(coco_
     }
     checkpoint.save(run_dir.final, state)
     assignment = micro_assignment(own, run_dir.root, root)
-    world = World(0, 1, torch.device("cpu"))
-    evaluate_and_record(assignment, own, run_dir, world=world, heartbeat=None)
+    evaluate_and_record(assignment, own, run_dir, world=ALONE, heartbeat=None)
     sent_job = replace(own, split=TEST_DEV)
     origin = Origin(assignment.profile, assignment.code, ())
     unlabelled = open_export_split(sent_job, root)
     shares: list[float] = []
-    export = detect_and_store(origin, sent_job, run_dir, unlabelled, world=world, report=shares.append)
+    export = detect_and_store(origin, sent_job, run_dir, unlabelled, world=ALONE, report=shares.append)
     assert export.test_split.images == len(shares) == index.num_images
     assert shares[-1] == 1
     found, own_found = (read_detections(run_dir.detections(key)) for key in (sent_job.id, own.id))

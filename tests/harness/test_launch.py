@@ -18,9 +18,9 @@ from detector.job import EvalJob
 from detector.rundir import RunDir, Status, write_json
 from detector.worker import Assignment
 from harness import launch
+from harness.declarations import Execution
 from harness.launch import Slot, _Active, make_slots, processes_for, run_local, visible_gpus
 from harness.progress import RunsView
-from harness.registry import Execution
 from tests.micro import micro_assignment, micro_data, micro_job, write_experiments
 
 WAIT_SECONDS = 180

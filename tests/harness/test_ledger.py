@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from detector.errors import RegistryError, UsageError
+from harness.declarations import LedgerEntry
 from harness.ledger import SILENT, deviations, table_notes
-from harness.registry import LedgerEntry, Registry, experiments_folder, leaves
+from harness.registry import Registry, experiments_folder, leaves
 from harness.resolve import recipe, resolve
 from harness.show import explanation, explanation_as_text
 

@@ -44,6 +44,18 @@ def harness(folder: Path, *arguments: str, experiments: Path | None = None, time
     return done.stdout + done.stderr
 
 
+def short_smoke(folder: Path) -> Path:
+    """The project's experiments, the smoke profile shrunk to two iterations on four images."""
+    shutil.copytree(experiments_folder(), folder)
+    path = folder / "profiles" / "smoke.yaml"
+    profile = yaml.safe_load(path.read_text()) | {"iterations_1x": 2, "short_side_800": 64}
+    profile["settings"]["data"]["num_images"] = 4
+    profile["settings"]["schedule"]["warmup_iterations"] = 1
+    del profile["anchor_ranges"]  # those of 160 pixels
+    path.write_text(yaml.safe_dump(profile))
+    return folder
+
+
 def only_record(folder: Path) -> tuple[RunDir, Record]:
     (path,) = (folder / "runs").glob("*/evals/*/record.json")
     return RunDir(path.parents[2]), read_json(path, Record)
@@ -51,14 +63,7 @@ def only_record(folder: Path) -> tuple[RunDir, Record]:
 
 @pytest.mark.coco
 def test_smoke_runs_the_real_network_on_real_images_without_weights(coco_tiny: Path, tmp_path: Path) -> None:
-    experiments = tmp_path / "experiments"
-    shutil.copytree(experiments_folder(), experiments)
-    path = experiments / "profiles" / "smoke.yaml"
-    profile = yaml.safe_load(path.read_text()) | {"iterations_1x": 2, "short_side_800": 64}
-    profile["settings"]["data"]["num_images"] = 4
-    profile["settings"]["schedule"]["warmup_iterations"] = 1
-    del profile["anchor_ranges"]  # those of 160 pixels
-    path.write_text(yaml.safe_dump(profile))
+    experiments = short_smoke(tmp_path / "experiments")
     arguments = ("table2/L6", "--profile", "smoke", "--data", str(coco_tiny))
     text = harness(tmp_path, "run", *arguments, experiments=experiments, timeout=240)
     assert "R-50.pkl" in text  # which file to fetch
@@ -99,14 +104,7 @@ def test_table_4_runs_whole_on_real_images_to_the_servers_answer(coco_tiny: Path
     info = json.loads((root / "annotations" / "instances_val2017.json").read_text())
     info = {"images": info["images"][:5], "categories": info["categories"]}
     (root / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(info))
-    experiments = tmp_path / "experiments"
-    shutil.copytree(experiments_folder(), experiments)
-    path = experiments / "profiles" / "smoke.yaml"
-    profile = yaml.safe_load(path.read_text()) | {"iterations_1x": 2, "short_side_800": 64}
-    profile["settings"]["data"]["num_images"] = 4
-    profile["settings"]["schedule"]["warmup_iterations"] = 1
-    del profile["anchor_ranges"]  # those of 160 pixels
-    path.write_text(yaml.safe_dump(profile))
+    experiments = short_smoke(tmp_path / "experiments")
     at = ("--profile", "smoke", "--data", str(root))
 
     def command(*arguments: str) -> str:

@@ -15,9 +15,10 @@ import pytest
 
 from detector.errors import UsageError
 from harness.check import CheckView, build_check
+from harness.declarations import METRICS
 from harness.evidence import RowRuns
 from harness.grid import Grid, html_fragment, latex_escape, markdown
-from harness.registry import METRICS, Registry
+from harness.registry import Registry
 from harness.render import FORMATS, render, render_check, render_tables
 from harness.tables import TableView, build_table
 

@@ -27,10 +27,7 @@ def registry() -> Registry:
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setenv("HARNESS_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("HARNESS_RESULTS", str(tmp_path / "results"))
-    monkeypatch.delenv("HARNESS_DATA", raising=False)
+def store(tmp_path: Path, empty_folders: None) -> Store:
     return Store(tmp_path / "runs", tmp_path / "results")
 
 

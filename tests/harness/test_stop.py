@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
-from detector import checkpoint
 from detector.rundir import RunDir, Status
+from tests.final_weights import assert_same_bits, final_weights
 from tests.micro import micro_job
 from tests.workplace import WAIT_SECONDS, Workplace, make_workplace
 
@@ -40,8 +39,7 @@ def wait_for_iteration(run: RunDir, iteration: int) -> Status:
 
 
 def assert_same_result(place: Workplace, undisturbed: Workplace) -> None:
-    a, b = (checkpoint.load(item.run_dir().final)["model"] for item in (place, undisturbed))
-    assert all(torch.equal(a[name], b[name]) for name in b)
+    assert_same_bits(*(final_weights(item.run_dir()) for item in (place, undisturbed)))
     job = micro_job(place.root / "experiments")
     records = [item.run_dir().read_record(job.id) for item in (place, undisturbed)]
     assert records[0] is not None

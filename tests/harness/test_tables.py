@@ -9,8 +9,9 @@ from typing import Literal
 import pytest
 
 from harness.check import build_check
+from harness.declarations import METRICS, Profile, Row, Table
 from harness.evidence import RowRuns
-from harness.registry import METRICS, Profile, Registry, Row, Table
+from harness.registry import Registry
 from harness.tables import TableView, build_table
 
 PUBLISHED = (37.4, 56.0, 40.0, 20.8, 41.2, 50.5)

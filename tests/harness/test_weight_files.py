@@ -21,36 +21,28 @@ from detector.errors import HarnessError, UsageError, WeightsError
 from detector.formats.network import network_of
 from detector.formats.reading import read_weights
 from detector.inference import detect_split
-from detector.world import World
 from harness.cli import app
 from harness.prepare import find_weights
 from harness.registry import Registry
 from harness.resolve import jobs, recipe, resolve_recipe
-from tests.micro import micro_data, micro_job, write_experiments
+from tests.command import error, invoke
+from tests.micro import ALONE, micro_data, micro_job, write_experiments
 from tests.peers.random_weights import random_state
 from tests.weight_files import blank, peer_shapes, save_maskrcnn_benchmark
 
+pytestmark = pytest.mark.usefixtures("empty_folders")
 DR = "dr-r50-1x"
 
 
-@pytest.fixture(autouse=True)
-def empty_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HARNESS_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("HARNESS_RESULTS", str(tmp_path / "results"))
-    monkeypatch.delenv("HARNESS_DATA", raising=False)
-
-
 def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
+    return invoke(*arguments).output
 
 
-def error(*arguments: str) -> str:
-    """The message of a command that must refuse."""
-    with pytest.raises(HarnessError) as caught:
-        CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-    return str(caught.value)
+def classifier(folder: Path) -> Path:
+    """torchvision's ImageNet classifier."""
+    path = folder / "resnet50.pth"
+    torch.save(blank({name: value.shape for name, value in resnet50().state_dict().items()}), path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +90,7 @@ def test_show_orders_recipes_by_the_bias_of_the_classifier(base: Path, tmp_path:
 
 
 def test_show_of_a_backbone_names_the_recipes_that_start_from_it(tmp_path: Path) -> None:
-    path = tmp_path / "resnet50.pth"
-    torch.save(blank({name: value.shape for name, value in resnet50().state_dict().items()}), path)
+    path = classifier(tmp_path)
 
     text = run("weights", "show", str(path))
 
@@ -138,8 +129,7 @@ def test_convert_refuses_another_network_and_an_unknown_format(base: Path, tmp_p
 
 
 def test_find_weights_refuses_what_does_not_fit_before_anything_is_trained(base: Path, tmp_path: Path) -> None:
-    torchvision = tmp_path / "resnet50.pth"
-    torch.save(blank({name: value.shape for name, value in resnet50().state_dict().items()}), torchvision)
+    torchvision = classifier(tmp_path)
     dr, r101, ours = (jobs(recipe(Registry(), name), seed=0)[0] for name in (DR, "dr-r101-2x", "torchvision-r50"))
 
     with pytest.raises(WeightsError, match=r"is a torchvision file; the recipe starts from caffe2's"):
@@ -186,8 +176,7 @@ def test_eval_refuses_another_network_and_names_the_recipes_that_fit(base: Path,
     for setting in ("model.pixels", "model.stride_in_1x1", "model.p6_from", "box_convention", "model.anchor_spacing"):
         assert f"{setting} is " in message
 
-    path = tmp_path / "resnet50.pth"
-    torch.save(blank({name: value.shape for name, value in resnet50().state_dict().items()}), path)
+    path = classifier(tmp_path)
     message = error("eval", "--recipe", DR, "--weights", str(path), "--data", str(tmp_path))
     assert "is a backbone (torchvision), without a pyramid and a head: nothing to evaluate" in message
 
@@ -207,9 +196,13 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     return {"data": data, "own": tmp_path / "own.pth", "silent": tmp_path / "silent.pth"}
 
 
+def eval_of(tiny: dict[str, Path], file: str = "own") -> tuple[str, ...]:
+    """The arguments of its evaluation."""
+    return "eval", "--recipe", DR, "--profile", "tiny", "--data", str(tiny["data"]), "--weights", str(tiny[file])
+
+
 def evaluate(tiny: dict[str, Path], *arguments: str, file: str = "own") -> str:
-    fixed = ("eval", "--recipe", DR, "--profile", "tiny", "--data", str(tiny["data"]), "--device", "cpu")
-    return run(*fixed, "--weights", str(tiny[file]), *arguments)
+    return run(*eval_of(tiny, file), "--device", "cpu", *arguments)
 
 
 def test_eval_of_a_file_gives_the_metrics_of_its_model(tiny: dict[str, Path], tmp_path: Path) -> None:
@@ -222,7 +215,7 @@ def test_eval_of_a_file_gives_the_metrics_of_its_model(tiny: dict[str, Path], tm
     model = build_model(job, num_classes=3, test=test)
     model.load_state_dict(torch.load(tiny["own"], weights_only=True)["model"])
     index = load_index(tiny["data"], "val2017")
-    expected, _ = detect_split(model, index, World(0, 1, torch.device("cpu")), lambda share: None)
+    expected, _ = detect_split(model, index, ALONE, lambda share: None)
     assert len(expected) > 50
     found = json.loads((out / "evaluation.json").read_text())
     assert found["metrics"] == coco_metrics(index, expected)
@@ -239,20 +232,7 @@ def test_eval_of_a_file_gives_the_metrics_of_its_model(tiny: dict[str, Path], tm
 
 
 def test_eval_of_a_file_takes_other_test_settings_and_prints_json(tiny: dict[str, Path]) -> None:
-    arguments = [
-        "eval",
-        "--recipe",
-        DR,
-        "--profile",
-        "tiny",
-        "--data",
-        str(tiny["data"]),
-        "--weights",
-        str(tiny["own"]),
-    ]
-    result = CliRunner().invoke(
-        app, [*arguments, "--set", "test.score_threshold=1.0", "--json"], catch_exceptions=False
-    )
+    result = invoke(*eval_of(tiny), "--set", "test.score_threshold=1.0", "--json")
 
     data: dict[str, Any] = json.loads(result.stdout)
 
@@ -268,23 +248,12 @@ def test_eval_says_where_a_file_does_not_describe_its_network(tiny: dict[str, Pa
 def test_eval_refuses_data_without_images_or_with_other_categories(tiny: dict[str, Path]) -> None:
     images = sorted((tiny["data"] / "val2017").iterdir())
     images[0].unlink()
-    arguments = (
-        "eval",
-        "--recipe",
-        DR,
-        "--profile",
-        "tiny",
-        "--data",
-        str(tiny["data"]),
-        "--weights",
-        str(tiny["own"]),
-    )
-    assert f"image files, first {images[0].name}" in error(*arguments)
+    assert f"image files, first {images[0].name}" in error(*eval_of(tiny))
     path = tiny["data"] / "annotations" / "instances_train2017.json"
     content = json.loads(path.read_text())
     content["categories"].append({"id": 77, "name": "other"})
     path.write_text(json.dumps(content))
-    assert "no class for the category ids 77 of the data; it has 3" in error(*arguments, "--split", "train2017")
+    assert "no class for the category ids 77 of the data; it has 3" in error(*eval_of(tiny), "--split", "train2017")
 
 
 @pytest.mark.coco

@@ -1,48 +1,30 @@
-"""Files of each project under our names: the format, the network that it implies, what is left out and why."""
+"""Detectors of each project under our names: the format, the network that it implies, what is left out and why."""
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from torchvision.models import resnet50
-from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
+from torchvision.models.detection import retinanet_resnet50_fpn_v2
 
 from detector.errors import WeightsError
 from detector.formats.anchor_order import to_ratio_major, to_scale_major
 from detector.formats.network import CAFFE2_PIXELS, DETECTRON2_PIXELS, Body, Boxes, Network
-from detector.formats.reading import Weights, read_weights
+from detector.formats.reading import read_weights
 from detector.job import UNIT_RGB
-from tests.weight_files import blank, caffe2_shapes, peer_shapes, save_maskrcnn_benchmark
+from tests.weight_files import (
+    blank,
+    numpy_state,
+    peer_shapes,
+    save_maskrcnn_benchmark,
+    save_pickle,
+    save_torch,
+    torchvision_state,
+)
 
 ONES = (1.0, 1.0, 1.0, 1.0)
-
-
-def numpy_state(state: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: value.numpy() for name, value in state.items()}
-
-
-def save_pickle(path: Path, value: Any) -> Path:
-    path.write_bytes(pickle.dumps(value, protocol=4))
-    return path
-
-
-def save_torch(path: Path, value: Any) -> Path:
-    torch.save(value, path)
-    return path
-
-
-def torchvision_state(**options: Any) -> dict[str, Tensor]:
-    """Names and shapes only; the numbers are all one half."""
-    with torch.device("meta"):
-        model = retinanet_resnet50_fpn(weights=None, weights_backbone=None, **options)
-    return blank({name: value.shape for name, value in model.state_dict().items()})
 
 
 # maskrcnn-benchmark
@@ -254,139 +236,9 @@ def test_read_of_our_own_file_takes_what_it_says_of_itself(tmp_path: Path) -> No
             read_weights(save_torch(tmp_path / "c.pth", content | bad))
 
 
-# Backbones
-
-
-def caffe2_blobs() -> dict[str, np.ndarray]:
-    return numpy_state(blank(caffe2_shapes()))
-
-
-@pytest.mark.parametrize("nested", [False, True])
-def test_read_caffe2_makes_statistics_that_change_nothing(nested: bool, tmp_path: Path) -> None:
-    blobs = caffe2_blobs() | {"conv1_w_momentum": np.zeros(1, np.float32)}
-    blobs["res_conv1_bn_s"] = np.full(64, 3.0, np.float32)
-    blobs["res4_0_branch1_bn_b"] = np.full(1024, 4.0, np.float32)
-    blobs["res5_2_branch2c_w"] = np.full((2048, 512, 1, 1), 5.0, np.float32)
-
-    weights = read_weights(save_pickle(tmp_path / "R-50.pkl", {"blobs": blobs} if nested else blobs))
-
-    assert (weights.format, weights.kind, weights.architecture.backbone) == ("caffe2", "backbone", "resnet50")
-    assert weights.network == Network(Body(pixels=CAFFE2_PIXELS, stride_in_1x1=True, norm_epsilon=0.0), None)
-    with torch.device("meta"):
-        expected = resnet50().state_dict()
-    wanted = {name for name in expected if not name.startswith("fc.") and not name.endswith("_tracked")}
-    assert weights.tensors.keys() == wanted
-    assert weights.tensors["bn1.weight"].unique().tolist() == [3.0]
-    assert weights.tensors["layer3.0.downsample.1.bias"].unique().tolist() == [4.0]
-    assert weights.tensors["layer4.2.conv3.weight"].unique().tolist() == [5.0]
-    assert weights.tensors["layer1.1.bn2.running_mean"].unique().tolist() == [0.0]
-    assert weights.tensors["layer1.1.bn2.running_var"].unique().tolist() == [1.0]
-    assert set(weights.unused) == {"fc1000_w", "fc1000_b", "conv1_b", "conv1_w_momentum"}
-
-
-def test_read_caffe2_resnext_strides_in_the_3x3(tmp_path: Path) -> None:
-    shapes = peer_shapes("maskrcnn_benchmark_x101")  # the same body under another name
-    body = {name.removeprefix("backbone.body."): shape for name, shape in shapes.items() if ".body." in name}
-    blobs = {}
-    branches = {"conv1": "2a", "bn1": "2a_bn", "conv2": "2b", "bn2": "2b_bn", "conv3": "2c", "bn3": "2c_bn"}
-    for name, shape in body.items():
-        layer, _, rest = name.partition(".")
-        tensor = name.rsplit(".", 1)[1]
-        if layer == "stem" or tensor.startswith("running"):
-            continue
-        block, module = rest.rsplit(".", 1)[0].split(".", 1)
-        branch = branches.get(module) or {"downsample.0": "1", "downsample.1": "1_bn"}[module]
-        suffix = {"bias": "b", "weight": "s" if branch.endswith("bn") else "w"}[tensor]
-        blobs[f"res{int(layer[5:]) + 1}_{block}_branch{branch}_{suffix}"] = np.zeros(shape, np.float32)
-    blobs |= {"conv1_w": np.zeros((64, 3, 7, 7), np.float32), "pred_w": np.zeros(1, np.float32)}
-    blobs |= {"res_conv1_bn_s": np.zeros(64, np.float32), "res_conv1_bn_b": np.zeros(64, np.float32)}
-
-    weights = read_weights(save_pickle(tmp_path / "X.pkl", blobs))
-
-    assert weights.architecture.backbone == "resnext101_32x8d"
-    assert weights.network is not None
-    assert not weights.network.body.stride_in_1x1
-    assert weights.unused == {"pred_w": "ImageNet classifier"}
-
-
-def test_read_torchvision_classifier_leaves_its_last_layer_out(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    state = resnet50().state_dict()
-
-    weights = read_weights(save_torch(tmp_path / "resnet50.pth", state))
-
-    assert (weights.format, weights.kind) == ("torchvision", "backbone")
-    assert weights.network == Network(Body(pixels=UNIT_RGB, stride_in_1x1=False, norm_epsilon=1e-5), None)
-    assert len(weights.tensors) == 53 * 5
-    assert all(torch.equal(value, state[name]) for name, value in weights.tensors.items())
-    assert weights.unused["fc.weight"] == "ImageNet classifier"
-
-
 def test_read_widens_half_precision(tmp_path: Path) -> None:
     state = {name: value.half() for name, value in torchvision_state(num_classes=1).items()}
 
     tensors = read_weights(save_torch(tmp_path / "m.pth", state)).tensors
 
     assert {value.dtype for value in tensors.values()} == {torch.float32}
-
-
-# Bad files
-
-
-def read_changed(tmp_path: Path, change: dict[str, Any]) -> Weights:
-    """maskrcnn-benchmark's R-50 with entries replaced, or dropped where the new value is None."""
-    state: dict[str, Any] = blank(peer_shapes("maskrcnn_benchmark_r50"))
-    for name, value in change.items():
-        state.pop(name, None)
-        if value is not None:
-            state[name] = value
-    return read_weights(save_torch(tmp_path / "m.pth", {"model": state}))
-
-
-LOGITS = "rpn.head.cls_logits.weight"
-NAN = torch.full((64,), float("nan"))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"backbone.fpn.fpn_layer3.bias": None}, r"lacks backbone\.fpn\.layer_blocks\.1\.0\.bias\.$"),
-        ({LOGITS: None}, r"lacks head\.classification_head\.cls_logits\.weight, by which its network is told"),
-        (
-            {"rpn.head.cls_tower.2.bias": None, "rpn.head.cls_tower.2.bais": torch.zeros(256)},
-            r"lacks head\.classification_head\.conv\.1\.0\.bias; has an unknown rpn\.head\.cls_tower\.2\.bais\.$",
-        ),
-        (
-            {"backbone.body.layer2.1.conv2.weight": torch.zeros(128, 128, 1, 1)},
-            r"layer2\.1\.conv2\.weight is \[128, 128, 1, 1\], not \[128, 128, 3, 3\]",
-        ),
-        ({"backbone.body.stem.bn1.bias": NAN}, r"backbone\.body\.bn1\.bias is not finite"),
-        ({LOGITS: torch.zeros(100, 256, 3, 3)}, "100 class outputs do not fit to 9 anchors"),
-        ({"rpn.head.bbox_tower.0.weight": "text"}, r"lacks .*; has an unknown rpn\.head\.bbox_tower\.0\.weight"),
-        ({"backbone.body.layer1.0.conv2.weight": torch.zeros(128, 128, 3, 3)}, "has 128 outputs and 128 inputs"),
-    ],
-    ids=["missing", "missing predictor", "renamed", "shape", "nan", "outputs", "no tensor", "wide"],
-)
-def test_read_names_what_is_wrong_with_a_state_dict(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=message) as caught:
-        read_changed(tmp_path, change)
-    assert str(tmp_path / "m.pth") in str(caught.value)
-
-
-def test_read_names_every_missing_and_misshapen_tensor(tmp_path: Path) -> None:
-    block = "backbone.body.layer4.2."
-
-    with pytest.raises(
-        WeightsError, match=r": lacks \S+(; lacks \S+layer4\.2\.\S+){13}; \S+conv1\.weight is \[1\], not "
-    ):
-        read_changed(
-            tmp_path,
-            {name: None for name in peer_shapes("maskrcnn_benchmark_r50") if name.startswith(block)}
-            | {f"{block}conv1.weight": torch.zeros(1)},
-        )
-
-
-@pytest.mark.parametrize("value", [[1, 2], {"a": torch.zeros(1)}, {}, torch.zeros(1), {"model": {}}])
-def test_read_refuses_what_is_of_no_known_format(value: Any, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"not tensors by name|of no known format: its names are"):
-        read_weights(save_torch(tmp_path / "m.pth", value))

@@ -1,0 +1,47 @@
+"""The loss of the boxes, by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from detector.job import RegressionSettings
+from detector.regression_loss import box_regression_loss
+
+
+def test_regression_loss_is_smooth_l1_over_positives_by_hand() -> None:
+    settings = RegressionSettings(box_weights=(1.0, 1.0, 1.0, 1.0), beta=0.5, normalizer=2.0)
+    anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 20.0, 20.0], [5.0, 5.0, 6.0, 6.0]])
+    boxes = anchors.clone()
+    boxes[0] += torch.tensor([10.0, 0.0, 10.0, 0.0])  # dx of 1
+    boxes[1] += torch.tensor([4.0, 0.0, 4.0, 0.0])  # dx of 0.2
+    boxes[2] += 50.0  # far away, but no positive
+    labels = torch.tensor([[3, 0, -1], [-1, -1, -2], [-1, 4, -1]])
+    deltas = torch.zeros(3, 3, 4, requires_grad=True)
+
+    loss = box_regression_loss(
+        deltas, anchors, boxes.expand(3, 3, 4), labels, settings, convention="modern", images_per_group=2
+    )
+    loss.backward()
+
+    # 1 -> 1 - 0.5 / 2 = 0.75; 0.2 -> 0.2^2 / (2 * 0.5) = 0.04. Images 0 and 1 have two positives, image 2 has one.
+    assert loss.item() == pytest.approx(((0.75 + 0.04) / (2 * 2) + 0.04 / (2 * 1)) / 2)
+    assert deltas.grad is not None
+    assert (deltas.grad != 0).nonzero().tolist() == [[0, 0, 0], [0, 1, 0], [2, 1, 0]]
+
+
+def test_regression_loss_divides_by_at_least_one() -> None:
+    settings = RegressionSettings(box_weights=(1.0, 1.0, 1.0, 1.0), beta=0.5, normalizer=0.25)
+    anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+
+    loss = box_regression_loss(
+        torch.zeros(1, 1, 4),
+        anchors,
+        anchors[None] + 10,
+        torch.tensor([[0]]),
+        settings,
+        convention="modern",
+        images_per_group=1,
+    )
+
+    assert loss.item() == pytest.approx(2 * 0.75)
