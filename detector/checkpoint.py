@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from detector.errors import WeightsError
+from detector.patience import FULL
 from detector.rundir import write_atomic
 
 logger = logging.getLogger(__name__)
@@ -36,8 +37,20 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def save_step(folder: Path, iteration: int, state: dict[str, Any]) -> None:
-    """Write the checkpoint to resume from after ``iteration`` steps, and drop all but the newest two."""
-    save(folder / f"{iteration:07d}.pt", state)
+    """Write the checkpoint to resume from after ``iteration`` steps, and drop all but the newest two.
+
+    On a full disk the older of the two makes room first; the newest is never given up.
+    """
+    path = folder / f"{iteration:07d}.pt"
+    try:
+        save(path, state)
+    except OSError as error:
+        older = [step for step in _steps(folder)[1:] if step != path]
+        if error.errno not in FULL or not older:
+            raise
+        logger.warning("%s: %s; %s makes room", path, error, older[-1].name)
+        older[-1].unlink(missing_ok=True)
+        save(path, state)
     for old in _steps(folder)[KEEP:]:
         old.unlink(missing_ok=True)
 

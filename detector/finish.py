@@ -19,6 +19,7 @@ from detector.detections import coco_metrics, write_detections
 from detector.formats.network import network_of
 from detector.inference import detect_split
 from detector.job import EvalJob
+from detector.patience import patiently
 from detector.record import Record
 from detector.rundir import RunDir, write_json
 from detector.train import Pace, Progress, precision_context, train
@@ -76,7 +77,7 @@ def train_to_final(
             "executions": result.executions,
             "seconds": result.seconds,
         }
-        checkpoint.save(run.final, state)
+        patiently(lambda: checkpoint.save(run.final, state), "final weights")
         checkpoint.drop_steps(run.checkpoints)
     world.gather(None)
 
@@ -107,7 +108,7 @@ def evaluate_and_record(
     if not world.is_main:
         return
     metrics = coco_metrics(index, detections) | sums.means()
-    write_detections(run.detections(job.id), detections)
+    patiently(lambda: write_detections(run.detections(job.id), detections), "detections")
     train_index = open_split(job.train.data, root, "train")
     record = Record(
         format=RECORD_FORMAT,
@@ -125,7 +126,7 @@ def evaluate_and_record(
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         notes=(*assignment.notes, *execution_notes(final["executions"])),
     )
-    write_json(run.record(job.id), record)
+    patiently(lambda: write_json(run.record(job.id), record), "record")
     logger.info("AP %s", metrics["AP"])
 
 

@@ -7,6 +7,7 @@ accumulates, take the same step up to the order of float32 sums.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from detector.data.loader import Group, TrainingData, training_batches
 from detector.errors import TrainingError
 from detector.job import Precision, TrainJob
 from detector.metrics import MetricsLog
+from detector.patience import patiently
 from detector.retinanet import RetinaNet
 from detector.rundir import RunDir
 from detector.schedule import learning_rate, parameter_groups, set_learning_rate
@@ -33,7 +35,10 @@ from detector.stop import StopRequested
 from detector.worker import AnchorRanges
 from detector.world import World
 
+logger = logging.getLogger(__name__)
+
 LOG_EVERY = 10  # iterations
+STOP_PATIENCE_SECONDS = 20.0  # a scheduler kills soon after it asks
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -108,12 +113,28 @@ def train(
                 if stopping and window.count:
                     window.close(world, iteration)  # never save weights that are not finite
                 state.seconds += clock.lap()
-                if world.is_main:
-                    state.save(run.checkpoints, done)
-            if stopping and not last:
-                raise StopRequested(f"stopped at iteration {done}; the state is saved")
+                saved = _save(state, run, done, must=stopping) if world.is_main else True
+                if stopping:
+                    kept = "the state is saved" if saved else "the last checkpoint before is kept"
+                    raise StopRequested(f"stopped at iteration {done}; {kept}")
     state.seconds += clock.lap()
     return state
+
+
+def _save(state: TrainingState, run: RunDir, done: int, *, must: bool) -> bool:
+    """Write a checkpoint; whether it is there.
+
+    Where storage fails, a training goes on with the one before; a stop (``must``) waits a little for it.
+    """
+    try:
+        if must:
+            patiently(lambda: state.save(run.checkpoints, done), f"checkpoint {done}", seconds=STOP_PATIENCE_SECONDS)
+        else:
+            state.save(run.checkpoints, done)
+    except OSError as error:
+        logger.warning("checkpoint %d was not written (%s); the one before is kept", done, error)
+        return False
+    return True
 
 
 def _accumulate(

@@ -137,7 +137,10 @@ class Heartbeat:
         fresh = replace(self.state, phase=phase, **values)
         if due:
             fresh = replace(fresh, time=time.time())
-            write_json(self.path, fresh)
+            try:
+                write_json(self.path, fresh)
+            except OSError as error:  # a full disk or a file server that is away ends no training
+                logger.warning("the heartbeat was not written: %s", error)
         self.state = fresh
 
 

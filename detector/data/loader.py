@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from detector.data.coco import CocoIndex, select, trainable
 from detector.data.transforms import augment, random_generator
 from detector.errors import DataError, UsageError
 from detector.job import TrainJob
+from detector.patience import patiently
 
 # A split that fits in this is decoded once; a generated set of 2,000 images of 96 px takes 55 MB.
 KEEP_DECODED_BYTES = 256 * 2**20
@@ -106,8 +108,7 @@ def open_image(index: CocoIndex, position: int) -> Image.Image:
     """Decode one image as RGB. Raises DataError naming the file where it is missing, broken or of another size."""
     path = index.image_path(position)
     try:
-        with Image.open(path) as image:
-            decoded = image.convert("RGB")
+        decoded = patiently(lambda: _decode(path), f"reading {path}")
     except (OSError, SyntaxError) as error:
         raise DataError(
             f"{path} (image id {index.image_ids[position]}) cannot be read: {error}. "
@@ -119,6 +120,11 @@ def open_image(index: CocoIndex, position: int) -> Image.Image:
             f"says {index.widths[position]}x{index.heights[position]}. Run 'harness data verify {index.root}'."
         )
     return decoded
+
+
+def _decode(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
 
 
 def training_batches(data: TrainingData, iterations: Iterable[int], *, workers: int) -> Iterator[list[Group]]:
