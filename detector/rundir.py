@@ -65,11 +65,6 @@ class RunDir:
         return self.root / f"failure-{rank}.json"
 
     @property
-    def meeting(self) -> Path:
-        """Where rank 0 listens, for the other processes of this start."""
-        return self.root / "meeting.json"
-
-    @property
     def metrics(self) -> Path:
         """One JSON object a logged iteration."""
         return self.root / "metrics.jsonl"

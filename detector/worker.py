@@ -71,7 +71,7 @@ class Worker:
         stop = StopFlag()
         os.environ["OMP_NUM_THREADS"] = str(self.assignment.threads)
         run = RunDir(Path(self.assignment.run_dir))
-        submitted = _export_distributed()
+        _export_distributed()
         rank = int(os.environ.get("RANK", "0"))
         heartbeat = Heartbeat(run.failure(rank) if rank else run.status, self.assignment.train.schedule.iterations)
         with ExitStack() as stack:
@@ -85,8 +85,7 @@ class Worker:
                 write_json(run.job, self.assignment.train)
                 heartbeat.beat("starting", force=True)
             try:
-                meeting = run.meeting if submitted else None
-                self._run(run, heartbeat if rank == 0 else None, stop, stack, meeting)
+                self._run(run, heartbeat if rank == 0 else None, stop, stack)
             except StopRequested as stopped:
                 logger.info("%s", stopped)
                 if rank == 0:
@@ -96,9 +95,7 @@ class Worker:
                 _report_failure(run, rank, heartbeat, error)
                 raise
 
-    def _run(
-        self, run: RunDir, heartbeat: Heartbeat | None, stop: StopFlag, stack: ExitStack, meeting: Path | None
-    ) -> None:
+    def _run(self, run: RunDir, heartbeat: Heartbeat | None, stop: StopFlag, stack: ExitStack) -> None:
         import torch
 
         from detector.finish import evaluate_and_record, train_to_final
@@ -107,7 +104,7 @@ class Worker:
         assignment = self.assignment
         torch.set_num_threads(assignment.threads)
         # Left with the stack, after a failure was reported: the others notice it by our leaving.
-        world = stack.enter_context(join_world(assignment.device, meeting))
+        world = stack.enter_context(join_world(assignment.device))
         if world.is_main:
             write_json(run.environment, describe_environment(world))
         # What is there, rank 0 says for all: files appear at different times to different nodes.
@@ -165,19 +162,18 @@ def describe_environment(world: World) -> dict[str, str]:
     }
 
 
-def _export_distributed() -> bool:
-    """Let submitit describe the processes to torch; whether it started us."""
+def _export_distributed() -> None:
+    """Let submitit describe the processes to torch, where it started more than one."""
     import submitit
 
     try:
         environment = submitit.JobEnvironment()
-    except RuntimeError:  # not started by submitit: one process, or those of torchrun
-        return False
+    except RuntimeError:  # not started by submitit: one process
+        return
     if environment.num_tasks > 1:
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         if environment.num_nodes == 1:  # not every machine can resolve its own name
             os.environ["MASTER_ADDR"] = "127.0.0.1"
-    return True
 
 
 def _log_to(path: Path) -> None:

@@ -6,13 +6,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-
-from detector.meeting import meet
 
 T = TypeVar("T")
 
@@ -45,12 +42,8 @@ class World:
 
 
 @contextmanager
-def join_world(device_type: str, meeting: Path | None = None) -> Iterator[World]:
-    """The process group that torch's environment variables describe (RANK, WORLD_SIZE, ...), or one process alone.
-
-    meeting: the file by which processes find each other (``detector.meeting``); None takes MASTER_PORT, as torchrun
-    sets it.
-    """
+def join_world(device_type: str) -> Iterator[World]:
+    """The process group that torch's environment variables describe (RANK, WORLD_SIZE, ...), or one process alone."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     device = torch.device("cpu")
@@ -60,15 +53,8 @@ def join_world(device_type: str, meeting: Path | None = None) -> Iterator[World]
     if size == 1:
         yield World(0, 1, device)
         return
-    backend = "nccl" if device_type == "cuda" else "gloo"
-    if meeting is None:
-        dist.init_process_group(backend)
-    else:
-        store = meet(meeting, host=os.environ["MASTER_ADDR"], rank=rank, size=size)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
     try:
         yield World(rank, size, device)
     finally:
         dist.destroy_process_group()
-        if meeting is not None and rank == 0:
-            meeting.unlink(missing_ok=True)
