@@ -32,3 +32,7 @@ class RecordError(HarnessError):
 
 class TrainingError(HarnessError):
     """A training stopped itself: a non-finite loss, or a first loss that cannot be right."""
+
+
+class SchedulerError(HarnessError):
+    """The cluster's scheduler is not there, does not answer, or refuses a job."""

@@ -12,6 +12,7 @@ import traceback
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
@@ -19,8 +20,9 @@ from msgspec import Struct
 from detector.errors import HarnessError, RecordError
 from detector.job import EvalJob, TrainJob
 from detector.record import Code
+from detector.requeue import after_stop
 from detector.rundir import Phase, RunDir, Status, read_json, write_json
-from detector.stop import StopFlag, StopRequested
+from detector.stop import STOP_SIGNALS, StopFlag, StopRequested
 
 if TYPE_CHECKING:
     from detector.world import World
@@ -55,6 +57,7 @@ class Assignment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     code: Code
     notes: tuple[str, ...]
     anchor_ranges: AnchorRanges | None = None
+    max_requeues: int = 0  # how often a scheduler is asked to start the run again after its signal to stop
 
 
 @dataclass
@@ -66,7 +69,9 @@ class Worker:
     def __call__(self) -> None:
         """Run to the end. A stop by a signal saves and exits with 130; any error is in status.json and log.txt.
 
-        Where another command already runs this training, wait for it: what it leaves undone is done here.
+        Where a scheduler said that the time is up, rank 0 asks it to start the job again before it goes; the others
+        go with 0, for a process that fails makes Slurm end all of them. Where another command already runs this
+        training, wait for it: what it leaves undone is done here.
         """
         stop = StopFlag()
         os.environ["OMP_NUM_THREADS"] = str(self.assignment.threads)
@@ -79,6 +84,7 @@ class Worker:
                 try:
                     stack.enter_context(run.lock(wait=lambda: not stop()))
                 except BlockingIOError:  # asked to stop while waiting
+                    after_stop(stop, self.assignment.max_requeues)
                     sys.exit(130)
                 run.forget_failures()
                 _log_to(run.log)
@@ -87,9 +93,14 @@ class Worker:
             try:
                 self._run(run, heartbeat if rank == 0 else None, stop, stack)
             except StopRequested as stopped:
-                logger.info("%s", stopped)
+                if rank and self.assignment.max_requeues:
+                    sys.exit(0)
                 if rank == 0:
+                    # Said before, since a scheduler that starts a job again ends it first.
                     heartbeat.beat("stopped", message=str(stopped), force=True)
+                    message = f"{stopped}{after_stop(stop, self.assignment.max_requeues)}"
+                    logger.info("%s", message)
+                    heartbeat.beat("stopped", message=message, force=True)
                 sys.exit(130)
             except BaseException as error:
                 _report_failure(run, rank, heartbeat, error)
@@ -104,13 +115,15 @@ class Worker:
         assignment = self.assignment
         torch.set_num_threads(assignment.threads)
         # Left with the stack, after a failure was reported: the others notice it by our leaving.
-        world = stack.enter_context(join_world(assignment.device))
+        world = stack.enter_context(join_world(assignment.device, _meeting(run)))
         if world.is_main:
             write_json(run.environment, describe_environment(world))
         # What is there, rank 0 says for all: files appear at different times to different nodes.
         if not world.from_main(world.is_main and run.final.exists()):
             train_to_final(assignment, run, world=world, heartbeat=heartbeat, stop=stop)
-        with stop.at_once():
+        # A job that will start again is ended by its rank 0; the others would leave it waiting in a collective.
+        heeded = (SIGINT, SIGTERM) if not world.is_main and assignment.max_requeues else STOP_SIGNALS
+        with stop.at_once(heeded):
             for job in assignment.evals:
                 if not world.from_main(world.is_main and run.record(job.id).exists()):
                     evaluate_and_record(assignment, job, run, world=world, heartbeat=heartbeat)
@@ -174,6 +187,13 @@ def _export_distributed() -> None:
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         if environment.num_nodes == 1:  # not every machine can resolve its own name
             os.environ["MASTER_ADDR"] = "127.0.0.1"
+
+
+def _meeting(run: RunDir) -> Path | None:
+    """The file through which the processes of this start of this Slurm job meet; None without Slurm."""
+    if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
+        return None
+    return run.root / f".meeting-{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT') or 0}.json"
 
 
 def _log_to(path: Path) -> None:

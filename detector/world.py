@@ -6,10 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from detector.rendezvous import meet
 
 T = TypeVar("T")
 
@@ -42,8 +45,12 @@ class World:
 
 
 @contextmanager
-def join_world(device_type: str) -> Iterator[World]:
-    """The process group that torch's environment variables describe (RANK, WORLD_SIZE, ...), or one process alone."""
+def join_world(device_type: str, meeting: Path | None = None) -> Iterator[World]:
+    """The process group that torch's environment variables describe (RANK, WORLD_SIZE, ...), or one process alone.
+
+    meeting: the file through which they find each other (``detector.rendezvous``); None: by MASTER_ADDR and
+    MASTER_PORT.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     device = torch.device("cpu")
@@ -53,8 +60,12 @@ def join_world(device_type: str) -> Iterator[World]:
     if size == 1:
         yield World(0, 1, device)
         return
-    dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    store = None if meeting is None else meet(meeting, rank=rank, world_size=size)
+    described: dict[str, Any] = {} if store is None else {"store": store, "rank": rank, "world_size": size}
+    dist.init_process_group("nccl" if device_type == "cuda" else "gloo", **described)
     try:
         yield World(rank, size, device)
     finally:
         dist.destroy_process_group()
+        if meeting is not None and rank == 0:
+            meeting.unlink(missing_ok=True)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
 from detector.errors import HarnessError, UsageError, WeightsError
-from harness import cli_data, cli_model, cli_server, cli_weights
+from harness import cli_bundle, cli_data, cli_model, cli_server, cli_status, cli_weights
+from harness.cli_slurm import ClusterOption, DryRunOption
 from harness.options import (
     AsJson,
     BatchSizeOption,
@@ -27,6 +28,9 @@ from harness.options import (
     print_json,
     say,
 )
+
+if TYPE_CHECKING:
+    from harness.session import Session
 
 app = typer.Typer(
     name="harness",
@@ -59,18 +63,51 @@ def plan(
     batch_size: BatchSizeOption = None,
     overrides: SetOption = None,
     data: DataOption = None,
+    wall_time: Annotated[
+        str | None, typer.Option("--wall-time", metavar="TIME", help="A limit a start, such as 4h: counts requeues.")
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="HOURS", help="Device-hours, such as 400gpuh: choose the rows and seeds for the claims."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the trainings that a target needs after deduplication, which are done, and what the seeds can resolve."""
+    """Show the trainings that a target needs after deduplication, which are done, what they cost and can resolve.
+
+    Each cost is measured on finished runs, stated by others, or unknown. With --budget: which rows to train, and how
+    often, so that the most claims are decided.
+    """
+    from harness.costs import parse_wall_time
     from harness.session import Session
     from harness.show import plan_as_data, plan_as_text
 
     session = Session(target, profile, overrides or [], data, batch_size)
+    if budget is not None:
+        _plan_budget(session, budget, chosen=seeds != 1 or wall_time is not None, as_json=as_json)
+        return
     planned = session.plan(seeds)
+    limit = parse_wall_time(wall_time) if wall_time is not None else None
     if as_json:
-        print_json(plan_as_data(session, planned))
+        print_json(plan_as_data(session, planned, limit))
     else:
-        typer.echo(plan_as_text(session, planned, seeds))
+        typer.echo(plan_as_text(session, planned, seeds, limit))
+
+
+def _plan_budget(session: Session, budget: str, *, chosen: bool, as_json: bool) -> None:
+    """chosen: whether --seeds or --wall-time was given too, which a budget leaves no room for."""
+    from harness.budget import plan_budget
+    from harness.show_costs import budget_as_data, budget_as_text
+
+    if chosen or session.overrides or session.batch_size is not None:
+        raise UsageError(
+            "--budget chooses rows and seeds of the paper's own settings: leave --seeds, --wall-time, --set and "
+            "--batch-size away. Then 'harness plan ROW --seeds N --wall-time TIME' says more of one row."
+        )
+    bought = plan_budget(session, budget)
+    if as_json:
+        print_json(budget_as_data(bought))
+    else:
+        typer.echo(budget_as_text(bought))
 
 
 @app.command()
@@ -82,19 +119,32 @@ def run(
     overrides: SetOption = None,
     data: DataOption = None,
     weights: WeightsOption = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Only what failed or was lost, not what was never started.")
+    ] = False,
+    cluster: ClusterOption = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Train, evaluate and record what is missing of a target, on this machine's GPUs or CPU cores.
 
-    Interrupted, the same command goes on from the last checkpoints; with everything done it answers at once.
+    With --cluster it is submitted to Slurm, and the command returns at once. Interrupted, or with a part that failed,
+    the same command goes on from the last checkpoints; with everything done it answers at once.
     """
     from rich.console import Console
 
+    from harness.cli_slurm import submit_runs
+    from harness.clusters import find_cluster
+    from harness.failure_report import failure_lines
     from harness.launch import make_slots, run_local, terminate_is_interrupt
     from harness.prepare import assignments, find_weights, prepare_data
     from harness.progress import RunsView
     from harness.session import Session, missing
+    from harness.status import ContextOf, failed_ids
 
     session = Session(target, profile, overrides or [], data, batch_size)
+    named = find_cluster(cluster) if cluster is not None else None
+    if dry_run and named is None:
+        raise UsageError("--dry-run shows what --cluster NAME would submit. For runs here, see 'harness plan'.")
     root = session.data_root()
     planned = session.plan(seeds, root=root)
     if batch_size is not None:
@@ -102,7 +152,9 @@ def run(
     if overrides:
         say(f"With --set ({', '.join(overrides)}) these runs are not the paper's and fill no table's cell.")
     found: dict[Any, Path] = {}
-    if missing(planned, session.store):
+    # A dry run downloads nothing; only where missing weights change what is trained must it look for them.
+    needed = not dry_run or session.profile.without_weights == "from_scratch"
+    if needed and missing(planned, session.store):
         try:
             found = find_weights(list(planned.trainings.values()), weights)
         except WeightsError as error:
@@ -113,6 +165,17 @@ def run(
     todo = missing(planned, session.store)
     done = len(planned.trainings) - len(todo)
     say(f"{target}, profile {profile}: {len(planned.trainings)} runs, {done} done, {len(todo)} to do.")
+    if retry_failed and todo:
+        failed = failed_ids(planned, session.store)
+        todo = [train_id for train_id in todo if train_id in failed]
+        say(f"--retry-failed: {len(todo)} of them failed or were lost, and are run again; the others are left alone.")
+        if not todo:
+            say("To run what is missing, give the same command without --retry-failed.")
+            return
+    if todo and named is not None:
+        names = {item: _name(planned.refs_of(item), planned.trainings[item].seed) for item in todo}
+        submit_runs(session, planned, named, names, root=root, weights=found, dry_run=dry_run)
+        return
     if todo:
         try:
             with terminate_is_interrupt():
@@ -132,8 +195,12 @@ def run(
             say("Interrupted; finished runs and checkpoints are kept. The same command goes on from there.")
             raise typer.Exit(130) from None
         if failures:
-            for failure in failures:
-                say(f"failed: {names[failure.train_id]}: {failure.message}\n  log: {failure.log}")
+            context = ContextOf(profile, cli_status.run_options(overrides, batch_size, data), root, session.store.runs)
+            for line in failure_lines(failures, planned, context):
+                say(line)
+            if all(failure.stopped for failure in failures):
+                say("Stopped; finished runs and checkpoints are kept. The same command goes on from there.")
+                raise typer.Exit(130)
             say("Mend the cause and run the same command again: only what is missing is trained.")
             raise typer.Exit(1)
     say(f"Done. Next: harness table {target.split('/')[0]} --profile {profile}")
@@ -224,15 +291,17 @@ def collect(
 
 @app.command()
 def schema(
-    kind: Annotated[str, typer.Argument(help="table, recipe, profile, claims or ledger.")],
+    kind: Annotated[str, typer.Argument(help="table, recipe, profile, claims, ledger or cluster.")],
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of the screen.")] = None,
 ) -> None:
     """Print the JSON Schema of an experiment file, for editors that check YAML."""
+    from harness.clusters import Cluster
     from harness.declarations import FILE_KINDS
 
-    if kind not in FILE_KINDS:
-        raise UsageError(f"Unknown kind of file {kind!r}. Known: {', '.join(FILE_KINDS)}.")
-    text = msgspec.json.format(msgspec.json.encode(msgspec.json.schema(FILE_KINDS[kind])), indent=2).decode()
+    kinds = {**FILE_KINDS, "cluster": Cluster}
+    if kind not in kinds:
+        raise UsageError(f"Unknown kind of file {kind!r}. Known: {', '.join(kinds)}.")
+    text = msgspec.json.format(msgspec.json.encode(msgspec.json.schema(kinds[kind])), indent=2).decode()
     if out is None:
         typer.echo(text)
     else:
@@ -260,6 +329,8 @@ def doctor(
 
 cli_model.add_to(app)
 cli_server.add_to(app)
+cli_status.add_to(app)
+app.add_typer(cli_bundle.app, name="bundle")
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_weights.app, name="weights")
 

@@ -105,13 +105,29 @@ class Execution(Settings, frozen=True):
     groups_per_forward: Count  # groups of equal shape that share a forward pass
 
 
+class StatedSpeed(Settings, frozen=True):
+    """How fast others say that such trainings go: for plans, until runs of this software have been measured.
+
+    ``seconds_per_iteration``: of ``images`` images of that ``short_side`` on ``gpus`` GPUs together;
+    ``seconds_per_test_image``: on one GPU at that side.
+    """
+
+    source: str
+    gpus: Count
+    images: Count
+    short_side: Count
+    seconds_per_iteration: dict[Backbone, PositiveFloat]
+    seconds_per_test_image: dict[Backbone, PositiveFloat] = {}  # noqa: RUF012 (msgspec copies it)
+
+
 class Profile(Settings, frozen=True):
     """A scale. It changes data, model size, schedule and execution; never what the tables compare.
 
     ``iterations_1x``: what the paper's 90,000 iterations become; ``short_side_800``: what its 800 pixels become.
     ``assumed_sd``: the deviation between seeds (percent) where it cannot be estimated yet. ``lr_limit``: the largest
     learning rate that is known to train at this scale, up to which ``--batch-size`` rescales. ``anchor_ranges``: how
-    many anchors an image the first batch can match on this data, else a run stops.
+    many anchors an image the first batch can match on this data, else a run stops. ``stated_speed``: what
+    ``harness plan`` reckons with while there is no record to measure by.
     """
 
     FIXED: ClassVar[tuple[str, ...]] = (
@@ -136,6 +152,7 @@ class Profile(Settings, frozen=True):
     without_weights: Literal["stop", "from_scratch"] = "stop"
     lr_limit: PositiveFloat | None = None
     anchor_ranges: AnchorRanges | None = None
+    stated_speed: StatedSpeed | None = None
 
 
 class LedgerEntry(Settings, frozen=True, kw_only=True):

@@ -12,17 +12,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from msgspec.structs import replace
 
-from detector.rundir import RunDir, Status
+from detector.rundir import RunDir, Status, write_json
 from detector.worker import Assignment, Worker
+from harness.cancel import is_cancelled
 from harness.declarations import Execution
 from harness.progress import View
+from harness.run_logs import last_lines, tail
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 60.0  # how long to wait for runs to save their state after Ctrl-C; they end by themselves after it
+NOT_STARTED = "cancelled before it started"
 FOREVER_MINUTES = 60 * 24 * 365
 
 
@@ -35,11 +38,12 @@ class Slot:
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that ended without its records."""
+    """A run that ended without its records. stopped: because it was asked to; it goes on when it is run again."""
 
     train_id: str
     message: str
     log: Path
+    stopped: bool = False
 
 
 @dataclass
@@ -105,17 +109,24 @@ def _gpu_uuids() -> list[str]:
 
 
 def run_local(assignments: list[Assignment], slots: list[Slot], view: View) -> list[Failure]:
-    """Run all assignments to their records; returns those that failed.
+    """Run all assignments to their records; returns those that failed, or were stopped by 'harness cancel'.
 
     On KeyboardInterrupt, and on any error of our own, the runs are stopped cleanly before it passes on.
     """
     waiting, active, failures = list(assignments), list[_Active](), list[Failure]()
-    free = list(slots)
+    free, begun = list(slots), time.time()
     try:
         while waiting or active:
             while waiting and free:
-                active.append(_start(waiting.pop(0), free.pop(0)))
+                assignment = waiting.pop(0)
+                if _is_cancelled(assignment, begun):
+                    log = RunDir(Path(assignment.run_dir)).log
+                    failures.append(Failure(assignment.train.id, NOT_STARTED, log, stopped=True))
+                    view.finish(assignment.train.id, NOT_STARTED)
+                else:
+                    active.append(_start(assignment, free.pop(0)))
             time.sleep(POLL_SECONDS)
+            _terminate([item for item in active if _is_cancelled(item.assignment, begun)])
             for item in list(active):
                 train_id = item.assignment.train.id
                 view.update(train_id, item.status())
@@ -128,9 +139,9 @@ def run_local(assignments: list[Assignment], slots: list[Slot], view: View) -> l
                 elif item.job is None:  # the other process went away: take it over
                     waiting.append(item.assignment)
                 else:
-                    failure = _failure(item)
+                    failure = _failure(item, cancelled=_is_cancelled(item.assignment, begun))
                     failures.append(failure)
-                    view.finish(train_id, f"failed: {failure.message}")
+                    view.finish(train_id, f"{'stopped' if failure.stopped else 'failed'}: {failure.message}")
     except BaseException:
         _stop(active)
         raise
@@ -169,16 +180,32 @@ def _ended(item: _Active) -> bool:
     return not item.run.is_locked() if item.job is None else bool(item.job.done())
 
 
-def _failure(item: _Active) -> Failure:
+def _failure(item: _Active, *, cancelled: bool) -> Failure:
     status = item.status()
     output = item.job.paths.stdout
     said = status if status is not None and status.phase in ("failed", "stopped") else item.run.first_failure()
     if said is not None and said.time >= item.started:
-        return Failure(item.assignment.train.id, said.message, item.run.log)
+        return Failure(item.assignment.train.id, said.message, item.run.log, stopped=said.phase == "stopped")
     where = _last_words(status)
-    tail = output.read_text(errors="replace").strip().splitlines()[-1:] if output.exists() else []
     reason = f"the process ended without a word while {where}"
-    return Failure(item.assignment.train.id, f"{reason}{': ' + tail[0] if tail else ''}", output)
+    said_last = "".join(f": {line}" for line in last_lines(tail(output), count=1))
+    message = "cancelled while it started" if cancelled else f"{reason}{said_last}"
+    _note_end(item, status, "stopped" if cancelled else "failed", message)
+    return Failure(item.assignment.train.id, message, output, stopped=cancelled)
+
+
+def _note_end(item: _Active, status: Status | None, phase: Literal["stopped", "failed"], message: str) -> None:
+    """Say in the heartbeat what its process could not: from outside it might be alive on another machine."""
+    if item.run.is_locked():  # another process has taken the run up
+        return
+    if not item.run.job.exists():
+        write_json(item.run.job, item.assignment.train)
+    words = Status(phase=phase, time=0.0, pid=0) if status is None else status
+    write_json(item.run.status, replace(words, phase=phase, time=time.time(), message=message))
+
+
+def _is_cancelled(assignment: Assignment, since: float) -> bool:
+    return is_cancelled(Path(assignment.run_dir).parent, assignment.train, since=since)
 
 
 def _last_words(status: Status | None) -> str:
@@ -194,12 +221,17 @@ def _stop(active: list[_Active]) -> None:
     """
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
-        living = [item.job for item in active if item.job is not None and not item.job.done()]
-        if not living:
+        if not _terminate(active):
             return
-        for job in living:  # again and again: a process that is just starting may miss a signal
-            os.kill(int(job.job_id), signal.SIGTERM)
         time.sleep(0.5)
+
+
+def _terminate(active: list[_Active]) -> bool:
+    """Send SIGTERM to our living ones; whether there are any. To be repeated: one that just starts may miss it."""
+    living = [item.job for item in active if item.job is not None and not item.job.done()]
+    for job in living:
+        os.kill(int(job.job_id), signal.SIGTERM)
+    return bool(living)
 
 
 @contextmanager

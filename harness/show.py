@@ -9,12 +9,14 @@ from msgspec import to_builtins
 from tabulate import tabulate
 
 from detector.job import EvalJob
+from harness.costs import plan_costs
 from harness.declarations import METRICS, ResolvedSettings, Row, Table
 from harness.ledger import SILENT, as_data, deviations, plain
 from harness.plan import Plan
 from harness.registry import Registry
 from harness.resolve import eval_job, parse_overrides, resolve
 from harness.session import Session, missing
+from harness.show_costs import costs_as_data, costs_as_lines
 from harness.statistics import resolvable_effect, seeds_needed
 
 
@@ -66,9 +68,12 @@ def registry_as_text(registry: Registry) -> str:
     return "\n\n".join(blocks)
 
 
-def plan_as_data(session: Session, plan: Plan) -> dict[str, Any]:
-    """Trainings with their rows, state and resolved job, and what the planned seeds can resolve."""
-    to_do = set(missing(plan, session.store))
+def plan_as_data(session: Session, plan: Plan, wall_time: float | None = None) -> dict[str, Any]:
+    """Trainings with their rows, state and resolved job, what is to do costs, and what the planned seeds can resolve.
+
+    wall_time: seconds that a start may take, which decides the requeues; None leaves them out.
+    """
+    to_do = missing(plan, session.store)
     return {
         "target": session.target,
         "profile": plan.profile.name,
@@ -85,13 +90,14 @@ def plan_as_data(session: Session, plan: Plan) -> dict[str, Any]:
             for train_id, job in plan.trainings.items()
         ],
         "identity_is_open": session.identity_is_open,
+        "costs": costs_as_data(plan_costs(plan, session.store, to_do), wall_time),
         "resolution": _resolution(plan, max(cell.seed for cell in plan.cells) + 1),
     }
 
 
-def plan_as_text(session: Session, plan: Plan, seeds: int) -> str:
-    """A line a training, and what the seeds can resolve."""
-    to_do = set(missing(plan, session.store))
+def plan_as_text(session: Session, plan: Plan, seeds: int, wall_time: float | None = None) -> str:
+    """A line a training, what is to do costs, and what the seeds can resolve. wall_time: as ``plan_as_data``."""
+    to_do = missing(plan, session.store)
     rows = []
     for train_id, job in plan.trainings.items():
         state = "planned" if session.identity_is_open else ("to do" if train_id in to_do else "done")
@@ -112,6 +118,7 @@ def plan_as_text(session: Session, plan: Plan, seeds: int) -> str:
         lines += _rescaled(plan, session.batch_size)
     if session.identity_is_open:
         lines.append("The data is a folder: with --data DIR the ids above become those of its runs.")
+    lines += costs_as_lines(plan_costs(plan, session.store, to_do), wall_time)
     resolution = _resolution(plan, seeds)
     lines.append(
         f"Seed deviation assumed {resolution['assumed_sd']} AP. With {seeds} seed{'s' if seeds > 1 else ''} an arm "

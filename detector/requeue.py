@@ -1,0 +1,53 @@
+"""How a job that Slurm ends before its run is done comes to be queued again. Free of torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+from detector.stop import StopFlag
+
+SCONTROL_SECONDS = 60.0
+
+
+def after_stop(stop: StopFlag, max_requeues: int) -> str:
+    """Ask Slurm to start this job again, where Slurm and no person stopped it; returns what to add to the last words.
+
+    USR2 says that the time is nearly up. TERM says that the job makes room for another one, or that a person cancelled
+    it: Slurm itself knows which, and queues a job that makes room again only if it has to kill it.
+    """
+    if max_requeues == 0:
+        return ""
+    array, element = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{element}" if array and element else os.environ.get("SLURM_JOB_ID", "")
+    first = stop.wait_for_first()
+    if first != signal.SIGUSR2 and not (first == signal.SIGTERM and _makes_room(job)):
+        return ""
+    count = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    if count >= max_requeues:
+        return f"; not queued again: it was {count} times, the most that the cluster file allows (max_requeues)"
+    code, said = _scontrol("requeue", job)
+    if code != 0:
+        return f"; it could not be queued again: {said.strip()}"
+    return f"; queued again ({count + 1} of at most {max_requeues})"
+
+
+def _makes_room(job: str) -> bool:
+    """Whether the job was chosen since its start to make room, and is not cancelled (then it is not RUNNING)."""
+    code, said = _scontrol("show", "job", "--oneliner", job)
+    fields = dict(part.split("=", 1) for part in said.split() if "=" in part)
+    chosen, start = fields.get("PreemptTime", "None"), fields.get("StartTime", "")
+    # Times are ISO 8601, of one clock: their order is that of the letters.
+    return code == 0 and fields.get("JobState") == "RUNNING" and chosen != "None" and chosen >= start
+
+
+def _scontrol(*arguments: str) -> tuple[int, str]:
+    """Exit code and what was said."""
+    try:
+        done = subprocess.run(
+            ["scontrol", *arguments], capture_output=True, text=True, check=False, timeout=SCONTROL_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 1, str(error)
+    return done.returncode, done.stdout + done.stderr

@@ -1,0 +1,99 @@
+"""``harness run --cluster``: submit and return at once, or show what would be submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from detector.errors import SchedulerError
+from harness.clusters import Cluster
+from harness.options import say
+from harness.plan import Plan
+from harness.session import Session
+
+
+def _clusters(incomplete: str) -> list[str]:
+    from harness.clusters import known_clusters
+
+    return [name for name in known_clusters() if name.startswith(incomplete)]
+
+
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="NAME",
+        help="Submit to this Slurm cluster and return at once: a file of $HARNESS_CLUSTERS, or its path (.yaml).",
+        autocompletion=_clusters,
+    ),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="With --cluster: print the scripts and their runs, and submit nothing.")
+]
+
+
+def submit_runs(
+    session: Session,
+    planned: Plan,
+    cluster: Cluster,
+    names: Mapping[str, str],
+    *,
+    root: Path,
+    weights: Mapping[Any, Path],
+    dry_run: bool,
+) -> None:
+    """Submit the trainings in ``names`` (what a person calls them, by id), as far as nobody has them yet."""
+    from harness.prepare import assignments, prepare_data
+    from harness.slurm import submit
+
+    if not dry_run:
+        prepare_data(planned.data, root, say)
+    found = {key: path.absolute() for key, path in weights.items()}
+    todo = assignments(planned, session.store, root=root, weights=found, notes=session.notes(planned))
+    todo = [item for item in todo if item.train.id in names]
+    execution = session.profile.execution
+    if dry_run:
+        _preview(todo, cluster, session, names)
+        return
+    outcome = submit(todo, cluster, execution, runs=session.store.runs)
+    for entry in outcome.adopted:
+        say(f"Found again: job {entry.job_id} ({entry.name}), submitted by a command that ended before it knew the id.")
+    for train_id, why in outcome.taken.items():
+        say(f"already there: {names[train_id]}: {why}")
+    for entry, shape in outcome.submitted:
+        say(f"Submitted job {entry.job_id} ({entry.name}): {_runs(len(entry.runs))}, each on {shape}.")
+        for index, train_id in enumerate(entry.runs):
+            say(f"  {entry.job_id}{f'_{index}' if len(entry.runs) > 1 else ''}: {names[train_id]}")
+    target, profile = session.target, session.profile.name
+    if not outcome.submitted:
+        say("Nothing was submitted.")
+    say(f"Next: harness status {target} --profile {profile}; later: harness table {target.split('/')[0]} -p {profile}")
+
+
+def _preview(todo: list[Any], cluster: Cluster, session: Session, names: Mapping[str, str]) -> None:
+    from harness.slurm import make_arrays
+    from harness.snapshot import snapshot_id
+    from harness.submission import settle
+
+    runs = session.store.runs
+    try:
+        taken, _ = settle(runs, note=False)
+    except SchedulerError as error:
+        taken = {}
+        say(f"The queue was not read: {error}")
+    for train_id in names.keys() & taken.keys():
+        say(f"already there: {names[train_id]}: {taken[train_id]}")
+    free = [item for item in todo if item.train.id not in taken]
+    for array in make_arrays(free, cluster, session.profile.execution, runs=runs, code=snapshot_id()):
+        say(f"{_runs(len(array.members))}, each on {array.shape}:")
+        for index, item in enumerate(array.members):
+            say(f"  {index}: {names[item.train.id]}")
+        typer.echo(array.script)
+    say("Nothing was submitted (--dry-run).")
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'' if count == 1 else 's'}"

@@ -1,0 +1,77 @@
+"""A copy of the code beside the runs, so that what is edited after a submission does not change queued runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+
+from detector.rundir import write_atomic
+from harness.results import checkout
+
+PACKAGES = ("detector", "drloss", "experiments", "harness")
+SUFFIXES = (".py", ".yaml", ".typed")
+
+
+def snapshot_id() -> str:
+    """The sha256 of the packages' files: their paths and their content."""
+    digest = hashlib.sha256()
+    for name, path in _sources():
+        content = path.read_bytes()
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def snapshot_folder(runs: Path, identity: str) -> Path:
+    """Where the copy lies; to be the first of Python's module path."""
+    return runs / "code" / identity
+
+
+def take_snapshot(runs: Path) -> Path:
+    """Copy the packages once for each content; beside it, in a changed checkout, what differs from the commit."""
+    identity = snapshot_id()
+    target = snapshot_folder(runs, identity)
+    if target.is_dir():
+        return target
+    temporary = target.with_name(f".{identity}.{os.getpid()}.tmp")
+    try:
+        for name, path in _sources():
+            copy = temporary / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        difference = _difference()
+        if difference:
+            write_atomic(target.with_name(f"{identity}.diff"), difference)
+        try:
+            os.rename(temporary, target)
+        except OSError:
+            if not target.is_dir():  # else another command was faster with the same content
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _sources() -> list[tuple[str, Path]]:
+    """Name below the snapshot and file, in the order of the names."""
+    found = []
+    for package in PACKAGES:
+        folder = Path(str(files(package)))
+        paths = (path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+        found += [(f"{package}/{path.relative_to(folder).as_posix()}", path) for path in paths]
+    return sorted(found)
+
+
+def _difference() -> bytes:
+    """What git says that the packages differ in from the commit; nothing outside a checkout."""
+    folder = checkout()
+    if folder is None or not (folder / ".git").exists():
+        return b""
+    try:
+        done = subprocess.run(["git", "diff", "HEAD", "--", *PACKAGES], cwd=folder, capture_output=True, check=False)
+    except OSError:
+        return b""
+    return done.stdout if done.returncode == 0 else b""

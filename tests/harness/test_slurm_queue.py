@@ -1,0 +1,90 @@
+"""Slurm's queue as status, logs and cancel see it, with programs of the names that a test writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from detector.errors import SchedulerError
+from detector.rundir import RunDir
+from harness.run_state import SchedulerState
+from harness.slurm_queue import SlurmQueue, cancel_queued, has_submissions, submitted_outputs
+from harness.status import NoScheduler, look_at_queue
+from harness.submission import Submission, transport_folder, write_submission
+
+LINES = "17_0|RUNNING|None|harness-abc-0\n17_1|PENDING|Resources|harness-abc-0\n"
+OLD = 1_000.0  # long before any grace time
+
+
+def program(folder: Path, name: str, body: str) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A runs folder with one submission of three runs, and a squeue that knows two of them."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (tmp_path / "lines").write_text(LINES)
+    program(programs, "squeue", f"cat {tmp_path}/lines")
+    program(programs, "scancel", f'echo "$@" >> {tmp_path}/cancelled')
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    folder = tmp_path / "runs"
+    entry = Submission(
+        token="abc-0", cluster="mine", runs=("one", "two", "three"), time=OLD, code="c", state="submitted", job_id="17"
+    )
+    write_submission(folder, entry)
+    return folder
+
+
+def state(runs: Path, name: str) -> SchedulerState | None:
+    return look_at_queue(runs).states(RunDir(runs / name))
+
+
+def test_the_queue_says_what_runs_what_waits_for_what_and_what_is_gone(runs: Path) -> None:
+    assert state(runs, "one") == SchedulerState("running")
+    assert state(runs, "two") == SchedulerState("pending", "Resources")
+    assert state(runs, "three") == SchedulerState("gone")
+    assert state(runs, "never submitted") is None
+
+
+def test_a_queue_that_does_not_answer_says_nothing_of_anybody(runs: Path, tmp_path: Path) -> None:
+    program(tmp_path / "bin", "squeue", "echo down >&2; exit 1")
+    with pytest.raises(SchedulerError, match="squeue failed: down"):
+        SlurmQueue(runs)
+    assert state(runs, "three") is None
+
+
+def test_without_submissions_slurm_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert not has_submissions(tmp_path)
+    assert isinstance(look_at_queue(tmp_path), NoScheduler)
+    assert not cancel_queued(tmp_path, {"one": "first"}, lambda _: None)
+
+
+def test_outputs_are_those_of_the_runs_own_element(runs: Path) -> None:
+    folder = transport_folder(runs, "abc-0")
+    folder.mkdir(parents=True)
+    for name in ("17_0_0_log.out", "17_1_0_log.out", "17_1_1_log.out", "17_1_submitted.pkl"):
+        (folder / name).touch()
+    assert [path.name for path in sorted(submitted_outputs(RunDir(runs / "two")))] == [
+        "17_1_0_log.out",
+        "17_1_1_log.out",
+    ]
+    assert submitted_outputs(RunDir(runs / "three")) == []
+
+
+def test_cancel_names_the_elements_of_the_runs_and_no_others(runs: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    assert cancel_queued(runs, {"two": "the second", "three": "the third"}, said.append)
+    assert (tmp_path / "cancelled").read_text().split() == ["17_1"]
+    assert said == ["the second: cancelled job 17_1"]
+    assert cancel_queued(runs, {"one": "the first"}, said.append)
+    assert said[-1] == "the first: cancelled job 17_0, which saves and ends"
+    assert not cancel_queued(runs, {"three": "the third"}, said.append)
+    program(tmp_path / "bin", "scancel", "echo no >&2; exit 1")
+    with pytest.raises(SchedulerError, match="scancel 17_1 failed: no"):
+        cancel_queued(runs, {"two": "the second"}, said.append)

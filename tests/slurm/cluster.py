@@ -1,0 +1,142 @@
+"""A real Slurm on this machine: two nodes, a controller and munge, all of their files in one folder."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
+NODES = ("n1", "n2")
+START_SECONDS = 60
+
+# A requeued job waits until its old credential has expired (two minutes by default), and a killed one for KillWait.
+CONFIG = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ctld}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.sock,cred_expire=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+ReturnToService=2
+JobRequeue=1
+KillWait=10
+MinJobAge=300
+SchedulerParameters=sched_interval=2,sched_min_interval=0
+GresTypes=gpu
+{nodes}
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=main Nodes={names} Default=YES PriorityTier=1 GraceTime=30
+PartitionName=urgent Nodes={names} PriorityTier=10 PreemptMode=OFF
+"""
+
+
+def missing_programs() -> list[str]:
+    """What of Slurm is not installed here."""
+    return [name for name in NEEDED if shutil.which(name, path=_path()) is None]
+
+
+@contextmanager
+def slurm_cluster(folder: Path) -> Iterator[dict[str, str]]:
+    """Start it, wait until both nodes are idle, and end what was started. Yields the variables that commands need."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_config(folder)
+    environment = {**os.environ, "PATH": _path(), "SLURM_CONF": str(folder / "slurm.conf")}
+    munge = ["munged", "--foreground", "--force", f"--socket={folder}/munge.sock", f"--key-file={folder}/munge.key"]
+    munge += [f"--{name}-file={folder}/munge.{name}" for name in ("log", "pid", "seed")]
+    commands = [munge, ["slurmctld", "-D", "-f", str(folder / "slurm.conf")]]
+    commands += [["slurmd", "-D", "-N", node, "-f", str(folder / "slurm.conf")] for node in NODES]
+    with ExitStack() as stack:
+        for number, command in enumerate(commands):
+            output = stack.enter_context(open(folder / f"start-{number}.txt", "wb"))
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+            stack.callback(_end, process)
+            if number == 0:
+                _wait_for(lambda: (folder / "munge.sock").exists(), folder)
+        _wait_for(lambda: _idle_nodes(environment) == len(NODES), folder)
+        stack.callback(subprocess.run, ["scancel", "--user", getpass.getuser()], env=environment, check=False)
+        yield {"PATH": environment["PATH"], "SLURM_CONF": environment["SLURM_CONF"]}
+
+
+def _write_config(folder: Path) -> None:
+    for name in ("state", *(f"spool-{node}" for node in NODES)):
+        (folder / name).mkdir()
+    key = folder / "munge.key"
+    key.write_bytes(os.urandom(128))
+    key.chmod(0o600)
+    for gpu in range(4):
+        os.mknod(folder / f"gpu{gpu}", stat.S_IFCHR | 0o666, os.makedev(1, 3))  # any device will do: /dev/null
+    ports = _free_ports(len(NODES) + 1)
+    shared = "NodeHostname=localhost NodeAddr=127.0.0.1 CPUs=16 RealMemory=100000 Gres=gpu:4 State=UNKNOWN"
+    text = CONFIG.format(
+        host=socket.gethostname(),
+        ctld=ports[0],
+        user=getpass.getuser(),
+        folder=folder,
+        nodes="\n".join(f"NodeName={node} Port={port} {shared}" for node, port in zip(NODES, ports[1:], strict=True)),
+        names=",".join(NODES),
+    )
+    (folder / "slurm.conf").write_text(text)
+    gres = "".join(f"NodeName={node} Name=gpu File={folder}/gpu[0-3]\n" for node in NODES)
+    (folder / "gres.conf").write_text(gres)
+
+
+def _path() -> str:
+    """The daemons live where only administrators look."""
+    return f"{os.environ['PATH']}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
+
+
+def _idle_nodes(environment: dict[str, str]) -> int:
+    command = ["sinfo", "-h", "-N", "-t", "idle", "-o", "%N"]  # once for each partition
+    listed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
+    return len(set(listed.split()))
+
+
+def _wait_for(condition: object, folder: Path) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            said = [
+                f"{path.name}:\n{path.read_text()[-2000:]}" for path in [*folder.glob("*.txt"), *folder.glob("*.log")]
+            ]
+            raise AssertionError("Slurm did not start.\n" + "\n".join(said))
+        time.sleep(0.2)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
