@@ -227,7 +227,8 @@ def cancel(
     names = {known.run.root: known.name for known in found if known.run is not None}
     queued = cancel_queued(session.store.runs, {root.name: name for root, name in names.items()}, say)
     if not queued and not stop_runs(names, say):
-        say(f"Nothing of {target}, profile {profile}, runs here or waits in a queue. See: harness status --profile {profile}")
+        what = f"Nothing of {target}, profile {profile}, runs here or waits in a queue."
+        say(f"{what} See: harness status --profile {profile}")
 
 
 def _finder(
