@@ -163,7 +163,17 @@ def test_an_error_exits_with_2_and_without_a_traceback() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [*COMMANDS, "data synth", "data subset", "data download", "data verify", "weights show", "weights convert", "bundle export", "bundle import"],
+    [
+        *COMMANDS,
+        "data synth",
+        "data subset",
+        "data download",
+        "data verify",
+        "weights show",
+        "weights convert",
+        "bundle export",
+        "bundle import",
+    ],
 )
 def test_every_command_has_help(command: str) -> None:
     text = run(*command.split(), "--help")
