@@ -165,8 +165,12 @@ def test_a_cancelled_run_saves_and_stays_away(tmp_path: Path, cluster_file: Path
     place = make_workplace(tmp_path, iterations=5000)
     place.harness(*ROW, "--cluster", str(cluster_file))
     run, job_id = wait_for_checkpoint(place), the_submission(place).job_id
-    subprocess.run(["scancel", str(job_id)], check=True)
+    assert re.search(r"running \d+%, ETA", place.harness("status", *ROW[1:]))
+    assert "submitit" in place.harness("logs", *ROW[1:], "--rank", "1")
+    said = place.harness("cancel", *ROW[1:])
+    assert f"cancelled job {job_id}, which saves and ends" in said
     wait_until_queue_is_empty(place)
+    assert "stopped (stopped at iteration" in place.harness("status", *ROW[1:])
     status = run.read_status()
     assert status is not None
     assert re.fullmatch(r"stopped at iteration \d+; the state is saved", status.message), status
