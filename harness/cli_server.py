@@ -21,7 +21,6 @@ from harness.options import (
     ProfileOption,
     SeedOption,
     SetOption,
-    TargetArgument,
     pick_device,
     print_json,
     print_metrics,
@@ -45,7 +44,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def export(
-    ref: TargetArgument,
+    ref: Annotated[str, typer.Argument(metavar="TABLE/ROW", help="A trained row, such as table4/dr-r101.")],
     split: SplitOption = "test-dev2017",
     name: Annotated[
         str | None, typer.Option("--name", help="Part of the file's name; default: the row and the evaluation's id.")

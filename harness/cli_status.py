@@ -56,7 +56,8 @@ def status(
 ) -> None:
     """Show the state of each run: not started, waiting, running with its ETA, stopped, done with its AP, or failed.
 
-    A run that is not on this machine is judged by its heartbeat: 'lost?' says that it was silent for ten minutes.
+    A submitted run is judged by Slurm's queue, another that is not on this machine by its heartbeat: 'lost?' says that
+    it was silent for ten minutes.
     """
     from harness.status import ContextOf, as_data, lines, next_commands, observe_all, summary
 
@@ -226,7 +227,8 @@ def cancel(
         note_cancelled(session.store.runs, [*finder.trainings, *(known.jobs[0].train for known in found)])
     names = {known.run.root: known.name for known in found if known.run is not None}
     queued = cancel_queued(session.store.runs, {root.name: name for root, name in names.items()}, say)
-    if not queued and not stop_runs(names, say):
+    living = stop_runs({root: name for root, name in names.items() if root.name not in queued}, say)
+    if not queued and not living:
         what = f"Nothing of {target}, profile {profile}, runs here or waits in a queue."
         say(f"{what} See: harness status --profile {profile}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from detector.errors import SchedulerError
@@ -57,26 +58,38 @@ def _state(taken: Taken) -> SchedulerState:
 
 def submitted_outputs(run: RunDir) -> list[Path]:
     """What the run's processes printed in Slurm jobs, of every submission that had it."""
-    runs, found = run.root.parent, list[Path]()
-    for entry in read_submissions(runs) if submissions_folder(runs).is_dir() else ():
-        for index in (i for i, name in enumerate(entry.runs) if name == run.root.name):
-            for path in transport_folder(runs, entry.token).glob("*_log.*"):
-                match = _ELEMENT.fullmatch(path.name)
-                if match and int(match["index"] or 0) == index:
-                    found.append(path)
+    runs, folder, found = run.root.parent, submissions_folder(run.root.parent), list[Path]()
+    if not folder.is_dir():
+        return found
+    for token, index in _elements(runs, folder.stat().st_mtime_ns).get(run.root.name, ()):
+        for path in transport_folder(runs, token).glob("*_log.*"):
+            match = _ELEMENT.fullmatch(path.name)
+            if match and int(match["index"] or 0) == index:
+                found.append(path)
     return found
 
 
-def cancel_queued(runs: Path, names: Mapping[str, str], say: Callable[[str], None]) -> bool:
-    """Take the runs in ``names`` (what a person calls them, by training id) out of the queue; whether any was there.
+@lru_cache(maxsize=4)
+def _elements(runs: Path, changed: int) -> dict[str, list[tuple[str, int]]]:
+    """By run, the (token, index) of every submission that had it; read once for all runs of one look (``changed``)."""
+    elements: dict[str, list[tuple[str, int]]] = {}
+    for entry in read_submissions(runs):
+        for index, name in enumerate(entry.runs):
+            elements.setdefault(name, []).append((entry.token, index))
+    return elements
+
+
+def cancel_queued(runs: Path, names: Mapping[str, str], say: Callable[[str], None]) -> set[str]:
+    """Take the runs in ``names`` (what a person calls them, by training id) out of the queue; those that were there.
 
     One that runs is told to save first, as by its time limit, and is not queued again.
     """
     if not has_submissions(runs):
-        return False
+        return set()
     taken, _ = settle(runs, note=False)
-    jobs = {taken[run].job: names[run] for run in names if run in taken}
-    for job, name in jobs.items():
+    here = {run for run in names if run in taken}
+    for run in sorted(here):
+        job, name = taken[run].job, names[run]
         if job is None:
             say(f"{name}: is being submitted just now; try again in a minute.")
             continue
@@ -84,4 +97,4 @@ def cancel_queued(runs: Path, names: Mapping[str, str], say: Callable[[str], Non
         if done.returncode != 0:
             raise SchedulerError(f"scancel {job.id} failed: {done.stderr.strip() or done.returncode}.")
         say(f"{name}: cancelled job {job.id}" + ("" if job.state in WAITING else ", which saves and ends"))
-    return bool(jobs)
+    return here

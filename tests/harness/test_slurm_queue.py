@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from detector.errors import SchedulerError
-from detector.rundir import RunDir
+from detector.rundir import RunDir, write_json
 from harness.run_state import SchedulerState
 from harness.slurm_queue import SlurmQueue, cancel_queued, has_submissions, submitted_outputs
 from harness.status import NoScheduler, look_at_queue
 from harness.submission import Submission, transport_folder, write_submission
+from tests.command import invoke
+from tests.micro import micro_job, write_experiments
 
 LINES = "17_0|RUNNING|None|harness-abc-0\n17_1|PENDING|Resources|harness-abc-0\n"
 OLD = 1_000.0  # long before any grace time
@@ -79,12 +82,33 @@ def test_outputs_are_those_of_the_runs_own_element(runs: Path) -> None:
 
 def test_cancel_names_the_elements_of_the_runs_and_no_others(runs: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    assert cancel_queued(runs, {"two": "the second", "three": "the third"}, said.append)
+    assert cancel_queued(runs, {"two": "the second", "three": "the third"}, said.append) == {"two"}
     assert (tmp_path / "cancelled").read_text().split() == ["17_1"]
     assert said == ["the second: cancelled job 17_1"]
     assert cancel_queued(runs, {"one": "the first"}, said.append)
     assert said[-1] == "the first: cancelled job 17_0, which saves and ends"
-    assert not cancel_queued(runs, {"three": "the third"}, said.append)
+    assert cancel_queued(runs, {"three": "the third"}, said.append) == set()
     program(tmp_path / "bin", "scancel", "echo no >&2; exit 1")
     with pytest.raises(SchedulerError, match="scancel 17_1 failed: no"):
         cancel_queued(runs, {"two": "the second"}, said.append)
+
+
+def test_cancel_stops_what_runs_here_beside_what_is_queued(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One row's seeds: the first in the queue, the second a process of this machine."""
+    jobs = [micro_job(write_experiments(tmp_path / "experiments"), seed=0)]
+    jobs.append(replace(jobs[0], train=replace(jobs[0].train, seed=1)))
+    for job in jobs:
+        write_json(RunDir(runs / job.train.id).job, job.train)
+    (tmp_path / "lines").write_text("21|RUNNING|None|harness-def-0\n")
+    entry = Submission(token="def-0", cluster="mine", runs=(jobs[0].train.id,), time=OLD, code="c", state="submitted")
+    write_submission(runs, entry)
+    monkeypatch.setenv("HARNESS_EXPERIMENTS", str(tmp_path / "experiments"))
+    monkeypatch.setenv("HARNESS_RUNS", str(runs))
+    monkeypatch.setenv("HARNESS_RESULTS", str(tmp_path / "results"))
+    asked: list[str] = []
+    monkeypatch.setattr("harness.cancel.stop_runs", lambda names, _: asked.extend(root.name for root in names) or True)
+    invoke("cancel", "table2/L6", "--profile", "tiny")
+    assert (tmp_path / "cancelled").read_text().split() == ["21"]
+    assert asked == [jobs[1].train.id]
