@@ -15,12 +15,16 @@ class SplitFingerprint(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     sha256: str  # of the annotation file
 
 
-class Code(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The code that ran: the commit, and whether the checkout differed from it. None outside a checkout."""
+class Code(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """The code that ran: the commit, and whether the checkout differed from it. None outside a checkout.
+
+    ``diff_sha256``: of the packages' difference from the commit where there is one; the run's folder has its text.
+    """
 
     version: str
     commit: str | None
     modified: bool | None
+    diff_sha256: str | None = None
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -11,6 +11,20 @@ from detector.stop import StopFlag
 SCONTROL_SECONDS = 60.0
 
 
+def slurm_job() -> str | None:
+    """The Slurm job, or element of an array, that this process was submitted as; None for any other process.
+
+    One that a person starts inside of an allocation is none: its end is not the job's.
+    """
+    return job_id() if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" else None
+
+
+def job_id() -> str:
+    """Of the job that this process is in, as scontrol and squeue write it; "" outside of any."""
+    array, element = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{element}" if array and element else os.environ.get("SLURM_JOB_ID", "")
+
+
 def after_stop(stop: StopFlag, max_requeues: int) -> str:
     """Ask Slurm to start this job again, where Slurm and no person stopped it; returns what to add to the last words.
 
@@ -19,27 +33,35 @@ def after_stop(stop: StopFlag, max_requeues: int) -> str:
     """
     if max_requeues == 0:
         return ""
-    array, element = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    job = f"{array}_{element}" if array and element else os.environ.get("SLURM_JOB_ID", "")
     first = stop.wait_for_first()
-    if first != signal.SIGUSR2 and not (first == signal.SIGTERM and _makes_room(job)):
+    if first != signal.SIGUSR2 and not (first == signal.SIGTERM and _makes_room(job_id())):
         return ""
+    return f"; {queue_again(max_requeues)[1]}"
+
+
+def queue_again(max_requeues: int) -> tuple[bool, str]:
+    """Ask Slurm to start the job that we are in once more; whether it will, and words for the log."""
     count = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     if count >= max_requeues:
-        return f"; not queued again: it was {count} times, the most that the cluster file allows (max_requeues)"
-    code, said = _scontrol("requeue", job)
+        return False, f"not queued again: it was {count} times, the most that the cluster file allows (max_requeues)"
+    code, said = _scontrol("requeue", job_id())
     if code != 0:
-        return f"; it could not be queued again: {said.strip()}"
-    return f"; queued again ({count + 1} of at most {max_requeues})"
+        return False, f"it could not be queued again: {said.strip()}"
+    return True, f"queued again ({count + 1} of at most {max_requeues})"
+
+
+def job_fields(job: str) -> dict[str, str]:
+    """What Slurm knows of a job (JobState, StartTime, ...); empty where it does not answer."""
+    code, said = _scontrol("show", "job", "--oneliner", job)
+    return dict(part.split("=", 1) for part in said.split() if "=" in part) if code == 0 else {}
 
 
 def _makes_room(job: str) -> bool:
     """Whether the job was chosen since its start to make room, and is not cancelled (then it is not RUNNING)."""
-    code, said = _scontrol("show", "job", "--oneliner", job)
-    fields = dict(part.split("=", 1) for part in said.split() if "=" in part)
+    fields = job_fields(job)
     chosen, start = fields.get("PreemptTime", "None"), fields.get("StartTime", "")
     # Times are ISO 8601, of one clock: their order is that of the letters.
-    return code == 0 and fields.get("JobState") == "RUNNING" and chosen != "None" and chosen >= start
+    return fields.get("JobState") == "RUNNING" and chosen != "None" and chosen >= start
 
 
 def _scontrol(*arguments: str) -> tuple[int, str]:

@@ -37,6 +37,7 @@ class Status(Struct, frozen=True, kw_only=True):
     seconds_per_iteration: float | None = None
     message: str = ""
     progress: float = 0.0  # share of the evaluation that is done, 0..1
+    job: str | None = None  # of a scheduler, that the process is in
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class RunDir:
     def environment(self) -> Path:
         """Versions, device and code of the newest start."""
         return self.root / "environment.json"
+
+    @property
+    def code_diff(self) -> Path:
+        """In what the code of the newest start differed from its commit; there only if it did."""
+        return self.root / "code.diff"
 
     @property
     def status(self) -> Path:

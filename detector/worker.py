@@ -20,8 +20,8 @@ from msgspec import Struct
 from detector.errors import HarnessError, RecordError
 from detector.job import EvalJob, TrainJob
 from detector.record import Code
-from detector.requeue import after_stop
-from detector.rundir import Phase, RunDir, Status, read_json, write_json
+from detector.requeue import after_stop, slurm_job
+from detector.rundir import Phase, RunDir, Status, read_json, write_atomic, write_json
 from detector.stop import STOP_SIGNALS, StopFlag, StopRequested
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Assignment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     groups_per_forward: int
     weights_file: str | None
     code: Code
+    code_diff: str = ""  # what its ``diff_sha256`` is of
     notes: tuple[str, ...]
     anchor_ranges: AnchorRanges | None = None
     max_requeues: int = 0  # how often a scheduler is asked to start the run again after its signal to stop
@@ -87,7 +88,7 @@ class Worker:
                     after_stop(stop, self.assignment.max_requeues)
                     sys.exit(130)
                 run.forget_failures()
-                _log_to(run.log)
+                log_to(run.log)
                 write_json(run.job, self.assignment.train)
                 heartbeat.beat("starting", force=True)
             try:
@@ -118,6 +119,9 @@ class Worker:
         world = stack.enter_context(join_world(assignment.device, _meeting(run)))
         if world.is_main:
             write_json(run.environment, describe_environment(world))
+            run.code_diff.unlink(missing_ok=True)
+            if assignment.code_diff:
+                write_atomic(run.code_diff, assignment.code_diff.encode())
         # What is there, rank 0 says for all: files appear at different times to different nodes.
         if not world.from_main(world.is_main and run.final.exists()):
             train_to_final(assignment, run, world=world, heartbeat=heartbeat, stop=stop)
@@ -138,7 +142,7 @@ class Heartbeat:
 
     def __init__(self, path: Path, iterations: int) -> None:
         self.path = path
-        self.state = Status(phase="starting", time=0.0, pid=os.getpid(), iterations=iterations)
+        self.state = Status(phase="starting", time=0.0, pid=os.getpid(), iterations=iterations, job=slurm_job())
 
     def beat(self, phase: Phase, *, force: bool = False, **values: Any) -> None:
         """Note the phase and any of Status's fields; written when due or when forced."""
@@ -191,12 +195,13 @@ def _export_distributed() -> None:
 
 def _meeting(run: RunDir) -> Path | None:
     """The file through which the processes of this start of this Slurm job meet; None without Slurm."""
-    if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
+    if slurm_job() is None:
         return None
     return run.root / f".meeting-{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT') or 0}.json"
 
 
-def _log_to(path: Path) -> None:
+def log_to(path: Path) -> None:
+    """Write what loggers say to the end of a run's log."""
     logging.basicConfig(
         filename=path, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
@@ -209,7 +214,7 @@ def _report_failure(run: RunDir, rank: int, heartbeat: Heartbeat, error: BaseExc
     """
     with suppress(OSError):  # a full disk must not hide the error itself
         if rank:
-            _log_to(run.log)
+            log_to(run.log)
         _log_failure(error)
         earlier = run.first_failure() if rank == 0 else None
         heartbeat.beat("failed", message=_describe(error) if earlier is None else earlier.message, force=True)

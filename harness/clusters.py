@@ -35,8 +35,9 @@ class Cluster(Settings, frozen=True):
     ``memory_gb_per_gpu``: a process's, also without GPUs. ``setup``: shell lines before Python starts. ``python``: a
     path or command on the compute nodes; None for the interpreter that submits. ``container``: a command before it.
     ``extra``: further sbatch options by their long names. ``signal_delay_seconds``: before the end of its time a job is
-    told to save; longer than the longest step and the writing of a checkpoint. ``max_requeues``: how often a run that
-    was stopped by its time limit is queued again by itself.
+    told to save; longer than the longest step and the writing of a checkpoint. ``max_requeues``: how often a run is
+    queued again by itself, after time limits, preemptions and mishaps together. ``max_retries``: how often after
+    mishaps (a process was killed, the processes lost each other, a node failed) that found it at one checkpoint.
     """
 
     name: Name
@@ -57,6 +58,7 @@ class Cluster(Settings, frozen=True):
     extra: dict[str, str | int | float | bool] = {}  # noqa: RUF012 (msgspec copies it)
     signal_delay_seconds: Count = 120
     max_requeues: Natural = 100
+    max_retries: Natural = 3
 
 
 def read_cluster(path: Path) -> Cluster:

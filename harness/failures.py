@@ -138,7 +138,7 @@ _TEXTS: tuple[tuple[FailureName, str], ...] = (
         r"[Aa]ddress already in use|store->get|No route to host",
     ),
     ("killed before start", r"ended without a word while starting"),
-    ("killed", r"ended without a word while"),
+    ("killed", r"ended without a word while|a process was killed \(signal \d+\)"),
 )
 _PATTERNS = tuple((name, re.compile(pattern)) for name, pattern in _TEXTS)
 # Those of the message alone that say how it ended, not why: anything that the log says comes before them.

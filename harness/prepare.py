@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Callable
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from harness.launch import usable_cores
 from harness.plan import Plan
 from harness.progress import count_bar
 from harness.results import Store, checkout
+from harness.snapshot import difference
 
 # Below this many images a whole decoding check takes seconds, so it is made before any training.
 DECODE_ALL_BELOW = 2_000
@@ -86,7 +88,8 @@ def assignments(
     plan: Plan, store: Store, *, root: Path, weights: dict[Wanted, Path], notes: tuple[str, ...]
 ) -> list[Assignment]:
     """One assignment a training of the plan, done or not. weights: empty where nothing will be trained."""
-    execution, code = plan.profile.execution, current_code()
+    execution, diff = plan.profile.execution, difference()
+    code = current_code(diff)
     return [
         Assignment(
             train=job,
@@ -101,6 +104,7 @@ def assignments(
             groups_per_forward=execution.groups_per_forward,
             weights_file=str(weights[_wanted(job)]) if _wanted(job) in weights else None,
             code=code,
+            code_diff=diff,
             notes=notes,
             anchor_ranges=None if plan.overridden else plan.profile.anchor_ranges,
         )
@@ -108,12 +112,17 @@ def assignments(
     ]
 
 
-def current_code() -> Code:
-    """The version that is installed and, in a checkout, the commit and whether files differ from it."""
+def current_code(diff: str = "") -> Code:
+    """The version that is installed and, in a checkout, the commit and what differs from it."""
     folder = checkout()
     commit = _git(folder, "rev-parse", "HEAD") if folder and (folder / ".git").exists() else None
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no") if folder and commit else None
-    return Code(version=version(DISTRIBUTION), commit=commit, modified=None if changes is None else bool(changes))
+    return Code(
+        version=version(DISTRIBUTION),
+        commit=commit,
+        modified=None if changes is None else bool(changes),
+        diff_sha256=hashlib.sha256(diff.encode()).hexdigest() if diff else None,
+    )
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from detector.errors import SchedulerError
@@ -13,6 +13,7 @@ from detector.rundir import RunDir
 from harness.run_state import SchedulerState
 from harness.submission import (
     SQUEUE_SECONDS,
+    Submission,
     Taken,
     read_submissions,
     settle,
@@ -21,25 +22,35 @@ from harness.submission import (
 )
 
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING", "SUSPENDED")
+ACCOUNTS_AT_ONCE = 500  # jobs in one question: what a command line holds
+# JobID|State|ExitCode, such as 17_1|CANCELLED by 1000|0:15; without the parts of arrays that still wait (17_[2-5]).
+_ACCOUNT = re.compile(r"^(?P<job>\d+(?:_\d+)?)\|(?P<state>[^|]+)\|(?P<code>\d+):(?P<signal>\d+)$", re.MULTILINE)
 _ELEMENT = re.compile(r"(?P<job>\d+)(?:_(?P<index>\d+))?_(?P<rank>\d+)_log\.(?:out|err)")
 
 
 class SlurmQueue:
-    """One look at the queue: who was submitted from a runs folder and what became of it.
+    """One look at the queue: who was submitted from a runs folder, and what became of it.
 
     Raises SchedulerError where there are submissions and the queue cannot be read.
     """
 
     def __init__(self, runs: Path) -> None:
         self._taken, _ = settle(runs, note=False)
-        self._submitted = {run for entry in read_submissions(runs) for run in entry.runs}
+        self._submitted = _newest_jobs(read_submissions(runs))
 
     def states(self, run: RunDir) -> SchedulerState | None:
         """Waiting with Slurm's reason, running, or gone; None for a run that was never submitted."""
         taken = self._taken.get(run.root.name)
         if taken is not None:
             return _state(taken)
-        return SchedulerState("gone") if run.root.name in self._submitted else None
+        if run.root.name not in self._submitted:
+            return None
+        return self._accounts.get(self._submitted[run.root.name], SchedulerState("gone"))
+
+    @cached_property
+    def _accounts(self) -> dict[str, SchedulerState]:
+        """How the jobs of runs that the queue has no more ended; asked for once, and only if somebody wants to know."""
+        return read_accounts([job for run, job in self._submitted.items() if run not in self._taken and job])
 
 
 def has_submissions(runs: Path) -> bool:
@@ -47,13 +58,39 @@ def has_submissions(runs: Path) -> bool:
     return any(submissions_folder(runs).glob("*.json"))
 
 
+def _newest_jobs(submissions: Iterable[Submission]) -> dict[str, str]:
+    """By run, its newest job; "" where the id was never known. Oldest submission first."""
+    newest = {}
+    for entry in submissions:
+        for index, run in enumerate(entry.runs):
+            newest[run] = f"{entry.job_id}_{index}" if len(entry.runs) > 1 else entry.job_id or ""
+    return newest
+
+
+def read_accounts(jobs: Iterable[str]) -> dict[str, SchedulerState]:
+    """How jobs ended, by id; of those that Slurm keeps accounts of, on the many clusters without them of none."""
+    wanted, found = sorted(jobs), dict[str, SchedulerState]()
+    for first in range(0, len(wanted), ACCOUNTS_AT_ONCE):
+        listed = ",".join(wanted[first : first + ACCOUNTS_AT_ONCE])
+        command = ["sacct", "-n", "-X", "-P", "-o", "JobID,State,ExitCode", "-j", listed]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SQUEUE_SECONDS)
+        except (FileNotFoundError, subprocess.TimeoutExpired):
+            return found
+        for match in _ACCOUNT.finditer(done.stdout):
+            number = int(match["signal"])
+            code = 128 + number if number else int(match["code"])
+            found[match["job"]] = SchedulerState("gone", match["state"], exit_code=code)
+    return found
+
+
 def _state(taken: Taken) -> SchedulerState:
     if taken.job is None:
         return SchedulerState("pending", "being submitted")
     if taken.job.state in WAITING:
         reason = taken.job.reason if taken.job.state == "PENDING" else taken.job.state.lower()
-        return SchedulerState("pending", reason)
-    return SchedulerState("running")
+        return SchedulerState("pending", reason, taken.job.restarts)
+    return SchedulerState("running", requeues=taken.job.restarts)
 
 
 def submitted_outputs(run: RunDir) -> list[Path]:

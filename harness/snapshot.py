@@ -9,7 +9,6 @@ import subprocess
 from importlib.resources import files
 from pathlib import Path
 
-from detector.rundir import write_atomic
 from harness.results import checkout
 
 PACKAGES = ("detector", "drloss", "experiments", "harness")
@@ -31,7 +30,7 @@ def snapshot_folder(runs: Path, identity: str) -> Path:
 
 
 def take_snapshot(runs: Path) -> Path:
-    """Copy the packages once for each content; beside it, in a changed checkout, what differs from the commit."""
+    """Copy the packages, once for each content."""
     identity = snapshot_id()
     target = snapshot_folder(runs, identity)
     if target.is_dir():
@@ -42,9 +41,6 @@ def take_snapshot(runs: Path) -> Path:
             copy = temporary / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-        difference = _difference()
-        if difference:
-            write_atomic(target.with_name(f"{identity}.diff"), difference)
         try:
             os.rename(temporary, target)
         except OSError:
@@ -65,13 +61,21 @@ def _sources() -> list[tuple[str, Path]]:
     return sorted(found)
 
 
-def _difference() -> bytes:
-    """What git says that the packages differ in from the commit; nothing outside a checkout."""
+def difference() -> str:
+    """In what git says that the packages differ from the commit, new files too; "" outside a checkout."""
     folder = checkout()
     if folder is None or not (folder / ".git").exists():
-        return b""
+        return ""
     try:
-        done = subprocess.run(["git", "diff", "HEAD", "--", *PACKAGES], cwd=folder, capture_output=True, check=False)
+        new = _git(folder, "ls-files", "--others", "--exclude-standard", "-z", "--", *PACKAGES).split("\0")
+        changed = _git(folder, "diff", "HEAD", "--", *PACKAGES)
+        added = [_git(folder, "diff", "--no-index", "--", os.devnull, name) for name in new if name]
     except OSError:
-        return b""
-    return done.stdout if done.returncode == 0 else b""
+        return ""
+    return "".join([changed, *added])
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What git prints; "" where it cannot. A difference is no error, although git says 1."""
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False)
+    return done.stdout.decode(errors="replace") if done.returncode in (0, 1) else ""

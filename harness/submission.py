@@ -27,6 +27,8 @@ from detector.rundir import RunDir, read_json, write_json
 # How long a submission may take from its file to its job in the queue, and a heartbeat be silent.
 GRACE_SECONDS = 180.0
 SQUEUE_SECONDS = 60.0
+# squeue's fields and their widths. Its short options (-o) do not know restarts, its JSON changed between versions.
+COLUMNS = {"JobArrayID": 48, "State": 24, "RestartCnt": 16, "Name": 64, "Reason": 160}
 PREFIX = "harness-"
 
 
@@ -64,6 +66,7 @@ class QueuedJob:
     state: str
     reason: str
     name: str
+    restarts: int = 0
 
     @property
     def base_id(self) -> str:
@@ -162,7 +165,8 @@ def read_queue(names: Iterable[str]) -> list[QueuedJob]:
     wanted = set(names)
     if not wanted:
         return []
-    command = ["squeue", "-h", "-r", "-o", "%i|%T|%r|%j", f"--name={','.join(sorted(wanted))}"]
+    fields = ",".join(f"{field}:{width}" for field, width in COLUMNS.items())
+    command = ["squeue", "-h", "-r", "-O", fields, f"--name={','.join(sorted(wanted))}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SQUEUE_SECONDS)
     except FileNotFoundError as error:
@@ -174,9 +178,21 @@ def read_queue(names: Iterable[str]) -> list[QueuedJob]:
         raise SchedulerError(f"squeue did not answer within {SQUEUE_SECONDS:.0f} s. Try again later.") from error
     if done.returncode != 0:
         raise SchedulerError(f"squeue failed: {done.stderr.strip() or done.returncode}. Nothing was submitted.")
-    lines = (line.split("|") for line in done.stdout.splitlines() if line.count("|") == 3)
-    jobs = [QueuedJob(*(part.strip() for part in parts)) for parts in lines]
-    return [job for job in jobs if job.name in wanted]
+    jobs = (_queued_job(line) for line in done.stdout.splitlines())
+    return [job for job in jobs if job is not None and job.name in wanted]
+
+
+def _queued_job(line: str) -> QueuedJob | None:
+    """One line of ``squeue``, cut at the columns; None for what is none."""
+    values, start = dict[str, str](), 0
+    for field, width in COLUMNS.items():
+        values[field] = line[start : start + width].strip()
+        start += width
+    if not values["RestartCnt"].isdigit():
+        return None
+    return QueuedJob(
+        values["JobArrayID"], values["State"], values["Reason"], values["Name"], restarts=int(values["RestartCnt"])
+    )
 
 
 def settle(runs: Path, *, now: float | None = None, note: bool = True) -> tuple[dict[str, Taken], list[Submission]]:
@@ -244,9 +260,13 @@ def release(run: RunDir, token: str) -> None:
 
 
 def is_busy(run: RunDir, *, now: float | None = None) -> bool:
-    """Whether somebody trains it now: a living process on this machine, or a fresh heartbeat from another one."""
+    """Whether somebody trains a run that is not queued: a living process here, or elsewhere by a fresh heartbeat.
+
+    The heartbeat of a job that was submitted from here is a dead one's, since the queue does not have that job.
+    """
     if run.is_locked():
         return True
     status = run.read_status()
-    working = status is not None and status.phase in ("starting", "training", "evaluating")
-    return working and status is not None and (time.time() if now is None else now) - status.time < GRACE_SECONDS
+    if status is None or status.job is not None or status.phase not in ("starting", "training", "evaluating"):
+        return False
+    return (time.time() if now is None else now) - status.time < GRACE_SECONDS

@@ -51,9 +51,10 @@ def test_two_processes_started_by_submitit_give_the_run_of_one(
     run = RunDir(tmp_path / "run")
     executor = submitit.LocalExecutor(folder=run.submitit)
     executor.update_parameters(timeout_min=5, tasks_per_node=2, gpus_per_node=0, stderr_to_stdout=True)
-    executor.submit(Worker(micro_assignment(job, run.root, data))).results()
+    executor.submit(Worker(micro_assignment(job, run.root, data, code_diff="+edited\n"))).results()
 
     assert json.loads(run.environment.read_text())["processes"] == "2"
+    assert run.code_diff.read_text() == "+edited\n"
     for ours, theirs in zip(logged(run), logged(alone), strict=True):
         assert ours["iteration"] == theirs["iteration"]
         for name in ("loss", "classification", "bbox_regression"):

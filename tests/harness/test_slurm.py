@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 from pathlib import Path
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 
 from detector.errors import SchedulerError
 from detector.worker import Assignment
-from harness import slurm, snapshot
+from harness import prepare, slurm, snapshot
 from harness.clusters import Cluster
 from harness.declarations import Execution
 from harness.slurm import Shape, make_arrays, shape_of, submit
@@ -204,7 +205,9 @@ def test_dry_run_needs_a_cluster() -> None:
     assert "--dry-run shows what --cluster NAME would submit" in error("run", "table3", "-p", "tiny", "--dry-run")
 
 
-def test_snapshot_is_a_copy_that_later_edits_leave_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Packages of one file each, committed, in the place of ours."""
     packages = tmp_path / "here"
     for package in snapshot.PACKAGES:
         (packages / package / "__pycache__").mkdir(parents=True)
@@ -218,20 +221,35 @@ def test_snapshot_is_a_copy_that_later_edits_leave_alone(tmp_path: Path, monkeyp
         ["-c", "user.name=u", "-c", "user.email=u@x", "commit", "-qm", "first"],
     ):
         subprocess.run(["git", *command], cwd=packages, check=True)
-    runs = tmp_path / "runs"
+    return packages
 
+
+def test_snapshot_is_a_copy_that_later_edits_leave_alone(checkout: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
     first = snapshot.take_snapshot(runs)
-    assert sorted(path.name for path in first.parent.iterdir()) == [first.name]  # as committed: no difference to keep
+    assert snapshot.difference() == ""
     assert {str(path.relative_to(first)) for path in first.rglob("*") if path.is_file()} == {
         f"{package}/__init__.py" for package in snapshot.PACKAGES
     }
-    edited = packages / "detector" / "__init__.py"
+    edited = checkout / "detector" / "__init__.py"
     edited.write_text("name = 'edited'\n")
     assert snapshot.take_snapshot(runs) != first
     assert (first / "detector" / "__init__.py").read_text() == "name = 'detector'\n"
-    difference = first.with_name(f"{snapshot.snapshot_id()}.diff").read_text()
-    assert "+name = 'edited'" in difference
     edited.write_text("name = 'detector'\n")
     stamp = first.stat().st_mtime_ns
     assert snapshot.take_snapshot(runs) == first
     assert first.stat().st_mtime_ns == stamp
+
+
+def test_the_difference_from_the_commit_has_changes_and_new_files_of_the_packages_alone(checkout: Path) -> None:
+    (checkout / "detector" / "__init__.py").write_text("name = 'edited'\n")
+    (checkout / "harness" / "new.py").write_text("import os\n")
+    (checkout / "notes.txt").write_text("not code")
+    difference = snapshot.difference()
+    assert "-name = 'detector'\n+name = 'edited'\n" in difference
+    assert "+++ b/harness/new.py" in difference
+    assert "+import os" in difference
+    assert "not code" not in difference
+    code = prepare.current_code(difference)
+    assert code.diff_sha256 == hashlib.sha256(difference.encode()).hexdigest()
+    assert prepare.current_code().diff_sha256 is None

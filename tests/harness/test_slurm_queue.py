@@ -9,14 +9,17 @@ from msgspec.structs import replace
 
 from detector.errors import SchedulerError
 from detector.rundir import RunDir, write_json
-from harness.run_state import SchedulerState
+from harness.run_state import SchedulerState, Seen, decide, describe
 from harness.slurm_queue import SlurmQueue, cancel_queued, has_submissions, submitted_outputs
 from harness.status import NoScheduler, look_at_queue
 from harness.submission import Submission, transport_folder, write_submission
 from tests.command import invoke
 from tests.micro import micro_job, write_experiments
+from tests.squeue import squeue_line
 
-LINES = "17_0|RUNNING|None|harness-abc-0\n17_1|PENDING|Resources|harness-abc-0\n"
+LINES = squeue_line("17_0", "RUNNING", "None", "harness-abc-0") + squeue_line(
+    "17_1", "PENDING", "Resources", "harness-abc-0"
+)
 OLD = 1_000.0  # long before any grace time
 
 
@@ -52,6 +55,36 @@ def test_the_queue_says_what_runs_what_waits_for_what_and_what_is_gone(runs: Pat
     assert state(runs, "two") == SchedulerState("pending", "Resources")
     assert state(runs, "three") == SchedulerState("gone")
     assert state(runs, "never submitted") is None
+
+
+def test_the_queue_says_how_often_a_run_was_queued_again(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text(
+        squeue_line("17_0", "RUNNING", "None", "harness-abc-0", restarts=2)
+        + squeue_line("17_1", "PENDING", "BeginTime", "harness-abc-0", restarts=1)
+    )
+    running, waiting = state(runs, "one"), state(runs, "two")
+    assert running == SchedulerState("running", requeues=2)
+    assert waiting == SchedulerState("pending", "BeginTime", requeues=1)
+    assert describe(decide(Seen(scheduler=running), OLD)) == "starting, requeued 2x"
+    assert describe(decide(Seen(scheduler=waiting), OLD)) == "requeued 1x (BeginTime)"
+
+
+def test_accounts_say_how_a_job_ended_that_the_queue_has_no_more(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text("")
+    said = "17_0|COMPLETED|0:0\\n17_1|CANCELLED by 1000|0:15\\n17_2|OUT_OF_MEMORY|0:125\\n17_[3-9]|PENDING|0:0"
+    program(tmp_path / "bin", "sacct", f'printf "%s " "$@" > {tmp_path}/asked\nprintf "{said}\\n"')
+    queue = look_at_queue(runs)
+    assert [queue.states(RunDir(runs / name)) for name in ("one", "two", "three")] == [
+        SchedulerState("gone", "COMPLETED", exit_code=0),
+        SchedulerState("gone", "CANCELLED by 1000", exit_code=128 + 15),
+        SchedulerState("gone", "OUT_OF_MEMORY", exit_code=128 + 125),
+    ]
+    assert (tmp_path / "asked").read_text() == "-n -X -P -o JobID,State,ExitCode -j 17_0,17_1,17_2 "
+
+
+def test_a_cluster_without_accounts_says_only_that_a_job_is_gone(runs: Path, tmp_path: Path) -> None:
+    program(tmp_path / "bin", "sacct", "echo Slurm accounting storage is disabled >&2; exit 1")
+    assert state(runs, "three") == SchedulerState("gone")
 
 
 def test_a_queue_that_does_not_answer_says_nothing_of_anybody(runs: Path, tmp_path: Path) -> None:
@@ -101,7 +134,7 @@ def test_cancel_stops_what_runs_here_beside_what_is_queued(
     jobs.append(replace(jobs[0], train=replace(jobs[0].train, seed=1)))
     for job in jobs:
         write_json(RunDir(runs / job.train.id).job, job.train)
-    (tmp_path / "lines").write_text("21|RUNNING|None|harness-def-0\n")
+    (tmp_path / "lines").write_text(squeue_line("21", "RUNNING", "None", "harness-def-0"))
     entry = Submission(token="def-0", cluster="mine", runs=(jobs[0].train.id,), time=OLD, code="c", state="submitted")
     write_submission(runs, entry)
     monkeypatch.setenv("HARNESS_EXPERIMENTS", str(tmp_path / "experiments"))

@@ -26,8 +26,10 @@ from harness.submission import (
     settle,
     write_submission,
 )
+from tests.squeue import squeue_line
 
 NOW = 1_000_000.0
+RUNNING = squeue_line("41_0", "RUNNING", "None", "harness-a-0")
 
 
 @pytest.fixture
@@ -52,16 +54,19 @@ def submission(
 
 def test_read_queue_reads_elements_states_and_reasons(queue: Path) -> None:
     queue.write_text(
-        "41_0|RUNNING|None|harness-a-0\n41_1|PENDING|Nodes required (for job, DOWN)|harness-a-0\n"
-        "42|PENDING|Priority|harness-a-00\nsqueue says hello\n43|PENDING|BeginTime|harness-b-0\n"
+        squeue_line("41_0", "RUNNING", "None", "harness-a-0", restarts=2)
+        + squeue_line("41_1", "PENDING", "Nodes required (for job, DOWN)", "harness-a-0")
+        + squeue_line("42", "PENDING", "Priority", "harness-a-00")
+        + "squeue says hello\n"
+        + squeue_line("43", "PENDING", "BeginTime", "harness-b-0")
     )
     assert read_queue(["harness-a-0", "harness-b-0"]) == [
-        QueuedJob("41_0", "RUNNING", "None", "harness-a-0"),
+        QueuedJob("41_0", "RUNNING", "None", "harness-a-0", restarts=2),
         QueuedJob("41_1", "PENDING", "Nodes required (for job, DOWN)", "harness-a-0"),
         QueuedJob("43", "PENDING", "BeginTime", "harness-b-0"),
     ]
     asked = (queue.parent / "asked").read_text()
-    assert asked == "-h -r -o %i|%T|%r|%j --name=harness-a-0,harness-b-0\n"
+    assert asked == "-h -r -O JobArrayID:48,State:24,RestartCnt:16,Name:64,Reason:160 --name=harness-a-0,harness-b-0\n"
 
 
 def test_a_queue_that_cannot_be_read_is_an_error_and_never_empty(queue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +82,7 @@ def test_a_queue_that_cannot_be_read_is_an_error_and_never_empty(queue: Path, mo
 
 def test_settle_adopts_the_job_of_a_command_that_died(queue: Path, tmp_path: Path) -> None:
     write_submission(tmp_path, submission(age=10 * GRACE_SECONDS))
-    queue.write_text("41_0|RUNNING|None|harness-a-0\n41_1|PENDING|Resources|harness-a-0\n")
+    queue.write_text(RUNNING + squeue_line("41_1", "PENDING", "Resources", "harness-a-0"))
     taken, adopted = settle(tmp_path, now=NOW)
     assert {run: str(where) for run, where in taken.items()} == {
         "r0": "job 41_0, running",
@@ -106,7 +111,7 @@ def test_settle_frees_the_run_of_an_element_that_ended(queue: Path, tmp_path: Pa
     write_submission(tmp_path, entry)
     for run in entry.runs:
         assert claim(RunDir(tmp_path / run), entry.token, living=set())
-    queue.write_text("41_1|RUNNING|None|harness-a-0\n")
+    queue.write_text(squeue_line("41_1", "RUNNING", "None", "harness-a-0"))
     taken, _ = settle(tmp_path, now=NOW)
     assert set(taken) == {"r1"}
     assert read_claim(RunDir(tmp_path / "r0")) is None
@@ -118,7 +123,7 @@ def test_settle_without_noting_changes_nothing(queue: Path, tmp_path: Path) -> N
     write_submission(tmp_path, submission(age=10 * GRACE_SECONDS))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
     settle(tmp_path, now=NOW, note=False)
-    queue.write_text("41_0|RUNNING|None|harness-a-0\n")
+    queue.write_text(RUNNING)
     assert set(settle(tmp_path, now=NOW, note=False)[0]) == {"r0"}
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
 
@@ -166,6 +171,8 @@ def test_is_busy_by_lock_or_by_a_fresh_heartbeat(tmp_path: Path) -> None:
     write_json(run.status, Status(phase="training", time=NOW, pid=1))
     assert is_busy(run, now=NOW + GRACE_SECONDS - 1)
     assert not is_busy(run, now=NOW + GRACE_SECONDS + 1)
+    write_json(run.status, Status(phase="training", time=NOW, pid=1, job="41_0"))
+    assert not is_busy(run, now=NOW)  # the queue was asked, and has it no more
     write_json(run.status, Status(phase="failed", time=time.time(), pid=1))
     assert not is_busy(run)
     with run.lock():

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import missing_programs, slurm_cluster
+from tests.slurm.jobs import ROW, wait_until_queue_is_empty
+from tests.workplace import Workplace, make_workplace
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +40,20 @@ def holding_file(cluster_file: Path) -> Path:
     path = cluster_file.with_name("holding.yaml")
     path.write_text(CLUSTER.replace("two", "holding", 1) + "extra: {hold: true}\n")
     return path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    slurm: None, tmp_path_factory: pytest.TempPathFactory, cluster_file: Path
+) -> tuple[Workplace, dict[str, str]]:
+    """Two runs as one array, seen through to their records, and what the commands said."""
+    place = make_workplace(tmp_path_factory.mktemp("undisturbed"), iterations=150)
+    command = (*ROW, "--seeds", "2", "--cluster", str(cluster_file))
+    said = {name: place.harness(*command, *options) for name, options in (("dry", ["--dry-run"]), ("first", []))}
+    said["second"] = place.harness(*command)
+    wait_until_queue_is_empty(place)
+    said["last"] = place.harness(*command)
+    return place, said
 
 
 CLUSTER = """\

@@ -13,70 +13,24 @@ import pytest
 import yaml
 
 from detector.rundir import RunDir
-from harness.submission import Submission, read_submissions, submission_file, transport_folder, write_submission
+from harness.submission import Submission, submission_file, transport_folder, write_submission
 from tests.final_weights import assert_same_bits, final_weights
+from tests.slurm.jobs import (
+    JOB_SECONDS,
+    ROW,
+    runs_of,
+    said_by_jobs,
+    show,
+    the_submission,
+    trained,
+    wait_for_checkpoint,
+    wait_until_queue_is_empty,
+)
 from tests.workplace import Workplace, make_workplace
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]
 
 PROJECT = Path(__file__).resolve().parents[2]
-JOB_SECONDS = 120
-ROW = ("run", "table3/dr", "--profile", "tiny")
-
-
-def runs_of(place: Workplace) -> Path:
-    return place.root / "runs"
-
-
-def trained(place: Workplace) -> list[RunDir]:
-    """The runs that have a record."""
-    return [RunDir(path.parents[2]) for path in sorted(runs_of(place).glob("*/evals/*/record.json"))]
-
-
-def said_by_jobs(place: Workplace) -> str:
-    """What processes printed and logged, for the message of a failed check."""
-    outputs = sorted([*runs_of(place).glob("submissions/*/*.out"), *runs_of(place).glob("*/log.txt")])
-    return "\n".join(f"== {path}\n{path.read_text(errors='replace')[-3000:]}" for path in outputs)
-
-
-def wait_until_queue_is_empty(place: Workplace, *, jobs: str = "") -> None:
-    deadline = time.monotonic() + JOB_SECONDS
-    while listed := subprocess.check_output(["squeue", "-h", *(["-j", jobs] if jobs else [])], text=True):
-        assert time.monotonic() < deadline, listed + said_by_jobs(place)
-        time.sleep(0.5)
-
-
-def wait_for_checkpoint(place: Workplace) -> RunDir:
-    deadline = time.monotonic() + JOB_SECONDS
-    while not (found := sorted(runs_of(place).glob("*/checkpoints/0*.pt"))):
-        assert time.monotonic() < deadline, said_by_jobs(place)
-        time.sleep(0.02)
-    return RunDir(found[0].parents[1])
-
-
-def the_submission(place: Workplace) -> Submission:
-    (only,) = read_submissions(runs_of(place))
-    return only
-
-
-def show(job_id: str | None) -> dict[str, str]:
-    """What scontrol knows of a job."""
-    text = subprocess.check_output(["scontrol", "show", "job", str(job_id)], text=True)
-    return dict(part.split("=", 1) for part in text.split() if "=" in part)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(
-    slurm: None, tmp_path_factory: pytest.TempPathFactory, cluster_file: Path
-) -> tuple[Workplace, dict[str, str]]:
-    """Two runs as one array, seen through to their records, and what the commands said."""
-    place = make_workplace(tmp_path_factory.mktemp("undisturbed"), iterations=150)
-    command = (*ROW, "--seeds", "2", "--cluster", str(cluster_file))
-    said = {name: place.harness(*command, *options) for name, options in (("dry", ["--dry-run"]), ("first", []))}
-    said["second"] = place.harness(*command)
-    wait_until_queue_is_empty(place)
-    said["last"] = place.harness(*command)
-    return place, said
 
 
 def test_two_runs_are_one_array_with_a_process_on_each_node(undisturbed: tuple[Workplace, dict[str, str]]) -> None:

@@ -1,0 +1,105 @@
+"""Runs on a real Slurm that lose a process, are queued again from outside, or find their newest checkpoint broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from detector.rundir import RunDir
+from tests.final_weights import assert_same_bits, final_weights
+from tests.slurm.jobs import (
+    ROW,
+    process_of,
+    said_by_jobs,
+    show,
+    the_submission,
+    trained,
+    wait_for_checkpoint,
+    wait_until,
+    wait_until_queue_is_empty,
+)
+from tests.workplace import Workplace, make_workplace
+
+pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]
+
+Undisturbed = tuple[Workplace, dict[str, str]]
+
+
+def assert_as_undisturbed(run: RunDir, place: Workplace, undisturbed: Undisturbed) -> None:
+    """One record, the same weights to the last bit, and every logged iteration once."""
+    assert [path.root for path in trained(place)] == [run.root], said_by_jobs(place)
+    (alone,) = [item for item in trained(undisturbed[0]) if item.root.name == run.root.name]
+    assert_same_bits(final_weights(run), final_weights(alone))
+    logged, expected = (
+        [json.loads(line)["iteration"] for line in item.metrics.read_text().splitlines()] for item in (run, alone)
+    )
+    assert logged == expected
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_ends_the_others_and_the_run_is_tried_again(
+    rank: int, undisturbed: Undisturbed, tmp_path: Path, cluster_file: Path
+) -> None:
+    place = make_workplace(tmp_path, iterations=150)
+    place.harness(*ROW, "--cluster", str(cluster_file))
+    run, job_id = wait_for_checkpoint(place), the_submission(place).job_id
+    os.kill(process_of(job_id, rank), signal.SIGKILL)
+    wait_until(lambda: show(job_id)["Restarts"] == "1", place)
+    assert re.search(r"requeued 1x|starting|running", place.harness("status", *ROW[1:]))
+    wait_until_queue_is_empty(place)
+    words = r"a process was killed \(signal 9\); queued again \(1 of at most 100\), retry 1 of at most 3 from here"
+    assert re.search(words, run.log.read_text()), run.log.read_text()
+    assert_as_undisturbed(run, place, undisturbed)
+
+
+def test_a_run_that_is_killed_again_and_again_is_given_up(tmp_path: Path, cluster_file: Path) -> None:
+    place = make_workplace(tmp_path, iterations=8)
+    given = tmp_path / "deadly.yaml"
+    text = cluster_file.read_text().replace("name: two", "name: deadly")
+    # A second of processor time is enough for the script's own steps, and not for the imports of a training.
+    given.write_text(text + 'max_retries: 1\nsetup: ["ulimit -t 1"]\n')
+    place.harness(*ROW, "--cluster", str(given))
+    job_id = the_submission(place).job_id
+    wait_until_queue_is_empty(place)
+    assert show(job_id)["Restarts"] == "1"
+    said = place.harness("status", *ROW[1:])
+    assert "given up: 1 retry brought it no further" in said
+    assert "--retry-failed" in said
+    assert trained(place) == []
+
+
+def test_scontrol_requeue_lets_the_run_save_and_start_again(
+    undisturbed: Undisturbed, tmp_path: Path, cluster_file: Path
+) -> None:
+    place = make_workplace(tmp_path, iterations=150)
+    place.harness(*ROW, "--cluster", str(cluster_file))
+    run, job_id = wait_for_checkpoint(place), the_submission(place).job_id
+    subprocess.run(["scontrol", "requeue", str(job_id)], check=True)
+    wait_until_queue_is_empty(place)
+    assert show(job_id)["Restarts"] == "1"
+    assert re.search(r"stopped at iteration \d+; the state is saved", run.log.read_text())
+    assert_as_undisturbed(run, place, undisturbed)
+
+
+def test_a_broken_newest_checkpoint_is_passed_over_for_the_one_before(
+    undisturbed: Undisturbed, tmp_path: Path, cluster_file: Path
+) -> None:
+    place = make_workplace(tmp_path, iterations=150)
+    place.harness(*ROW, "--cluster", str(cluster_file))
+    run, job_id = wait_for_checkpoint(place), the_submission(place).job_id
+    wait_until(lambda: len(list(run.checkpoints.glob("0*.pt"))) == 2, place)
+    os.kill(process_of(job_id, 0), signal.SIGKILL)
+    wait_until(lambda: show(job_id)["JobState"] == "PENDING", place)
+    before, newest = sorted(run.checkpoints.glob("0*.pt"))
+    newest.write_bytes(newest.read_bytes()[:1000])
+    wait_until_queue_is_empty(place)
+    log = run.log.read_text()
+    assert f"{newest} is not a readable checkpoint" in log
+    assert f"resumed after iteration {int(before.stem)}\n" in log
+    assert_as_undisturbed(run, place, undisturbed)
