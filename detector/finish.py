@@ -21,9 +21,10 @@ from detector.inference import detect_split
 from detector.job import EvalJob
 from detector.patience import patiently
 from detector.record import Record
+from detector.retinanet import RetinaNet
 from detector.rundir import RunDir, write_json
 from detector.train import Pace, Progress, precision_context, train
-from detector.worker import Assignment, Heartbeat, describe_environment
+from detector.worker import Assignment, Heartbeat, describe_environment, signals_at_once
 from detector.world import World
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,19 @@ def train_to_final(
         if heartbeat is not None:
             heartbeat.beat("training", **vars(progress))
 
-    pace = Pace(assignment.checkpoint_every, assignment.groups_per_forward, assignment.loader_workers)
+    def evaluate(iteration: int) -> None:
+        with stop.at_once(signals_at_once(assignment, world)):
+            ap = evaluate_so_far(assignment, model, world=world)
+        logger.info("AP after iteration %d: %s", iteration, ap)
+        if heartbeat is not None:
+            heartbeat.beat("training", force=True, ap=ap)
+
+    pace = Pace(
+        assignment.checkpoint_every,
+        assignment.groups_per_forward,
+        assignment.loader_workers,
+        assignment.evaluate_every,
+    )
     result = train(
         job,
         model,
@@ -66,6 +79,7 @@ def train_to_final(
         pace=pace,
         anchor_ranges=assignment.anchor_ranges,
         report=report,
+        evaluate=evaluate,
         stop=stop,
     )
     if world.is_main:
@@ -80,6 +94,19 @@ def train_to_final(
         patiently(lambda: checkpoint.save(run.final, state), "final weights")
         checkpoint.drop_steps(run.checkpoints)
     world.gather(None)
+
+
+def evaluate_so_far(assignment: Assignment, model: RetinaNet, *, world: World) -> float | None:
+    """AP (percent) of a model in training, which it leaves as it was; None in all processes but the main one.
+
+    For those who wait: it decides nothing, and no record has it.
+    """
+    job = assignment.train
+    index = open_split(job.data, Path(assignment.data_root), "test")
+    with precision_context(job.precision, world.device):
+        detections, _ = detect_split(model, index, world, lambda share: None)
+    model.train()
+    return coco_metrics(index, detections)["AP"] if world.is_main else None
 
 
 def evaluate_and_record(

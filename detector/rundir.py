@@ -37,6 +37,7 @@ class Status(Struct, frozen=True, kw_only=True):
     seconds_per_iteration: float | None = None
     message: str = ""
     progress: float = 0.0  # share of the evaluation that is done, 0..1
+    ap: float | None = None  # percent, of the newest evaluation during the training
     job: str | None = None  # of a scheduler, that the process is in
 
 

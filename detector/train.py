@@ -49,6 +49,7 @@ class Pace:
     checkpoint_every: int
     groups_per_forward: int
     loader_workers: int
+    evaluate_every: int = 0  # 0: never
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,14 @@ def train(
     pace: Pace,
     anchor_ranges: AnchorRanges | None,
     report: Callable[[Progress], None],
+    evaluate: Callable[[int], None] = lambda iteration: None,
     stop: Callable[[], bool],
 ) -> TrainingState:
     """Train ``model`` to the end of the schedule, from the newest checkpoint of ``run`` where there is one.
 
-    anchor_ranges: the first batch's anchors an image; None where nothing is known. Returns the state after the last
-    step. Raises StopRequested when ``stop`` says so (state saved), TrainingError for a loss that is not finite, and
+    anchor_ranges: the first batch's anchors an image; None where nothing is known. evaluate: called in all processes
+    after the checkpoints of every ``pace.evaluate_every`` iterations. Returns the state after the last step. Raises
+    StopRequested when ``stop`` says so (state saved), TrainingError for a loss that is not finite, and
     before a fresh training's first checkpoint for what its first batch shows to be wrong.
     """
     optimizer = torch.optim.SGD(
@@ -109,7 +112,8 @@ def train(
                 log.write(done, {**means, "lr": rate, "seconds_per_iteration": seconds})
                 report(Progress(done, means["loss"], seconds))
             stopping = _agree(stop(), world)
-            if (done % pace.checkpoint_every == 0 and not last) or (stopping and not last):
+            looking = pace.evaluate_every > 0 and done % pace.evaluate_every == 0
+            if (done % pace.checkpoint_every == 0 or looking or stopping) and not last:
                 if stopping and window.count:
                     window.close(world, iteration)  # never save weights that are not finite
                 state.seconds += clock.lap()
@@ -117,6 +121,10 @@ def train(
                 if stopping:
                     kept = "the state is saved" if saved else "the last checkpoint before is kept"
                     raise StopRequested(f"stopped at iteration {done}; {kept}")
+                if looking:
+                    evaluate(done)
+                    clock.lap()  # no training time
+                    window.clock.lap()
     state.seconds += clock.lap()
     return state
 

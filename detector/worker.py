@@ -12,7 +12,7 @@ import traceback
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGINT, SIGTERM
+from signal import SIGINT, SIGTERM, Signals
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
@@ -59,6 +59,7 @@ class Assignment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     notes: tuple[str, ...]
     anchor_ranges: AnchorRanges | None = None
     max_requeues: int = 0  # how often a scheduler is asked to start the run again after its signal to stop
+    evaluate_every: int = 0  # iterations; what the run has learned so far, for those who wait; 0: never
 
 
 @dataclass
@@ -90,7 +91,7 @@ class Worker:
                 run.forget_failures()
                 log_to(run.log)
                 write_json(run.job, self.assignment.train)
-                heartbeat.beat("starting", force=True)
+                heartbeat.beat("starting", force=True, ap=_ap_so_far(run))
             try:
                 self._run(run, heartbeat if rank == 0 else None, stop, stack)
             except StopRequested as stopped:
@@ -125,14 +126,20 @@ class Worker:
         # What is there, rank 0 says for all: files appear at different times to different nodes.
         if not world.from_main(world.is_main and run.final.exists()):
             train_to_final(assignment, run, world=world, heartbeat=heartbeat, stop=stop)
-        # A job that will start again is ended by its rank 0; the others would leave it waiting in a collective.
-        heeded = (SIGINT, SIGTERM) if not world.is_main and assignment.max_requeues else STOP_SIGNALS
-        with stop.at_once(heeded):
+        with stop.at_once(signals_at_once(assignment, world)):
             for job in assignment.evals:
                 if not world.from_main(world.is_main and run.record(job.id).exists()):
                     evaluate_and_record(assignment, job, run, world=world, heartbeat=heartbeat)
         if heartbeat is not None:
             heartbeat.beat("done", force=True)
+
+
+def signals_at_once(assignment: Assignment, world: World) -> tuple[Signals, ...]:
+    """Those that stop this process where nothing needs saving.
+
+    A job that will start again is ended by its rank 0; the others would leave it waiting in a collective.
+    """
+    return (SIGINT, SIGTERM) if not world.is_main and assignment.max_requeues else STOP_SIGNALS
 
 
 class Heartbeat:
@@ -177,6 +184,14 @@ def describe_environment(world: World) -> dict[str, str]:
         "processes": str(world.size),
         "threads": str(torch.get_num_threads()),
     }
+
+
+def _ap_so_far(run: RunDir) -> float | None:
+    """What an earlier start of the training had found."""
+    with suppress(RecordError):
+        status = run.read_status()
+        return status.ap if status is not None else None
+    return None
 
 
 def _export_distributed() -> None:

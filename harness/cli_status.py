@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,7 +51,7 @@ def status(
     batch_size: BatchSizeOption = None,
     overrides: SetOption = None,
     data: DataOption = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until all are done, or Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on while anything waits or runs.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the state of each run: not started, waiting, running with its ETA, stopped, done with its AP, or failed.
@@ -88,34 +88,46 @@ def status(
         raise typer.Exit(130)
 
 
-def _watch(look: Callable[[], tuple[FoundRuns, list[Observed]]], observed: list[Observed]) -> list[Observed]:
-    """Redraw until all are done; without a terminal, print the lines of runs whose state changed."""
+def _watch(look: Callable[[], tuple[FoundRuns, list[Observed]]], first: list[Observed]) -> list[Observed]:
+    """Redraw while anything waits or runs; without a terminal, print the lines of runs whose state changed."""
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
-    from harness.status import is_over, lines
+    from harness.status import lines
 
     console = Console()
     if not console.is_terminal:
         shown: dict[object, tuple[str, int | None]] = {}
-        while True:
+        for observed in _looks(look, first):
             for item, line in zip(observed, lines(observed), strict=True):
                 progress = item.state.progress
                 mark = (item.state.kind, None if progress is None else int(progress * 10))
                 if shown.get(item.known.key) != mark:
                     shown[item.known.key] = mark
                     typer.echo(line)
-            if is_over(observed):
-                return observed
-            time.sleep(WATCH_SECONDS)
-            _, observed = look()
+        return observed
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        while not is_over(observed):
+        for observed in _looks(look, first):
             live.update(Text("\n".join(lines(observed)), no_wrap=True, overflow="ellipsis"), refresh=True)
-            time.sleep(WATCH_SECONDS)
-            _, observed = look()
     return observed
+
+
+def _looks(look: Callable[[], tuple[FoundRuns, list[Observed]]], observed: list[Observed]) -> Iterator[list[Observed]]:
+    """The first look, and one every ``WATCH_SECONDS`` until two in a row find that nothing waits or runs.
+
+    One is not enough: between two runs a launcher has none for a moment.
+    """
+    from harness.status import is_over
+
+    quiet = 0
+    while True:
+        yield observed
+        quiet = quiet + 1 if is_over(observed) else 0
+        if quiet == 2:
+            return
+        time.sleep(WATCH_SECONDS)
+        _, observed = look()
 
 
 def logs(

@@ -103,6 +103,7 @@ class Execution(Settings, frozen=True):
     loader_workers: Annotated[int, Meta(ge=0)]
     checkpoint_every: Count  # iterations
     groups_per_forward: Count  # groups of equal shape that share a forward pass
+    evaluate_every: Annotated[int, Meta(ge=0)] = 0  # iterations, for 'AP so far' in the status alone; 0: never
 
 
 class StatedSpeed(Settings, frozen=True):

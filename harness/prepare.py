@@ -102,6 +102,7 @@ def assignments(
             loader_workers=execution.loader_workers,
             checkpoint_every=execution.checkpoint_every,
             groups_per_forward=execution.groups_per_forward,
+            evaluate_every=execution.evaluate_every,
             weights_file=str(weights[_wanted(job)]) if _wanted(job) in weights else None,
             code=code,
             code_diff=diff,

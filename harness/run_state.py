@@ -113,6 +113,7 @@ def _living(seen: Seen, now: float, *, here: bool) -> RunState:
     progress = status.progress if evaluating else status.iteration / max(1, status.iterations)
     return RunState(
         "evaluating" if evaluating else "running",
+        ap=None if evaluating else status.ap,
         progress=progress,
         eta=_eta(status, age),
         age=age,
@@ -207,9 +208,10 @@ def _describe_living(state: RunState, age: str) -> str:
     if state.kind == "evaluating":
         return f"evaluating {state.progress:.0%}{doubt}"
     eta = duration(state.eta) if state.eta is not None else "?"
-    return f"running {state.progress:.0%}, ETA {eta}, AP so far -{doubt}"
+    so_far = f", AP so far {state.ap:.1f}" if state.ap is not None else ""
+    return f"running {state.progress:.0%}, ETA {eta}{so_far}{doubt}"
 
 
 def is_settled(states: Iterable[RunState]) -> bool:
-    """Whether nothing is left to wait for: all are done, or ended without being done."""
-    return all(state.kind in ("done", "failed", "lost", "lost?") for state in states)
+    """Whether nothing waits or runs: what is not done goes on only if somebody asks for it."""
+    return not any(state.kind in LIVING for state in states)

@@ -15,6 +15,7 @@ TORCH_FREE = {
     "detector.errors",
     "detector.job",
     "detector.record",
+    "detector.requeue",
     "detector.rundir",
     "detector.worker",
     "drloss.config",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from detector.finish import evaluate_and_record, train_to_final
 from detector.job import EvalJob
 from detector.rundir import RunDir
 from detector.train import StopRequested, _micro_batches
+from detector.worker import Heartbeat
 from drloss.config import FocalLossConfig
 from tests.final_weights import assert_same_bits, final_weights
 from tests.micro import ALONE, micro_assignment
@@ -154,6 +157,31 @@ def test_train_stops_at_an_implausible_first_loss(
     monkeypatch.setattr(DRLoss, "forward", lambda self, *args: whole(self, *args) / 4000)
     with pytest.raises(TrainingError, match="divided by the number of positives"):
         train(job, tmp_path, data)
+
+
+class NeverStop:
+    """Nobody sends a signal."""
+
+    def __call__(self) -> bool:
+        return False
+
+    def at_once(self, signals: object) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def test_evaluations_during_the_training_change_nothing_and_are_told(
+    job: EvalJob, data: Path, reference: RunDir, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, last = RunDir(tmp_path), job.train.schedule.iterations
+    heartbeat = Heartbeat(run.status, last)
+    assignment = micro_assignment(job, tmp_path, data, evaluate_every=2, checkpoint_every=100)
+    with caplog.at_level(logging.INFO, "detector.finish"):
+        train_to_final(assignment, run, world=ALONE, heartbeat=heartbeat, stop=NeverStop())
+    assert_same_bits(final_weights(run), final_weights(reference))
+    told = [record.args for record in caplog.records if record.msg.startswith("AP after")]
+    assert [iteration for iteration, _ in told] == list(range(2, last, 2))
+    assert heartbeat.state.ap == told[-1][1]
+    assert 0 <= told[-1][1] <= 100
 
 
 def test_evaluate_writes_the_record_last_and_repeats_exactly(job: EvalJob, data: Path, reference: RunDir) -> None:

@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from detector.rundir import Phase, Status
-from harness.run_state import FAILED, STALE_SECONDS, RunState, SchedulerState, Seen, decide, describe, is_settled
+from harness.run_state import (
+    FAILED,
+    LIVING,
+    STALE_SECONDS,
+    RunState,
+    SchedulerState,
+    Seen,
+    decide,
+    describe,
+    is_settled,
+)
 
 NOW = 1_000_000.0
 
@@ -32,14 +42,15 @@ CASES: list[tuple[Seen, str]] = [
     (Seen(locked=True, status=beat("starting")), "starting"),
     (Seen(locked=True, status=beat("failed", message="last week")), "starting"),
     # 50 of 100 iterations at 0.92 s, and the evaluation, 8 parts in 100 of the whole: 54 s less the second since then.
-    (Seen(locked=True, status=beat("training", **HALF)), "running 50%, ETA 0:53, AP so far -"),
-    (Seen(locked=True, status=beat("training", iteration=1)), "running 1%, ETA ?, AP so far -"),
+    (Seen(locked=True, status=beat("training", **HALF)), "running 50%, ETA 0:53"),
+    (Seen(locked=True, status=beat("training", ap=12.34, **HALF)), "running 50%, ETA 0:53, AP so far 12.3"),
+    (Seen(locked=True, status=beat("training", iteration=1)), "running 1%, ETA ?"),
     (
         Seen(locked=True, status=beat("training", age=OLD, **HALF)),
-        "running 50%, ETA 0:00, AP so far -, but no word for",
+        "running 50%, ETA 0:00, but no word for",
     ),
     (Seen(locked=True, status=beat("evaluating", progress=0.4)), "evaluating 40%"),
-    (Seen(status=beat("training", **HALF)), "running 50%, ETA 0:53, AP so far -, last word 0:01 ago, no process here"),
+    (Seen(status=beat("training", **HALF)), "running 50%, ETA 0:53, last word 0:01 ago, no process here"),
     (
         Seen(status=beat("training", age=OLD)),
         "lost? no word for 10:01, no process here; if it runs nowhere else: resumes",
@@ -60,7 +71,7 @@ CASES: list[tuple[Seen, str]] = [
     (Seen(scheduler=SchedulerState("pending", "BeginTime", 2), status=beat("stopped")), "requeued 2x (BeginTime)"),
     (
         Seen(scheduler=SchedulerState("running", requeues=2), status=beat("training", age=3, iteration=43)),
-        "running 43%, ETA ?, AP so far -, requeued 2x",
+        "running 43%, ETA ?, requeued 2x",
     ),
     (Seen(scheduler=RUNS, status=beat("stopped")), "starting"),
     (Seen(scheduler=GONE, status=beat("training")), "lost: gone from the queue; resumes with the same command"),
@@ -93,5 +104,6 @@ def test_a_long_message_is_one_line_cut() -> None:
 
 def test_is_settled_only_without_anything_to_wait_for() -> None:
     assert is_settled([RunState("done"), RunState("failed"), RunState("lost?")])
-    for kind in ("not started", "pending", "requeued", "starting", "running", "evaluating", "stopped"):
+    assert is_settled([RunState("not started"), RunState("stopped")])
+    for kind in LIVING:
         assert not is_settled([RunState("done"), RunState(kind)])
