@@ -61,8 +61,9 @@ def submit_runs(
     outcome = submit(todo, cluster, execution, runs=session.store.runs)
     for entry in outcome.adopted:
         say(f"Found again: job {entry.job_id} ({entry.name}), submitted by a command that ended before it knew the id.")
-    for train_id, why in outcome.taken.items():
-        say(f"already there: {names[train_id]}: {why}")
+    for train_id, name in names.items():
+        if train_id in outcome.taken:
+            say(f"already there: {name}: {outcome.taken[train_id]}")
     for entry, shape in outcome.submitted:
         say(f"Submitted job {entry.job_id} ({entry.name}): {_runs(len(entry.runs))}, each on {shape}.")
         for index, train_id in enumerate(entry.runs):
@@ -84,8 +85,9 @@ def _preview(todo: list[Any], cluster: Cluster, session: Session, names: Mapping
     except SchedulerError as error:
         taken = {}
         say(f"The queue was not read: {error}")
-    for train_id in names.keys() & taken.keys():
-        say(f"already there: {names[train_id]}: {taken[train_id]}")
+    for train_id, name in names.items():
+        if train_id in taken:
+            say(f"already there: {name}: {taken[train_id]}")
     free = [item for item in todo if item.train.id not in taken]
     for array in make_arrays(free, cluster, session.profile.execution, runs=runs, code=snapshot_id()):
         say(f"{_runs(len(array.members))}, each on {array.shape}:")
