@@ -177,7 +177,7 @@ def describe(state: RunState) -> str:
         return f"done ({ap}{f'; {state.message}' if state.message else ''})"
     if state.kind in ("pending", "requeued"):
         named = f"requeued {state.requeues}x" if state.kind == "requeued" else "pending"
-        return f"{named} ({state.message or 'no reason given'})"
+        return f"{named} ({state.message or 'no reason yet'})"
     if state.kind in ("starting", "running", "evaluating"):
         return _describe_living(state, age) + suffix
     if state.kind == "stopped":

@@ -88,7 +88,7 @@ def _state(taken: Taken) -> SchedulerState:
     if taken.job is None:
         return SchedulerState("pending", "being submitted")
     if taken.job.state in WAITING:
-        reason = taken.job.reason if taken.job.state == "PENDING" else taken.job.state.lower()
+        reason = taken.job.reason.replace("None", "") if taken.job.state == "PENDING" else taken.job.state.lower()
         return SchedulerState("pending", reason, taken.job.restarts)
     return SchedulerState("running", requeues=taken.job.restarts)
 

@@ -67,7 +67,7 @@ CASES: list[tuple[Seen, str]] = [
     (Seen(tail="x\nModuleNotFoundError: No module named 'a'\n"), "failed (import): ModuleNotFoundError: No module"),
     (Seen(tail="Traceback (most recent call last):\nKeyError: 1\n"), "failed (unknown): KeyError: 1"),
     (Seen(scheduler=SchedulerState("pending", "Priority")), "pending (Priority)"),
-    (Seen(started=False, scheduler=SchedulerState("pending")), "pending (no reason given)"),
+    (Seen(started=False, scheduler=SchedulerState("pending")), "pending (no reason yet)"),
     (Seen(scheduler=SchedulerState("pending", "BeginTime", 2), status=beat("stopped")), "requeued 2x (BeginTime)"),
     (
         Seen(scheduler=SchedulerState("running", requeues=2), status=beat("training", age=3, iteration=43)),
