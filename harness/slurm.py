@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,10 @@ from harness.snapshot import snapshot_folder, take_snapshot
 from harness.submission import Submission
 
 NO_LIMIT = 1_000_000  # submitit's own count of timeouts: our worker counts requeues itself
+
+
+class NoSlurm(SchedulerError):
+    """There is no Slurm where the command runs: nothing can have been submitted."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,14 @@ def shape_of(assignment: Assignment, cluster: Cluster, execution: Execution) -> 
         if groups % (nodes * tasks) == 0 and nodes * tasks <= limit
     ]
     _, negative_nodes, tasks = max(fitting)
+    return shape_with(cluster, execution, nodes=-negative_nodes, tasks=tasks, on_gpus=on_gpus)
+
+
+def shape_with(cluster: Cluster, execution: Execution, *, nodes: int, tasks: int, on_gpus: bool) -> Shape:
+    """So many nodes of so many tasks, each with its share of CPUs and memory."""
     cpus = cluster.cpus_per_gpu or max(execution.threads, execution.loader_workers + 1)
     memory = None if cluster.memory_gb_per_gpu is None else cluster.memory_gb_per_gpu * tasks
-    return Shape(-negative_nodes, tasks, on_gpus, cpus, memory)
+    return Shape(nodes, tasks, on_gpus, cpus, memory)
 
 
 def parameters(cluster: Cluster, shape: Shape, *, token: str, code: Path, folder: Path) -> dict[str, Any]:
@@ -223,40 +232,54 @@ def _submit_all(
 
 def _sbatch(entry: Submission, array: Array, cluster: Cluster, *, runs: Path) -> Submission:
     """Hand one array to Slurm and note the job's id. Raises SchedulerError, with the claims given back."""
-    import submitit
-
     folder = book.transport_folder(runs, entry.token)
     code = snapshot_folder(runs, entry.code)
-    workers = [Worker(item) for item in array.members]
+    options = parameters(cluster, array.shape, token=entry.token, code=code, folder=folder)
     try:
-        executor = submitit.SlurmExecutor(folder, max_num_timeout=NO_LIMIT, python=python_command(cluster))
-    except RuntimeError as error:
+        job_id = hand_over([Worker(item) for item in array.members], cluster, options, folder)
+    except NoSlurm:
         _give_back(entry, runs)
-        raise SchedulerError(f"There is no Slurm here: {error} To see what would be submitted: --dry-run.") from error
-    executor.update_parameters(**parameters(cluster, array.shape, token=entry.token, code=code, folder=folder))
-    for index, worker in enumerate(workers):
-        prepared = submitit.core.utils.DelayedSubmission(worker)
-        prepared.set_timeout(cluster.time_minutes, NO_LIMIT)
-        folder.mkdir(parents=True, exist_ok=True)
-        prepared.dump(folder / f"task-{index}.pkl")
-    try:
-        with _outside_of_jobs():
-            job_id = executor.submit_array(workers)[0].job_id.split("_")[0]
-    except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
+        raise
+    except SchedulerError as error:
         # sbatch may have lost the answer and not the job.
         found = book.read_queue([entry.name])
-        if not found and "timed out" in str(error):
+        if not found and "timed out" in str(error.__cause__):
             raise SchedulerError(
-                f"sbatch did not hear whether {entry.name} was taken: {_last_line(error)}. The same command, "
+                f"sbatch did not hear whether {entry.name} was taken: {error}. The same command, "
                 f"{book.GRACE_SECONDS:.0f} s from now, finds the job or submits it again."
             ) from error
         if not found:
             _give_back(entry, runs)
-            raise SchedulerError(f"sbatch refused {entry.name}: {_last_line(error)}. {_advice(cluster)}") from error
+            raise SchedulerError(refusal(entry.name, error, cluster)) from error
         job_id = found[0].base_id
     entry = replace(entry, state="submitted", job_id=job_id)
     book.write_submission(runs, entry)
     return entry
+
+
+def hand_over(tasks: Sequence[Callable[[], object]], cluster: Cluster, options: Mapping[str, Any], folder: Path) -> str:
+    """Give sbatch one job (an array where there are several tasks) and return its id.
+
+    options: of ``parameters``; folder: for the script, the pickled tasks and the output. Raises NoSlurm, or
+    SchedulerError with the last line of what sbatch said.
+    """
+    import submitit
+
+    try:
+        executor = submitit.SlurmExecutor(folder, max_num_timeout=NO_LIMIT, python=python_command(cluster))
+    except RuntimeError as error:
+        raise NoSlurm(f"There is no Slurm here: {error} To see what would be submitted: --dry-run.") from error
+    executor.update_parameters(**options)
+    for index, task in enumerate(tasks):
+        prepared = submitit.core.utils.DelayedSubmission(task)
+        prepared.set_timeout(options["time"], NO_LIMIT)
+        folder.mkdir(parents=True, exist_ok=True)
+        prepared.dump(folder / f"task-{index}.pkl")
+    try:
+        with _outside_of_jobs():
+            return str(executor.submit_array(tasks)[0].job_id.split("_")[0])
+    except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
+        raise SchedulerError(_last_line(error)) from error
 
 
 def _give_back(entry: Submission, runs: Path) -> None:
@@ -285,5 +308,7 @@ def _last_line(error: Exception) -> str:
     return (said or lines or [repr(error)])[-1].rstrip(".")
 
 
-def _advice(cluster: Cluster) -> str:
-    return f"Compare the cluster file of {cluster.name!r} with 'sinfo' and 'scontrol show partition'."
+def refusal(name: str, error: SchedulerError, cluster: Cluster) -> str:
+    """What to tell of a job that sbatch did not take."""
+    advice = f"Compare the cluster file of {cluster.name!r} with 'sinfo' and 'scontrol show partition'."
+    return f"sbatch refused {name}: {error}. {advice}"
