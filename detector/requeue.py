@@ -44,7 +44,7 @@ def queue_again(max_requeues: int) -> tuple[bool, str]:
     count = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     if count >= max_requeues:
         return False, f"not queued again: it was {count} times, the most that the cluster file allows (max_requeues)"
-    code, said = _scontrol("requeue", job_id())
+    code, said = scontrol("requeue", job_id())
     if code != 0:
         return False, f"it could not be queued again: {said.strip()}"
     return True, f"queued again ({count + 1} of at most {max_requeues})"
@@ -52,7 +52,7 @@ def queue_again(max_requeues: int) -> tuple[bool, str]:
 
 def job_fields(job: str) -> dict[str, str]:
     """What Slurm knows of a job (JobState, StartTime, ...); empty where it does not answer."""
-    code, said = _scontrol("show", "job", "--oneliner", job)
+    code, said = scontrol("show", "job", "--oneliner", job)
     return dict(part.split("=", 1) for part in said.split() if "=" in part) if code == 0 else {}
 
 
@@ -64,8 +64,8 @@ def _makes_room(job: str) -> bool:
     return fields.get("JobState") == "RUNNING" and chosen != "None" and chosen >= start
 
 
-def _scontrol(*arguments: str) -> tuple[int, str]:
-    """Exit code and what was said."""
+def scontrol(*arguments: str) -> tuple[int, str]:
+    """Slurm's exit code and what it said; 1 and why where it is not there or does not answer."""
     try:
         done = subprocess.run(
             ["scontrol", *arguments], capture_output=True, text=True, check=False, timeout=SCONTROL_SECONDS

@@ -78,7 +78,7 @@ class Worker:
         stop = StopFlag()
         os.environ["OMP_NUM_THREADS"] = str(self.assignment.threads)
         run = RunDir(Path(self.assignment.run_dir))
-        _export_distributed()
+        export_distributed()
         rank = int(os.environ.get("RANK", "0"))
         heartbeat = Heartbeat(run.failure(rank) if rank else run.status, self.assignment.train.schedule.iterations)
         with ExitStack() as stack:
@@ -117,7 +117,7 @@ class Worker:
         assignment = self.assignment
         torch.set_num_threads(assignment.threads)
         # Left with the stack, after a failure was reported: the others notice it by our leaving.
-        world = stack.enter_context(join_world(assignment.device, _meeting(run)))
+        world = stack.enter_context(join_world(assignment.device, meeting_file(run.root)))
         if world.is_main:
             write_json(run.environment, describe_environment(world))
             run.code_diff.unlink(missing_ok=True)
@@ -194,7 +194,7 @@ def _ap_so_far(run: RunDir) -> float | None:
     return None
 
 
-def _export_distributed() -> None:
+def export_distributed() -> None:
     """Let submitit describe the processes to torch, where it started more than one."""
     import submitit
 
@@ -208,11 +208,11 @@ def _export_distributed() -> None:
             os.environ["MASTER_ADDR"] = "127.0.0.1"
 
 
-def _meeting(run: RunDir) -> Path | None:
+def meeting_file(folder: Path) -> Path | None:
     """The file through which the processes of this start of this Slurm job meet; None without Slurm."""
     if slurm_job() is None:
         return None
-    return run.root / f".meeting-{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT') or 0}.json"
+    return folder / f".meeting-{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT') or 0}.json"
 
 
 def log_to(path: Path) -> None:

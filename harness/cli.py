@@ -14,6 +14,7 @@ import typer
 
 from detector.errors import HarnessError, UsageError
 from harness import cli_bundle, cli_data, cli_model, cli_plan, cli_run, cli_server, cli_status, cli_weights
+from harness.cli_slurm import CheckedClusterOption, WaitOption, examine_named_cluster
 from harness.options import (
     AsJson,
     BatchSizeOption,
@@ -150,18 +151,29 @@ def schema(
 @app.command()
 def doctor(
     data: DataOption = None,
+    cluster: CheckedClusterOption = None,
+    wait: WaitOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check this machine: versions, cores, GPUs, folders, data, weights. Exits with 1 if something needed fails."""
+    """Check this machine: versions, cores, GPUs, folders, data, weights. Exits with 1 if something needed fails.
+
+    With --cluster: check that cluster instead, by one job of a few minutes on at most two nodes.
+    """
     from harness.doctor import examine
 
-    findings = examine(data)
+    if cluster is not None:
+        findings = examine_named_cluster(cluster, data, wait)
+    elif wait is not None:
+        raise UsageError("--wait is for --cluster NAME: how long the job of the check may wait in the queue.")
+    else:
+        findings = examine(data)
     if as_json:
         print_json(findings)
     else:
         width = max(len(finding.name) for finding in findings)
         for finding in findings:
-            typer.echo(f"{finding.state:5} {finding.name:{width}}  {finding.text}")
+            text = finding.text.replace("\n", f"\n{'':{width + 8}}")
+            typer.echo(f"{finding.state:5} {finding.name:{width}}  {text}")
     if any(finding.state == "fail" for finding in findings):
         raise typer.Exit(1)
 

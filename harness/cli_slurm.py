@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from harness.clusters import Cluster
 from harness.options import say
 from harness.plan import Plan
 from harness.session import Session
+
+if TYPE_CHECKING:
+    from harness.doctor import Finding
 
 
 def _clusters(incomplete: str) -> list[str]:
@@ -28,6 +31,24 @@ ClusterOption = Annotated[
         metavar="NAME",
         help="Submit to this Slurm cluster and return at once: a file of $HARNESS_CLUSTERS, or its path (.yaml).",
         autocompletion=_clusters,
+    ),
+]
+CheckedClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="NAME",
+        help="Check this Slurm cluster by one short job: a file of $HARNESS_CLUSTERS, or its path (.yaml).",
+        autocompletion=_clusters,
+    ),
+]
+WaitOption = Annotated[
+    float | None,
+    typer.Option(
+        "--wait",
+        metavar="MINUTES",
+        min=0,
+        help="With --cluster: how long the job may wait in the queue before it is cancelled. Default: 10.",
     ),
 ]
 DryRunOption = Annotated[
@@ -99,3 +120,15 @@ def _preview(todo: list[Any], cluster: Cluster, session: Session, names: Mapping
 
 def _runs(count: int) -> str:
     return f"{count} run{'' if count == 1 else 's'}"
+
+
+def examine_named_cluster(name: str, data: Path | None, wait: float | None) -> list[Finding]:
+    """``harness doctor --cluster``: says on stderr what is waited for; Ctrl-C cancels the job."""
+    from harness.cluster_doctor import DEFAULT_WAIT_MINUTES, examine_cluster
+    from harness.clusters import find_cluster
+
+    try:
+        minutes = DEFAULT_WAIT_MINUTES if wait is None else wait
+        return examine_cluster(find_cluster(name), data, wait_minutes=minutes, say=say)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None

@@ -39,7 +39,7 @@ def examine(data: Path | None) -> list[Finding]:
     findings.append(
         Finding("ok" if gpus else "note", "GPUs", str(len(gpus)) if gpus else "none: profiles run on the CPU")
     )
-    findings += [_folder("HARNESS_RUNS", runs_folder()), _folder("HARNESS_RESULTS", results_folder())]
+    findings += [folder_finding("HARNESS_RUNS", runs_folder()), folder_finding("HARNESS_RESULTS", results_folder())]
     findings.append(_experiments())
     findings.append(_data(data))
     findings += _weights()
@@ -65,7 +65,8 @@ def _operators() -> Finding:
         return Finding("fail", "operators", f"torch and torchvision do not fit together: {error}")
 
 
-def _folder(name: str, folder: Path) -> Finding:
+def folder_finding(name: str, folder: Path) -> Finding:
+    """Whether files can be made in a folder that need not be there yet, and the room."""
     parent = folder
     while not parent.exists():
         parent = parent.parent
@@ -87,8 +88,13 @@ def _experiments() -> Finding:
         return Finding("fail", "experiments", str(error))
 
 
+def named_data(given: Path | None) -> Path | None:
+    """--data, else $HARNESS_DATA."""
+    return given or (Path(os.environ["HARNESS_DATA"]) if os.environ.get("HARNESS_DATA") else None)
+
+
 def _data(given: Path | None) -> Finding:
-    named = given or (Path(os.environ["HARNESS_DATA"]) if os.environ.get("HARNESS_DATA") else None)
+    named = named_data(given)
     if named is None:
         return Finding("note", "COCO data", "HARNESS_DATA is not set; the profiles tiny and small do without")
     from detector.data.coco import known_splits

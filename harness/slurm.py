@@ -99,8 +99,10 @@ def shape_with(cluster: Cluster, execution: Execution, *, nodes: int, tasks: int
     return Shape(nodes, tasks, on_gpus, cpus, memory)
 
 
-def parameters(cluster: Cluster, shape: Shape, *, token: str, code: Path, folder: Path) -> dict[str, Any]:
-    """What submitit's Slurm executor is told, under sbatch's names."""
+def parameters(
+    cluster: Cluster, shape: Shape, *, token: str, code: Path, folder: Path, is_run: bool = True
+) -> dict[str, Any]:
+    """What submitit's Slurm executor is told, under sbatch's names. is_run: whether a bad end is a training's."""
     options: dict[str, Any] = {
         "job_name": f"{book.PREFIX}{token}",
         "time": cluster.time_minutes,
@@ -120,22 +122,27 @@ def parameters(cluster: Cluster, shape: Shape, *, token: str, code: Path, folder
     options["additional_parameters"] = ({"requeue": True} if cluster.max_requeues else {"no_requeue": True}) | extra
     # Without kill-on-bad-exit rank 0 outlives a crashed rank; srun no longer takes the CPUs from the job by itself.
     options["srun_args"] = ["--kill-on-bad-exit=1", f"--cpus-per-task={shape.cpus_per_task}"]
-    options["setup"] = [*cluster.setup, *_setup(cluster, code, folder)]
+    options["setup"] = [*cluster.setup, *_setup(code, folder), *(_epilogue(cluster, folder) if is_run else ())]
     return options
 
 
-def _setup(cluster: Cluster, code: Path, folder: Path) -> list[str]:
-    """Shell lines of our own: the snapshot's code and nobody else's; the pickle, whoever submitted it; a bad end."""
+def _setup(code: Path, folder: Path) -> list[str]:
+    """Shell lines of our own: the snapshot's code and nobody else's; the pickle, whoever submitted it."""
     here = shlex.quote(str(folder))
-    epilogue = f"{python_command(cluster)} -m harness.epilogue {here} {cluster.max_retries} {cluster.max_requeues}"
     return [
         f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1  # else modules of the folder of the submission would come first",
         # submitit moves its pickles to their place after sbatch has answered; a crash before that must not matter.
         "job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}",
         f"ln {here}/task-${{SLURM_ARRAY_TASK_ID:-0}}.pkl {here}/${{job}}_submitted.pkl 2>/dev/null || true",
-        # A killed process cannot ask for another start of its run.
-        f"at_end() {{ code=$?; [ $code -eq 0 ] || {epilogue} $code; }}",
+    ]
+
+
+def _epilogue(cluster: Cluster, folder: Path) -> list[str]:
+    """Shell lines for a bad end: a killed process cannot ask for another start of its run."""
+    command = f"{python_command(cluster)} -m harness.epilogue {shlex.quote(str(folder))}"
+    return [
+        f"at_end() {{ code=$?; [ $code -eq 0 ] || {command} {cluster.max_retries} {cluster.max_requeues} $code; }}",
         "trap at_end EXIT",
     ]
 

@@ -14,6 +14,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 TORCH_FREE = {
     "detector.errors",
     "detector.job",
+    "detector.probe",
+    "detector.probe_checks",
     "detector.record",
     "detector.requeue",
     "detector.rundir",
