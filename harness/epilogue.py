@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGTERM
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -55,9 +56,11 @@ def reason_to_retry(end: End) -> str | None:
     """In words, why another start may help; None where it would not, or where somebody wanted the end."""
     if end.state != "RUNNING" or end.code in (0, STOPPED):
         return None  # cancelled, over its time, being queued again already, ...
-    if end.code > 128:
-        return f"a process was killed (signal {end.code - 128})"
     name = classify(end.message, end.tail)
+    if name not in (*PASSING, "unknown"):
+        return None  # what a process said of itself comes before how the others were ended for it
+    if end.code > 128 and not (end.message and end.code == 128 + SIGTERM):
+        return f"a process was killed (signal {end.code - 128})"
     return f"{name}: {end.message or 'no words'}" if name in PASSING else None
 
 

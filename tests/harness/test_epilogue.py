@@ -71,6 +71,9 @@ def said(run: RunDir) -> Status:
     [
         (End(137, "RUNNING"), "a process was killed (signal 9)"),
         (End(134, "RUNNING", "RuntimeError: a consequence"), "a process was killed (signal 6)"),
+        (End(143, "RUNNING"), "a process was killed (signal 15)"),
+        (End(143, "RUNNING", "RuntimeError: of its own, for which srun ended the others"), None),
+        (End(137, "RUNNING", "The loss is not finite in iterations 1 to 1"), None),
         (End(1, "RUNNING", "RuntimeError: NCCL error"), "network: RuntimeError: NCCL error"),
         (End(1, "RUNNING", "OSError: [Errno 116] Stale file handle"), "node: OSError: [Errno 116] Stale file handle"),
         (End(1, "RUNNING", "", "DistNetworkError: the client socket"), "network: no words"),
