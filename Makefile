@@ -7,13 +7,14 @@ STAMP := $(VENV)/.installed
 COMMITTED := HARNESS_RUNS=/nonexistent HARNESS_RESULTS=$(CURDIR)/results $(BIN)/harness
 QUICK := HARNESS_RUNS=$(CURDIR)/.quickstart/runs HARNESS_RESULTS=$(CURDIR)/.quickstart/results
 
-.PHONY: help install quickstart test test-slow test-slurm fidelity tables lint clean
+.PHONY: help install quickstart test test-slow slurm-ready test-slurm fidelity tables lint clean
 
 help:
 	@echo "make quickstart  install, train table 2 at the tiny scale (minutes), print the table and the verdicts"
 	@echo "make test        install and run the tests, without those marked slow"
 	@echo "make test-slow   the slow tests, learning eight real images by heart among them"
-	@echo "make test-slurm  runs on a real Slurm of two nodes, which is started for it; installs slurm-wlm and munge (apt-get)"
+	@echo "make slurm-ready start a real Slurm of two nodes once and end it; installs slurm-wlm and munge (apt-get, root)"
+	@echo "make test-slurm  runs on that Slurm, which is started for them"
 	@echo "make fidelity    compare with other codebases, on real COCO images, and write docs/fidelity.md"
 	@echo "make tables      render results/tables again from results/records"
 	@echo "make lint        ruff and mypy"
@@ -41,11 +42,12 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
-test-slurm: install
-	@PATH=$$PATH:/usr/sbin; command -v srun >/dev/null && command -v munged >/dev/null && command -v slurmctld >/dev/null || \
-		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; } || \
-		{ echo "SLURM WAS NOT TESTED: slurm-wlm and munge are not installed and 'apt-get install' failed (root? Debian?)"; exit 1; }
-	timeout 600 $(BIN)/python -m pytest tests/slurm -m slurm
+# One line: Slurm's version and its idle nodes, or why it cannot be tested here.
+slurm-ready: install
+	@$(BIN)/python -m tests.slurm.ready
+
+test-slurm: slurm-ready
+	timeout 1200 $(BIN)/python -m pytest tests/slurm -m slurm
 
 fidelity: install
 	@mkdir -p docs

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import shutil
 import socket
-import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
+NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
 NODES = ("n1", "n2")
 START_SECONDS = 60
 
@@ -52,6 +52,10 @@ PartitionName=urgent Nodes={names} PriorityTier=10 PreemptMode=OFF
 """
 
 
+class SlurmDidNotStart(Exception):
+    """Its first line says why in short; the rest is what the daemons said."""
+
+
 def missing_programs() -> list[str]:
     """What of Slurm is not installed here."""
     return [name for name in NEEDED if shutil.which(name, path=_path()) is None]
@@ -59,7 +63,10 @@ def missing_programs() -> list[str]:
 
 @contextmanager
 def slurm_cluster(folder: Path) -> Iterator[dict[str, str]]:
-    """Start it, wait until both nodes are idle, and end what was started. Yields the variables that commands need."""
+    """Start it, wait until both nodes are idle, and end what was started. Yields the variables that commands need.
+
+    Any user may start it; its jobs are then that user's. Raises SlurmDidNotStart.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _write_config(folder)
     environment = {**os.environ, "PATH": _path(), "SLURM_CONF": str(folder / "slurm.conf")}
@@ -68,13 +75,15 @@ def slurm_cluster(folder: Path) -> Iterator[dict[str, str]]:
     commands = [munge, ["slurmctld", "-D", "-f", str(folder / "slurm.conf")]]
     commands += [["slurmd", "-D", "-N", node, "-f", str(folder / "slurm.conf")] for node in NODES]
     with ExitStack() as stack:
+        daemons: list[subprocess.Popen[bytes]] = []
         for number, command in enumerate(commands):
             output = stack.enter_context(open(folder / f"start-{number}.txt", "wb"))
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
             stack.callback(_end, process)
+            daemons.append(process)
             if number == 0:
-                _wait_for(lambda: (folder / "munge.sock").exists(), folder)
-        _wait_for(lambda: _idle_nodes(environment) == len(NODES), folder)
+                _wait_for(lambda: (folder / "munge.sock").exists(), folder, daemons)
+        _wait_for(lambda: _idle_nodes(environment) == len(NODES), folder, daemons)
         stack.callback(subprocess.run, ["scancel", "--user", getpass.getuser()], env=environment, check=False)
         yield {"PATH": environment["PATH"], "SLURM_CONF": environment["SLURM_CONF"]}
 
@@ -86,7 +95,7 @@ def _write_config(folder: Path) -> None:
     key.write_bytes(os.urandom(128))
     key.chmod(0o600)
     for gpu in range(4):
-        os.mknod(folder / f"gpu{gpu}", stat.S_IFCHR | 0o666, os.makedev(1, 3))  # any device will do: /dev/null
+        (folder / f"gpu{gpu}").symlink_to("/dev/null")  # any device will do; making one would take root
     ports = _free_ports(len(NODES) + 1)
     shared = "NodeHostname=localhost NodeAddr=127.0.0.1 CPUs=16 RealMemory=100000 Gres=gpu:4 State=UNKNOWN"
     text = CONFIG.format(
@@ -113,16 +122,24 @@ def _idle_nodes(environment: dict[str, str]) -> int:
     return len(set(listed.split()))
 
 
-def _wait_for(condition: object, folder: Path) -> None:
-    assert callable(condition)
+def _wait_for(condition: Callable[[], bool], folder: Path, daemons: list[subprocess.Popen[bytes]]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not condition():
-        if time.monotonic() > deadline:
-            said = [
-                f"{path.name}:\n{path.read_text()[-2000:]}" for path in [*folder.glob("*.txt"), *folder.glob("*.log")]
-            ]
-            raise AssertionError("Slurm did not start.\n" + "\n".join(said))
+        ended = [number for number, daemon in enumerate(daemons) if daemon.poll() is not None]
+        if ended or time.monotonic() > deadline:
+            raise SlurmDidNotStart(_what_went_wrong(folder, ended))
         time.sleep(0.2)
+
+
+def _what_went_wrong(folder: Path, ended: list[int]) -> str:
+    """In one line, and then at length. ended: the daemons that did so by themselves, by their number."""
+    texts = {path.name: path.read_text() for path in sorted([*folder.glob("*.txt"), *folder.glob("*.log")])}
+    suspects = [texts[f"start-{number}.txt"] for number in ended] or list(texts.values())
+    lines = [line for text in suspects for line in text.splitlines() if re.search("fatal|error", line, re.I)]
+    worst = [line for line in lines if "fatal" in line.lower()] or lines
+    what = "a daemon ended by itself" if ended else f"its nodes were not idle after {START_SECONDS} s"
+    said = "".join(f"\n{name}:\n{text[-2000:]}" for name, text in texts.items())
+    return f"Slurm did not start: {'; '.join([what, *worst[-3:]])}{said}"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,98 @@
+"""What is said where no Slurm can be had: by the target, and by the continuous integration."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.slurm import ready
+from tests.slurm.cluster import SlurmDidNotStart
+
+PROJECT = Path(__file__).resolve().parents[2]
+FAKE_MAKE = """\
+#!/bin/sh
+case "$*" in
+  test) echo "real COCO images: 7 tests ran on them, 0 were skipped for want of them" ;;
+  "--silent slurm-ready") echo "{slurm}"; exit {ready} ;;
+  test-slurm) echo "test-slurm ran"; exit {tests} ;;
+esac
+"""
+
+
+def program(folder: Path, name: str, script: str) -> None:
+    path = folder / name
+    path.write_text(script)
+    path.chmod(0o755)
+
+
+def run_ci(tmp_path: Path, *, slurm: str, ready: int, tests: int = 0) -> subprocess.CompletedProcess[str]:
+    """.ci/run with a make that does nothing."""
+    script = PROJECT / ".ci" / "run"
+    if not script.exists():
+        pytest.skip("not a checkout: there is no .ci/run")
+    program(tmp_path, "make", FAKE_MAKE.format(slurm=slurm, ready=ready, tests=tests))
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run([script], env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_ci_goes_on_and_says_last_that_slurm_was_not_tested_where_there_is_none(tmp_path: Path) -> None:
+    done = run_ci(tmp_path, slurm="no apt-get", ready=1)
+    assert done.returncode == 0, done.stderr
+    assert "test-slurm ran" not in done.stdout
+    assert done.stdout.count("# SLURM WAS NOT TESTED: no apt-get #\n") == 2
+    assert done.stdout.rstrip().splitlines()[-5:] == [
+        "####################################",
+        "#                                  #",
+        "# SLURM WAS NOT TESTED: no apt-get #",
+        "#                                  #",
+        "####################################",
+    ]
+
+
+def test_ci_ends_with_the_slurm_it_tested_on(tmp_path: Path) -> None:
+    done = run_ci(tmp_path, slurm="slurm-wlm 1.2: 2 nodes idle", ready=0)
+    assert done.returncode == 0, done.stderr
+    assert "test-slurm ran" in done.stdout
+    assert done.stdout.endswith("Slurm: tested on slurm-wlm 1.2: 2 nodes idle\n")
+
+
+def test_ci_fails_where_a_slurm_test_fails(tmp_path: Path) -> None:
+    assert run_ci(tmp_path, slurm="slurm-wlm 1.2: 2 nodes idle", ready=0, tests=2).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("apt_get", "said"),
+    [
+        (
+            'echo "W: old" >&2; echo "E: Could not open lock file - open (13: Permission denied)" >&2; exit 100',
+            "srun not installed; 'apt-get update': E: Could not open lock file - open (13: Permission denied)",
+        ),
+        ("exit 0", "srun not installed, though slurm-wlm and munge are"),
+        (None, "srun not installed, and there is no apt-get to install slurm-wlm and munge"),
+    ],
+)
+def test_ready_says_in_one_line_why_slurm_cannot_be_installed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    apt_get: str | None,
+    said: str,
+) -> None:
+    if apt_get is not None:
+        program(tmp_path, "apt-get", f"#!/bin/sh\n{apt_get}\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(ready, "missing_programs", lambda: ["srun"])
+    assert ready.main() == 1
+    assert capsys.readouterr().out == f"{said}\n"
+
+
+def test_ready_says_which_daemon_ended_and_its_last_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path, "munged", "#!/bin/sh\necho 'munged: Error: Key is insecure'\nexit 1\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(SlurmDidNotStart) as caught:
+        ready.started_once()
+    first = str(caught.value).splitlines()[0]
+    assert first == "Slurm did not start: a daemon ended by itself; munged: Error: Key is insecure"
