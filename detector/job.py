@@ -9,6 +9,7 @@ of it.
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -231,7 +232,7 @@ class EvalJob(Settings, frozen=True):
 def _hashed(value: Any) -> Any:
     """The value as plain data, without later fields that hold what their absence meant."""
     if isinstance(value, Struct):
-        meant = {field.name: field.default for field in msgspec.structs.fields(value) if field.name in _added(value)}
+        meant = _later_fields(type(value))
         fields = {
             field: _hashed(getattr(value, field))
             for field in value.__struct_fields__
@@ -245,9 +246,11 @@ def _hashed(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _added(value: Struct) -> tuple[str, ...]:
-    names: tuple[str, ...] = getattr(value, "added", ())
-    return names
+@cache
+def _later_fields(kind: type[Struct]) -> dict[str, Any]:
+    """Fields that came after the first ids, with what their absence meant. Cached: annotations are evaluated for it."""
+    added: tuple[str, ...] = getattr(kind, "added", ())
+    return {field.name: field.default for field in msgspec.structs.fields(kind) if field.name in added}
 
 
 def _digest(payload: dict[str, Any]) -> str:

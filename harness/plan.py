@@ -56,7 +56,15 @@ class Plan:
 
     def refs_of(self, train_id: str) -> list[str]:
         """The rows that one training serves."""
-        return list(dict.fromkeys(cell.ref for cell in self.cells if cell.job.train.id == train_id))
+        return list(self._refs.get(train_id, ()))
+
+    @cached_property
+    def _refs(self) -> dict[str, list[str]]:
+        """Rows by training id, each once; an id takes long enough that each is computed once only."""
+        found: dict[str, dict[str, None]] = {}
+        for cell in self.cells:
+            found.setdefault(cell.job.train.id, {})[cell.ref] = None
+        return {train_id: list(refs) for train_id, refs in found.items()}
 
 
 def make_plan(

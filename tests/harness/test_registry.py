@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from detector.errors import RegistryError, UsageError
+from detector.job import TrainJob
 from harness.plan import make_plan
 from harness.registry import Registry, experiments_folder
 from harness.resolve import jobs, parse_overrides, recipe, resolve
@@ -194,6 +195,23 @@ def test_plan_trains_the_17_rows_of_tables_1_to_3_with_15_trainings_a_seed() -> 
         assert len(plan.trainings) == 15 * 3
     shared = [plan.refs_of(train_id) for train_id in plan.trainings if len(plan.refs_of(train_id)) > 1]
     assert shared == [["table1/hp-e_hn-3.5", "table2/L6", "table3/dr"]] * 3
+
+
+def test_plan_names_all_of_its_trainings_with_one_id_a_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry()
+    plan = make_plan(registry, registry.select("table3"), registry.profile("tiny"), seeds=5)
+    trainings, original = list(plan.trainings), TrainJob.id
+    computed = []
+
+    def counted(job: TrainJob) -> str:
+        computed.append(job)
+        return original.fget(job)  # type: ignore[attr-defined, no-any-return]
+
+    monkeypatch.setattr(TrainJob, "id", property(counted))
+    assert [plan.refs_of(train_id) for train_id in trainings] == [
+        [ref] for _ in range(5) for ref in registry.select("table3")
+    ]
+    assert len(computed) == len(plan.cells)
 
 
 def test_multi_scale_rows_reuse_the_training_and_differ_in_the_evaluation() -> None:
