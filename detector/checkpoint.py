@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 
@@ -15,14 +15,45 @@ from detector.rundir import write_atomic
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 KEEP = 2
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors and plain data) atomically."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomic(path, buffer.getvalue())
+    """Write ``state`` (tensors and plain data) atomically, without a second copy of it in memory."""
+    write_atomic(path, lambda file: _write(state, file))
+
+
+def _write(state: dict[str, Any], file: BinaryIO) -> None:
+    """``torch.save``, with the operating system's own error where it cannot write: torch may hide it in its own."""
+    sink = _Sink(file)
+    try:
+        torch.save(state, sink)  # type: ignore[arg-type]
+    except RuntimeError as error:
+        if sink.error is not None:
+            raise sink.error from error
+        raise
+
+
+class _Sink:
+    """What ``torch.save`` needs of a file; keeps the first error."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        return self._kept(lambda: self.file.write(data))
+
+    def flush(self) -> None:
+        self._kept(self.file.flush)
+
+    def _kept(self, action: Callable[[], T]) -> T:
+        try:
+            return action()
+        except OSError as error:
+            self.error = self.error or error
+            raise
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -124,7 +124,14 @@ class RunDir:
 
     def read_status(self) -> Status | None:
         """The newest heartbeat, or None where none was written yet."""
-        return read_json(self.status, Status) if self.status.exists() else None
+        if not self.status.exists():
+            return None
+        try:
+            return read_json(self.status, Status)
+        except RecordError:
+            if self.status.read_bytes().strip(b"\0"):
+                raise
+            return None  # a machine lost power before the newest one was on its disk
 
     def first_failure(self) -> Status | None:
         """Of the processes other than rank 0 that failed in this start, the first."""
@@ -162,23 +169,31 @@ class RunDir:
             yield
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing: to a temporary file beside it, flushed to the disk, then renamed."""
+def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object], *, flush: bool = True) -> None:
+    """Write a whole file or nothing: to a temporary file beside it, flushed to the disk, then renamed.
+
+    content: or what writes it. flush=False, for what is soon written again: after a loss of power it may be empty.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a struct or plain data as indented JSON with sorted keys, atomically."""
-    write_atomic(path, msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2) + b"\n")
+def write_json(path: Path, value: Any, *, flush: bool = True) -> None:
+    """Write a struct or plain data as indented JSON with sorted keys, as ``write_atomic`` does."""
+    content = msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2) + b"\n"
+    write_atomic(path, content, flush=flush)
 
 
 def read_json(path: Path, kind: type[T]) -> T:

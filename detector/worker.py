@@ -157,12 +157,14 @@ class Heartbeat:
 
         from msgspec.structs import replace
 
-        due = force or phase != self.state.phase or time.time() - self.state.time >= self.INTERVAL
+        news = force or phase != self.state.phase
+        due = news or time.time() - self.state.time >= self.INTERVAL
         fresh = replace(self.state, phase=phase, **values)
         if due:
             fresh = replace(fresh, time=time.time())
             try:
-                write_json(self.path, fresh)
+                # To wait for the disk every second takes longer than all else that the loop does beside its work.
+                write_json(self.path, fresh, flush=news)
             except OSError as error:  # a full disk or a file server that is away ends no training
                 logger.warning("the heartbeat was not written: %s", error)
         self.state = fresh

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
+import os
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
@@ -20,6 +24,35 @@ def test_save_step_keeps_the_newest_two(tmp_path: Path) -> None:
     newest = checkpoint.load_newest(tmp_path)
     assert newest is not None
     assert newest["iteration"] == 30
+
+
+@pytest.mark.parametrize("numbers", [100, 1_000_000])
+def test_save_says_with_the_systems_own_error_that_there_is_no_room_and_leaves_nothing(
+    tmp_path: Path, numbers: int
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            checkpoint.save(tmp_path / "0000010.pt", {"w": torch.arange(float(numbers))})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    assert not list(tmp_path.iterdir())
+
+
+def test_save_says_that_a_file_server_was_away_for_a_moment_with_its_own_error() -> None:
+    class AwayOnce(io.BytesIO):
+        calls = 0
+
+        def write(self, data: bytes) -> int:  # type: ignore[override]
+            self.calls += 1
+            if self.calls == 3:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().write(data)
+
+    with pytest.raises(OSError, match="Input/output error"):
+        checkpoint._write({"w": torch.arange(1000.0)}, AwayOnce())
 
 
 def test_load_newest_falls_back_to_the_one_before_a_damaged_one(

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from PIL import Image
 from detector import checkpoint, patience
 from detector.data.loader import open_image
 from detector.data.source import open_split
-from detector.errors import DataError
+from detector.errors import DataError, RecordError
 from detector.finish import evaluate_and_record, train_to_final
 from detector.job import EvalJob
 from detector.metrics import MetricsLog
@@ -96,7 +97,7 @@ def test_a_training_outlives_a_disk_that_is_full_when_a_checkpoint_is_written(
     saves = [0]
     real = checkpoint.write_atomic
 
-    def write(path: Path, content: bytes) -> None:
+    def write(path: Path, content: Callable[[BinaryIO], object]) -> None:
         saves[0] += 1
         if saves[0] in (2, 3, 4, 5):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -114,7 +115,7 @@ def test_a_stop_on_a_full_disk_says_that_the_checkpoint_before_is_kept(
     looks = iter(range(100))
     real = checkpoint.write_atomic
 
-    def write(path: Path, content: bytes) -> None:
+    def write(path: Path, content: Callable[[BinaryIO], object]) -> None:
         if path.name == "0000005.pt":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(path, content)
@@ -133,7 +134,7 @@ def test_the_older_checkpoint_makes_room_and_the_newest_is_never_given_up(
         checkpoint.save_step(tmp_path, iteration, {"iteration": iteration})
     real = checkpoint.write_atomic
 
-    def write(path: Path, content: bytes) -> None:
+    def write(path: Path, content: Callable[[BinaryIO], object]) -> None:
         if (tmp_path / "0000002.pt").exists():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(path, content)
@@ -166,9 +167,34 @@ def test_lines_that_storage_refused_are_in_the_log_once_it_is_back(
 
 def test_a_heartbeat_on_a_full_disk_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heartbeat = Heartbeat(tmp_path / "status.json", iterations=8)
-    monkeypatch.setattr("detector.worker.write_json", Failing(errno.ENOSPC, 1, lambda *_: None))
+    monkeypatch.setattr("detector.worker.write_json", Failing(errno.ENOSPC, 1, lambda *_, **__: None))
     heartbeat.beat("training", force=True, iteration=3)
     assert heartbeat.state.iteration == 3
+
+
+def test_only_what_is_new_in_a_heartbeat_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    heartbeat = Heartbeat(tmp_path / "status.json", iterations=8)
+    monkeypatch.setattr(Heartbeat, "INTERVAL", 0.0)
+    monkeypatch.setattr("detector.rundir.os.fsync", lambda _: flushed.append(heartbeat.state.phase))
+    heartbeat.beat("starting", force=True)
+    for iteration in (1, 2, 3):
+        heartbeat.beat("training", iteration=iteration)
+    heartbeat.beat("stopped", force=True)
+    assert len(flushed) == 3
+    status = RunDir(tmp_path).read_status()
+    assert status is not None
+    assert (status.phase, status.iteration) == ("stopped", 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 300])
+def test_a_heartbeat_that_a_loss_of_power_emptied_is_none(tmp_path: Path, content: bytes) -> None:
+    run = RunDir(tmp_path)
+    run.status.write_bytes(content)
+    assert run.read_status() is None
+    run.status.write_bytes(content + b"{")
+    with pytest.raises(RecordError, match=r"status\.json cannot be read as Status"):
+        run.read_status()
 
 
 def test_an_image_is_read_once_the_file_server_is_back_and_a_missing_one_is_told_at_once(
