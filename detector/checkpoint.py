@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
+import zipfile
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import torch
 
 from detector.errors import WeightsError
-from detector.patience import FULL
+from detector.patience import FULL, patiently
 from detector.rundir import write_atomic
 
 logger = logging.getLogger(__name__)
@@ -57,14 +61,28 @@ class _Sink:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU. Raises WeightsError where it is damaged or would run code."""
+    """Read a checkpoint onto the CPU. Raises WeightsError where it is damaged or would run code.
+
+    OSError where storage stays away: a checkpoint that cannot be read now is not a damaged one.
+    """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content = patiently(path.read_bytes, f"reading {path}")
     except FileNotFoundError as error:
         raise WeightsError(f"No checkpoint at {path}. Run 'harness run' for it first.") from error
+    try:
+        _check_sums(content)
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
         raise WeightsError(f"{path} is not a readable checkpoint: {error}.") from error
     return state
+
+
+def _check_sums(content: bytes) -> None:
+    """Raise BadZipFile where a part is not what was written: torch.save stores a sum of each, torch.load reads none."""
+    with zipfile.ZipFile(io.BytesIO(content)) as parts:
+        damaged = parts.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"{damaged} has another sum than when it was written")
 
 
 def save_step(folder: Path, iteration: int, state: dict[str, Any]) -> None:
@@ -76,8 +94,8 @@ def save_step(folder: Path, iteration: int, state: dict[str, Any]) -> None:
     try:
         save(path, state)
     except OSError as error:
-        older = [step for step in _steps(folder)[1:] if step != path]
-        if error.errno not in FULL or not older:
+        older = [step for step in _steps(folder)[1:] if step != path] if error.errno in FULL else []
+        if not older:
             raise
         logger.warning("%s: %s; %s makes room", path, error, older[-1].name)
         older[-1].unlink(missing_ok=True)
@@ -87,8 +105,11 @@ def save_step(folder: Path, iteration: int, state: dict[str, Any]) -> None:
 
 
 def load_newest(folder: Path) -> dict[str, Any] | None:
-    """The newest readable checkpoint, or None; a damaged one is skipped, said so in the log."""
-    for path in _steps(folder):
+    """The newest readable checkpoint, or None; a damaged one is skipped, said so in the log.
+
+    Raises OSError where storage stays away: to begin anew would throw away what was trained.
+    """
+    for path in patiently(lambda: _steps(folder), f"reading {folder}"):
         try:
             return load(path)
         except WeightsError as error:
@@ -103,4 +124,8 @@ def drop_steps(folder: Path) -> None:
 
 
 def _steps(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[0-9]*.pt"), reverse=True)
+    try:  # not glob: newer Pythons' takes storage that is away for an empty folder
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    return sorted((folder / name for name in names if fnmatch(name, "[0-9]*.pt")), reverse=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detector import checkpoint
+from detector import checkpoint, patience
 from detector.errors import WeightsError
 
 
@@ -67,6 +67,53 @@ def test_load_newest_falls_back_to_the_one_before_a_damaged_one(
     assert state is not None
     assert state["iteration"] == 10
     assert "0000020.pt" in caplog.text
+
+
+def test_load_newest_falls_back_where_one_bit_of_the_weights_is_flipped(tmp_path: Path) -> None:
+    for iteration in (10, 20):
+        checkpoint.save_step(tmp_path, iteration, {"iteration": iteration, "w": torch.arange(1000.0)})
+    newest = tmp_path / "0000020.pt"
+    content = bytearray(newest.read_bytes())
+    content[content.index(torch.arange(1000.0).numpy().tobytes()) + 2000] ^= 1
+    newest.write_bytes(content)
+    state = checkpoint.load_newest(tmp_path)
+    assert state is not None
+    assert state["iteration"] == 10
+
+
+def test_load_newest_waits_for_storage_that_is_away_and_gives_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for iteration in (10, 20):
+        checkpoint.save_step(tmp_path, iteration, {"iteration": iteration})
+    answers = [OSError(errno.EIO, "away"), OSError(errno.ESTALE, "away")]
+    read = Path.read_bytes
+
+    def away_twice(path: Path) -> bytes:
+        if answers:
+            raise answers.pop()
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", away_twice)
+    monkeypatch.setattr(patience.time, "sleep", lambda seconds: None)
+    state = checkpoint.load_newest(tmp_path)
+    assert state is not None
+    assert state["iteration"] == 20
+    assert not answers
+
+
+def test_load_newest_of_storage_that_stays_away_fails_instead_of_beginning_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save_step(tmp_path, 10, {"iteration": 10})
+
+    def away(path: Path) -> bytes:
+        raise OSError(errno.EIO, "away")
+
+    monkeypatch.setattr(Path, "read_bytes", away)
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.0)
+    with pytest.raises(OSError, match="away"):
+        checkpoint.load_newest(tmp_path)
 
 
 def test_load_newest_without_checkpoints_is_none(tmp_path: Path) -> None:
