@@ -8,9 +8,13 @@ import logging
 import os
 from types import TracebackType
 
+from detector.board import Board
+from detector.patience import patiently
 from detector.rundir import RunDir, write_atomic
 
 logger = logging.getLogger(__name__)
+
+LAST_PATIENCE_SECONDS = 20.0  # a scheduler kills soon after it asks to stop
 
 
 class MetricsLog:
@@ -18,23 +22,22 @@ class MetricsLog:
 
     def __init__(self, run: RunDir, *, start: int, enabled: bool) -> None:
         self.run, self.start, self.enabled = run, start, enabled
+        self.board = Board(run.tensorboard, start=start)
         self._unwritten = b""
 
     def __enter__(self) -> MetricsLog:
         if self.enabled:
-            from tensorboardX import SummaryWriter
-
-            self._keep_until_start()
-            self.run.metrics.touch()
-            purge = self.start + 1 if self.start else None
-            self.board = SummaryWriter(str(self.run.tensorboard), purge_step=purge)
+            patiently(self._keep_until_start, "the losses so far")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.enabled:
-            self._append()
+            try:  # a resume does not log these iterations again
+                patiently(self._append, "the last losses", seconds=LAST_PATIENCE_SECONDS)
+            except OSError as refused:
+                logger.warning("the last losses were not written: %s", refused)
             self.board.close()
 
     def write(self, iteration: int, values: dict[str, float]) -> None:
@@ -42,29 +45,29 @@ class MetricsLog:
         if not self.enabled:
             return
         self._unwritten += (json.dumps({"iteration": iteration, **values}) + "\n").encode()
-        self._append()
-        for name, value in values.items():
-            self.board.add_scalar(f"train/{name}", value, iteration)
-
-    def _append(self) -> None:
         try:
-            size = self.run.metrics.stat().st_size
-            try:
-                with self.run.metrics.open("ab", buffering=0) as file:
-                    written = file.write(self._unwritten)
-            except OSError:
-                os.truncate(self.run.metrics, size)  # no half line
-                raise
-            if written != len(self._unwritten):
-                os.truncate(self.run.metrics, size)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._append()
         except OSError as error:
             logger.warning("the losses were not written: %s", error)
-            return
+        self.board.add(iteration, values)
+
+    def _append(self) -> None:
+        """Raises OSError, without half a line in the file."""
+        size = self.run.metrics.stat().st_size
+        try:
+            with self.run.metrics.open("ab", buffering=0) as file:
+                written = file.write(self._unwritten)
+        except OSError:
+            os.truncate(self.run.metrics, size)
+            raise
+        if written != len(self._unwritten):
+            os.truncate(self.run.metrics, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._unwritten = b""
 
     def _keep_until_start(self) -> None:
         if not self.run.metrics.exists():
+            self.run.metrics.touch()
             return
         # A line that a crash cut short is dropped too.
         lines = [line for line in self.run.metrics.read_text(encoding="utf-8").split("\n")[:-1] if line.endswith("}")]
