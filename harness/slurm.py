@@ -181,7 +181,9 @@ def make_arrays(
         )
     arrays = []
     for shape, members in groups.items():
-        token = book.next_token(runs, msgspec.json.encode([cluster, code, [item.train.id for item in members]]))
+        # The folder too: a job of the same runs from another folder must not be taken for ours.
+        content = [cluster, code, [item.train.id for item in members], str(runs.resolve())]
+        token = book.next_token(runs, msgspec.json.encode(content))
         arrays.append(make_array(cluster, shape, members, token=token, runs=runs, code=code))
     return arrays
 

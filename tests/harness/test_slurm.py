@@ -105,6 +105,14 @@ def test_make_arrays_groups_runs_by_shape_and_tells_workers_how_they_run(
     assert arrays[0].token != arrays[1].token
 
 
+def test_jobs_of_the_same_runs_from_two_folders_have_different_names(assignment: Assignment, tmp_path: Path) -> None:
+    tokens = {
+        make_arrays([assignment], cluster(), execution(), runs=tmp_path / folder, code="0")[0].token
+        for folder in ("mine", "yours", "mine")
+    }
+    assert len(tokens) == 2
+
+
 def test_the_script_holds_what_the_cluster_file_says(assignment: Assignment, tmp_path: Path) -> None:
     given = cluster(
         **{"nodes": 2, "gpus_per_node": 4, "cpus_per_gpu": 6, "memory_gb_per_gpu": 30, "parallel": 3},
