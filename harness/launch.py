@@ -9,13 +9,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from msgspec.structs import replace
 
+from detector.errors import RecordError
+from detector.patience import patiently
 from detector.rundir import RunDir, Status, write_json
 from detector.worker import Assignment, Worker
 from harness.cancel import is_cancelled
@@ -25,6 +28,7 @@ from harness.run_logs import last_lines, tail
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 60.0  # how long to wait for runs to save their state after Ctrl-C; they end by themselves after it
+BEREAVED_SECONDS = 30.0
 NOT_STARTED = "cancelled before it started"
 FOREVER_MINUTES = 60 * 24 * 365
 
@@ -55,10 +59,15 @@ class _Active:
     job: Any
     slot: Slot
     started: float  # seconds since the epoch
+    tasks: int = 1
+    bereaved: float | None = None  # monotonic; since when processes wait for one that was killed
 
     def status(self) -> Status | None:
-        """The newest heartbeat; not the last words of an earlier start."""
-        status = self.run.read_status()
+        """The newest heartbeat; not the last words of an earlier start. None where it cannot be read."""
+        try:
+            status = self.run.read_status()
+        except (OSError, RecordError):
+            return None
         earlier = self.job is not None and status is not None and status.time < self.started
         return None if earlier else status
 
@@ -130,16 +139,19 @@ def run_local(assignments: list[Assignment], slots: list[Slot], view: View) -> l
             for item in list(active):
                 train_id = item.assignment.train.id
                 view.update(train_id, item.status())
-                if not _ended(item):
+                # A file server that is away for a while ends no training, so nor does it end the one who watches.
+                ended, done = patiently(partial(_look, item), f"looking at {item.run.root}")
+                if not ended:
                     continue
                 active.remove(item)
                 free.append(item.slot)
-                if is_done(item.assignment):
+                if done:
                     view.finish(train_id, "done")
                 elif item.job is None:  # the other process went away: take it over
                     waiting.append(item.assignment)
                 else:
-                    failure = _failure(item, cancelled=_is_cancelled(item.assignment, begun))
+                    cancelled = _is_cancelled(item.assignment, begun)
+                    failure = patiently(partial(_failure, item, cancelled=cancelled), "noting a failure")
                     failures.append(failure)
                     view.finish(train_id, f"{'stopped' if failure.stopped else 'failed'}: {failure.message}")
     except BaseException:
@@ -173,11 +185,41 @@ def _start(assignment: Assignment, slot: Slot) -> _Active:
     started = time.time()
     with _interrupts_ignored():
         job = executor.submit(Worker(replace(assignment, device="cuda" if slot.gpus else "cpu")))
-    return _Active(assignment, run, job, slot, started)
+    return _Active(assignment, run, job, slot, started, tasks)
 
 
-def _ended(item: _Active) -> bool:
-    return not item.run.is_locked() if item.job is None else bool(item.job.done())
+def _look(item: _Active) -> tuple[bool, bool]:
+    """Whether it ended, and whether its records are there."""
+    _end_bereaved(item)
+    ended = not item.run.is_locked() if item.job is None else bool(item.job.done())
+    return ended, ended and is_done(item.assignment)
+
+
+def _end_bereaved(item: _Active) -> None:
+    """End the processes of a run that wait for one that was killed; before they have met, they might for half an hour.
+
+    Those who have met notice by themselves, well within ``BEREAVED_SECONDS``.
+    """
+    if item.job is None or item.tasks == 1:
+        return
+    living = _children(int(item.job.job_id))
+    spoken = len(list(item.run.submitit.glob(f"{item.job.job_id}_*_result.pkl")))  # submitit's, of an end with words
+    if not 0 < len(living) < item.tasks - spoken:
+        item.bereaved = None
+    elif item.bereaved is None:
+        item.bereaved = time.monotonic()
+    elif time.monotonic() - item.bereaved > BEREAVED_SECONDS:
+        for pid in living:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that it started; none where the system does not say."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def _failure(item: _Active, *, cancelled: bool) -> Failure:
@@ -228,7 +270,9 @@ def _stop(active: list[_Active]) -> None:
 
 def _terminate(active: list[_Active]) -> bool:
     """Send SIGTERM to our living ones; whether there are any. To be repeated: one that just starts may miss it."""
-    living = [item.job for item in active if item.job is not None and not item.job.done()]
+    # Not by ``done``, which looks for a file: storage may be away.
+    jobs = [item.job for item in active if item.job is not None]
+    living = [job for job in jobs if job.get_info()["jobState"] == "RUNNING"]
     for job in living:
         os.kill(int(job.job_id), signal.SIGTERM)
     return bool(living)
