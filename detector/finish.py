@@ -13,14 +13,15 @@ from msgspec import to_builtins
 
 from detector import checkpoint
 from detector.build import build_model
+from detector.data.coco import CocoIndex
 from detector.data.loader import TrainingData
-from detector.data.source import check_categories, fingerprint, open_split
+from detector.data.source import Part, check_categories, fingerprint, open_split
 from detector.detections import coco_metrics, write_detections
 from detector.formats.network import network_of
 from detector.inference import detect_split
-from detector.job import EvalJob
+from detector.job import DataSource, EvalJob
 from detector.patience import patiently
-from detector.record import Record
+from detector.record import Record, SplitFingerprint
 from detector.retinanet import RetinaNet
 from detector.rundir import RunDir, write_json
 from detector.train import Pace, Progress, precision_context, train
@@ -41,7 +42,7 @@ def train_to_final(
     """
     job = assignment.train
     root = Path(assignment.data_root)
-    index = open_split(job.data, root, "train")
+    index = _open(job.data, root, "train")
     data = TrainingData(job, index, rank=world.rank, world_size=world.size)
     torch.manual_seed(job.seed)
     model = build_model(
@@ -92,7 +93,7 @@ def train_to_final(
             "seconds": result.seconds,
         }
         patiently(lambda: checkpoint.save(run.final, state), "final weights")
-        checkpoint.drop_steps(run.checkpoints)
+        patiently(lambda: checkpoint.drop_steps(run.checkpoints), "removing checkpoints")
     world.gather(None)
 
 
@@ -102,7 +103,7 @@ def evaluate_so_far(assignment: Assignment, model: RetinaNet, *, world: World) -
     For those who wait: it decides nothing, and no record has it.
     """
     job = assignment.train
-    index = open_split(job.data, Path(assignment.data_root), "test")
+    index = _open(job.data, Path(assignment.data_root), "test")
     with precision_context(job.precision, world.device):
         detections, _ = detect_split(model, index, world, lambda share: None)
     model.train()
@@ -119,7 +120,7 @@ def evaluate_and_record(
     started = time.perf_counter()
     root = Path(assignment.data_root)
     final = checkpoint.load(run.final)
-    index = open_split(job.train.data, root, "test")
+    index = _open(job.train.data, root, "test")
     check_categories(index, final["category_ids"])
     model = build_model(job.train, num_classes=len(final["category_ids"]), test=job.test, pretrained=False)
     model.load_state_dict(final["model"])
@@ -136,7 +137,7 @@ def evaluate_and_record(
         return
     metrics = coco_metrics(index, detections) | sums.means()
     patiently(lambda: write_detections(run.detections(job.id), detections), "detections")
-    train_index = open_split(job.train.data, root, "train")
+    train_index = _open(job.train.data, root, "train")
     record = Record(
         format=RECORD_FORMAT,
         eval_id=job.id,
@@ -144,8 +145,8 @@ def evaluate_and_record(
         profile=assignment.profile,
         job=job,
         metrics=metrics,
-        train_split=fingerprint(job.train.data, root, "train", train_index),
-        test_split=fingerprint(job.train.data, root, "test", index),
+        train_split=_fingerprint(job.train.data, root, "train", train_index),
+        test_split=_fingerprint(job.train.data, root, "test", index),
         environment=describe_environment(world),
         code=assignment.code,
         train_seconds=round(final["seconds"], 3),
@@ -155,6 +156,15 @@ def evaluate_and_record(
     )
     patiently(lambda: write_json(run.record(job.id), record), "record")
     logger.info("AP %s", metrics["AP"])
+
+
+def _open(source: DataSource, root: Path, part: Part) -> CocoIndex:
+    """As ``open_split``, once the file server answers."""
+    return patiently(lambda: open_split(source, root, part), f"opening {root}")
+
+
+def _fingerprint(source: DataSource, root: Path, part: Part, index: CocoIndex) -> SplitFingerprint:
+    return patiently(lambda: fingerprint(source, root, part, index), f"reading {root}")
 
 
 def execution_notes(executions: list[list[int]]) -> tuple[str, ...]:

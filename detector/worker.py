@@ -11,6 +11,7 @@ import sys
 import traceback
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +20,7 @@ from msgspec import Struct
 
 from detector.errors import HarnessError, RecordError
 from detector.job import EvalJob, TrainJob
+from detector.patience import patiently
 from detector.record import Code
 from detector.requeue import after_stop, slurm_job
 from detector.rundir import Phase, RunDir, Status, read_json, write_atomic, write_json
@@ -88,9 +90,7 @@ class Worker:
                 except BlockingIOError:  # asked to stop while waiting
                     after_stop(stop, self.assignment.max_requeues)
                     sys.exit(130)
-                run.forget_failures()
-                log_to(run.log)
-                write_json(run.job, self.assignment.train)
+                patiently(partial(_begin, run, self.assignment), "the run's folder")
                 heartbeat.beat("starting", force=True, ap=_ap_so_far(run))
             try:
                 self._run(run, heartbeat if rank == 0 else None, stop, stack)
@@ -119,19 +119,35 @@ class Worker:
         # Left with the stack, after a failure was reported: the others notice it by our leaving.
         world = stack.enter_context(join_world(assignment.device, meeting_file(run.root)))
         if world.is_main:
-            write_json(run.environment, describe_environment(world))
-            run.code_diff.unlink(missing_ok=True)
-            if assignment.code_diff:
-                write_atomic(run.code_diff, assignment.code_diff.encode())
+            patiently(partial(_describe_start, run, world, assignment), "the run's environment")
         # What is there, rank 0 says for all: files appear at different times to different nodes.
-        if not world.from_main(world.is_main and run.final.exists()):
+        if not world.from_main(world.is_main and _is_there(run.final)):
             train_to_final(assignment, run, world=world, heartbeat=heartbeat, stop=stop)
         with stop.at_once(signals_at_once(assignment, world)):
             for job in assignment.evals:
-                if not world.from_main(world.is_main and run.record(job.id).exists()):
+                if not world.from_main(world.is_main and _is_there(run.record(job.id))):
                     evaluate_and_record(assignment, job, run, world=world, heartbeat=heartbeat)
         if heartbeat is not None:
             heartbeat.beat("done", force=True)
+
+
+def _begin(run: RunDir, assignment: Assignment) -> None:
+    """What a person finds of a run that has just begun; nothing of an earlier start's failures."""
+    run.forget_failures()
+    log_to(run.log)
+    write_json(run.job, assignment.train)
+
+
+def _describe_start(run: RunDir, world: World, assignment: Assignment) -> None:
+    write_json(run.environment, describe_environment(world))
+    run.code_diff.unlink(missing_ok=True)
+    if assignment.code_diff:
+        write_atomic(run.code_diff, assignment.code_diff.encode())
+
+
+def _is_there(path: Path) -> bool:
+    """Once the file server answers at all."""
+    return patiently(path.exists, f"looking for {path}")
 
 
 def signals_at_once(assignment: Assignment, world: World) -> tuple[Signals, ...]:

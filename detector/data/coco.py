@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from detector.data.annotations import AnnotationTable, find
 from detector.errors import DataError
+from detector.patience import patiently
 
 # Images and boxes (crowd regions included) of the published releases.
 RELEASES: dict[str, dict[str, tuple[int, int]]] = {
@@ -117,7 +118,7 @@ def read_split(root: Path, split: str) -> tuple[CocoIndex | None, list[Problem]]
         return None, [Problem(name, None, _missing(root, split))]
     labelled = is_labelled(root, split)
     try:
-        table = AnnotationTable.read(path, labelled=labelled)
+        table = patiently(lambda: AnnotationTable.read(path, labelled=labelled), f"reading {path}")
     except (ValueError, OSError) as error:
         kind = "instances" if labelled else "image_info"
         return None, [Problem(name, None, f"not a readable COCO {kind} file: {error}")]

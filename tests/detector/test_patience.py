@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from detector import checkpoint, patience
+from detector.data.annotations import AnnotationTable
 from detector.data.loader import open_image
 from detector.data.source import open_split
 from detector.errors import DataError, RecordError
@@ -163,6 +164,25 @@ def test_lines_that_storage_refused_are_in_the_log_once_it_is_back(
         log.write(4, {"loss": 4.0})
     lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     assert [(line["iteration"], line["loss"]) for line in lines] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+
+
+def test_the_last_losses_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]) -> None:
+    run = RunDir(tmp_path)
+    with MetricsLog(run, start=0, enabled=True) as log:
+        fails = Failing(errno.ENOSPC, 2, Path.open)
+        monkeypatch.setattr(Path, "open", lambda *arguments, **options: fails(*arguments, **options))
+        log.write(1, {"loss": 1.0})
+    assert run.metrics.read_text() == '{"iteration": 1, "loss": 1.0}\n'
+    assert len(waits) == 1
+
+
+def test_a_start_waits_for_annotations_that_are_away(
+    job: EvalJob, data: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    read = AnnotationTable.read
+    monkeypatch.setattr(AnnotationTable, "read", Failing(errno.EIO, 2, read))
+    assert open_split(job.train.data, data, "train").num_images > 0
+    assert waits == [0.5, 1.0]
 
 
 def test_a_heartbeat_on_a_full_disk_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
