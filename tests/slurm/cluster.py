@@ -62,18 +62,19 @@ def missing_programs() -> list[str]:
 
 
 @contextmanager
-def slurm_cluster(folder: Path) -> Iterator[dict[str, str]]:
+def slurm_cluster(folder: Path, *, settings: str = "") -> Iterator[dict[str, str]]:
     """Start it, wait until both nodes are idle, and end what was started. Yields the variables that commands need.
 
-    Any user may start it; its jobs are then that user's. Raises SlurmDidNotStart.
+    settings: further lines of slurm.conf. Any user may start it; its jobs are then that user's. Raises
+    SlurmDidNotStart.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_config(folder)
+    _write_config(folder, settings)
     environment = {**os.environ, "PATH": _path(), "SLURM_CONF": str(folder / "slurm.conf")}
     munge = ["munged", "--foreground", "--force", f"--socket={folder}/munge.sock", f"--key-file={folder}/munge.key"]
     munge += [f"--{name}-file={folder}/munge.{name}" for name in ("log", "pid", "seed")]
     commands = [munge, ["slurmctld", "-D", "-f", str(folder / "slurm.conf")]]
-    commands += [["slurmd", "-D", "-N", node, "-f", str(folder / "slurm.conf")] for node in NODES]
+    commands += [slurmd_command(folder, node) for node in NODES]
     with ExitStack() as stack:
         daemons: list[subprocess.Popen[bytes]] = []
         for number, command in enumerate(commands):
@@ -88,7 +89,12 @@ def slurm_cluster(folder: Path) -> Iterator[dict[str, str]]:
         yield {"PATH": environment["PATH"], "SLURM_CONF": environment["SLURM_CONF"]}
 
 
-def _write_config(folder: Path) -> None:
+def slurmd_command(folder: Path, node: str) -> list[str]:
+    """How the daemon of one node is started."""
+    return ["slurmd", "-D", "-N", node, "-f", str(folder / "slurm.conf")]
+
+
+def _write_config(folder: Path, settings: str) -> None:
     for name in ("state", *(f"spool-{node}" for node in NODES)):
         (folder / name).mkdir()
     key = folder / "munge.key"
@@ -106,7 +112,7 @@ def _write_config(folder: Path) -> None:
         nodes="\n".join(f"NodeName={node} Port={port} {shared}" for node, port in zip(NODES, ports[1:], strict=True)),
         names=",".join(NODES),
     )
-    (folder / "slurm.conf").write_text(text)
+    (folder / "slurm.conf").write_text(f"{text}{settings}\n")
     gres = "".join(f"NodeName={node} Name=gpu File={folder}/gpu[0-3]\n" for node in NODES)
     (folder / "gres.conf").write_text(gres)
 
