@@ -47,7 +47,7 @@ slurm-ready: install
 	@$(BIN)/python -m tests.slurm.ready
 
 test-slurm: slurm-ready
-	timeout 1200 $(BIN)/python -m pytest tests/slurm -m slurm
+	timeout 600 $(BIN)/python -m pytest tests/slurm -m slurm
 
 fidelity: install
 	@mkdir -p docs

@@ -17,6 +17,7 @@ TORCH_FREE = {
     "detector.probe",
     "detector.probe_checks",
     "detector.record",
+    "detector.patience",
     "detector.requeue",
     "detector.rundir",
     "detector.worker",
