@@ -14,10 +14,10 @@ PROJECT = Path(__file__).resolve().parents[1]
 TORCH_FREE = {
     "detector.errors",
     "detector.job",
+    "detector.patience",
     "detector.probe",
     "detector.probe_checks",
     "detector.record",
-    "detector.patience",
     "detector.requeue",
     "detector.rundir",
     "detector.worker",
