@@ -1,0 +1,90 @@
+"""Side by side in one run: the rounds alternate between the candidates, so that a busy machine slows all of them."""
+
+from __future__ import annotations
+
+import gc
+import platform
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+
+from msgspec import Struct
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """One line of the table: a work, a peer that does the same, and what the machine cannot do faster."""
+
+    work: str  # what is done, and of what size
+    peer: str
+    peer_seconds: float
+    seconds: float  # ours
+    limit: str = ""  # in words: what ``limit_seconds`` is the time of
+    limit_seconds: float | None = None
+    goal: str = ""  # what was aimed at, in words: "10x", "<= 1.1x the limit"
+    note: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster than the peer."""
+        return self.peer_seconds / self.seconds
+
+
+class Curve(Struct, frozen=True, kw_only=True):
+    """How a cost grows: seconds (or ``unit``) of each series over ``xs``."""
+
+    title: str
+    x: str
+    xs: tuple[float, ...]
+    series: dict[str, tuple[float, ...]]
+    unit: str = "seconds"
+    note: str = ""
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """What one benchmark module found on one device."""
+
+    rows: tuple[Row, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    facts: dict[str, float | str] = {}
+
+
+def compare(
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 7,
+    warmup: int = 1,
+    wait: Callable[[], object] = lambda: None,
+) -> dict[str, float]:
+    """Median seconds of each, over rounds in which each runs once.
+
+    wait: called before each reading of the clock (``torch.cuda.synchronize``). The collector of cycles rests meanwhile.
+    """
+    for _ in range(warmup):
+        for work in candidates.values():
+            work()
+    wait()
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for name, work in candidates.items():
+                start = time.perf_counter()
+                work()
+                wait()
+                seconds[name].append(time.perf_counter() - start)
+                gc.collect()
+    finally:
+        if collecting:
+            gc.enable()
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def processor() -> str:
+    """The CPU's name as Linux has it, else its architecture."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.machine()
