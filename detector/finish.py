@@ -52,7 +52,7 @@ def train_to_final(
         weights_file=Path(assignment.weights_file) if assignment.weights_file else None,
         category_ids=index.category_ids.tolist(),
     ).to(world.device)
-    logger.info("training %s: %d images, %d iterations", job.id, data.index.num_images, job.schedule.iterations)
+    logger.info("training %s: %d images, %d iterations", job.id, len(data.positions), job.schedule.iterations)
 
     def report(progress: Progress) -> None:
         if heartbeat is not None:

@@ -32,8 +32,9 @@ def resize(image: Image.Image, *, short_side: int, max_size: int) -> Image.Image
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
-    """uint8 [3, H, W], RGB; normalised later, on the device."""
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+    """uint8 [3, H, W], RGB, channels last in memory as the network has them; normalised later, on the device."""
+    content = bytearray((image if image.mode == "RGB" else image.convert("RGB")).tobytes())
+    return torch.frombuffer(content, dtype=torch.uint8).view(image.height, image.width, 3).permute(2, 0, 1)
 
 
 def random_generator(seed: int, iteration: int, image_id: int) -> np.random.Generator:
