@@ -70,6 +70,7 @@ class CocoIndex:
     crowd: NDArray[np.bool_]  # [B] a region of many objects: never trained on, ignored by the evaluation
     annotation_ids: NDArray[np.int64]  # [B]
     areas: NDArray[np.float64]  # [B]
+    sides: NDArray[np.float64]  # [B, 2] width, height as the file has them: x + w - x is not w to the last bit
 
     @property
     def num_images(self) -> int:
@@ -192,6 +193,7 @@ def select(index: CocoIndex, positions: NDArray[np.int64]) -> CocoIndex:
         crowd=index.crowd[rows],
         annotation_ids=index.annotation_ids[rows],
         areas=index.areas[rows],
+        sides=index.sides[rows],
     )
 
 
@@ -251,4 +253,5 @@ def _index(table: AnnotationTable, root: Path, split: str) -> CocoIndex:
         crowd=table.annotations[rows, 3].astype(np.bool_),
         annotation_ids=table.annotations[rows, 0],
         areas=table.areas[rows],
+        sides=sides,
     )
