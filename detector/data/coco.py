@@ -52,6 +52,7 @@ COLUMNS: Final = (
     "crowd",
     "annotation_ids",
     "areas",
+    "sides",
 )
 
 
@@ -90,6 +91,7 @@ class CocoIndex:
     crowd: NDArray[np.bool_]  # [B] a region of many objects: never trained on, ignored by the evaluation
     annotation_ids: NDArray[np.int64]  # [B]
     areas: NDArray[np.float64]  # [B]
+    sides: NDArray[np.float64]  # [B, 2] width, height as the file has them: x + w - x is not w to the last bit
     mapped: tuple[str, str] | None = None  # sha256 and kind of the annotations whose kept columns these are
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -247,6 +249,7 @@ def select(index: CocoIndex, positions: NDArray[np.int64]) -> CocoIndex:
         crowd=index.crowd[rows],
         annotation_ids=index.annotation_ids[rows],
         areas=index.areas[rows],
+        sides=index.sides[rows],
         mapped=None,
     )
 
@@ -331,4 +334,5 @@ def _index(table: AnnotationTable, root: Path, split: str) -> CocoIndex:
         crowd=table.annotations[rows, 3].astype(np.bool_),
         annotation_ids=table.annotations[rows, 0],
         areas=table.areas[rows],
+        sides=sides,
     )
