@@ -62,7 +62,7 @@ def _largest(values: Array, num_kept: int) -> Array:
     if len(values) <= num_kept:
         return np.arange(len(values))
     bound = np.partition(values, -num_kept)[-num_kept]
-    larger = np.flatnonzero(~(values <= bound))[:num_kept]
+    larger = np.flatnonzero(np.isnan(values) if np.isnan(bound) else ~(values <= bound))[:num_kept]
     equal = np.flatnonzero(values == bound)[: num_kept - len(larger)]
     return np.sort(np.concatenate([larger, equal]))
 
