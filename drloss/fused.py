@@ -34,7 +34,7 @@ def expected_negative(batch: Batch, lambda_neg: float) -> tuple[Tensor, Tensor, 
     is_pos = batch.labels >= 0
     if is_pos.device.type == "cpu":
         # Few anchors match: the rest of a loss then costs nothing, in float64 too. A GPU would make the host wait.
-        columns = is_pos.nonzero()[:, 1].unique()
+        columns = torch.unique(is_pos.nonzero()[:, 1])
         columns = columns if len(columns) else columns.new_zeros(1)
         pos_logits, is_pos = pos_logits.index_select(1, columns).double(), is_pos.index_select(1, columns)
     return expected, batch.by_set(pos_logits, 0.0), batch.by_set(is_pos, False)
