@@ -67,7 +67,7 @@ def backend_for(levels: Sequence[Tensor]) -> Backend | None:
     """
     if any(level.dtype not in _DTYPES or level.device != levels[0].device for level in levels):
         return None
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return None
     return _backend(levels[0].device.type)
 

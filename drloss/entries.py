@@ -61,10 +61,10 @@ class Batch:
 
     def mean(self, of_sets: Tensor) -> Tensor:
         """Mean over groups of the mean over a group's sets, in ``dtype``. [S] -> scalar."""
-        groups = torch.split(of_sets, self.images_per_group // self.images_per_set)
-        if len(groups[-1]) == len(groups[0]):
-            return of_sets.mean().to(self.dtype)
-        return torch.stack([group.mean() for group in groups]).mean().to(self.dtype)
+        size = self.images_per_group // self.images_per_set
+        if len(of_sets) % size:
+            of_sets = torch.stack([group.mean() for group in torch.split(of_sets, size)])
+        return of_sets.mean().to(self.dtype)
 
 
 @contextmanager

@@ -16,24 +16,27 @@ from drloss.backends import Backend, Pointwise, backend_for
 from drloss.checks import require_positive
 from drloss.entries import Batch
 
+# p / lambda is computed in float32: its rounding has to stay a small exponent.
+SMALLEST_LAMBDA = 1e-6
+
 
 def expected_negative(batch: Batch, lambda_neg: float) -> tuple[Tensor, Tensor, Tensor] | None:
-    """P- of Eq. 6 [S] float64, and the positives' logits [S, P] float32 with their mask. None without a backend.
+    """P- of Eq. 6 [S] float64, and the positives' logits [S, P] with their mask. None where it cannot be had.
 
-    lambda_neg: > 0, inf for the plain mean.
+    lambda_neg: > 0, inf for the plain mean; plain torch takes those below ``SMALLEST_LAMBDA``.
     """
     require_positive("lambda", lambda_neg, or_inf=True)
     backend = backend_for(batch.levels)
-    if backend is None:
+    if backend is None or lambda_neg < SMALLEST_LAMBDA:
         return None
     levels = [level.contiguous() for level in batch.levels]
     expected, pos_logits = _ExpectedNegative.apply(backend, batch.labels, batch.set_of_image, 1.0 / lambda_neg, *levels)
     is_pos = batch.labels >= 0
     if is_pos.device.type == "cpu":
-        # Few anchors match: the rest of a loss is then next to nothing. A GPU would have to tell the host their number.
-        columns = is_pos.any(dim=0).nonzero().squeeze(1)
+        # Few anchors match: the rest of a loss then costs nothing, in float64 too. A GPU would make the host wait.
+        columns = torch.unique(is_pos.nonzero()[:, 1])
         columns = columns if len(columns) else columns.new_zeros(1)
-        pos_logits, is_pos = pos_logits.index_select(1, columns), is_pos.index_select(1, columns)
+        pos_logits, is_pos = pos_logits.index_select(1, columns).double(), is_pos.index_select(1, columns)
     return expected, batch.by_set(pos_logits, 0.0), batch.by_set(is_pos, False)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from drloss import kernels_numba as compiled
-from drloss.kernels_cpu import Array, Block, block_logits, each_block
+from drloss.kernels_cpu import Array, Block, as_arrays, block_logits, each_block
 
 BLOCK_ENTRIES = 2**20
 MIN_BUFFER = 4096
@@ -23,15 +23,16 @@ def largest_negatives(
     An entry counts within its image, over levels: anchor * K + class. levels: contiguous [N, R_l, K] without gradient.
     keep: None means the largest one and all that equal it.
     """
-    num_classes, classes = levels[0].shape[2], labels.numpy()
+    num_classes, classes, arrays = levels[0].shape[2], labels.contiguous().numpy(), as_arrays(levels)
     num_kept = int(min(keep or 1, len(images) * labels.shape[1] * num_classes))
 
     def work(block: Block) -> Array:
-        logits, own = block_logits(levels, block)[0], np.ascontiguousarray(classes[block.images.start, block.anchors])
+        logits = block_logits(arrays, block)[0]
+        own = classes[block.images.start, block.anchor : block.anchor + len(logits) // num_classes]
         values, entries = _largest_of_block(logits, own, num_classes, num_kept)
         if keep is None and len(values) and np.isfinite(values[0]):
             values, entries = _collect_all(logits, own, num_classes, np.nextafter(values[0], np.float32(-np.inf)))
-        return np.stack([values, np.full(len(values), block.images.start), entries + block.anchors.start * num_classes])
+        return np.stack([values, np.full(len(values), block.images.start), entries + block.anchor * num_classes])
 
     values, image, entries = np.concatenate(each_block(work, list(_blocks(levels, images))), axis=1)
     # Not smaller, rather than equal: NaN stays.
@@ -61,7 +62,7 @@ def _largest(values: Array, num_kept: int) -> Array:
     if len(values) <= num_kept:
         return np.arange(len(values))
     bound = np.partition(values, -num_kept)[-num_kept]
-    larger = np.flatnonzero(~(values <= bound))[:num_kept]
+    larger = np.flatnonzero(np.isnan(values) if np.isnan(bound) else ~(values <= bound))[:num_kept]
     equal = np.flatnonzero(values == bound)[: num_kept - len(larger)]
     return np.sort(np.concatenate([larger, equal]))
 
@@ -75,12 +76,12 @@ def _collect_all(logits: Array, labels: Array, num_classes: int, bound: np.float
 
 def _blocks(levels: Sequence[Tensor], images: range) -> Iterator[Block]:
     """In the order of entries: image by image, each of one image."""
-    rows = max(1, BLOCK_ENTRIES // levels[0].shape[2])
+    num_classes = levels[0].shape[2]
+    rows = max(1, BLOCK_ENTRIES // num_classes)
     for image in images:
         before = 0
         for number, level in enumerate(levels):
             for row in range(0, level.shape[1], rows):
-                part = slice(row, min(row + rows, level.shape[1]))
-                anchors = slice(before + part.start, before + part.stop)
-                yield Block(number, slice(image, image + 1), part, anchors)
+                entries = slice(row * num_classes, min(row + rows, level.shape[1]) * num_classes)
+                yield Block(number, slice(image, image + 1), entries, before + row)
             before += level.shape[1]

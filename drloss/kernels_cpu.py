@@ -33,8 +33,17 @@ class Block(NamedTuple):
 
     level: int
     images: slice
-    rows: slice  # of the level
-    anchors: slice  # the same, of all levels together
+    entries: slice  # of the level's R_l * K
+    anchor: int  # the first, among all levels' anchors
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Where the block starts in [N, R]."""
+        return self.images.start, self.anchor
+
+    @property
+    def num_images(self) -> int:
+        return int(self.images.stop - self.images.start)
 
 
 def reduce_negatives(
@@ -44,22 +53,19 @@ def reduce_negatives(
 
     pos_logits: [N, R] float32, the logit of each anchor's own class, 0 where there is none.
     """
-    num_classes, classes = levels[0].shape[2], labels.numpy()
+    arrays, classes, num_classes = as_arrays(levels), labels.contiguous().numpy(), levels[0].shape[2]
     pos_logits = torch.empty(labels.shape, dtype=torch.float32)
-    pos = pos_logits.numpy()
+    pos, inverse = pos_logits.numpy(), np.float32(inverse_lambda)
 
     def work(block: Block) -> Array:
-        found = np.empty((_size(block.images), 3))
-        chosen = _contiguous(classes, block)
-        own = np.empty(chosen.shape, np.float32)
-        compiled.reduce_block(block_logits(levels, block), chosen, num_classes, np.float32(inverse_lambda), found, own)
-        pos[block.images, block.anchors] = own
+        found = np.empty((block.num_images, 3))
+        compiled.reduce_block(block_logits(arrays, block), classes, block.corner, num_classes, inverse, found, pos)
         return found
 
     blocks = list(_blocks(levels))
     shift, weights, products = np.concatenate(each_block(work, blocks)).T
-    sets = _sets_of_partial_sums(blocks, set_of_image)
-    largest = np.zeros(max(set_of_image) + 1)
+    sets = _sets(blocks, set_of_image)
+    largest = np.zeros(set_of_image[-1] + 1)
     np.maximum.at(largest, sets, shift)
     relative = np.exp(shift - largest[sets])
     weight, product = (_add(part * relative, sets) for part in (weights, products))
@@ -82,13 +88,12 @@ def negatives_gradient(
 
     The entry of an anchor's own class has its grad_pos [N, R], an ignored anchor 0. The rest as ``reduce_negatives``.
     """
-    num_classes, classes, pos = levels[0].shape[2], labels.numpy(), grad_pos.contiguous().numpy()
+    classes, num_classes, pos = labels.contiguous().numpy(), levels[0].shape[2], grad_pos.contiguous().numpy()
     scalars = torch.stack([expected_neg, log_normalizer, grad_neg.double()], dim=1).numpy()[list(set_of_image)]
+    inverse = np.float32(inverse_lambda)
 
     def work(block: Block, logits: Array, grad: Array) -> None:
-        chosen, own = _contiguous(classes, block), _contiguous(pos, block)
-        of_images = scalars[block.images]
-        compiled.gradient_block(logits, chosen, num_classes, np.float32(inverse_lambda), of_images, own, grad)
+        compiled.gradient_block(logits, classes, block.corner, num_classes, inverse, scalars, pos, grad)
 
     return _gradients(work, levels)
 
@@ -102,18 +107,17 @@ def pointwise_sum(
     gamma: float,
 ) -> Tensor:
     """Sum of the focal losses or cross entropies of all entries that are not ignored, by group of images: float64."""
-    num_classes, classes = levels[0].shape[2], labels.numpy()
-    exponent, neg_weight, pos_weight = _weights(kind, alpha, gamma)
+    arrays, classes, num_classes = as_arrays(levels), labels.contiguous().numpy(), levels[0].shape[2]
+    exponent, weights = _constants(kind, alpha, gamma)
 
     def work(block: Block) -> Array:
-        found, chosen = np.empty(_size(block.images)), _contiguous(classes, block)
-        compiled.loss_block(block_logits(levels, block), chosen, num_classes, exponent, neg_weight, pos_weight, found)
+        found = np.empty(block.num_images)
+        logits = block_logits(arrays, block)
+        compiled.loss_block(logits, classes, block.corner, num_classes, exponent, weights, found)
         return found
 
     blocks = list(_blocks(levels))
-    return torch.from_numpy(
-        _add(np.concatenate(each_block(work, blocks)), _sets_of_partial_sums(blocks, group_of_image))
-    )
+    return torch.from_numpy(_add(np.concatenate(each_block(work, blocks)), _sets(blocks, group_of_image)))
 
 
 def pointwise_gradient(
@@ -126,63 +130,37 @@ def pointwise_gradient(
     scale: Tensor,
 ) -> list[Tensor]:
     """The gradient of ``pointwise_sum`` by each level, times the ``scale`` of its group."""
-    num_classes, classes = levels[0].shape[2], labels.numpy()
-    exponent, neg_weight, pos_weight = _weights(kind, alpha, gamma)
-    of_images = scale.double().numpy()[list(group_of_image)]
-    neg_scales, pos_scales = ((weight * of_images).astype(np.float32) for weight in (neg_weight, pos_weight))
+    classes, num_classes = labels.contiguous().numpy(), levels[0].shape[2]
+    exponent, weights = _constants(kind, alpha, gamma)
+    scales = np.outer(scale.double().numpy()[list(group_of_image)], weights).astype(np.float32)
 
     def work(block: Block, logits: Array, grad: Array) -> None:
-        chosen, images = _contiguous(classes, block), block.images
-        scales = neg_scales[images], pos_scales[images]
-        compiled.slope_block(logits, chosen, num_classes, exponent, *scales, grad)
+        compiled.slope_block(logits, classes, block.corner, num_classes, exponent, scales, grad)
 
     return _gradients(work, levels)
 
 
-def _weights(kind: Pointwise, alpha: float, gamma: float) -> tuple[np.float32, float, float]:
+def _constants(kind: Pointwise, alpha: float, gamma: float) -> tuple[np.float32, tuple[float, float]]:
     """The exponent of p, and what multiplies negatives and positives."""
-    return (np.float32(gamma), 1.0 - alpha, alpha) if kind == "focal" else (np.float32(0), 1.0, 1.0)
+    return (np.float32(gamma), (1.0 - alpha, float(alpha))) if kind == "focal" else (np.float32(0), (1.0, 1.0))
 
 
 def _gradients(work: Callable[[Block, Array, Array], None], levels: Sequence[Tensor]) -> list[Tensor]:
     """New tensors like ``levels``, of which ``work`` fills each block from its logits, as float32 [n, r * K]."""
     grads = [new_tensor(level.shape, level.dtype) for level in levels]
+    arrays, targets = as_arrays(levels), as_arrays(grads)
 
     def fill(block: Block) -> None:
-        logits, part = block_logits(levels, block), grads[block.level][block.images, block.rows]
-        if part.dtype == torch.float32:
-            work(block, logits, part.numpy().reshape(logits.shape))
-        else:
+        logits, target = block_logits(arrays, block), targets[block.level][block.images, block.entries]
+        if isinstance(target, Tensor):
             grad = np.empty_like(logits)
             work(block, logits, grad)
-            _convert(torch.from_numpy(grad), part)
+            _convert(torch.from_numpy(grad), target)
+        else:
+            work(block, logits, target)
 
     each_block(fill, list(_blocks(levels)))
     return grads
-
-
-def _blocks(levels: Sequence[Tensor]) -> Iterator[Block]:
-    before = 0
-    for number, level in enumerate(levels):
-        num_images, num_rows, num_classes = level.shape
-        images = max(1, BLOCK_ENTRIES // max(1, num_rows * num_classes))
-        rows = max(1, BLOCK_ENTRIES // num_classes) if images == 1 else num_rows
-        for image in range(0, num_images, images):
-            for row in range(0, num_rows, rows):
-                end = min(row + rows, num_rows)
-                yield Block(
-                    number,
-                    slice(image, min(image + images, num_images)),
-                    slice(row, end),
-                    slice(before + row, before + end),
-                )
-        before += num_rows
-
-
-def each_block(work: Callable[[Block], Result], blocks: Sequence[Block]) -> list[Result]:
-    """The results in the blocks' order. The compiled loops release the interpreter, so that plain threads do."""
-    num_threads = min(torch.get_num_threads(), len(blocks))
-    return list(map(work, blocks) if num_threads < 2 else _pool(num_threads).map(work, blocks))
 
 
 def new_tensor(shape: torch.Size, dtype: torch.dtype, *, zero: bool = False) -> Tensor:
@@ -198,6 +176,26 @@ def new_tensor(shape: torch.Size, dtype: torch.dtype, *, zero: bool = False) -> 
     return torch.from_numpy(memory[start : start + num_bytes]).view(dtype).view(shape)
 
 
+def _blocks(levels: Sequence[Tensor]) -> Iterator[Block]:
+    before = 0
+    for number, level in enumerate(levels):
+        num_images, num_rows, num_classes = level.shape
+        images = max(1, BLOCK_ENTRIES // max(1, num_rows * num_classes))
+        rows = max(1, BLOCK_ENTRIES // num_classes) if images == 1 else num_rows
+        for image in range(0, num_images, images):
+            chosen = slice(image, min(image + images, num_images))
+            for row in range(0, num_rows, rows):
+                entries = slice(row * num_classes, min(row + rows, num_rows) * num_classes)
+                yield Block(number, chosen, entries, before + row)
+        before += num_rows
+
+
+def each_block(work: Callable[[Block], Result], blocks: Sequence[Block]) -> list[Result]:
+    """The results in the blocks' order. The compiled loops release the interpreter, so that plain threads do."""
+    num_threads = min(torch.get_num_threads(), len(blocks))
+    return list(map(work, blocks) if num_threads < 2 else _pool(num_threads).map(work, blocks))
+
+
 @lru_cache(maxsize=1)
 def _pool(num_threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(num_threads, thread_name_prefix="drloss")
@@ -207,16 +205,16 @@ def _pool(num_threads: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def _size(part: slice) -> int:
-    return int(part.stop - part.start)
+def as_arrays(levels: Sequence[Tensor]) -> list[Array | Tensor]:
+    """Contiguous levels as [N, R_l * K], without a copy; half precision, which numpy lacks, as tensors still."""
+    flat = [level.detach().flatten(1) for level in levels]
+    return [level.numpy() if level.dtype == torch.float32 else level for level in flat]
 
 
-def block_logits(levels: Sequence[Tensor], block: Block) -> Array:
+def block_logits(arrays: Sequence[Array | Tensor], block: Block) -> Array:
     """A block's logits, float32 [n, r * K]."""
-    part = levels[block.level].detach()[block.images, block.rows]
-    if part.dtype != torch.float32:
-        part = _convert(part, torch.empty(part.shape))
-    return part.numpy().reshape(len(part), -1)
+    part = arrays[block.level][block.images, block.entries]
+    return _convert(part, torch.empty(part.shape)).numpy() if isinstance(part, Tensor) else part
 
 
 def _convert(source: Tensor, target: Tensor) -> Tensor:
@@ -226,12 +224,8 @@ def _convert(source: Tensor, target: Tensor) -> Tensor:
     return target
 
 
-def _contiguous(values: Array, block: Block) -> Array:
-    """A block's part of [N, R]: [n, r]. A copy only where it holds several images."""
-    return np.ascontiguousarray(values[block.images, block.anchors])
-
-
-def _sets_of_partial_sums(blocks: Sequence[Block], set_of_image: Sequence[int]) -> Array:
+def _sets(blocks: Sequence[Block], set_of_image: Sequence[int]) -> Array:
+    """The set of each image of each block."""
     return np.concatenate([np.asarray(set_of_image[block.images]) for block in blocks])
 
 

@@ -3,7 +3,8 @@
 The loops are written so that the compiler makes packed instructions of them: no branch, no call, no NaN-aware minimum;
 exp and log are polynomials. All of it is in one file, because the cache on disk looks at the file of a kernel only.
 
-A block is ``logits`` [n, r * K] float32 of ``labels`` [n, r]: consecutive anchors of one image, or all of some images.
+A block is ``logits`` [n, r * K] float32: consecutive anchors of one image, or all of a level's of some images. Its part
+of ``labels`` [N, R] starts at ``corner``, an image and an anchor. All arrays are contiguous.
 NaN logits of anchors that count make NaN, as everywhere in torch.
 """
 
@@ -17,6 +18,8 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
+Corner: TypeAlias = tuple[int, int]
+Weights: TypeAlias = tuple[float, float]
 
 # Entries that are summed in float32, in 64 or so partial sums, before float64 takes over.
 RUN = 8192
@@ -129,24 +132,27 @@ def _weigh(logits: Array, inverse_lambda: Any, shift: Any) -> tuple[float, float
 
 
 @_kernel
-def reduce_block(logits: Array, labels: Array, num_classes: int, inverse_lambda: Any, sums: Array, pos: Array) -> None:
-    """Of each image: shift, sum w, sum w p into ``sums`` [n, 3] float64; positives' logits into ``pos`` [n, r]."""
-    for image in range(labels.shape[0]):
-        row = logits[image]
-        runs = negative_runs(labels[image], num_classes)
+def reduce_block(
+    logits: Array, labels: Array, corner: Corner, num_classes: int, inverse_lambda: Any, sums: Array, pos: Array
+) -> None:
+    """Of each image: shift, sum w, sum w p into ``sums`` [n, 3] float64; positives' logits into ``pos`` [N, R]."""
+    anchors = slice(corner[1], corner[1] + logits.shape[1] // num_classes)
+    for image in range(logits.shape[0]):
+        row, classes, own = logits[image], labels[corner[0] + image, anchors], pos[corner[0] + image, anchors]
+        runs = negative_runs(classes, num_classes)
         shift = _ZERO
         if inverse_lambda > LARGEST_EXPONENT:
             for k in range(runs.shape[0]):
-                shift = max(shift, inverse_lambda / (_ONE + _exp_minus(_largest(row[runs[k, 0] : runs[k, 1]]))))
+                largest = _largest(row[runs[k, 0] : runs[k, 1]])
+                shift = max(shift, inverse_lambda / (_ONE + _exp_minus(largest)))
         weights, products = 0.0, 0.0
         for k in range(runs.shape[0]):
             found = _weigh(row[runs[k, 0] : runs[k, 1]], inverse_lambda, shift)
             weights += found[0]
             products += found[1]
         sums[image, 0], sums[image, 1], sums[image, 2] = shift, weights, products
-        for j in range(labels.shape[1]):
-            label = labels[image, j]
-            pos[image, j] = row[j * num_classes + label] if label >= 0 else _ZERO
+        for j in range(classes.size):
+            own[j] = row[j * num_classes + classes[j]] if classes[j] >= 0 else _ZERO
 
 
 @_kernel
@@ -162,22 +168,28 @@ def _weigh_gradient(logits: Array, grad: Array, inverse_lambda: Any, expected: A
 
 @_kernel
 def gradient_block(
-    logits: Array, labels: Array, num_classes: int, inverse_lambda: Any, scalars: Array, pos: Array, grad: Array
+    logits: Array,
+    labels: Array,
+    corner: Corner,
+    num_classes: int,
+    inverse_lambda: Any,
+    scalars: Array,
+    pos: Array,
+    grad: Array,
 ) -> None:
-    """All of ``grad`` [n, r * K]. scalars: [n, 3] P-, log of the normaliser, gradient by P-; pos: [n, r], by logit."""
-    for image in range(labels.shape[0]):
-        row, out = logits[image], grad[image]
-        expected, log_normalizer, scale = scalars[image]
+    """All of ``grad`` [n, r * K]. scalars: [N, 3] P-, log of the normaliser, gradient by P-; pos: [N, R], by logit."""
+    anchors = slice(corner[1], corner[1] + logits.shape[1] // num_classes)
+    for image in range(logits.shape[0]):
+        row, classes, out = logits[image], labels[corner[0] + image, anchors], grad[image]
+        expected, log_normalizer, scale = scalars[corner[0] + image]
         # Where the exponent may be large its rounded part stays in the exponent, the rest goes into the scale.
         shift = np.float32(log_normalizer) if inverse_lambda > LARGEST_EXPONENT else _ZERO
-        scale *= np.exp(shift - log_normalizer)
-        runs = negative_runs(labels[image], num_classes)
+        constants = np.float32(expected), shift, np.float32(scale * np.exp(shift - log_normalizer))
+        runs = negative_runs(classes, num_classes)
         for k in range(runs.shape[0]):
             first, end = runs[k, 0], runs[k, 1]
-            _weigh_gradient(
-                row[first:end], out[first:end], inverse_lambda, np.float32(expected), shift, np.float32(scale)
-            )
-        _fill_others(labels[image], num_classes, pos[image], out)
+            _weigh_gradient(row[first:end], out[first:end], inverse_lambda, *constants)
+        _fill_others(classes, num_classes, pos[corner[0] + image, anchors], out)
 
 
 @_function
@@ -236,37 +248,40 @@ def _write_slopes(logits: Array, gamma: Any, scale: Any, grad: Array) -> None:
 
 @_kernel
 def loss_block(
-    logits: Array, labels: Array, num_classes: int, gamma: Any, neg_weight: float, pos_weight: float, sums: Array
+    logits: Array, labels: Array, corner: Corner, num_classes: int, gamma: Any, weights: Weights, sums: Array
 ) -> None:
-    """Sum of the losses of each image into ``sums`` [n] float64."""
-    for image in range(labels.shape[0]):
-        row = logits[image]
-        runs = negative_runs(labels[image], num_classes)
+    """Sum of the losses of each image into ``sums`` [n] float64. weights: of negatives and of positives."""
+    anchors = slice(corner[1], corner[1] + logits.shape[1] // num_classes)
+    for image in range(logits.shape[0]):
+        row, classes = logits[image], labels[corner[0] + image, anchors]
+        runs = negative_runs(classes, num_classes)
         negatives, positives = 0.0, 0.0
         for k in range(runs.shape[0]):
             negatives += _add_losses(row[runs[k, 0] : runs[k, 1]], gamma)
-        for j in range(labels.shape[1]):
-            if labels[image, j] >= 0:
-                positives += _loss(-row[j * num_classes + labels[image, j]], gamma)
-        sums[image] = neg_weight * negatives + pos_weight * positives
+        for j in range(classes.size):
+            if classes[j] >= 0:
+                positives += _loss(-row[j * num_classes + classes[j]], gamma)
+        sums[image] = weights[0] * negatives + weights[1] * positives
 
 
 @_kernel
 def slope_block(
-    logits: Array, labels: Array, num_classes: int, gamma: Any, neg_scales: Array, pos_scales: Array, grad: Array
+    logits: Array, labels: Array, corner: Corner, num_classes: int, gamma: Any, scales: Array, grad: Array
 ) -> None:
-    """All of ``grad`` [n, r * K]; the scales [n] float32 multiply the slopes of an image's negatives and positives."""
-    for image in range(labels.shape[0]):
-        row, out = logits[image], grad[image]
-        runs = negative_runs(labels[image], num_classes)
+    """All of ``grad`` [n, r * K]. scales: [N, 2] float32, times the slopes of an image's negatives and positives."""
+    anchors = slice(corner[1], corner[1] + logits.shape[1] // num_classes)
+    for image in range(logits.shape[0]):
+        row, classes, out = logits[image], labels[corner[0] + image, anchors], grad[image]
+        neg_scale, pos_scale = scales[corner[0] + image]
+        runs = negative_runs(classes, num_classes)
         for k in range(runs.shape[0]):
             first, end = runs[k, 0], runs[k, 1]
-            _write_slopes(row[first:end], gamma, neg_scales[image], out[first:end])
-        pos = np.zeros(labels.shape[1], np.float32)
-        for j in range(labels.shape[1]):
-            if labels[image, j] >= 0:
-                pos[j] = -pos_scales[image] * _slope(-row[j * num_classes + labels[image, j]], gamma)
-        _fill_others(labels[image], num_classes, pos, out)
+            _write_slopes(row[first:end], gamma, neg_scale, out[first:end])
+        own = np.zeros(classes.size, np.float32)
+        for j in range(classes.size):
+            if classes[j] >= 0:
+                own[j] = -pos_scale * _slope(-row[j * num_classes + classes[j]], gamma)
+        _fill_others(classes, num_classes, own, out)
 
 
 @_kernel

@@ -32,6 +32,8 @@ class Places(NamedTuple):
 def hardest_entries(batch: Batch, ratio: float | None) -> Entries | None:
     """All positives, and the negatives that ``entries.mined_negatives`` keeps of each set. None without a backend.
 
+    In float64: they are few.
+
     ratio: negatives a positive. None keeps the largest one, with all that equal it, for its gradient is shared.
     """
     if ratio is not None:
@@ -44,7 +46,7 @@ def hardest_entries(batch: Batch, ratio: float | None) -> Entries | None:
     negatives = _hardest_negatives(batch, keep)
     image, anchor = is_pos.nonzero().unbind(1)
     positives = Places(image, anchor, batch.labels[image, anchor])
-    values = gather(batch.levels, Places.joined([*negatives, positives])).to(batch.dtype)
+    values = gather(batch.levels, Places.joined([*negatives, positives])).double()
     num_neg = torch.tensor([len(part.image) for part in negatives])
     of_neg, of_pos = values[: num_neg.sum()], values[num_neg.sum() :]
     return Entries(*_padded(of_neg, num_neg), *_padded(of_pos, num_pos))

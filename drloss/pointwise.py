@@ -47,7 +47,9 @@ def focal_loss(
         if total is None:
             is_pos, wrong = _wrong_way(batch)
             # (1 - p_t)^gamma through its logarithm: pow has an infinite slope at 0 for gamma < 1.
-            losses = torch.exp(gamma * F.logsigmoid(wrong)) * F.softplus(wrong, threshold=40.0)
+            # Without it where gamma is 0, which times the -inf of an ignored entry is no number.
+            factor = torch.exp(gamma * F.logsigmoid(wrong)) if gamma else 1.0
+            losses = factor * F.softplus(wrong, threshold=40.0)
             total = _image_sums(losses * torch.where(is_pos, alpha, 1.0 - alpha))
         return _normalized(total, batch, normalizer)
 
