@@ -1,0 +1,72 @@
+"""Which entries a program works on: one launch covers every level of every image, where the head wrote them.
+
+A tile is ``ROWS`` anchors of one level of one image, read in pieces of ``WIDTH`` classes. A label, 8 bytes, is then read
+once an anchor, and a thread reads 16 bytes of one anchor at a time: for 80 classes, five pieces of 16. Anchors padded
+to a power of two would leave 48 of 128 lanes idle, and entries taken as one long row would need a division and a label
+each, 8 bytes for the 4 or 2 of a logit.
+
+Needs triton. Legend: N images, R anchors of all levels, R_l of one level, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+
+IGNORED: tl.constexpr = tl.constexpr(-2)
+LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def find_tile(num_anchors: tl.tuple, ROWS: tl.constexpr) -> Any:
+    """Program (tile of an image, image) works on: level, first row in [N * R_l], first in [N * R], number of rows.
+
+    num_anchors: R_l of each level.
+    """
+    tile = tl.program_id(0)
+    level, first, before, rows, total = 0, 0, 0, 0, 0
+    for candidate in tl.static_range(len(num_anchors)):
+        in_level = num_anchors[candidate]
+        start = tile * ROWS
+        if (start >= 0) & (start < in_level):
+            level, first, before, rows = candidate, start, total, in_level
+        tile -= tl.cdiv(in_level, ROWS)
+        total += in_level
+    image = tl.program_id(1).to(tl.int64)  # times the entries of an image, it can pass 2^31
+    return level, image * rows + first, image * total + before + first, tl.minimum(rows - first, ROWS)
+
+
+@triton.jit
+def pick(values: tl.tuple, index: tl.tensor) -> Any:
+    """``values[index]`` for an index that is known when the program runs."""
+    value = values[0]
+    for candidate in tl.static_range(1, len(values)):
+        if index == candidate:
+            value = values[candidate]
+    return value
+
+
+@triton.jit
+def load_labels(labels: tl.tensor, anchor: tl.tensor, rows: tl.tensor, ROWS: tl.constexpr) -> Any:
+    """Labels of the tile's anchors, int32 [ROWS]; ignored where there is none."""
+    row = tl.arange(0, ROWS)
+    return tl.load(labels + anchor + row, mask=row < rows, other=IGNORED).to(tl.int32)
+
+
+@triton.jit
+def piece_of(piece: tl.constexpr, rows: tl.tensor, K: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr) -> Any:
+    """Classes [1, WIDTH] of a piece, offsets of its entries in the tile and which exist, [ROWS, WIDTH]."""
+    row = tl.arange(0, ROWS)[:, None]
+    column = piece * WIDTH + tl.arange(0, WIDTH)[None, :]
+    exists = row < rows
+    if K % WIDTH != 0:
+        exists = exists & (column < K)
+    return column, row * K + column, exists
+
+
+@triton.jit
+def sigmoid(x: tl.tensor) -> Any:
+    """1 / (1 + e^-x): 0 and 1 at the infinities."""
+    return 1.0 / (1.0 + tl.exp2(-LOG2_E * x))
