@@ -10,7 +10,7 @@ In all functions, levels: [N, R_l, K] of one dtype (float32, bfloat16, float16),
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias
@@ -44,19 +44,17 @@ def reduce_negatives(
     """
     from drloss import triton_negatives as kernels
 
-    levels = _contiguous(levels)
-    layout = _tile_layout(levels[0].shape[2])
-    num_tiles, sizes = _grid(levels, layout["ROWS"])
+    levels, num_tiles, sizes, layout = _plan(levels)
     num_images, num_sets = len(set_of_image), 1 + max(set_of_image)
     partials = labels.new_empty((3, num_images, num_tiles), dtype=torch.float32)
     pos_logits = labels.new_empty(labels.shape, dtype=torch.float32)
-    expected_neg, log_normalizer = labels.new_empty((2, num_sets), dtype=torch.float64)
-    with torch.cuda.device_of(labels):
+    expected_neg, log_normalizer = (labels.new_empty(num_sets, dtype=torch.float64) for _ in range(2))
+    with torch.cuda.device(labels.get_device()):
         kernels.sum_negatives[num_tiles, num_images](
             levels, sizes, labels.contiguous(), pos_logits, partials, inverse_lambda, **layout, **_OPTIONS
         )
         kernels.combine_negatives[num_sets,](
-            partials, tuple(set_of_image), num_tiles, expected_neg, log_normalizer, **_COMBINE
+            partials, _by_value(set_of_image), num_tiles, expected_neg, log_normalizer, **_COMBINE
         )
     return expected_neg, log_normalizer, pos_logits
 
@@ -78,13 +76,11 @@ def negatives_gradient(
     """
     from drloss import triton_negatives as kernels
 
-    levels = _contiguous(levels)
-    layout = _tile_layout(levels[0].shape[2])
-    num_tiles, sizes = _grid(levels, layout["ROWS"])
+    levels, num_tiles, sizes, layout = _plan(levels)
     gradients = tuple(torch.empty_like(level) for level in levels)
-    with torch.cuda.device_of(labels):
+    with torch.cuda.device(labels.get_device()):
         kernels.write_gradient[num_tiles, len(set_of_image)](
-            *(levels, gradients, sizes, labels.contiguous(), tuple(set_of_image)),
+            *(levels, gradients, sizes, labels.contiguous(), _by_value(set_of_image)),
             *(expected_neg, log_normalizer, grad_neg.contiguous(), grad_pos.contiguous(), inverse_lambda),
             **layout,
             **_OPTIONS,
@@ -95,23 +91,21 @@ def negatives_gradient(
 def pointwise_sum(
     levels: Sequence[Tensor], labels: Tensor, group_of_image: Sequence[int], kind: Kind, alpha: float, gamma: float
 ) -> Tensor:
-    """Focal loss or cross entropy summed over the entries of each group's anchors that are not ignored. [groups] float64.
+    """Focal loss or cross entropy, summed over the entries of each group's anchors that are not ignored, float64.
 
     focal: -alpha_t (1 - p_t)^gamma log p_t; cross_entropy: -log p_t, whatever alpha and gamma are.
     """
     from drloss import triton_pointwise as kernels
 
-    levels = _contiguous(levels)
-    layout = _tile_layout(levels[0].shape[2])
-    num_tiles, sizes = _grid(levels, layout["ROWS"])
+    levels, num_tiles, sizes, layout = _plan(levels)
     num_images, num_groups = len(group_of_image), 1 + max(group_of_image)
     partials = labels.new_empty((num_images, num_tiles), dtype=torch.float32)
     sums = labels.new_empty(num_groups, dtype=torch.float64)
-    with torch.cuda.device_of(labels):
+    with torch.cuda.device(labels.get_device()):
         kernels.sum_pointwise[num_tiles, num_images](
             levels, sizes, labels.contiguous(), partials, *_constants(kind, alpha, gamma), **layout, **_OPTIONS
         )
-        kernels.combine_sums[num_groups,](partials, tuple(group_of_image), num_tiles, sums, **_COMBINE)
+        kernels.combine_sums[num_groups,](partials, _by_value(group_of_image), num_tiles, sums, **_COMBINE)
     return sums
 
 
@@ -127,13 +121,11 @@ def pointwise_gradient(
     """One gradient of each level's shape and dtype; ``scale`` [groups]: d loss / d the group's ``pointwise_sum``."""
     from drloss import triton_pointwise as kernels
 
-    levels = _contiguous(levels)
-    layout = _tile_layout(levels[0].shape[2])
-    num_tiles, sizes = _grid(levels, layout["ROWS"])
+    levels, num_tiles, sizes, layout = _plan(levels)
     gradients = tuple(torch.empty_like(level) for level in levels)
-    with torch.cuda.device_of(labels):
+    with torch.cuda.device(labels.get_device()):
         kernels.write_pointwise_gradient[num_tiles, len(group_of_image)](
-            *(levels, gradients, sizes, labels.contiguous(), tuple(group_of_image), scale.contiguous()),
+            *(levels, gradients, sizes, labels.contiguous(), _by_value(group_of_image), scale.contiguous()),
             *_constants(kind, alpha, gamma),
             **layout,
             **_OPTIONS,
@@ -141,8 +133,21 @@ def pointwise_gradient(
     return list(gradients)
 
 
-def _contiguous(levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(level.contiguous() for level in levels)
+def _plan(levels: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], int, tuple[int, ...], dict[str, int]]:
+    """Levels to read in place, tiles of an image, anchors of each level by value, and the kernels' layout."""
+    layout = _tile_layout(levels[0].shape[2])
+    sizes = [level.shape[1] for level in levels]
+    num_tiles = sum(-(-size // layout["ROWS"]) for size in sizes)
+    return tuple(level.contiguous() for level in levels), num_tiles, _by_value(sizes), layout
+
+
+def _by_value(numbers: Iterable[int]) -> tuple[int, ...]:
+    """Numbers as a tuple that travels with a launch: no copy to the device to wait for.
+
+    Sent as odd numbers from 3. Triton compiles a kernel anew for a 1 and for multiples of 16; within a tuple
+    ``do_not_specialize`` does not keep it from that, and each new size of image would cost a second.
+    """
+    return tuple(2 * number + 3 for number in numbers)
 
 
 @cache
@@ -160,12 +165,6 @@ def _tile_layout(num_classes: int) -> dict[str, int]:
 
 def _next_power_of_2(number: int) -> int:
     return 1 << (number - 1).bit_length()
-
-
-def _grid(levels: Sequence[Tensor], rows: int) -> tuple[int, tuple[int, ...]]:
-    """Tiles of an image, and the number of anchors of each level."""
-    sizes = tuple(level.shape[1] for level in levels)
-    return sum(-(-size // rows) for size in sizes), sizes
 
 
 def _constants(kind: Kind, alpha: float, gamma: float) -> tuple[float, float, float, str]:

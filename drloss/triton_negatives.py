@@ -1,7 +1,7 @@
-"""Triton kernels of the hardest negatives' distribution (Eq. 6): two passes over the logits, nothing of their size kept.
+"""Triton kernels of the hardest negatives' distribution (Eq. 6): one pass for P-, one for the gradient.
 
-A program sums the weights exp(p_j / lambda) of one tile in float32, some 5,000 entries, relative to the largest of them:
-nothing overflows at any lambda. ``combine_negatives`` joins the programs' sums in float64 and in one order.
+A program sums the weights exp(p_j / lambda) of one tile in float32, 5,120 entries for 80 classes, relative to the
+largest of them: nothing overflows at any lambda. ``combine_negatives`` joins the sums in float64 and in one order.
 
 Needs triton. Legend: N images, R anchors, K classes, S sets of images; tiles as in ``triton_tiles``.
 """
@@ -11,10 +11,20 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from drloss.triton_tiles import LOG2_E, find_tile, load_labels, pick, piece_of, sigmoid
+from drloss.triton_tiles import (
+    IGNORED,
+    LOG2_E,
+    find_tile,
+    load_labels,
+    number,
+    number_of_image,
+    pick,
+    piece_of,
+    sigmoid,
+)
 
 
-@triton.jit(do_not_specialize=["num_anchors"])
+@triton.jit
 def sum_negatives(
     levels: tl.tuple,
     num_anchors: tl.tuple,
@@ -26,7 +36,7 @@ def sum_negatives(
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
 ) -> None:
-    """First pass. partials: [3, N, tiles] float32: largest exponent (base 2), sum of weights, sum of weights times p."""
+    """First pass. partials: [3, N, tiles] float32: largest exponent (base 2), sum of weights, sum of weight * p."""
     level, first, anchor, rows = find_tile(num_anchors, ROWS)
     start = pick(levels, level) + first * K
     label = load_labels(labels, anchor, rows, ROWS)
@@ -40,10 +50,11 @@ def sum_negatives(
     for piece in tl.static_range(tl.cdiv(K, WIDTH)):
         column, offsets, exists = piece_of(piece, rows, K, WIDTH, ROWS)
         p = sigmoid(tl.load(start + offsets, mask=exists, other=0.0).to(tl.float32))
-        negative = exists & (label[:, None] > -2) & (column != label[:, None])
+        negative = exists & (label[:, None] != IGNORED) & (column != label[:, None])
         exponent = tl.where(negative, p * (inverse_lambda * LOG2_E), -float("inf"))
         largest = tl.maximum(largest, exponent)
-        scores, exponents = scores + (p,), exponents + (exponent,)
+        scores += (p,)  # type: ignore[assignment]  # grows as the loop is unrolled
+        exponents += (exponent,)  # type: ignore[assignment]
     largest = tl.max(largest)
     total, weighted = tl.zeros([ROWS, WIDTH], tl.float32), tl.zeros([ROWS, WIDTH], tl.float32)
     for piece in tl.static_range(tl.cdiv(K, WIDTH)):
@@ -58,7 +69,7 @@ def sum_negatives(
     tl.store(partials + 2 * num_programs, tl.sum(weighted))
 
 
-@triton.jit(do_not_specialize=["set_of_image", "num_tiles"])
+@triton.jit(do_not_specialize=["num_tiles"])
 def combine_negatives(
     partials: tl.tensor,
     set_of_image: tl.tuple,
@@ -72,7 +83,7 @@ def combine_negatives(
     largest = tl.zeros([], tl.float32)
     total, weighted = tl.zeros([], tl.float64), tl.zeros([], tl.float64)
     for image in tl.static_range(len(set_of_image)):
-        if set_of_image[image] == tl.program_id(0):
+        if number(set_of_image, image) == tl.program_id(0):
             for start in range(0, num_tiles, BLOCK):
                 tile = start + tl.arange(0, BLOCK)
                 here = tile < num_tiles
@@ -89,7 +100,7 @@ def combine_negatives(
     tl.store(log_normalizer + tl.program_id(0), largest.to(tl.float64) / LOG2_E + log_total)
 
 
-@triton.jit(do_not_specialize=["num_anchors", "set_of_image"])
+@triton.jit
 def write_gradient(
     levels: tl.tuple,
     gradients: tl.tuple,
@@ -111,7 +122,7 @@ def write_gradient(
     label = load_labels(labels, anchor, rows, ROWS)
     row = tl.arange(0, ROWS)
     of_positive = tl.load(grad_pos + anchor + row, mask=(row < rows) & (label >= 0), other=0.0).to(tl.float32)
-    this_set = pick(set_of_image, tl.program_id(1))
+    this_set = number_of_image(set_of_image)
     expected = tl.load(expected_neg + this_set).to(tl.float32)
     exponent_of_normalizer = (tl.load(log_normalizer + this_set) * LOG2_E).to(tl.float32)
     slope = tl.load(grad_neg + this_set).to(tl.float32)
@@ -121,5 +132,5 @@ def write_gradient(
         q = tl.exp2(p * (inverse_lambda * LOG2_E) - exponent_of_normalizer)
         gradient = slope * q * (1.0 + (p - expected) * inverse_lambda) * (p * (1.0 - p))
         gradient = tl.where(column == label[:, None], of_positive[:, None], gradient)
-        gradient = tl.where(label[:, None] > -2, gradient, 0.0)
+        gradient = tl.where(label[:, None] != IGNORED, gradient, 0.0)
         tl.store(target + offsets, gradient.to(target.dtype.element_ty), mask=exists)

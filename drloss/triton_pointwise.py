@@ -13,21 +13,40 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from drloss.triton_tiles import LOG2_E, find_tile, load_labels, pick, piece_of
+from drloss.triton_tiles import (
+    IGNORED,
+    LOG2_E,
+    find_tile,
+    load_labels,
+    number,
+    number_of_image,
+    pick,
+    piece_of,
+    reciprocal,
+)
 
 
 @triton.jit
 def _log1p(x: tl.tensor) -> Any:
-    """log(1 + x) for x in [0, 1], to 2e-7 of itself: 1 + x alone would lose the digits of a small x."""
-    u = 1.0 + x
-    return tl.log(u) + (x - (u - 1.0)) / u
+    """log(1 + x) for x in [0, 1], to 2e-7 of itself: x times a polynomial of degree 8, fitted at Chebyshev's points.
+
+    The logarithm of 1 + x would lose the digits of a small x, and the library's takes five times the instructions.
+    """
+    value = 0.0052534578 * x - 0.0295885074
+    value = value * x + 0.078361668
+    value = value * x - 0.136747697
+    value = value * x + 0.191114311
+    value = value * x - 0.248443699
+    value = value * x + 0.333192713
+    value = value * x - 0.499995015
+    return (value * x + 0.999999971) * x
 
 
 @triton.jit
 def _wrongness(z: tl.tensor, gamma: tl.tensor, GAMMA: tl.constexpr) -> Any:
     """sigmoid(z), 1 - sigmoid(z), softplus(z) and sigmoid(z)^gamma, each to its last digits for any z."""
-    tail = tl.exp2(-LOG2_E * tl.abs(z))
-    near = 1.0 / (1.0 + tail)
+    tail = tl.exp2(tl.abs(z) * -LOG2_E)
+    near = reciprocal(1.0 + tail)
     far = tail * near
     log1p_tail = _log1p(tail)
     wrong, right = tl.where(z > 0, near, far), tl.where(z > 0, far, near)
@@ -36,11 +55,11 @@ def _wrongness(z: tl.tensor, gamma: tl.tensor, GAMMA: tl.constexpr) -> Any:
     elif GAMMA == "two":
         power = wrong * wrong
     else:
-        power = tl.exp2(gamma * LOG2_E * (tl.minimum(z, 0.0) - log1p_tail))
+        power = tl.exp2((tl.minimum(z, 0.0) - log1p_tail) * (gamma * LOG2_E))
     return wrong, right, tl.maximum(z, 0.0) + log1p_tail, power
 
 
-@triton.jit(do_not_specialize=["num_anchors"])
+@triton.jit
 def sum_pointwise(
     levels: tl.tuple,
     num_anchors: tl.tuple,
@@ -65,18 +84,18 @@ def sum_pointwise(
         positive = column == label[:, None]
         _, _, loss, power = _wrongness(tl.where(positive, -x, x), gamma, GAMMA)
         loss *= power * tl.where(positive, alpha_pos, alpha_neg)
-        total += tl.where(exists & (label[:, None] > -2), loss, 0.0)
+        total += tl.where(exists & (label[:, None] != IGNORED), loss, 0.0)
     tl.store(partials + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0), tl.sum(total))
 
 
-@triton.jit(do_not_specialize=["group_of_image", "num_tiles"])
+@triton.jit(do_not_specialize=["num_tiles"])
 def combine_sums(
     partials: tl.tensor, group_of_image: tl.tuple, num_tiles: tl.tensor, sums: tl.tensor, BLOCK: tl.constexpr
 ) -> None:
     """Program g adds the partial sums of group g in float64, in one order. partials: [N, tiles]; sums: [groups]."""
     total = tl.zeros([], tl.float64)
     for image in tl.static_range(len(group_of_image)):
-        if group_of_image[image] == tl.program_id(0):
+        if number(group_of_image, image) == tl.program_id(0):
             for start in range(0, num_tiles, BLOCK):
                 tile = start + tl.arange(0, BLOCK)
                 partial = tl.load(partials + image * num_tiles + tile, mask=tile < num_tiles, other=0.0)
@@ -84,7 +103,7 @@ def combine_sums(
     tl.store(sums + tl.program_id(0), total)
 
 
-@triton.jit(do_not_specialize=["num_anchors", "group_of_image"])
+@triton.jit
 def write_pointwise_gradient(
     levels: tl.tuple,
     gradients: tl.tuple,
@@ -104,12 +123,12 @@ def write_pointwise_gradient(
     level, first, anchor, rows = find_tile(num_anchors, ROWS)
     start, target = pick(levels, level) + first * K, pick(gradients, level) + first * K
     label = load_labels(labels, anchor, rows, ROWS)
-    of_group = tl.load(scale + pick(group_of_image, tl.program_id(1))).to(tl.float32)
+    of_group = tl.load(scale + number_of_image(group_of_image)).to(tl.float32)
     for piece in tl.static_range(tl.cdiv(K, WIDTH)):
         column, offsets, exists = piece_of(piece, rows, K, WIDTH, ROWS)
         x = tl.load(start + offsets, mask=exists, other=0.0).to(tl.float32)
         positive = column == label[:, None]
         wrong, right, loss, power = _wrongness(tl.where(positive, -x, x), gamma, GAMMA)
         gradient = power * (gamma * right * loss + wrong) * tl.where(positive, -alpha_pos, alpha_neg) * of_group
-        gradient = tl.where(label[:, None] > -2, gradient, 0.0)
+        gradient = tl.where(label[:, None] != IGNORED, gradient, 0.0)
         tl.store(target + offsets, gradient.to(target.dtype.element_ty), mask=exists)
