@@ -14,6 +14,7 @@ import triton.language as tl
 from drloss.triton_tiles import (
     IGNORED,
     LOG2_E,
+    entries_of,
     find_tile,
     load_labels,
     number,
@@ -22,6 +23,8 @@ from drloss.triton_tiles import (
     piece_of,
     sigmoid,
 )
+
+EXCLUDED: tl.constexpr = tl.constexpr(-1e30)  # finite: times its weight, 0, it adds 0
 
 
 @triton.jit
@@ -41,24 +44,26 @@ def sum_negatives(
     start = pick(levels, level) + first * K
     label = load_labels(labels, anchor, rows, ROWS)
     row = tl.arange(0, ROWS)
+    exists = row < rows
     # A label >= K, which only the host could refuse, must not read another anchor's logit.
     pos_logit = tl.load(start + row * K + label, mask=(label >= 0) & (label < K), other=0.0)
-    tl.store(pos_logits + anchor + row, pos_logit.to(tl.float32), mask=row < rows)
+    tl.store(pos_logits + anchor + row, pos_logit.to(tl.float32), mask=exists)
 
-    scores, exponents = (), ()
-    largest = tl.zeros([ROWS, WIDTH], tl.float32)  # no exponent is below 0
+    # Above 0, so that an excluded entry's weight is 0 for lambda = inf too.
+    scale = tl.maximum(inverse_lambda * LOG2_E, 1e-24)
+    scores = ()
+    hardest = tl.zeros([ROWS, WIDTH], tl.float32)
     for piece in tl.static_range(tl.cdiv(K, WIDTH)):
-        column, offsets, exists = piece_of(piece, rows, K, WIDTH, ROWS)
-        p = sigmoid(tl.load(start + offsets, mask=exists, other=0.0).to(tl.float32))
-        negative = exists & (label[:, None] != IGNORED) & (column != label[:, None])
-        exponent = tl.where(negative, p * (inverse_lambda * LOG2_E), -float("inf"))
-        largest = tl.maximum(largest, exponent)
+        column, offsets = piece_of(piece, K, WIDTH, ROWS)
+        p = sigmoid(tl.load(start + offsets, mask=entries_of(exists, column, K, WIDTH), other=0.0).to(tl.float32))
+        negative = entries_of(label != IGNORED, column, K, WIDTH) & (column != label[:, None])
+        p = tl.where(negative, p, EXCLUDED)
+        hardest = tl.maximum(hardest, p)
         scores += (p,)  # type: ignore[assignment]  # grows as the loop is unrolled
-        exponents += (exponent,)  # type: ignore[assignment]
-    largest = tl.max(largest)
+    largest = tl.max(hardest) * scale
     total, weighted = tl.zeros([ROWS, WIDTH], tl.float32), tl.zeros([ROWS, WIDTH], tl.float32)
     for piece in tl.static_range(tl.cdiv(K, WIDTH)):
-        weight = tl.exp2(exponents[piece] - largest)
+        weight = tl.exp2(scores[piece] * scale - largest)
         total += weight
         weighted += weight * scores[piece]
 
@@ -121,16 +126,18 @@ def write_gradient(
     start, target = pick(levels, level) + first * K, pick(gradients, level) + first * K
     label = load_labels(labels, anchor, rows, ROWS)
     row = tl.arange(0, ROWS)
-    of_positive = tl.load(grad_pos + anchor + row, mask=(row < rows) & (label >= 0), other=0.0).to(tl.float32)
+    exists = row < rows
+    of_positive = tl.load(grad_pos + anchor + row, mask=label >= 0, other=0.0).to(tl.float32)
     this_set = number_of_image(set_of_image)
     expected = tl.load(expected_neg + this_set).to(tl.float32)
     exponent_of_normalizer = (tl.load(log_normalizer + this_set) * LOG2_E).to(tl.float32)
     slope = tl.load(grad_neg + this_set).to(tl.float32)
     for piece in tl.static_range(tl.cdiv(K, WIDTH)):
-        column, offsets, exists = piece_of(piece, rows, K, WIDTH, ROWS)
-        p = sigmoid(tl.load(start + offsets, mask=exists, other=0.0).to(tl.float32))
+        column, offsets = piece_of(piece, K, WIDTH, ROWS)
+        there = entries_of(exists, column, K, WIDTH)
+        p = sigmoid(tl.load(start + offsets, mask=there, other=0.0).to(tl.float32))
         q = tl.exp2(p * (inverse_lambda * LOG2_E) - exponent_of_normalizer)
         gradient = slope * q * (1.0 + (p - expected) * inverse_lambda) * (p * (1.0 - p))
         gradient = tl.where(column == label[:, None], of_positive[:, None], gradient)
-        gradient = tl.where(label[:, None] != IGNORED, gradient, 0.0)
-        tl.store(target + offsets, gradient.to(target.dtype.element_ty), mask=exists)
+        gradient = tl.where(label[:, None] != IGNORED, gradient, 0.0).to(target.dtype.element_ty)
+        tl.store(target + offsets, gradient, mask=there)

@@ -16,6 +16,7 @@ import triton.language as tl
 from drloss.triton_tiles import (
     IGNORED,
     LOG2_E,
+    entries_of,
     find_tile,
     load_labels,
     number,
@@ -77,14 +78,16 @@ def sum_pointwise(
     level, first, anchor, rows = find_tile(num_anchors, ROWS)
     start = pick(levels, level) + first * K
     label = load_labels(labels, anchor, rows, ROWS)
+    exists = tl.arange(0, ROWS) < rows
     total = tl.zeros([ROWS, WIDTH], tl.float32)
     for piece in tl.static_range(tl.cdiv(K, WIDTH)):
-        column, offsets, exists = piece_of(piece, rows, K, WIDTH, ROWS)
-        x = tl.load(start + offsets, mask=exists, other=0.0).to(tl.float32)
+        column, offsets = piece_of(piece, K, WIDTH, ROWS)
+        there = entries_of(exists, column, K, WIDTH)
+        x = tl.load(start + offsets, mask=there, other=0.0).to(tl.float32)
         positive = column == label[:, None]
         _, _, loss, power = _wrongness(tl.where(positive, -x, x), gamma, GAMMA)
         loss *= power * tl.where(positive, alpha_pos, alpha_neg)
-        total += tl.where(exists & (label[:, None] != IGNORED), loss, 0.0)
+        total += tl.where(there & (label[:, None] != IGNORED), loss, 0.0)
     tl.store(partials + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0), tl.sum(total))
 
 
@@ -123,12 +126,14 @@ def write_pointwise_gradient(
     level, first, anchor, rows = find_tile(num_anchors, ROWS)
     start, target = pick(levels, level) + first * K, pick(gradients, level) + first * K
     label = load_labels(labels, anchor, rows, ROWS)
+    exists = tl.arange(0, ROWS) < rows
     of_group = tl.load(scale + number_of_image(group_of_image)).to(tl.float32)
     for piece in tl.static_range(tl.cdiv(K, WIDTH)):
-        column, offsets, exists = piece_of(piece, rows, K, WIDTH, ROWS)
-        x = tl.load(start + offsets, mask=exists, other=0.0).to(tl.float32)
+        column, offsets = piece_of(piece, K, WIDTH, ROWS)
+        there = entries_of(exists, column, K, WIDTH)
+        x = tl.load(start + offsets, mask=there, other=0.0).to(tl.float32)
         positive = column == label[:, None]
         wrong, right, loss, power = _wrongness(tl.where(positive, -x, x), gamma, GAMMA)
         gradient = power * (gamma * right * loss + wrong) * tl.where(positive, -alpha_pos, alpha_neg) * of_group
-        gradient = tl.where(label[:, None] != IGNORED, gradient, 0.0)
-        tl.store(target + offsets, gradient.to(target.dtype.element_ty), mask=exists)
+        gradient = tl.where(label[:, None] != IGNORED, gradient, 0.0).to(target.dtype.element_ty)
+        tl.store(target + offsets, gradient, mask=there)

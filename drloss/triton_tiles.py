@@ -68,20 +68,25 @@ def pick(pointers: tl.tuple, index: tl.tensor) -> Any:
 
 @triton.jit
 def load_labels(labels: tl.tensor, anchor: tl.tensor, rows: tl.tensor, ROWS: tl.constexpr) -> Any:
-    """Labels of the tile's anchors, int32 [ROWS]; ignored where there is none."""
+    """Labels of the tile's anchors, int32 [ROWS]; ``IGNORED`` where there is none."""
     row = tl.arange(0, ROWS)
     return tl.load(labels + anchor + row, mask=row < rows, other=IGNORED).to(tl.int32)
 
 
 @triton.jit
-def piece_of(piece: tl.constexpr, rows: tl.tensor, K: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr) -> Any:
-    """Classes [1, WIDTH] of a piece, offsets of its entries in the tile and which exist, [ROWS, WIDTH]."""
-    row = tl.arange(0, ROWS)[:, None]
+def piece_of(piece: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr) -> Any:
+    """Classes of a piece, [1, WIDTH], and offsets of its entries in the tile, [ROWS, WIDTH]."""
     column = piece * WIDTH + tl.arange(0, WIDTH)[None, :]
-    exists = row < rows
+    return column, tl.arange(0, ROWS)[:, None] * K + column
+
+
+@triton.jit
+def entries_of(anchors: tl.tensor, column: tl.tensor, K: tl.constexpr, WIDTH: tl.constexpr) -> Any:
+    """Mask of a piece's entries, [ROWS, WIDTH], from a mask of the tile's anchors, [ROWS]."""
+    entries = anchors[:, None]
     if K % WIDTH != 0:
-        exists = exists & (column < K)
-    return column, row * K + column, exists
+        entries = entries & (column < K)
+    return entries
 
 
 @triton.jit
