@@ -125,11 +125,14 @@ def open_image(index: CocoIndex, position: int) -> Image.Image:
 
 def _decode(path: Path) -> Image.Image:
     with Image.open(path) as image:
-        return image.convert("RGB")
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def training_batches(data: TrainingData, iterations: Iterable[int], *, workers: int) -> Iterator[list[Group]]:
     """The batches of the given iterations in order, prepared by ``workers`` processes (0: in this one)."""
+    if workers:
+        import detector.data.enlarging  # noqa: F401  compiled here, for all that are forked
     loader = DataLoader(
         data,
         batch_size=None,
