@@ -68,7 +68,8 @@ def best_entries(logits: Tensor, count: int, least: float) -> tuple[Tensor, Tens
     if logits.device.type == "cpu":
         from detector import kernels_numba  # compiling is slow to import, and only a CPU needs it
 
-        places = torch.from_numpy(kernels_numba.best_entries(logits.detach().contiguous().numpy(), np.float32(least), count))
+        found = kernels_numba.best_entries(logits.detach().contiguous().numpy(), np.float32(least), count)
+        places = torch.from_numpy(found)
         values, order = logits[places].sort(descending=True, stable=True)
         return values[:count], places[order[:count]]
     # To know how many are over it, the device would be waited for.
@@ -101,7 +102,7 @@ def merge_candidates(
 
 
 def _logit(score: float) -> float:
-    """A logit whose score is less than ``score``, but hardly, whatever the rounding of a float32 sigmoid."""
+    """A logit whose score is hardly less than ``score``, 0..1, but surely, however a float32 sigmoid is rounded."""
     if not 0 < score < 1:
         return -math.inf if score <= 0 else math.inf
-    return math.log(score / (1 - score)) - 1e-3
+    return math.log(score / (1 - score)) - 1e-3 - 1e-6 / (1 - score)
