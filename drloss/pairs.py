@@ -5,6 +5,7 @@ Both sets are given as values, p of a negative and -p of a positive: z = p_neg -
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import torch
@@ -16,29 +17,29 @@ from drloss.pairs_grid import Knots, Nodes, piecewise
 from drloss.pairs_tiled import TiledMean
 from drloss.surrogates import Surrogate
 
-# Fewer pairs cost less than loading the kernels, and can be had in float64.
+# Fewer pairs cost less than loading the kernels.
 FEW_PAIRS = 2**16
 
 
 def pair_mean(negatives: Tensor, positives: Tensor, *, margin: float, surrogate: Surrogate) -> Tensor:
     """E_{j+, j-}[l(p_neg - p_pos + margin)], Eq. 4, as a float64 scalar.
 
-    negatives: [n-], p of each; positives: [n+], -p of each; both of one dtype and not empty, any values.
+    negatives: [n-], p of each; positives: [n+], -p of each; not empty, any values.
     Linear in n- + n+ for the three surrogates of this package (``pairs_grid``); any other visits every pair.
     """
-    if len(negatives) * len(positives) <= FEW_PAIRS:
-        few: Tensor = TiledMean.apply(negatives.double(), positives.double() + margin, surrogate)
-        return few
     b = positives.double() + margin
-    low, high, finite = torch.stack([*torch.aminmax(negatives.detach()), b.detach().sum()]).tolist()
-    # Not finite scores have no cell; pair by pair they end in what the surrogate makes of them.
-    if abs(low) + abs(high) + abs(finite) < torch.inf:
-        form = piecewise(surrogate, b.detach(), (low, high), len(negatives))
-        if form is not None:
-            mean: Tensor = _PiecewiseMean.apply(negatives, b, form)
-            return mean
-    tiled: Tensor = TiledMean.apply(negatives, b.to(negatives.dtype), surrogate)
-    return tiled
+    form = None
+    if len(negatives) * len(b) > FEW_PAIRS:
+        low, high, sum_b = torch.stack([*torch.aminmax(negatives.detach()), b.detach().sum()]).tolist()
+        # A NaN or infinite score has no cell; pair by pair it ends in what the surrogate makes of it.
+        if isfinite(high - low) and isfinite(sum_b):
+            form = piecewise(surrogate, b.detach(), (low, high), len(negatives))
+    mean: Tensor
+    if form is None:
+        mean = TiledMean.apply(negatives.double(), b, surrogate)
+    else:
+        mean = _PiecewiseMean.apply(negatives, b, form)
+    return mean
 
 
 class _PiecewiseMean(torch.autograd.Function):
@@ -50,7 +51,8 @@ class _PiecewiseMean(torch.autograd.Function):
         sums = form.sums(_passes(negatives).moments(negatives, form.grid))
         ctx.grid, ctx.num_pairs = form.grid, len(negatives) * len(b)
         ctx.save_for_backward(negatives, sums.slopes, sums.grad_positives)
-        return sums.total / ctx.num_pairs
+        mean: Tensor = sums.total / ctx.num_pairs
+        return mean
 
     @staticmethod
     @once_differentiable

@@ -73,7 +73,7 @@ def _table(grid: Grid) -> Table:
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _cell(a: float, table: Table) -> int:
+def _cell(a: float, table: Table) -> Any:
     """The number of edges below a."""
     bucket, last = (a - table.low) * table.buckets_per_unit, len(table.first) - 1
     # So ordered that a NaN takes the last bucket and stays there: its sums become NaN, its index never does.

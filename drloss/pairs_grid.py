@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
-from math import cos, floor, inf, pi
+from math import cos, exp, floor, inf, pi
 from typing import NamedTuple
 
 import torch
@@ -28,11 +28,11 @@ from drloss.pairs_tiled import tile_sums
 from drloss.surrogates import Surrogate, hinge, logistic, quadratic
 
 NUM_MOMENTS = 4
-# Cells in a length of 1 / L. The half-width h has L h = 1 / 128.
+# Cells in a length of 1 / L.
 CELLS_PER_SCALE = 64
-# Relative error of l' when it is interpolated at the four Chebyshev nodes of a cell: at most max|l'''''| / 4! * h^4 / 8
-# by the remainder of Lagrange, and |l'''''| <= L^4 l' for l' = sigmoid(L z). 2e-11.
-INTERPOLATION_ERROR = (0.5 / CELLS_PER_SCALE) ** 4 / 192
+# Relative error of l', at most, between the four Chebyshev nodes of a cell of half-width h = 1 / (128 L): by Lagrange's
+# remainder max|f''''| / 4! * h^4 / 8 for f = l' = sigmoid(L z), where |f''''| <= L^4 f, and f varies by exp(2 L h).
+INTERPOLATION_ERROR = (0.5 / CELLS_PER_SCALE) ** 4 / 192 * exp(1.0 / CELLS_PER_SCALE)  # 2e-11
 # Buckets find a score's cell: a knot apart, few scores share a bucket with a knot.
 BUCKETS_PER_KNOT = 8
 MIN_BUCKETS = 4096
@@ -127,7 +127,7 @@ def piecewise(surrogate: Surrogate, positives: Tensor, span: tuple[float, float]
 
 
 def _even_grid(like: Tensor, cells_per_unit: float, low: float, high: float) -> Grid:
-    """Cells of one width; each is its own bucket. x is in [-1, 1]."""
+    """Cells of one width, each its own bucket. Rounding may take x out of [-1, 1], where its cubic holds as well."""
     cells = torch.arange(floor((high - low) * cells_per_unit) + 1, device=like.device)
     edges = low + (cells + 1).double() / cells_per_unit
     edges[-1] = inf

@@ -26,7 +26,7 @@ class TileSums(NamedTuple):
 def tile_sums(
     a: Tensor, b: Tensor, surrogate: Surrogate, *, weights: Tensor | None = None, slopes: bool = True
 ) -> TileSums:
-    """a, weights (w, all 1 without): [n]; b: [m]. Sums are in the dtype of ``a`` within a tile, float64 across tiles."""
+    """a, weights (w, 1 where None): [n]; b: [m]. In the dtype of ``a`` within a tile, float64 across tiles."""
     total = a.new_zeros((), dtype=torch.float64)
     slopes_a, slopes_b = (torch.zeros_like(x, dtype=torch.float64) for x in ((a, b) if slopes else (a[:0], b[:0])))
     tile = TILE_PAIRS_CPU if a.device.type == "cpu" else TILE_PAIRS_GPU

@@ -15,7 +15,7 @@ FIXED_POINT = 2.0**40
 def moments(values: Tensor, grid: Grid) -> Tensor:
     """Sums of 1, x, x^2, x^3 over the values in each cell, [C, 4] float64. values: [n], float32 or float64."""
     result = grid.edges.new_zeros(len(grid.edges), NUM_MOMENTS)
-    for chunk in values.detach().split(CHUNK):
+    for chunk in torch.split(values.detach(), CHUNK):
         cell, x = _located(chunk, grid)
         reach = x.abs().amax().clamp(min=torch.finfo(torch.float64).tiny)
         term = torch.full_like(x, FIXED_POINT)
@@ -30,7 +30,7 @@ def moments(values: Tensor, grid: Grid) -> Tensor:
 def polynomials(values: Tensor, grid: Grid, coefficients: Tensor) -> Tensor:
     """Each value's cell's cubic at its x, of the shape and dtype of ``values`` [n]. coefficients: [C, 4] float64."""
     result = torch.empty_like(values)
-    for chunk, out in zip(values.detach().split(CHUNK), result.split(CHUNK), strict=True):
+    for chunk, out in zip(torch.split(values.detach(), CHUNK), torch.split(result, CHUNK), strict=True):
         cell, x = _located(chunk, grid)
         cubic = coefficients[cell, NUM_MOMENTS - 1]
         for power in reversed(range(NUM_MOMENTS - 1)):
