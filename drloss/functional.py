@@ -24,6 +24,7 @@ from torch import Tensor
 from drloss.checks import require_positive
 from drloss.entries import Entries, Logits, prepared, split_entries
 from drloss.pairs import pair_mean
+from drloss.pairs_logits import pair_means
 from drloss.pointwise import cross_entropy_loss, focal_loss
 from drloss.surrogates import Surrogate, hinge, logistic, make_surrogate, quadratic
 
@@ -101,6 +102,10 @@ def all_pairs_loss(
     ``dr_loss``.
     """
     with prepared(logits, labels) as (logits, labels):
+        if hard_negative_ratio is None:
+            means = pair_means([logits], labels, margin=margin, surrogate=surrogate)
+            if means is not None:
+                return means.mean().to(logits.dtype)
         entries = split_entries(logits, labels, hard_negative_ratio=hard_negative_ratio)
         losses = []
         for neg_logits, is_neg, pos_logits, is_pos in zip(*entries, strict=True):
