@@ -17,9 +17,6 @@ from drloss.pairs_grid import Knots, Nodes, piecewise
 from drloss.pairs_tiled import TiledMean
 from drloss.surrogates import Surrogate
 
-# Fewer pairs cost less than loading the kernels.
-FEW_PAIRS = 2**16
-
 
 def pair_mean(negatives: Tensor, positives: Tensor, *, margin: float, surrogate: Surrogate) -> Tensor:
     """E_{j+, j-}[l(p_neg - p_pos + margin)], Eq. 4, as a float64 scalar.
@@ -28,12 +25,10 @@ def pair_mean(negatives: Tensor, positives: Tensor, *, margin: float, surrogate:
     Linear in n- + n+ for the three surrogates of this package (``pairs_grid``); any other visits every pair.
     """
     b = positives.double() + margin
-    form = None
-    if len(negatives) * len(b) > FEW_PAIRS:
-        low, high, sum_b = torch.stack([*torch.aminmax(negatives.detach()), b.detach().sum()]).tolist()
-        # A NaN or infinite score has no cell; pair by pair it ends in what the surrogate makes of it.
-        if isfinite(high - low) and isfinite(sum_b):
-            form = piecewise(surrogate, b.detach(), (low, high), len(negatives))
+    low, high, sum_b = torch.stack([*torch.aminmax(negatives.detach()), b.detach().sum()]).tolist()
+    # A NaN or infinite score has no cell; pair by pair it ends in what the surrogate makes of it.
+    is_finite = isfinite(high - low) and isfinite(sum_b)
+    form = piecewise(surrogate, b.detach(), (low, high), len(negatives)) if is_finite else None
     mean: Tensor
     if form is None:
         mean = TiledMean.apply(negatives.double(), b, surrogate)

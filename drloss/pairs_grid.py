@@ -27,6 +27,8 @@ from torch import Tensor
 from drloss.pairs_tiled import tile_sums
 from drloss.surrogates import Surrogate, hinge, logistic, quadratic
 
+# Fewer pairs cost less than loading the kernels.
+FEW_PAIRS = 2**16
 NUM_MOMENTS = 4
 # Cells in a length of 1 / L.
 CELLS_PER_SCALE = 64
@@ -109,9 +111,11 @@ class Knots:
 def piecewise(surrogate: Surrogate, positives: Tensor, span: tuple[float, float], num_neg: int) -> Nodes | Knots | None:
     """F for ``num_neg`` negatives, all within ``span``, against b of the positives, [n+] float64.
 
-    None where only the pairs themselves help: an unknown surrogate, or an L so large that the cells would have as many
-    nodes as there are negatives, 256 L in a span of 1.
+    None where it is better to visit the pairs: few of them, an unknown surrogate, or an L so large that the cells would
+    have as many nodes as there are negatives, 256 L in a span of 1.
     """
+    if num_neg * len(positives) <= FEW_PAIRS:
+        return None
     function = surrogate.func if isinstance(surrogate, partial) else surrogate
     if function is hinge:
         return _knots(-positives.unsqueeze(0), positives.new_tensor([1.0]), 1, span)
