@@ -32,6 +32,7 @@ from drloss.checks import require_positive
 from drloss.entries import Batch, Entries, Logits, Scope, joined, prepared, split_entries
 from drloss.mining import hardest_entries
 from drloss.pairs import pair_mean
+from drloss.pairs_logits import pair_means
 from drloss.pointwise import cross_entropy_loss, focal_loss
 from drloss.surrogates import Surrogate, hinge, logistic, make_surrogate, quadratic
 
@@ -116,8 +117,17 @@ def all_pairs_loss(
     The number of pairs sizes the work, so a GPU waits for the host a few times an image. Arguments and errors as
     ``dr_loss``.
     """
+<<<<<<< HEAD
     with prepared(logits, labels, scope=scope, images_per_group=images_per_group) as batch:
         entries = _entries(batch, hard_negative_ratio, fused)
+=======
+    with prepared(logits, labels) as (logits, labels):
+        if hard_negative_ratio is None:
+            means = pair_means([logits], labels, margin=margin, surrogate=surrogate)
+            if means is not None:
+                return means.mean().to(logits.dtype)
+        entries = split_entries(logits, labels, hard_negative_ratio=hard_negative_ratio)
+>>>>>>> pairs
         losses = []
         for neg_logits, is_neg, pos_logits, is_pos in zip(*entries, strict=True):
             negatives = neg_logits.masked_select(is_neg).sigmoid()

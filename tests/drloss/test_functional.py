@@ -165,8 +165,7 @@ def test_surrogate_runs_without_autocast() -> None:
         for loss in (F.dr_loss, F.neg_only_loss, F.worst_case_loss):
             loss(logits.half(), labels, surrogate=surrogate)
         F.all_pairs_loss(logits.half(), labels, surrogate=surrogate)
-    # One pair's score is in float64; all pairs' are in float32.
-    assert seen == [(False, torch.float64)] * 3 + [(False, torch.float32)]
+    assert seen == [(False, torch.float64)] * 4
 
 
 def test_scope_batch_ranks_all_images_as_one_set() -> None:
