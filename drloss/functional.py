@@ -15,9 +15,9 @@ image without any candidate therefore adds the constant l(margin - 1), the least
 while no float64 copy of the logits is made (all pairs excepted).
 
 **Two ways.** What follows is written as the formulas are, and differentiated by autograd, as often as one likes. With
-``fused``, the default, all that is of the logits' size goes through ``drloss.fused`` or ``drloss.mining`` instead where
-those can do it (``backends.backend_for``): the same values and first derivatives, ten times faster, in no more memory
-than the gradient takes.
+``fused``, the default, all that is of the logits' size goes through ``fused``, ``mining`` or ``pairs_logits`` instead,
+where they can do it (see ``backends``): the same values and first derivatives, ten times faster, in no more memory than
+the gradient takes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from drloss import fused as fused_passes
+from drloss.backends import is_transformed
 from drloss.checks import require_positive
 from drloss.entries import Batch, Entries, Logits, Scope, joined, prepared, split_entries
 from drloss.mining import hardest_entries
@@ -117,17 +118,13 @@ def all_pairs_loss(
     The number of pairs sizes the work, so a GPU waits for the host a few times an image. Arguments and errors as
     ``dr_loss``.
     """
-<<<<<<< HEAD
     with prepared(logits, labels, scope=scope, images_per_group=images_per_group) as batch:
-        entries = _entries(batch, hard_negative_ratio, fused)
-=======
-    with prepared(logits, labels) as (logits, labels):
-        if hard_negative_ratio is None:
-            means = pair_means([logits], labels, margin=margin, surrogate=surrogate)
+        if fused and hard_negative_ratio is None and not is_transformed():
+            sets = batch.images_per_set
+            means = pair_means(batch.levels, batch.labels, margin=margin, surrogate=surrogate, images_per_set=sets)
             if means is not None:
-                return means.mean().to(logits.dtype)
-        entries = split_entries(logits, labels, hard_negative_ratio=hard_negative_ratio)
->>>>>>> pairs
+                return batch.mean(means)
+        entries = _entries(batch, hard_negative_ratio, fused)
         losses = []
         for neg_logits, is_neg, pos_logits, is_pos in zip(*entries, strict=True):
             negatives = neg_logits.masked_select(is_neg).sigmoid()
