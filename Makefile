@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 COMMITTED := HARNESS_RUNS=/nonexistent HARNESS_RESULTS=$(CURDIR)/results $(BIN)/harness
 QUICK := HARNESS_RUNS=$(CURDIR)/.quickstart/runs HARNESS_RESULTS=$(CURDIR)/.quickstart/results
 
-.PHONY: help install quickstart test test-slow slurm-ready test-slurm fidelity tables lint clean
+.PHONY: help install quickstart test test-slow slurm-ready test-slurm fidelity bench tables lint clean
 
 help:
 	@echo "make quickstart  install, train table 2 at the tiny scale (minutes), print the table and the verdicts"
@@ -16,6 +16,7 @@ help:
 	@echo "make slurm-ready start a real Slurm of two nodes once and end it; installs slurm-wlm and munge (apt-get, root)"
 	@echo "make test-slurm  runs on that Slurm, which is started for them"
 	@echo "make fidelity    compare with other codebases, on real COCO images, and write docs/fidelity.md"
+	@echo "make bench       measure everything against its peers (minutes), print one table and write docs/performance.md"
 	@echo "make tables      render results/tables again from results/records"
 	@echo "make lint        ruff and mypy"
 	@echo "make clean       remove .venv and .quickstart"
@@ -52,6 +53,9 @@ test-slurm: slurm-ready
 fidelity: install
 	@mkdir -p docs
 	$(BIN)/python -m pytest tests/fidelity --ignore tests/fidelity/test_page.py -n 2 --dist loadfile --write-fidelity docs/fidelity.md
+
+bench: install
+	$(BIN)/python -m benchmarks --page docs/performance.md
 
 tables: install
 	@mkdir -p results/tables/tiny

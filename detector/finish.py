@@ -16,7 +16,7 @@ from detector.build import build_model
 from detector.data.coco import CocoIndex
 from detector.data.loader import TrainingData
 from detector.data.source import Part, check_categories, fingerprint, open_split
-from detector.detections import coco_metrics, write_detections
+from detector.detections import write_detections
 from detector.formats.network import network_of
 from detector.inference import detect_split
 from detector.job import DataSource, EvalJob
@@ -24,6 +24,7 @@ from detector.patience import patiently
 from detector.record import Record, SplitFingerprint
 from detector.retinanet import RetinaNet
 from detector.rundir import RunDir, write_json
+from detector.scoring import coco_metrics, fast_backend
 from detector.train import Pace, Progress, precision_context, train
 from detector.worker import Assignment, Heartbeat, describe_environment, signals_at_once
 from detector.world import World
@@ -52,7 +53,7 @@ def train_to_final(
         weights_file=Path(assignment.weights_file) if assignment.weights_file else None,
         category_ids=index.category_ids.tolist(),
     ).to(world.device)
-    logger.info("training %s: %d images, %d iterations", job.id, data.index.num_images, job.schedule.iterations)
+    logger.info("training %s: %d images, %d iterations", job.id, len(data.positions), job.schedule.iterations)
 
     def report(progress: Progress) -> None:
         if heartbeat is not None:
@@ -100,14 +101,14 @@ def train_to_final(
 def evaluate_so_far(assignment: Assignment, model: RetinaNet, *, world: World) -> float | None:
     """AP (percent) of a model in training, which it leaves as it was; None in all processes but the main one.
 
-    For those who wait: it decides nothing, and no record has it.
+    For those who wait: it decides nothing, and no record has it. Scored by a fast library where there is one.
     """
     job = assignment.train
     index = _open(job.data, Path(assignment.data_root), "test")
     with precision_context(job.precision, world.device):
         detections, _ = detect_split(model, index, world, lambda share: None)
     model.train()
-    return coco_metrics(index, detections)["AP"] if world.is_main else None
+    return coco_metrics(index, detections, fast_backend() or "pycocotools")["AP"] if world.is_main else None
 
 
 def evaluate_and_record(

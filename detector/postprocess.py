@@ -6,9 +6,11 @@ alone, so its detections do not depend on the images beside it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
@@ -42,21 +44,37 @@ def image_candidates(
     without padding, to which boxes are clipped. Order: by level, then falling score. A candidate whose score or box is
     not finite is dropped: NMS and the COCO evaluation would take it silently.
     """
-    boxes, scores, labels = [], [], []
+    logits, deltas, near, labels = [], [], [], []
     for level_logits, level_deltas, level_anchors in zip(cls_logits, bbox_regression, anchors, strict=True):
-        level_scores = level_logits.float().sigmoid().flatten()
-        # A NaN is not above the threshold. Selecting before topk keeps it off the millions of low scores.
-        (entry,) = torch.where(level_scores > test.score_threshold)
-        top = level_scores[entry].topk(min(test.candidates_per_level, entry.numel()))
-        entry = entry[top.indices]
+        values, entry = best_entries(level_logits.flatten(), test.candidates_per_level, _logit(test.score_threshold))
         anchor = entry // level_logits.shape[-1]
-        boxes.append(decode(level_deltas[anchor].float(), level_anchors[anchor], box_weights, convention))
-        scores.append(top.values)
+        logits.append(values)
+        deltas.append(level_deltas[anchor])
+        near.append(level_anchors[anchor])
         labels.append(entry % level_logits.shape[-1])
-    candidates = Candidates(torch.cat(boxes), torch.cat(scores), torch.cat(labels))
-    finite = candidates.boxes.isfinite().all(dim=1)
-    kept = Candidates(*(field[finite] for field in candidates))
-    return kept._replace(boxes=clipped(kept.boxes, image_shape, convention))
+    scores = torch.cat(logits).sigmoid()
+    boxes = decode(torch.cat(deltas).float(), torch.cat(near), box_weights, convention)
+    kept = (scores > test.score_threshold) & boxes.isfinite().all(dim=1)
+    return Candidates(clipped(boxes[kept], image_shape, convention), scores[kept], torch.cat(labels)[kept])
+
+
+def best_entries(logits: Tensor, count: int, least: float) -> tuple[Tensor, Tensor]:
+    """The ``count`` largest of logits [M], falling, and their places; fewer where fewer are over ``least``, or -inf.
+
+    The sigmoid rises with the logit, so that the few scores that matter are computed after the choice. Of equal logits
+    the first is taken (on a CPU; elsewhere any). A NaN is not over ``least``.
+    """
+    logits = logits.float()
+    if logits.device.type == "cpu":
+        from detector import kernels_numba  # compiling is slow to import, and only a CPU needs it
+
+        found = kernels_numba.best_entries(logits.detach().contiguous().numpy(), np.float32(least), count)
+        places = torch.from_numpy(found)
+        values, order = logits[places].sort(descending=True, stable=True)
+        return values[:count], places[order[:count]]
+    # To know how many are over it, the device would be waited for.
+    values, places = torch.where(logits > least, logits, -torch.inf).topk(min(count, len(logits)))
+    return values, places
 
 
 def merge_candidates(
@@ -68,7 +86,23 @@ def merge_candidates(
     {"boxes": [D, 4], "scores": [D], "labels": [D]}, scores falling.
     """
     boxes, scores, labels = (torch.cat(field) for field in zip(*candidates, strict=True))
-    # batched_nms shifts boxes to tell classes apart: in float32, 80 classes of 1333 pixels would be 1/128 pixel off.
+    scores, order = scores.sort(descending=True, stable=True)
+    boxes, labels = boxes[order], labels[order]
+    # Elsewhere than on a CPU boxes are moved apart by class: in float32, 80 classes of 1333 pixels would be 1/128 pixel
+    # off.
     edges = to_edges(boxes.double(), convention)
-    keep = batched_nms(edges, scores.double(), labels, test.nms_iou)[: test.detections_per_image]
+    if edges.device.type == "cpu":
+        from detector import kernels_numba
+
+        arrays = edges.detach().numpy(), labels.numpy()
+        keep = torch.from_numpy(kernels_numba.suppress(*arrays, test.nms_iou, test.detections_per_image))
+    else:
+        keep = batched_nms(edges, scores.double(), labels, test.nms_iou)[: test.detections_per_image]
     return {"boxes": boxes[keep], "scores": scores[keep], "labels": labels[keep]}
+
+
+def _logit(score: float) -> float:
+    """A logit whose score is hardly less than ``score``, 0..1, but surely, however a float32 sigmoid is rounded."""
+    if not 0 < score < 1:
+        return -math.inf if score <= 0 else math.inf
+    return math.log(score / (1 - score)) - 1e-3 - 1e-6 / (1 - score)

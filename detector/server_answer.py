@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from detector.detections import METRICS
 from detector.errors import UsageError
+from detector.scoring import METRICS
 
 REQUIRED = METRICS[:6]
 # Of these the server has -1 where a split holds no object of the size.

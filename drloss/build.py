@@ -19,17 +19,17 @@ from drloss.losses import CrossEntropyLoss, DRLoss, FocalLoss
 from drloss.surrogates import SurrogateName
 
 
-def build_loss(config: LossConfig) -> nn.Module:
-    """The module that ``config`` declares, called as ``loss(logits, labels)``."""
+def build_loss(config: LossConfig, *, fused: bool = True) -> nn.Module:
+    """The module that ``config`` declares, called as ``loss(logits, labels)``. fused: see ``functional``."""
     if isinstance(config, DRLossConfig):
-        return _build_dr(config)
+        return _build_dr(config, fused)
     if isinstance(config, FocalLossConfig):
-        return FocalLoss(alpha=config.alpha, gamma=config.gamma, normalizer=config.normalizer)
+        return FocalLoss(alpha=config.alpha, gamma=config.gamma, normalizer=config.normalizer, fused=fused)
     assert isinstance(config, CrossEntropyConfig)
-    return CrossEntropyLoss(mining=config.mining, ratio=config.ratio)
+    return CrossEntropyLoss(mining=config.mining, ratio=config.ratio, fused=fused)
 
 
-def _build_dr(config: DRLossConfig) -> DRLoss:
+def _build_dr(config: DRLossConfig, fused: bool) -> DRLoss:
     """A parameter that the chosen surrogate or prior does not have keeps the module's default, which it ignores."""
     surrogate: SurrogateName = "hinge"
     parameters: dict[str, float] = {}
@@ -49,5 +49,6 @@ def _build_dr(config: DRLossConfig) -> DRLoss:
         pairing=config.pairing,
         scope=config.scope,
         prior=prior,
+        fused=fused,
         **parameters,
     )

@@ -9,75 +9,124 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from drloss import BACKGROUND, IGNORED
-from drloss.checks import require_positive
+from drloss.checks import require_choice, require_positive
 
 Logits: TypeAlias = Tensor | Sequence[Tensor]
+Scope: TypeAlias = Literal["image", "batch"]
 
 
 class Entries(NamedTuple):
     """Both sets as logits with a mask. Row n holds image n; what the mask excludes is not in the set."""
 
-    neg_logits: Tensor  # [N, R * K], anchor-major
-    is_neg: Tensor  # [N, R * K] bool
-    pos_logits: Tensor  # [N, R]: an anchor has at most one positive entry
-    is_pos: Tensor  # [N, R] bool
+    neg_logits: Tensor  # [N, R * K], anchor-major; or [N, M] with M of them at most
+    is_neg: Tensor  # of that shape, bool
+    pos_logits: Tensor  # [N, R]: an anchor has at most one positive entry; or [N, P]
+    is_pos: Tensor  # of that shape, bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Checked input. Sets and groups are of consecutive images; the last one may have fewer."""
+
+    levels: list[Tensor]  # each [N, R_l, K]
+    labels: Tensor  # [N, R]
+    images_per_group: int  # images with one normaliser
+    images_per_set: int  # images whose entries are ranked as one set: 1, or a group
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which a loss is computed and returned: float64 for float64 logits, else float32."""
+        dtype = torch.float32
+        for level in self.levels:
+            dtype = torch.promote_types(dtype, level.dtype)
+        return dtype
+
+    @property
+    def set_of_image(self) -> list[int]:
+        return [image // self.images_per_set for image in range(len(self.labels))]
+
+    def by_set(self, values: Tensor, fill: float) -> Tensor:
+        """[N, R, ...] of images to [S, images_per_set * R, ...] of sets, ``fill`` in the place of missing images."""
+        missing = -len(values) % self.images_per_set
+        if missing:
+            values = torch.cat([values, values.new_full((missing, *values.shape[1:]), fill)])
+        return values.reshape(-1, values.shape[1] * self.images_per_set, *values.shape[2:])
+
+    def mean(self, of_sets: Tensor) -> Tensor:
+        """Mean over groups of the mean over a group's sets, in ``dtype``. [S] -> scalar."""
+        size = self.images_per_group // self.images_per_set
+        if len(of_sets) % size:
+            of_sets = torch.stack([group.mean() for group in torch.split(of_sets, size)])
+        return of_sets.mean().to(self.dtype)
 
 
 @contextmanager
-def prepared(logits: Logits, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Checked logits [N, R, K] in float32 (float64 stays) and labels [N, R]; autocast is off inside.
+def prepared(
+    logits: Logits, labels: Tensor, *, scope: Scope = "image", images_per_group: int | None = None
+) -> Iterator[Batch]:
+    """The checked input as levels; autocast is off inside.
 
     Takes logits [N, R, K] with labels [N, R]; [R, K] with [R] (one image); or a list of per-level [N, R_l, K] with the
-    labels of all levels, [N, R].
+    labels of all levels, [N, R]. scope: "image" ranks within each image, "batch" within each group.
+    images_per_group: None makes one group of all images.
 
     Raises:
         ValueError: a shape, dtype or label does not fit. The range of labels is checked on the CPU only: on a GPU it
             would make the step wait. There, a label >= K trips the device's index assertion, and one below
             ``IGNORED`` counts as background.
     """
-    joined = join_levels(logits)
-    labels = _fit_labels(joined, labels)
-    dtype = torch.promote_types(joined.dtype, torch.float32)
-    with torch.autocast(joined.device.type, enabled=False):
-        yield joined.to(dtype), labels
+    require_choice("scope", scope, ("image", "batch"))
+    require_positive("images_per_group", 1 if images_per_group is None else images_per_group)
+    levels = _fit_levels(logits)
+    labels = _fit_labels(levels, labels)
+    group = min(images_per_group or len(labels), len(labels))
+    with torch.autocast(levels[0].device.type, enabled=False):
+        yield Batch(levels, labels, group, group if scope == "batch" else 1)
 
 
-def join_levels(logits: Logits) -> Tensor:
-    """One tensor [N, R, K] from any form of logits that ``prepared`` takes. Raises ValueError where none fits."""
-    if not isinstance(logits, Tensor):
-        sizes = [tuple(level.shape) for level in logits]
+def joined(batch: Batch) -> tuple[Tensor, Tensor]:
+    """All levels as one tensor, by set: logits [S, R, K] in the batch's ``dtype`` and labels [S, R]."""
+    logits = batch.levels[0] if len(batch.levels) == 1 else torch.cat(batch.levels, dim=1)
+    return batch.by_set(logits.to(batch.dtype), 0.0), batch.by_set(batch.labels, IGNORED)
+
+
+def _fit_levels(logits: Logits) -> list[Tensor]:
+    """Levels [N, R_l, K] from any form of logits that ``prepared`` takes. Raises ValueError where none fits."""
+    if isinstance(logits, Tensor):
+        shape = tuple(logits.shape)
+        levels = [logits if logits.dim() == 3 else logits.unsqueeze(0)]
+    else:
+        levels = list(logits)
+        sizes = [tuple(level.shape) for level in levels]
         if not sizes or any(len(size) != 3 or (size[0], size[2]) != (sizes[0][0], sizes[0][2]) for size in sizes):
             raise ValueError(f"Levels of shapes {sizes} do not fit. Valid: at least one, each [N, R_l, K], same N, K.")
-        logits = torch.cat(list(logits), dim=1)
-    if logits.dim() not in (2, 3) or logits.numel() == 0 or not logits.is_floating_point():
+        shape = (sizes[0][0], sum(size[1] for size in sizes), sizes[0][2])
+    floating = all(level.is_floating_point() for level in levels)
+    if len(shape) not in (2, 3) or 0 in shape or not floating:
         raise ValueError(
-            f"logits of shape {tuple(logits.shape)}, {logits.dtype} do not fit. "
+            f"logits of shape {shape}, {levels[0].dtype} do not fit. "
             "Valid: floating point [N, R, K] or [R, K], no dimension 0."
         )
-    return logits if logits.dim() == 3 else logits.unsqueeze(0)
+    return levels
 
 
-def as_one_set(logits: Logits, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """All images' anchors as one image's: logits [1, N * R, K] and labels [1, N * R]. Raises as ``prepared``."""
-    joined = join_levels(logits)
-    return joined.flatten(0, 1).unsqueeze(0), _fit_labels(joined, labels).reshape(1, -1)
-
-
-def _fit_labels(logits: Tensor, labels: Tensor) -> Tensor:
-    """``labels`` as [N, R], checked against ``logits`` [N, R, K]."""
-    num_images, num_anchors, num_classes = logits.shape
+def _fit_labels(levels: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """``labels`` as [N, R], checked against ``levels`` [N, R_l, K]."""
+    num_images, num_classes = levels[0].shape[0], levels[0].shape[2]
+    num_anchors = sum(level.shape[1] for level in levels)
     if labels.dim() == 1 and num_images == 1:
         labels = labels.unsqueeze(0)
     if labels.shape != (num_images, num_anchors) or labels.dtype != torch.int64:
         raise ValueError(
-            f"labels of shape {tuple(labels.shape)}, {labels.dtype} do not fit logits {tuple(logits.shape)}. "
-            f"Valid: ({num_images}, {num_anchors}), torch.int64."
+            f"labels of shape {tuple(labels.shape)}, {labels.dtype} do not fit logits "
+            f"{(num_images, num_anchors, num_classes)}. Valid: ({num_images}, {num_anchors}), torch.int64."
         )
     if labels.device.type == "cpu":
         low, high = (bound.item() for bound in torch.aminmax(labels))
@@ -90,7 +139,7 @@ def _fit_labels(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def split_entries(logits: Tensor, labels: Tensor, *, hard_negative_ratio: float | None = None) -> Entries:
-    """Positive and negative entries of ``prepared`` logits [N, R, K] and labels [N, R].
+    """Positive and negative entries of ``joined`` logits [N, R, K] and labels [N, R].
 
     hard_negative_ratio: None keeps all negatives (uniform prior); else o_j in {0, 1 / n^}, "Hard negative mining" of
         section 3.2: see ``mined_negatives``.

@@ -1,7 +1,8 @@
 """The ranking losses as pure functions, one formula each (section 3 of the DR loss paper, CVPR 2020).
 
 Legend: N images, R anchors, K classes. Every loss takes ``logits`` and ``labels`` in any form of ``entries.prepared``
-and returns the mean over images, a scalar of the logits' dtype (float32 for half precision), not multiplied by tau.
+and returns the mean over images (over groups, if there are some), a scalar of the logits' dtype (float32 for half
+precision), not multiplied by tau.
 
 **Values.** All sums are over values v: p for a negative, -p for a positive. In both sets the harder entry is then the
 larger one, Propositions 1 and 2 are one formula, and z = P- - P+ + margin is a sum.
@@ -12,6 +13,11 @@ image without any candidate therefore adds the constant l(margin - 1), the least
 
 **Accuracy.** Up to 15 million entries are summed for an image; reductions over entries therefore accumulate in float64,
 while no float64 copy of the logits is made (all pairs excepted).
+
+**Two ways.** What follows is written as the formulas are, and differentiated by autograd, as often as one likes. With
+``fused``, the default, all that is of the logits' size goes through ``drloss.fused`` or ``drloss.mining`` instead where
+those can do it (``backends.backend_for``): the same values and first derivatives, ten times faster, in no more memory
+than the gradient takes.
 """
 
 from __future__ import annotations
@@ -21,8 +27,10 @@ import math
 import torch
 from torch import Tensor
 
+from drloss import fused as fused_passes
 from drloss.checks import require_positive
-from drloss.entries import Entries, Logits, prepared, split_entries
+from drloss.entries import Batch, Entries, Logits, Scope, joined, prepared, split_entries
+from drloss.mining import hardest_entries
 from drloss.pairs import pair_mean
 from drloss.pairs_logits import pair_means
 from drloss.pointwise import cross_entropy_loss, focal_loss
@@ -57,16 +65,19 @@ def dr_loss(
     margin: float = MARGIN,
     surrogate: Surrogate = logistic,
     hard_negative_ratio: float | None = None,
+    scope: Scope = "image",
+    images_per_group: int | None = None,
+    fused: bool = True,
 ) -> Tensor:
     """Distributional ranking, Eq. 9: l(P- - P+ + margin), with P-, P+ of Eq. 6; the gradient flows through the weights.
 
     lambda_pos, lambda_neg: > 0, inf for the plain mean. hard_negative_ratio: see ``entries.mined_negatives``.
+    scope, images_per_group: see ``entries.prepared``. fused: see above.
     Raises ValueError for a lambda out of range, and as ``entries.prepared``.
     """
-    with prepared(logits, labels) as (logits, labels):
-        entries = split_entries(logits, labels, hard_negative_ratio=hard_negative_ratio)
-        z = _expected_neg(entries, lambda_neg) + _expected_pos(entries, lambda_pos) + margin
-        return surrogate(z).mean().to(logits.dtype)
+    with prepared(logits, labels, scope=scope, images_per_group=images_per_group) as batch:
+        p_neg, pos_values, is_pos = _ranked(batch, lambda_neg, hard_negative_ratio, fused)
+        return batch.mean(surrogate(p_neg + expected_value(pos_values, is_pos, lambda_pos) + margin))
 
 
 def neg_only_loss(
@@ -77,15 +88,17 @@ def neg_only_loss(
     margin: float = MARGIN,
     surrogate: Surrogate = logistic,
     hard_negative_ratio: float | None = None,
+    scope: Scope = "image",
+    images_per_group: int | None = None,
+    fused: bool = True,
 ) -> Tensor:
     """The NegOnly row of Table 3: mean over positives j of l(P- - p_j + margin). Arguments as ``dr_loss``."""
-    with prepared(logits, labels) as (logits, labels):
-        entries = split_entries(logits, labels, hard_negative_ratio=hard_negative_ratio)
-        losses = surrogate(_expected_neg(entries, lambda_neg).unsqueeze(1) + _pos_values(entries).double() + margin)
-        # Without positives all R slots hold the constant positive's value: their mean is its loss.
-        counted = entries.is_pos | ~entries.is_pos.any(dim=1, keepdim=True)
-        per_image = losses.masked_fill(~counted, 0.0).sum(dim=1) / counted.sum(dim=1)
-        return per_image.mean().to(logits.dtype)
+    with prepared(logits, labels, scope=scope, images_per_group=images_per_group) as batch:
+        p_neg, pos_values, is_pos = _ranked(batch, lambda_neg, hard_negative_ratio, fused)
+        losses = surrogate(p_neg.unsqueeze(1) + pos_values.double() + margin)
+        # Without positives all slots hold the constant positive's value: their mean is its loss.
+        counted = is_pos | ~is_pos.any(dim=1, keepdim=True)
+        return batch.mean(losses.masked_fill(~counted, 0.0).sum(dim=1) / counted.sum(dim=1))
 
 
 def all_pairs_loss(
@@ -95,25 +108,28 @@ def all_pairs_loss(
     margin: float = MARGIN,
     surrogate: Surrogate = hinge,
     hard_negative_ratio: float | None = None,
+    scope: Scope = "image",
+    images_per_group: int | None = None,
+    fused: bool = True,
 ) -> Tensor:
     """The All row of Table 3, Eqs. 3 and 4: mean over all n+ n- pairs of l(p_neg - p_pos + margin).
 
     The number of pairs sizes the work, so a GPU waits for the host a few times an image. Arguments and errors as
     ``dr_loss``.
     """
-    with prepared(logits, labels) as (logits, labels):
-        if hard_negative_ratio is None:
-            means = pair_means([logits], labels, margin=margin, surrogate=surrogate)
+    with prepared(logits, labels, scope=scope, images_per_group=images_per_group) as batch:
+        if fused and hard_negative_ratio is None:
+            means = pair_means(batch, margin=margin, surrogate=surrogate)
             if means is not None:
-                return means.mean().to(logits.dtype)
-        entries = split_entries(logits, labels, hard_negative_ratio=hard_negative_ratio)
+                return batch.mean(means)
+        entries = _entries(batch, hard_negative_ratio, fused)
         losses = []
         for neg_logits, is_neg, pos_logits, is_pos in zip(*entries, strict=True):
             negatives = neg_logits.masked_select(is_neg).sigmoid()
             positives = -pos_logits.masked_select(is_pos).sigmoid()
             pair = _or_constant(negatives, 0.0), _or_constant(positives, -1.0)
             losses.append(pair_mean(*pair, margin=margin, surrogate=surrogate))
-        return torch.stack(losses).mean().to(logits.dtype)
+        return batch.mean(torch.stack(losses))
 
 
 def worst_case_loss(
@@ -123,15 +139,18 @@ def worst_case_loss(
     margin: float = MARGIN,
     surrogate: Surrogate = logistic,
     hard_negative_ratio: float | None = None,
+    scope: Scope = "image",
+    images_per_group: int | None = None,
+    fused: bool = True,
 ) -> Tensor:
     """Eq. 5: l(max p_neg - min p_pos + margin), the limit of ``dr_loss`` for both lambdas -> 0.
 
     Entries that share the extreme share its gradient evenly, as in the limit. Arguments and errors as ``dr_loss``.
     """
-    with prepared(logits, labels) as (logits, labels):
-        entries = split_entries(logits, labels, hard_negative_ratio=hard_negative_ratio)
-        hardest_neg, hardest_pos = (values(entries).amax(dim=1).double() for values in (_neg_values, _pos_values))
-        return surrogate(hardest_neg + hardest_pos + margin).mean().to(logits.dtype)
+    with prepared(logits, labels, scope=scope, images_per_group=images_per_group) as batch:
+        entries = _entries(batch, hard_negative_ratio, fused, extremes_only=True)
+        hardest = _neg_values(entries).amax(dim=1).double() + _pos_values(entries).amax(dim=1).double()
+        return batch.mean(surrogate(hardest + margin))
 
 
 def expected_scores(
@@ -141,11 +160,12 @@ def expected_scores(
     lambda_pos: float = LAMBDA_POS,
     lambda_neg: float = LAMBDA_NEG,
     hard_negative_ratio: float | None = None,
+    fused: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """P- and P+ of Eq. 6, each [N] float64; P- = 0 and P+ = 1 for an empty set. Arguments and errors as ``dr_loss``."""
-    with prepared(logits, labels) as (logits, labels):
-        entries = split_entries(logits, labels, hard_negative_ratio=hard_negative_ratio)
-        return _expected_neg(entries, lambda_neg), -_expected_pos(entries, lambda_pos)
+    with prepared(logits, labels) as batch:
+        p_neg, pos_values, is_pos = _ranked(batch, lambda_neg, hard_negative_ratio, fused)
+        return p_neg, -expected_value(pos_values, is_pos, lambda_pos)
 
 
 def expected_value(values: Tensor, candidates: Tensor, lambda_: float) -> Tensor:
@@ -168,14 +188,25 @@ def expected_value(values: Tensor, candidates: Tensor, lambda_: float) -> Tensor
     return (weights * below).sum(dim=1, dtype=torch.float64) / normalizer + largest.squeeze(1)
 
 
-def _expected_neg(entries: Entries, lambda_neg: float) -> Tensor:
-    """P-, [N] float64."""
-    return expected_value(_neg_values(entries), entries.is_neg, lambda_neg)
+def _ranked(
+    batch: Batch, lambda_neg: float, hard_negative_ratio: float | None, fused: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """P- [S] float64, and the positives' values [S, P] with their mask."""
+    found = fused_passes.expected_negative(batch, lambda_neg) if fused and hard_negative_ratio is None else None
+    if found is not None:
+        p_neg, pos_logits, is_pos = found
+        return p_neg, _scores_of_positives(pos_logits, is_pos), is_pos
+    entries = _entries(batch, hard_negative_ratio, fused)
+    return expected_value(_neg_values(entries), entries.is_neg, lambda_neg), _pos_values(entries), entries.is_pos
 
 
-def _expected_pos(entries: Entries, lambda_pos: float) -> Tensor:
-    """-P+, [N] float64."""
-    return expected_value(_pos_values(entries), entries.is_pos, lambda_pos)
+def _entries(batch: Batch, hard_negative_ratio: float | None, fused: bool, *, extremes_only: bool = False) -> Entries:
+    """Both sets; where few negatives count and ``fused`` holds, only those and the positives."""
+    if fused and (extremes_only or hard_negative_ratio is not None):
+        entries = hardest_entries(batch, None if extremes_only else hard_negative_ratio)
+        if entries is not None:
+            return entries
+    return split_entries(*joined(batch), hard_negative_ratio=hard_negative_ratio)
 
 
 def _neg_values(entries: Entries) -> Tensor:
@@ -184,8 +215,13 @@ def _neg_values(entries: Entries) -> Tensor:
 
 
 def _pos_values(entries: Entries) -> Tensor:
+    """-p of each positive, elsewhere exactly -1. [N, R]."""
+    return _scores_of_positives(entries.pos_logits, entries.is_pos)
+
+
+def _scores_of_positives(pos_logits: Tensor, is_pos: Tensor) -> Tensor:
     """-p of each positive, elsewhere exactly -1 with gradient 0, whatever the logit. [N, R]."""
-    return -entries.pos_logits.masked_fill(~entries.is_pos, torch.inf).sigmoid()
+    return -pos_logits.masked_fill(~is_pos, torch.inf).sigmoid()
 
 
 def _or_constant(values: Tensor, constant: float) -> Tensor:

@@ -7,17 +7,28 @@ too. Raises ValueError where shapes or labels do not fit (``entries.prepared`` s
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypedDict
 
 from torch import Tensor, nn
 
 from drloss import functional
 from drloss.checks import require_between, require_choice, require_positive
-from drloss.entries import Logits, as_one_set
+from drloss.entries import Logits, Scope
 from drloss.pointwise import Normalizer
-from drloss.surrogates import SurrogateName, make_surrogate
+from drloss.surrogates import Surrogate, SurrogateName, make_surrogate
 
 Pairing: TypeAlias = Literal["dr", "neg_only", "all", "worst_case"]
+
+
+class _Common(TypedDict):
+    """What every ranking loss takes."""
+
+    margin: float
+    surrogate: Surrogate
+    hard_negative_ratio: float | None
+    scope: Scope
+    images_per_group: int | None
+    fused: bool
 
 
 class DRLoss(nn.Module):
@@ -32,6 +43,7 @@ class DRLoss(nn.Module):
             mean of Eq. 4), "worst_case" the one extreme pair (Eq. 5).
         scope: "image" ranks within each image, "batch" all entries of all images as one set.
         prior: "uniform", or "hard_negative" that admits ``ratio`` negatives a positive (``entries.mined_negatives``).
+        fused: False keeps to plain torch, which is slow and can be differentiated twice (see ``functional``).
 
     Raises:
         ValueError: a value out of range or an unknown name.
@@ -47,9 +59,10 @@ class DRLoss(nn.Module):
         L: float = 6.0,
         rho: float = 0.5,
         pairing: Pairing = "dr",
-        scope: Literal["image", "batch"] = "image",
+        scope: Scope = "image",
         prior: Literal["uniform", "hard_negative"] = "uniform",
         ratio: float = 3.0,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         require_positive("lambda_pos", lambda_pos, or_inf=True)
@@ -65,40 +78,32 @@ class DRLoss(nn.Module):
         self.margin = margin
         self.tau = tau
         self.pairing = pairing
-        self.scope = scope
+        self.scope: Scope = scope
+        self.fused = fused
         self.hard_negative_ratio = ratio if prior == "hard_negative" else None
         self.surrogate = make_surrogate(surrogate, L=L, rho=rho)
         self._surrogate_text = surrogate + {"logistic": f"(L={L})", "quadratic": f"(rho={rho})", "hinge": ""}[surrogate]
 
-    def forward(self, logits: Logits, labels: Tensor) -> Tensor:
-        """tau * mean over images (scope "image"), or tau * the loss of the one set (scope "batch")."""
-        if self.scope == "batch":
-            logits, labels = as_one_set(logits, labels)
-        return self.tau * self._rank(logits, labels)
+    def forward(self, logits: Logits, labels: Tensor, *, images_per_group: int | None = None) -> Tensor:
+        """tau * mean over images (scope "image"), or tau * the loss of the one set (scope "batch").
 
-    def _rank(self, logits: Logits, labels: Tensor) -> Tensor:
-        margin, surrogate, ratio = self.margin, self.surrogate, self.hard_negative_ratio
+        images_per_group: None makes one group of all images, else the mean is taken over groups.
+        """
+        common: _Common = {
+            "margin": self.margin,
+            "surrogate": self.surrogate,
+            "hard_negative_ratio": self.hard_negative_ratio,
+            "scope": self.scope,
+            "images_per_group": images_per_group,
+            "fused": self.fused,
+        }
         if self.pairing == "dr":
-            return functional.dr_loss(
-                logits,
-                labels,
-                lambda_pos=self.lambda_pos,
-                lambda_neg=self.lambda_neg,
-                margin=margin,
-                surrogate=surrogate,
-                hard_negative_ratio=ratio,
-            )
+            lambdas = {"lambda_pos": self.lambda_pos, "lambda_neg": self.lambda_neg}
+            return self.tau * functional.dr_loss(logits, labels, **lambdas, **common)
         if self.pairing == "neg_only":
-            return functional.neg_only_loss(
-                logits,
-                labels,
-                lambda_neg=self.lambda_neg,
-                margin=margin,
-                surrogate=surrogate,
-                hard_negative_ratio=ratio,
-            )
+            return self.tau * functional.neg_only_loss(logits, labels, lambda_neg=self.lambda_neg, **common)
         rank = functional.all_pairs_loss if self.pairing == "all" else functional.worst_case_loss
-        return rank(logits, labels, margin=margin, surrogate=surrogate, hard_negative_ratio=ratio)
+        return self.tau * rank(logits, labels, **common)
 
     def extra_repr(self) -> str:
         return (
@@ -109,14 +114,18 @@ class DRLoss(nn.Module):
 
 
 class FocalLoss(nn.Module):
-    """Focal loss over the whole call, divided by its ``normalizer``: ``functional.focal_loss``.
+    """Focal loss over a group of images (all of the call), divided by its ``normalizer``: ``functional.focal_loss``.
 
     normalizer: "positives_and_images" (positive anchors + images) or "positives" (at least 1).
     Raises ValueError unless 0 <= alpha <= 1 and gamma >= 0, and for an unknown normalizer.
     """
 
     def __init__(
-        self, alpha: float = 0.25, gamma: float = 2.0, normalizer: Normalizer = "positives_and_images"
+        self,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        normalizer: Normalizer = "positives_and_images",
+        fused: bool = True,
     ) -> None:
         super().__init__()
         require_choice("normalizer", normalizer, ("positives_and_images", "positives"))
@@ -125,10 +134,19 @@ class FocalLoss(nn.Module):
         self.alpha = alpha
         self.gamma = gamma
         self.normalizer: Normalizer = normalizer
+        self.fused = fused
 
-    def forward(self, logits: Logits, labels: Tensor) -> Tensor:
-        """Scalar; see the module's docstring for shapes."""
-        return functional.focal_loss(logits, labels, alpha=self.alpha, gamma=self.gamma, normalizer=self.normalizer)
+    def forward(self, logits: Logits, labels: Tensor, *, images_per_group: int | None = None) -> Tensor:
+        """Scalar, the mean over groups; see the module's docstring for shapes."""
+        return functional.focal_loss(
+            logits,
+            labels,
+            alpha=self.alpha,
+            gamma=self.gamma,
+            normalizer=self.normalizer,
+            images_per_group=images_per_group,
+            fused=self.fused,
+        )
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, gamma={self.gamma}, normalizer={self.normalizer}"
@@ -141,15 +159,24 @@ class CrossEntropyLoss(nn.Module):
     Raises ValueError for an unknown mining or ratio <= 0.
     """
 
-    def __init__(self, mining: Literal["none", "hard_negative"] = "none", ratio: float = 3.0) -> None:
+    def __init__(
+        self, mining: Literal["none", "hard_negative"] = "none", ratio: float = 3.0, fused: bool = True
+    ) -> None:
         super().__init__()
         require_choice("mining", mining, ("none", "hard_negative"))
         require_positive("ratio", ratio)
         self.hard_negative_ratio = ratio if mining == "hard_negative" else None
+        self.fused = fused
 
-    def forward(self, logits: Logits, labels: Tensor) -> Tensor:
-        """Scalar; see the module's docstring for shapes."""
-        return functional.cross_entropy_loss(logits, labels, hard_negative_ratio=self.hard_negative_ratio)
+    def forward(self, logits: Logits, labels: Tensor, *, images_per_group: int | None = None) -> Tensor:
+        """Scalar, the mean over groups; see the module's docstring for shapes."""
+        return functional.cross_entropy_loss(
+            logits,
+            labels,
+            hard_negative_ratio=self.hard_negative_ratio,
+            images_per_group=images_per_group,
+            fused=self.fused,
+        )
 
     def extra_repr(self) -> str:
         return f"hard_negative_ratio={self.hard_negative_ratio}"

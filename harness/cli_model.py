@@ -21,6 +21,14 @@ from harness.options import (
     say,
 )
 
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        help="What scores: pycocotools, or to the same bits ultrafast or hotcoco; fast: whichever is installed.",
+    ),
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
@@ -46,6 +54,7 @@ def evaluate(
     ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    backend: BackendOption = "pycocotools",
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a row's trained weights, or any weights file: harness eval --recipe dr-r50-1x --weights FILE.
@@ -58,13 +67,15 @@ def evaluate(
     if ref is not None:
         if out is not None or split != "val2017":
             raise UsageError("--out and --split go with --weights; a row's evaluation has a split and a place already.")
+        if backend != "pycocotools":
+            raise UsageError("--backend goes with --weights; a record has the numbers of pycocotools.")
         _evaluate_row(ref, profile, overrides or [], data, seed, device, as_json)
     else:
         assert name is not None
         assert weights is not None
         if seed:
             raise UsageError("--seed names one of a row's runs; a weights file has none.")
-        _evaluate_file(name, weights, profile, overrides or [], data, split, out, device, as_json)
+        _evaluate_file(name, weights, profile, overrides or [], data, split, out, device, backend, as_json)
 
 
 def _evaluate_row(
@@ -114,14 +125,17 @@ def _evaluate_file(
     split: str,
     out: Path | None,
     device: str,
+    backend: str,
     as_json: bool,
 ) -> None:
+    from detector.scoring import named_backend
     from harness.file_eval import evaluate_file, share_bar
     from harness.plan import named_root
     from harness.registry import Registry
     from harness.resolve import parse_overrides
 
     changed = parse_overrides(overrides)
+    scorer = named_backend(backend)
     root = named_root(data)
     with share_bar(f"detecting on {split}") as report:
         found = evaluate_file(
@@ -133,6 +147,7 @@ def _evaluate_file(
             root=root,
             split=split,
             device=pick_device(device),
+            backend=scorer,
             out=out,
             report=report,
         )
@@ -151,18 +166,33 @@ def score(
     detections: Annotated[Path, typer.Argument(metavar="DETECTIONS", help="COCO result list, .json or .json.gz.")],
     data: DataOption = None,
     split: Annotated[str, typer.Option(help="The split that the detections are of.")] = "val2017",
+    backend: BackendOption = "pycocotools",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Score by pycocotools and a fast library; exit with 1 if a bit differs.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score a file of detections, of any detector, with COCO's metrics."""
     from detector.data.coco import load_index
-    from detector.detections import coco_metrics, read_detections
+    from detector.detections import read_detections
+    from detector.scoring import coco_stats, differences, in_percent, named_backend
     from harness.plan import named_root
 
-    metrics = coco_metrics(load_index(named_root(data), split), read_detections(detections))
+    scorer = named_backend(backend)
+    second = named_backend("fast" if scorer == "pycocotools" else "pycocotools") if verify else None
+    index, found = load_index(named_root(data), split), read_detections(detections)
+    stats = coco_stats(index, found, scorer)
     if as_json:
-        print_json(metrics)
+        print_json(in_percent(stats))
     else:
-        print_metrics(metrics)
+        print_metrics(in_percent(stats))
+    if second is None:
+        return
+    different = differences(stats, coco_stats(index, found, second))
+    if different:
+        say(f"{scorer} and {second} differ (fractions): {'; '.join(different)}.")
+        raise typer.Exit(1)
+    say(f"{scorer} and {second} agree on all {len(stats)} numbers to the last bit.")
 
 
 def detect(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -32,6 +34,12 @@ STOPPED = 130  # our own exit code after a stop that was asked for
 PASSING: tuple[FailureName, ...] = ("network", "node", "killed", "killed before start")
 # How Slurm ends a job of its own accord and for good.
 ENDINGS = ("TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "DEADLINE")
+# The script prints it, with a number, at each start of a job: its output has all of them.
+START = "harness: start "
+# srun on a task that a signal ended, and on its ending the other tasks for it.
+_OF_TASKS = re.compile(r"^srun: error: \S+: tasks? [\d,-]+: (?P<how>.+?)(?: \(core dumped\))?$", re.MULTILINE)
+_ENDS_OTHERS = re.compile(r"^srun: .*Terminating StepId", re.MULTILINE)
+_SIGNALS = {signal.strsignal(number): number for number in signal.valid_signals() if number != SIGTERM}
 
 
 class Retries(Struct, frozen=True):
@@ -49,7 +57,8 @@ class End:
     code: int
     state: str
     message: str = ""  # what the run itself said in this start, if it did
-    tail: str = ""
+    tail: str = ""  # what rank 0 printed in this start, where the run said nothing
+    srun: str = ""  # the same, for what srun says in it
 
 
 def reason_to_retry(end: End) -> str | None:
@@ -59,9 +68,25 @@ def reason_to_retry(end: End) -> str | None:
     name = classify(end.message, end.tail)
     if name not in (*PASSING, "unknown"):
         return None  # what a process said of itself comes before how the others were ended for it
-    if end.code > 128 and not (end.message and end.code == 128 + SIGTERM):
-        return f"a process was killed (signal {end.code - 128})"
+    killed = killing_signal(end, late=name == "network")
+    if killed is not None:
+        return f"a process was killed (signal {killed})"
     return f"{name}: {end.message or 'no words'}" if name in PASSING else None
+
+
+def killing_signal(end: End, *, late: bool) -> int | None:
+    """The signal that ended a process, and not for another one's end; None if none did.
+
+    srun's lines come before its code: the others' SIGTERM is a higher number than the first one's SIGKILL. late: count
+    also what it said after it began to end the others, for one of them may have noticed the loss first.
+    """
+    if _OF_TASKS.search(end.srun):
+        ending = None if late else _ENDS_OTHERS.search(end.srun)
+        found = _OF_TASKS.finditer(end.srun, 0, ending.start() if ending else len(end.srun))
+        return next((_SIGNALS[match["how"]] for match in found if match["how"] in _SIGNALS), None)
+    if end.code <= 128 or (end.message and end.code == 128 + SIGTERM):
+        return None
+    return end.code - 128
 
 
 def try_again(run: RunDir, end: End, *, max_retries: int, max_requeues: int) -> tuple[bool, str]:
@@ -107,8 +132,9 @@ def look_at_end(run: RunDir, code: int, *, log: Path) -> End:
     first = run.first_failure() or status
     own = status is not None and status.job == job_id()
     message = first.message if own and first is not None and first.phase == "failed" else ""
+    printed = tail(log).rpartition(START)[2]
     # Without a word in this start, what was printed says why.
-    return End(code, state, message, "" if own else tail(log))
+    return End(code, state, message, "" if own else printed, printed)
 
 
 def note_end(run: RunDir, message: str) -> None:

@@ -26,6 +26,7 @@ from harness.weight_files import fitting_recipes
 if TYPE_CHECKING:
     from detector.data.coco import CocoIndex
     from detector.formats.reading import Weights
+    from detector.scoring import Backend
 
 EVALUATION_FILE = "evaluation.json"
 DETECTIONS_FILE = "detections.json.gz"
@@ -52,20 +53,22 @@ def evaluate_file(
     root: Path,
     split: str,
     device: str,
+    backend: Backend,
     out: Path | None,
     report: Callable[[float], None],
 ) -> FileEvaluation:
     """Evaluate a weights file on a split of any COCO root, by a recipe's model and test settings.
 
-    report: told the share of the images that is done. out: folder for detections and ``evaluation.json``. Raises
-    WeightsError before the data is opened, DataError before anything is detected.
+    backend: which library scores. report: told the share of the images that is done. out: folder for detections and
+    ``evaluation.json``. Raises WeightsError before the data is opened, DataError before anything is detected.
     """
     from detector.build import build_model
     from detector.data.coco import annotations_sha256, load_index
-    from detector.detections import coco_metrics, write_detections
+    from detector.detections import write_detections
     from detector.formats.loading import load_detector
     from detector.formats.reading import read_weights
     from detector.inference import detect_split
+    from detector.scoring import coco_metrics
     from detector.train import precision_context
     from detector.worker import describe_environment
     from detector.world import join_world
@@ -87,7 +90,7 @@ def evaluate_file(
         with precision_context(job.precision, world.device):
             detections, _ = detect_split(model, index, world, report)
         environment = describe_environment(world)
-    metrics = coco_metrics(index, detections)
+    metrics = coco_metrics(index, detections, backend)
     written: tuple[Path, ...] = ()
     if out is not None:
         written = (out / DETECTIONS_FILE, out / EVALUATION_FILE)
@@ -97,6 +100,7 @@ def evaluate_file(
         )
         evaluation = {
             "metrics": metrics,
+            "scored_by": backend,
             "recipe": name,
             "profile": profile,
             "set": dict(overrides),

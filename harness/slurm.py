@@ -21,6 +21,7 @@ from detector.worker import Assignment, Worker
 from harness import submission as book
 from harness.clusters import Cluster
 from harness.declarations import Execution
+from harness.epilogue import START
 from harness.snapshot import snapshot_folder, take_snapshot
 from harness.submission import Submission
 
@@ -144,6 +145,7 @@ def _epilogue(cluster: Cluster, folder: Path) -> list[str]:
     return [
         f"at_end() {{ code=$?; [ $code -eq 0 ] || {command} {cluster.max_retries} {cluster.max_requeues} $code; }}",
         "trap at_end EXIT",
+        f'echo "{START}$(( ${{SLURM_RESTART_COUNT:-0}} + 1 ))"',
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from detector.detections import METRICS
+from detector.scoring import METRICS
 from detector.server_answer import KEYS
 
 TEST_DEV = "test-dev2017"

@@ -5,11 +5,14 @@ Legend: N images, B boxes.
 
 from __future__ import annotations
 
+import gc
 import json
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -82,7 +85,7 @@ class AnnotationTable:
         """
         kind: type[_File] | type[_ImageInfo] = _File if labelled else _ImageInfo
         # Mapped, so that the half gigabyte of train2017 is shared by the processes that read it.
-        with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content, _no_gc():
             try:
                 file = msgspec.json.decode(content, type=kind)
             except msgspec.ValidationError:
@@ -90,17 +93,22 @@ class AnnotationTable:
             except msgspec.DecodeError:
                 # NaN and Infinity are not JSON, but common writers emit them: read them, so that the check names them.
                 file = msgspec.convert(json.loads(content[:]), kind)
+            return AnnotationTable._of(file)
+
+    @staticmethod
+    def _of(file: _File | _ImageInfo) -> AnnotationTable:
         rows = file.annotations
-        areas = (row.bbox[2] * row.bbox[3] if row.area is None else row.area for row in rows)
-        columns = (key for row in rows for key in (row.id, row.image_id, row.category_id, row.iscrowd))
-        sizes = (key for image in file.images for key in (image.id, image.width, image.height))
+        areas = list(map(attrgetter("area"), rows))
+        if None in areas:
+            areas = [row.bbox[2] * row.bbox[3] if row.area is None else row.area for row in rows]
+        corners = chain.from_iterable(map(attrgetter("bbox"), rows))
         return AnnotationTable(
             [image.file_name for image in file.images],
-            np.fromiter(sizes, np.int64, 3 * len(file.images)).reshape(-1, 3),
+            _columns(file.images, "id", "width", "height"),
             {category.id: category.name for category in file.categories},
             [category.id for category in file.categories],
-            np.fromiter(columns, np.int64, 4 * len(rows)).reshape(-1, 4),
-            np.fromiter(chain.from_iterable(row.bbox for row in rows), np.float64, 4 * len(rows)).reshape(-1, 4),
+            _columns(rows, "id", "image_id", "category_id", "iscrowd"),
+            np.fromiter(corners, np.float64, 4 * len(rows)).reshape(-1, 4),
             np.fromiter(areas, np.float64, len(rows)),
         )
 
@@ -163,8 +171,31 @@ def find(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.
     """Position of each value in an ascending array, -1 where it is not there."""
     if not len(ascending):
         return np.full(len(values), -1, dtype=np.int64)
-    position = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    low, high = ascending[0], ascending[-1]
+    if int(high) - int(low) < len(ascending) + len(values):  # a table is no larger than they are, and ten times faster
+        table = np.zeros(int(high) - int(low) + 1, dtype=np.int64)
+        table[ascending - low] = np.arange(len(ascending))
+        position = table[np.clip(values, low, high) - low]
+    else:
+        position = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
     return np.where(ascending[position] == values, position, -1)
+
+
+def _columns(rows: Sequence[_Image] | Sequence[_Annotation], *names: str) -> NDArray[np.int64]:
+    """[rows, names], each column contiguous."""
+    return np.stack([np.fromiter(map(attrgetter(name), rows), np.int64, len(rows)) for name in names]).T
+
+
+@contextmanager
+def _no_gc() -> Iterator[None]:
+    """Without the collector of cycles, which would go over the growing table again and again and find none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _list(wrong: ArrayLike, ids: NDArray[np.int64], message: Callable[[int], str]) -> list[tuple[int, str]]:
@@ -173,6 +204,9 @@ def _list(wrong: ArrayLike, ids: NDArray[np.int64], message: Callable[[int], str
 
 def _repeated(values: NDArray[np.int64]) -> NDArray[np.bool_]:
     """True at every second and later occurrence of a value."""
+    ascending = np.sort(values)
+    if (ascending[1:] > ascending[:-1]).all():  # five times faster than to tell which
+        return np.zeros(len(values), dtype=np.bool_)
     repeated = np.ones(len(values), dtype=np.bool_)
     repeated[np.unique(values, return_index=True)[1]] = False
     return repeated

@@ -7,6 +7,7 @@ process trains a group, with how many workers, changes nothing here.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,11 +40,11 @@ class GroupSequence:
         """Groups of one global batch."""
         return self.settings.images // self.settings.images_per_group
 
-    @property
+    @cached_property
     def groups_per_epoch(self) -> int:
         """Groups that hold every image once (the same in every epoch)."""
         size = self.settings.images_per_group
-        return sum(-(-len(bucket) // size) for bucket in self._buckets())
+        return sum(-(-len(bucket) // size) for bucket in self._buckets)
 
     def batch(self, iteration: int) -> np.ndarray:
         """Image positions of one global batch, int64 [groups_per_batch, images_per_group]."""
@@ -65,6 +66,7 @@ class GroupSequence:
         size = self.groups_per_batch // world_size
         return self.batch(iteration)[rank * size : (rank + 1) * size]
 
+    @cached_property
     def _buckets(self) -> list[np.ndarray]:
         if not self.settings.aspect_grouping:
             return [np.arange(len(self.portrait))]
@@ -78,7 +80,7 @@ class GroupSequence:
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, epoch))))
         size = self.settings.images_per_group
         groups = []
-        for bucket in self._buckets():
+        for bucket in self._buckets:
             order = generator.permutation(bucket)
             padded = np.resize(order, -(-len(order) // size) * size)  # np.resize repeats from the start
             groups.append(padded.reshape(-1, size))

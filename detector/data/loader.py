@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from detector.boxes import trainable_corners
 from detector.data.batches import GroupSequence
-from detector.data.coco import CocoIndex, select, trainable
+from detector.data.coco import CocoIndex, trainable
 from detector.data.transforms import augment, random_generator
 from detector.errors import DataError, UsageError
 from detector.job import TrainJob
@@ -51,12 +51,13 @@ class TrainingData(Dataset[list[Group]]):
     """Indexed by the iteration: the groups that one process trains on in it."""
 
     def __init__(self, job: TrainJob, index: CocoIndex, *, rank: int, world_size: int) -> None:
-        self.job = job
-        # Base codebase: images without a valid box are left out.
-        self.index = select(index, trainable(index))
-        if not self.index.num_images:
+        self.job, self.index = job, index
+        # Base codebase: images without a valid box are left out. Told by their positions, so that no column is copied.
+        self.positions = trainable(index)
+        if not len(self.positions):
             raise DataError(f"{index.root}: {index.split} has no image with a valid box to train on.")
-        self.groups = GroupSequence(self.index.heights >= self.index.widths, job.batch, job.seed)
+        heights, widths = index.heights[self.positions], index.widths[self.positions]
+        self.groups = GroupSequence(heights >= widths, job.batch, job.seed)
         if self.groups.groups_per_batch % world_size:
             raise UsageError(
                 f"{world_size} processes cannot share the {self.groups.groups_per_batch} groups of a batch evenly "
@@ -64,12 +65,12 @@ class TrainingData(Dataset[list[Group]]):
                 f"divide {self.groups.groups_per_batch}."
             )
         self.rank, self.world_size = rank, world_size
-        pixels = int((self.index.widths.astype(np.int64) * self.index.heights).sum())
+        pixels = int((widths.astype(np.int64) * heights).sum())
         self._decoded: dict[int, Image.Image] | None = {} if 3 * pixels <= KEEP_DECODED_BYTES else None
 
     def __getitem__(self, iteration: int) -> list[Group]:
         share = self.groups.share(iteration, rank=self.rank, world_size=self.world_size)
-        return [self._group(positions, iteration) for positions in share]
+        return [self._group(self.positions[chosen], iteration) for chosen in share]
 
     def _group(self, positions: np.ndarray, iteration: int) -> Group:
         images, targets = [], []
@@ -124,11 +125,14 @@ def open_image(index: CocoIndex, position: int) -> Image.Image:
 
 def _decode(path: Path) -> Image.Image:
     with Image.open(path) as image:
-        return image.convert("RGB")
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def training_batches(data: TrainingData, iterations: Iterable[int], *, workers: int) -> Iterator[list[Group]]:
     """The batches of the given iterations in order, prepared by ``workers`` processes (0: in this one)."""
+    if workers:
+        import detector.data.enlarging  # noqa: F401  compiled here, for all that are forked
     loader = DataLoader(
         data,
         batch_size=None,

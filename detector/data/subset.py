@@ -40,7 +40,7 @@ def write_subset(source: Path, out: Path, num_images: int, *, splits: Sequence[s
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(cut_annotations(content, set(cut.image_ids.tolist())))
             for i in range(cut.num_images):
-                copy = staging / cut.image_folder / str(cut.file_names[i])
+                copy = staging / cut.image_folder / cut.file_name(i)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(cut.image_path(i), copy)
 

@@ -32,8 +32,21 @@ def resize(image: Image.Image, *, short_side: int, max_size: int) -> Image.Image
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
-    """uint8 [3, H, W], RGB; normalised later, on the device."""
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+    """uint8 [3, H, W], RGB, channels last in memory as the network has them; normalised later, on the device."""
+    content = bytearray((image if image.mode == "RGB" else image.convert("RGB")).tobytes())
+    return torch.frombuffer(content, dtype=torch.uint8).view(image.height, image.width, 3).permute(2, 0, 1)
+
+
+def resized_pixels(image: Image.Image, *, short_side: int, max_size: int, flip: bool = False) -> torch.Tensor:
+    """``to_tensor`` of ``resize``, mirrored if ``flip``; the same bits, but sooner where the image grows."""
+    width, height = resized_size(*image.size, short_side=short_side, max_size=max_size)
+    grows = width >= image.width and height >= image.height and (width, height) != image.size
+    if grows and image.mode == "RGB":
+        from detector.data.enlarging import enlarged  # compiled, and slow to import
+
+        return torch.from_numpy(enlarged(np.asarray(image), width, height, flip=flip)).permute(2, 0, 1)
+    pixels = to_tensor(resize(image, short_side=short_side, max_size=max_size))
+    return pixels.flip(-1) if flip else pixels
 
 
 def random_generator(seed: int, iteration: int, image_id: int) -> np.random.Generator:
@@ -53,13 +66,11 @@ def augment(
     boxes: xyxy pixels of the original image in ``convention``, float64 [G, 4] -> uint8 [3, H, W] and boxes of the
     resized image.
     """
-    width, height = image.size
     short_side = settings.short_sides[int(generator.integers(len(settings.short_sides)))]
     flip = bool(generator.random() < settings.flip_probability)
-    image = resize(image, short_side=short_side, max_size=settings.max_size)
-    boxes = boxes * np.tile([image.width / width, image.height / height], 2)
-    pixels = to_tensor(image)
+    pixels = resized_pixels(image, short_side=short_side, max_size=settings.max_size, flip=flip)
+    height, width = pixels.shape[1:]
+    boxes = boxes * np.tile([width / image.width, height / image.height], 2)
     if flip:
-        pixels = pixels.flip(-1)
-        boxes = mirrored(torch.from_numpy(boxes), image.width, convention).numpy()
+        boxes = mirrored(torch.from_numpy(boxes), width, convention).numpy()
     return pixels, boxes

@@ -82,7 +82,7 @@ def check_images(index: CocoIndex, *, decode: bool) -> list[Problem]:
     with ThreadPoolExecutor() as pool:  # decoding and file access release the interpreter's lock
         found = enumerate(pool.map(check, range(index.num_images)))
         return [
-            Problem(f"{index.image_folder}/{index.file_names[i]}", int(index.image_ids[i]), message)
+            Problem(f"{index.image_folder}/{index.file_name(i)}", int(index.image_ids[i]), message)
             for i, message in found
             if message is not None
         ]
@@ -108,7 +108,7 @@ def image_problem(path: Path, width: int, height: int, *, decode: bool) -> str |
 
 def missing_images(index: CocoIndex) -> list[str]:
     """Names of the images that have no file."""
-    return sorted(set(index.file_names.tolist()) - _files(index))
+    return sorted(set(index.file_names) - _files(index))
 
 
 def _files(index: CocoIndex) -> set[str]:
@@ -140,7 +140,7 @@ def _notes(index: CocoIndex) -> list[str]:
     if not labelled:
         notes.append(f"{index.split}: no labels here, they are the evaluation server's: harness export, harness record")
     extra = sorted(
-        name for name in _files(index) - set(index.file_names.tolist()) if Path(name).suffix.lower() in IMAGE_SUFFIXES
+        name for name in _files(index) - set(index.file_names) if Path(name).suffix.lower() in IMAGE_SUFFIXES
     )
     if extra and index.image_folder == index.split:  # a folder of another name is shared with other splits
         notes.append(f"{index.split}: {len(extra):,} images without an entry in the annotations, first {extra[0]}")

@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models import resnet50, resnet101, resnext101_32x8d
 from torchvision.ops import FrozenBatchNorm2d
 
-from detector.backbone import build_backbone, group_norm
+from detector.backbone import FrozenNorm, build_backbone, folded, group_norm
 from detector.job import ModelSettings
 from tests.small_retinanet import SLIM
 
@@ -80,7 +80,7 @@ def test_backbone_freezes_exactly_the_first_stages(frozen: int) -> None:
     assert all(p.requires_grad for p in backbone.fpn.parameters())
 
 
-@pytest.mark.parametrize(("norm", "kind"), [("frozen_batch", FrozenBatchNorm2d), ("group", nn.GroupNorm)])
+@pytest.mark.parametrize(("norm", "kind"), [("frozen_batch", FrozenNorm), ("group", nn.GroupNorm)])
 @pytest.mark.parametrize("name", ["resnet50", "slim"])
 def test_backbone_norms_are_all_of_the_kind_asked_for(name: str, norm: str, kind: type[nn.Module]) -> None:
     with torch.device("meta"):
@@ -114,3 +114,44 @@ def test_slim_body_is_small() -> None:
     body = build_backbone(ModelSettings(**SLIM)).body
 
     assert sum(p.numel() for p in body.parameters()) == 255_872
+
+
+def random_norm(channels: int) -> FrozenNorm:
+    norm = FrozenNorm(channels)
+    for buffer in norm.buffers():
+        buffer.uniform_(0.5, 2.0)
+    return norm
+
+
+def test_frozen_norm_equals_torchvisions_to_the_last_bit() -> None:
+    norm, theirs, x = random_norm(5), FrozenBatchNorm2d(5), torch.randn(2, 5, 7, 3)
+    theirs.load_state_dict(norm.state_dict())
+
+    assert torch.equal(norm(x.clone()), theirs(x))
+    assert torch.equal(norm(x.bfloat16()), theirs(x.bfloat16()))
+
+
+@pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 3)])
+def test_folded_norm_gives_the_values_and_gradients_of_norm_after_convolution(stride: int, groups: int) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(6, 9, 3, stride, padding=1, groups=groups, bias=False).double()
+    norm, x = random_norm(9).double(), torch.randn(2, 6, 8, 5, dtype=torch.float64, requires_grad=True)
+    pull = torch.randn(2, 9, 8 // stride, -(-5 // stride), dtype=torch.float64)
+
+    outputs = [norm(conv(x)), folded(conv, norm, x)]
+    gradients = [torch.autograd.grad((output * pull).sum(), (conv.weight, x)) for output in outputs]
+
+    torch.testing.assert_close(*outputs)
+    torch.testing.assert_close(*gradients)
+
+
+def test_bottleneck_equals_torchvisions_to_the_last_bit() -> None:
+    torch.manual_seed(0)
+    block = resnet50(norm_layer=FrozenBatchNorm2d).layer2[0]
+    ours = build_backbone(ModelSettings(**RESNET)).body["layer2"][0]
+    for buffer in block.buffers():
+        buffer.uniform_(0.5, 2.0)
+    ours.load_state_dict(block.state_dict())
+    x = torch.randn(1, 256, 8, 8)
+
+    assert torch.equal(ours(x), block(x))

@@ -64,7 +64,7 @@ def load(root: Path, value: Content | None = None) -> CocoIndex:
 def test_load_index_sorts_images_and_groups_their_boxes(tmp_path: Path) -> None:
     index = load(tmp_path)
     assert index.image_ids.tolist() == [2, 5, 9]
-    assert index.file_names.tolist() == ["a.jpg", "b.jpg", "c.jpg"]
+    assert index.file_names == ["a.jpg", "b.jpg", "c.jpg"]
     assert index.widths.tolist() == [10, 20, 40]
     assert index.heights.tolist() == [10, 16, 30]
     assert index.offsets.tolist() == [0, 0, 2, 3]

@@ -15,9 +15,10 @@ from detector.data.coco import annotation_file, check_release, is_labelled, know
 from detector.data.shapes import generate_shapes
 from detector.data.subset import write_subset
 from detector.data.verify import verify_root
-from detector.detections import Detections, coco_metrics
+from detector.detections import Detections
 from detector.errors import DataError
 from detector.job import Shapes
+from detector.scoring import coco_metrics
 
 TEST_DEV = "test-dev2017"
 

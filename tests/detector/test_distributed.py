@@ -103,7 +103,7 @@ def test_the_first_failure_is_told_whichever_process_has_it(job: EvalJob, data: 
     broken = tmp_path / "broken"
     shutil.copytree(data, broken)
     second = TrainingData(job.train, open_split(job.train.data, data, "train"), rank=1, world_size=2)
-    position = int(second.groups.share(0, rank=1, world_size=2)[0][0])
+    position = int(second.positions[second.groups.share(0, rank=1, world_size=2)[0][0]])
     victim = second.index.image_path(position).name
     (broken / "train2017" / victim).write_bytes(b"not an image")
     run = RunDir(tmp_path / "run")

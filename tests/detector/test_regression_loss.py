@@ -12,15 +12,16 @@ from detector.regression_loss import box_regression_loss
 def test_regression_loss_is_smooth_l1_over_positives_by_hand() -> None:
     settings = RegressionSettings(box_weights=(1.0, 1.0, 1.0, 1.0), beta=0.5, normalizer=2.0)
     anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 20.0, 20.0], [5.0, 5.0, 6.0, 6.0]])
-    boxes = anchors.clone()
-    boxes[0] += torch.tensor([10.0, 0.0, 10.0, 0.0])  # dx of 1
-    boxes[1] += torch.tensor([4.0, 0.0, 4.0, 0.0])  # dx of 0.2
-    boxes[2] += 50.0  # far away, but no positive
+    boxes = anchors.flip(0).repeat(3, 1, 1)
+    boxes[:, 2] += torch.tensor([10.0, 0.0, 10.0, 0.0])  # from the first anchor a dx of 1
+    boxes[:, 1] += torch.tensor([4.0, 0.0, 4.0, 0.0])  # from the second a dx of 0.2
+    boxes[:, 0] += 50.0  # far away, but of no positive
     labels = torch.tensor([[3, 0, -1], [-1, -1, -2], [-1, 4, -1]])
+    matched = torch.tensor([[2, 1, 0]]).repeat(3, 1)
     deltas = torch.zeros(3, 3, 4, requires_grad=True)
 
     loss = box_regression_loss(
-        deltas, anchors, boxes.expand(3, 3, 4), labels, settings, convention="modern", images_per_group=2
+        deltas, anchors, boxes, (labels, matched), settings, convention="modern", images_per_group=2
     )
     loss.backward()
 
@@ -38,7 +39,7 @@ def test_regression_loss_divides_by_at_least_one() -> None:
         torch.zeros(1, 1, 4),
         anchors,
         anchors[None] + 10,
-        torch.tensor([[0]]),
+        (torch.tensor([[0]]), torch.tensor([[0]])),
         settings,
         convention="modern",
         images_per_group=1,

@@ -17,9 +17,10 @@ import pytest
 
 from detector.data.coco import load_index
 from detector.data.shapes import generate_shapes
-from detector.detections import Detections, coco_metrics
+from detector.detections import Detections
 from detector.errors import UsageError
 from detector.job import Shapes
+from detector.scoring import coco_metrics
 from detector.server import best_of_each_image, check_name, file_stem, pack
 from detector.server_answer import KEYS, note, parse_answer, read_answer
 from tests.answers import NUMBERS, PERCENT, TEST_DEV, json_text, scores_text, summary_text

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import hypothesis
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from detector.data.transforms import augment, random_generator, resize, resized_size, to_tensor
+from detector.data.enlarging import enlarged
+from detector.data.transforms import augment, random_generator, resize, resized_pixels, resized_size, to_tensor
 from detector.job import AugmentationSettings
 
 
@@ -38,6 +45,56 @@ def test_to_tensor_is_rgb_channels_first_and_expands_grey() -> None:
     image = Image.new("RGB", (3, 2), (10, 20, 30))
     assert to_tensor(image)[:, 0, 0].tolist() == [10, 20, 30]
     assert to_tensor(Image.new("L", (3, 2), 7)).shape == (3, 2, 3)
+
+
+@hypothesis.settings(deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    more=st.tuples(st.integers(0, 120), st.integers(0, 120)),
+    flip=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_enlarged_is_what_pil_gives_to_the_last_bit(
+    size: tuple[int, int], more: tuple[int, int], flip: bool, seed: int
+) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    target = (size[0] + more[0], size[1] + more[1])
+    expected = np.asarray(Image.fromarray(pixels).resize(target, Image.Resampling.BILINEAR))
+    found = enlarged(pixels, *target, flip=flip)
+    np.testing.assert_array_equal(found, expected[:, ::-1] if flip else expected)
+
+
+def test_enlarged_weighs_neighbours_by_their_distance() -> None:
+    # New centres lie at 0.25, 0.75, 1.25 and 1.75 old pixels, old centres at 0.5 and 1.5.
+    row = np.array([[[0, 8, 100], [80, 0, 100]]], dtype=np.uint8)
+    found = enlarged(row, 4, 1, flip=False)
+    assert found.tolist() == [[[0, 8, 100], [20, 6, 100], [60, 2, 100], [80, 0, 100]]]
+    assert enlarged(row, 4, 1, flip=True).tolist() == [found[0, ::-1].tolist()]
+
+
+def test_enlarged_refuses_to_shrink() -> None:
+    with pytest.raises(ValueError, match="3 x 9 is not larger than 4 x 5"):
+        enlarged(np.zeros((5, 4, 3), dtype=np.uint8), 3, 9, flip=False)
+
+
+@pytest.mark.parametrize("short_side", [20, 40, 60])  # smaller, the same, larger
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_resized_pixels_are_those_of_pil(short_side: int, mode: str, flip: bool) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).convert(mode)
+    expected = to_tensor(resize(image, short_side=short_side, max_size=90))
+    found = resized_pixels(image, short_side=short_side, max_size=90, flip=flip)
+    assert torch.equal(found, expected.flip(-1) if flip else expected)
+    assert found.stride() == expected.stride()
+
+
+@pytest.mark.coco
+def test_resized_pixels_of_photographs_are_those_of_pil(coco_tiny: Path) -> None:
+    for path in sorted((coco_tiny / "val2017").iterdir())[:12]:
+        image = Image.open(path).convert("RGB")
+        expected = to_tensor(resize(image, short_side=800, max_size=1333))
+        assert torch.equal(resized_pixels(image, short_side=800, max_size=1333), expected)
 
 
 def settings(**changes: object) -> AugmentationSettings:

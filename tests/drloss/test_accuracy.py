@@ -7,9 +7,11 @@ from typing import TypeAlias
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from drloss import BACKGROUND, DRLoss
+from drloss import BACKGROUND, CrossEntropyLoss, DRLoss, FocalLoss
+from drloss.functional import expected_scores
 from drloss.losses import Pairing
 from drloss.surrogates import SurrogateName, make_surrogate
 
@@ -98,3 +100,30 @@ def test_all_pairs_gradient_at_15_million_entries_equals_float64(coco_image: Ima
     assert error[is_pos].max() < 1e-5 * expected[is_pos].abs().max()
     wrong = error[~is_pos] > 1e-5 * expected[~is_pos].abs().max()
     assert wrong.sum() < 20
+
+
+@pytest.mark.parametrize("loss", [FocalLoss(), FocalLoss(gamma=1.5), CrossEntropyLoss()], ids=repr)
+def test_pointwise_value_and_gradient_at_15_million_entries_equal_float64(coco_image: Image, loss: nn.Module) -> None:
+    logits, labels, is_pos = coco_image
+    gamma, alpha = (loss.gamma, loss.alpha) if isinstance(loss, FocalLoss) else (0.0, 0.5)
+    exact = logits.double().flatten().requires_grad_()
+    wrong = torch.where(is_pos, -exact, exact)
+    weight = torch.where(is_pos, alpha, 1 - alpha) * (1.0 if isinstance(loss, FocalLoss) else 2.0)
+    expected = (weight * wrong.sigmoid() ** gamma * F.softplus(wrong, threshold=40.0)).sum() / (is_pos.sum() + 1)
+    (expected_grad,) = torch.autograd.grad(expected, exact)
+    x = logits.clone().requires_grad_()
+    value = loss(x, labels)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-6)
+    (grad,) = torch.autograd.grad(value, x)
+    assert (grad.flatten() - expected_grad).abs().max() < 1e-6 * expected_grad.abs().max()
+
+
+@pytest.mark.parametrize("lambda_neg", [0.001, LAMBDA_NEG, float("inf")])
+def test_expected_negative_at_15_million_entries_equals_float64(
+    coco_image: Image, float64_scores: Scores, lambda_neg: float
+) -> None:
+    logits, labels, _ = coco_image
+    neg = float64_scores[0]
+    expected = torch.softmax(neg / lambda_neg, 0) @ neg
+    found, _ = expected_scores(logits, labels, lambda_neg=lambda_neg)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)

@@ -125,7 +125,9 @@ def test_doctor_finds_nothing_that_fails_here() -> None:
         (("detect", "a.jpg", "--out", "b", "--profile", "tiny"), "No trained weights of table2/L6, seed 0"),
         (("detect", "a.jpg", "--out", "b", "--profile", "tiny", "--run", "table2"), "One row is needed"),
         (("eval", "table2", "--profile", "tiny"), "One row is needed"),
+        (("eval", "table2/L6", "--backend", "fast"), "--backend goes with --weights; a record has the numbers of"),
         (("score", "no.json", "--data", "/no/such/folder"), "/no/such/folder"),
+        (("score", "no.json", "--backend", "coco"), "Unknown backend 'coco'. Known: pycocotools, ultrafast"),
     ],
 )
 def test_bad_input_gets_one_clear_message(arguments: tuple[str, ...], message: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from detector.rundir import RunDir, Status, write_json
 from harness.clusters import Cluster
-from harness.epilogue import End, main, reason_to_retry
+from harness.epilogue import START, End, main, reason_to_retry
 from harness.run_state import SchedulerState, Seen, decide
 from harness.slurm import Shape, parameters
 from harness.submission import Submission, transport_folder, write_submission
@@ -90,6 +90,42 @@ def said(run: RunDir) -> Status:
 )
 def test_only_what_another_start_may_get_over_is_tried_again(end: End, reason: str | None) -> None:
     assert reason_to_retry(end) == reason
+
+
+KILLED = "srun: error: n1: task 0: Killed\n"
+EXITED = "srun: error: n2: task 1: Exited with exit code 1\n"
+ENDS_OTHERS = "srun: launch/slurm: _step_signal: Terminating StepId=3.0\n"
+TERMINATED = "srun: error: n2: tasks 1-2: Terminated\n"
+CLOSED = "RuntimeError: Connection closed by peer"
+
+
+@pytest.mark.parametrize(
+    ("message", "srun", "reason"),
+    [
+        # The highest code is that of the process which srun ended for the killed one.
+        (CLOSED, KILLED + ENDS_OTHERS + TERMINATED, "a process was killed (signal 9)"),
+        # The other process noticed it before srun did.
+        (CLOSED, EXITED + ENDS_OTHERS + KILLED, "a process was killed (signal 9)"),
+        (CLOSED, EXITED + ENDS_OTHERS + TERMINATED, f"network: {CLOSED}"),
+        ("RuntimeError: its own", EXITED + ENDS_OTHERS + TERMINATED, None),
+        ("RuntimeError: its own", EXITED + ENDS_OTHERS + KILLED, None),  # it did not heed srun's SIGTERM
+        ("DataError: 17.jpg is no image", KILLED + ENDS_OTHERS + TERMINATED, None),
+        ("", "srun: error: n1: task 0: Segmentation fault (core dumped)\n", "a process was killed (signal 11)"),
+    ],
+)
+def test_the_process_that_died_first_is_told_from_those_that_srun_ended_for_it(
+    message: str, srun: str, reason: str | None
+) -> None:
+    assert [reason_to_retry(End(code, "RUNNING", message, srun=srun)) for code in (137, 143)] == [reason, reason]
+
+
+def test_what_srun_said_of_an_earlier_start_is_not_of_this_one(folder: Path) -> None:
+    run = say(folder, "failed", "RuntimeError: its own")
+    folder.mkdir()
+    (folder / f"{JOB}_0_log.out").write_text(f"{START}1\n{KILLED}{ENDS_OTHERS}{START}2\n{EXITED}{ENDS_OTHERS}")
+    main(folder, 3, 100, 143)
+    assert asked(folder) == []
+    assert said(run).message == "RuntimeError: its own"
 
 
 def test_a_killed_process_is_tried_again_and_its_run_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,4 +222,5 @@ def test_the_script_calls_it_with_the_code_of_processes_that_fail(folder: Path, 
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == (137 if count else 0), done.stderr
+        assert done.stdout.startswith(f"{START}1\n")
         assert asked(folder) == ["requeue 41_1"] * count, done.stderr

@@ -17,10 +17,11 @@ import pytest
 from msgspec.structs import replace
 
 from detector.data.coco import annotations_sha256, load_index
-from detector.detections import Detections, coco_metrics, read_detections
+from detector.detections import Detections, read_detections
 from detector.errors import DataError
 from detector.job import AnnotatedFolder, CocoRelease
 from detector.rundir import RunDir, read_json
+from detector.scoring import coco_metrics
 from detector.server import EXPORT_FILE, Export, find_exports, pack
 from harness.plan import identify
 from tests.answers import TEST_DEV, scores_text

@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 
 from detector.build import build_model
 from detector.data.coco import load_index
-from detector.detections import coco_metrics, read_detections
+from detector.detections import read_detections
 from detector.errors import HarnessError, UsageError, WeightsError
 from detector.formats.network import network_of
 from detector.formats.reading import read_weights
 from detector.inference import detect_split
+from detector.scoring import coco_metrics
 from harness.cli import app
 from harness.prepare import find_weights
 from harness.registry import Registry
@@ -219,6 +220,7 @@ def test_eval_of_a_file_gives_the_metrics_of_its_model(tiny: dict[str, Path], tm
     assert len(expected) > 50
     found = json.loads((out / "evaluation.json").read_text())
     assert found["metrics"] == coco_metrics(index, expected)
+    assert found["scored_by"] == "pycocotools"
     assert read_detections(out / "detections.json.gz").scores.tolist() == expected.scores.tolist()
     assert (found["recipe"], found["profile"], found["split_fingerprint"]["images"]) == (DR, "tiny", 6)
     assert found["weights"] == {"name": "own.pth", "sha256": read_weights(tiny["own"]).sha256, "format": "harness"}
@@ -237,6 +239,10 @@ def test_eval_of_a_file_takes_other_test_settings_and_prints_json(tiny: dict[str
     data: dict[str, Any] = json.loads(result.stdout)
 
     assert data["metrics"]["AP"] == 0.0  # no score is above 1
+    assert (
+        json.loads(invoke(*eval_of(tiny), "--backend", "fast", "--json").stdout)["metrics"]
+        == json.loads(invoke(*eval_of(tiny), "--json").stdout)["metrics"]
+    )
     assert (data["recipe"], data["images"], data["written"]) == (DR, 6, [])
 
 

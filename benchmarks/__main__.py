@@ -1,0 +1,95 @@
+"""Everything here against its peers, in one run: a table, and benchmarks/results/DEVICE.json.
+
+    python -m benchmarks [--only losses,pairs] [--quick] [--page docs/performance.md]
+
+Each module runs in a process of its own. ``--only`` keeps the others' earlier numbers of this device; ``--quick`` takes
+small sizes, to see that everything runs, and keeps nothing; ``--page`` writes the page and its plots from what is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.measure import Report, processor
+from benchmarks.page import Measured, as_table, slug, write_page
+from detector.rundir import read_json, write_json
+
+MODULES = ("losses", "pairs", "data", "evaluation", "step", "tool")
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> int:
+    """Exit code 1 where a module failed; the others' numbers are kept."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", type=lambda text: text.split(","), default=list(MODULES), metavar="MODULE,...")
+    parser.add_argument("--quick", action="store_true", help="small sizes; nothing is kept")
+    parser.add_argument("--page", type=Path, help="write the page and its plots from what is kept for this device")
+    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # one module's report, for the process that asked
+    options = parser.parse_args()
+    unknown = set(options.only) - set(MODULES)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}. Known: {', '.join(MODULES)}.")
+    if options.into:
+        (name,) = options.only
+        write_json(options.into, import_module(f"benchmarks.{name}").report(quick=options.quick))
+        return 0
+    reports, failed = _run_all(options.only, quick=options.quick)
+    print(as_table(reports))
+    if not options.quick:
+        measured = _keep(reports)
+        if options.page:
+            write_page(options.page, measured)
+    print(*(f"\n{name} failed." for name in failed), sep="")
+    return 1 if failed else 0
+
+
+def _run_all(names: list[str], *, quick: bool) -> tuple[dict[str, Report], list[str]]:
+    reports, failed = {}, []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            path = Path(folder) / f"{name}.json"
+            command = [sys.executable, "-m", "benchmarks", "--only", name, "--into", str(path)]
+            done = subprocess.run([*command, *(["--quick"] if quick else [])], check=False)
+            if done.returncode == 0:
+                reports[name] = read_json(path, Report)
+            else:
+                failed.append(name)
+    return reports, failed
+
+
+def _keep(reports: dict[str, Report]) -> Measured:
+    """With what this device has already."""
+    device, versions = _device()
+    path = RESULTS / f"{slug(device)}.json"
+    earlier = read_json(path, Measured).reports if path.exists() else {}
+    measured = Measured(device=device, versions=versions, day=time.strftime("%Y-%m-%d"), reports=earlier | reports)
+    write_json(path, measured)
+    print(f"\n{path}")
+    return measured
+
+
+def _device() -> tuple[str, dict[str, str]]:
+    """The GPU, or the CPU where there is none; and what else decides the numbers."""
+    import numba
+    import torch
+    import torchvision
+
+    gpu = torch.cuda.is_available()
+    versions = {
+        "python": sys.version.split()[0],
+        **{module.__name__: str(module.__version__) for module in (torch, torchvision, numba)},
+        "processor": f"{processor()}, {os.cpu_count()} cores",
+    }
+    return torch.cuda.get_device_name() if gpu else f"cpu {processor()}", versions
+
+
+if __name__ == "__main__":
+    sys.exit(main())

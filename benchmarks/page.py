@@ -1,0 +1,120 @@
+"""What was measured as one table, and as a page with plots."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+from tabulate import tabulate
+
+from benchmarks.measure import Curve, Report, Row
+
+HEADERS = ("work", "peer", "peer's time", "ours", "ratio", "goal", "limit", "share of the limit")
+PLOT_INCHES = (5.5, 3.6)
+
+INTRODUCTION = """\
+# What it costs
+
+Measured by `make bench` on {device} ({versions}), {day}. Peers and ours run in turn in one process, and the medians
+are given; what counts are the ratios: peer's time / ours. A limit is what the machine cannot do faster, measured in the
+same run; the share is limit / ours. No test asserts a time. Numbers: [{results}]({results}).
+"""
+
+
+class Measured(Struct, frozen=True, kw_only=True):
+    """All reports of one device, by module."""
+
+    device: str
+    versions: dict[str, str]
+    day: str
+    reports: dict[str, Report]
+
+
+def as_table(reports: Mapping[str, Report], *, style: str = "simple") -> str:
+    """All rows of all modules."""
+    rows = [_cells(row) for report in reports.values() for row in report.rows]
+    return tabulate(rows, HEADERS, tablefmt=style, disable_numparse=True)
+
+
+def write_page(path: Path, measured: Measured) -> None:
+    """The page at ``path``, its plots in a folder beside it of the same name."""
+    versions = ", ".join(f"{name} {value}" for name, value in measured.versions.items())
+    results = f"../benchmarks/results/{slug(measured.device)}.json"
+    parts = [INTRODUCTION.format(device=measured.device, versions=versions, day=measured.day, results=results)]
+    parts.append(as_table(measured.reports, style="github"))
+    notes = [
+        f"- {row.work}, {row.peer}: {row.note}"
+        for report in measured.reports.values()
+        for row in report.rows
+        if row.note
+    ]
+    if notes:
+        parts.append("\n".join(["## Notes", "", *notes]))
+    facts = [
+        f"- {name}: {_fact(value)}" for report in measured.reports.values() for name, value in report.facts.items()
+    ]
+    if facts:
+        parts.append("\n".join(["## Beside times", "", *facts]))
+    folder = path.with_suffix("")
+    plots = [_plot(curve, folder) for report in measured.reports.values() for curve in report.curves]
+    if plots:
+        parts.append("\n\n".join(["## How the cost grows", *plots]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    share = f"{row.limit_seconds / row.seconds:.0%}" if row.limit_seconds else ""
+    limit = f"{_seconds(row.limit_seconds)} ({row.limit})" if row.limit_seconds else row.limit
+    return (
+        row.work,
+        row.peer,
+        _seconds(row.peer_seconds),
+        _seconds(row.seconds),
+        f"{row.ratio:.3g}",
+        row.goal,
+        limit,
+        share,
+    )
+
+
+def _seconds(value: float) -> str:
+    for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "us")):
+        if value * factor >= 1:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value * 1e9:.3g} ns"
+
+
+def _fact(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def slug(text: str) -> str:
+    """A file's name for it."""
+    return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _plot(curve: Curve, folder: Path) -> str:
+    """A PNG in ``folder``; returns the line that shows it."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=PLOT_INCHES, layout="constrained")
+    for name, values in curve.series.items():
+        axes.plot(curve.xs, values, marker="o", label=name)
+    if min(curve.xs) > 0 and max(curve.xs) / min(curve.xs) > 20:
+        axes.set_xscale("log")
+    if min(min(values) for values in curve.series.values()) > 0:
+        axes.set_yscale("log")
+    axes.set(title=curve.title, xlabel=curve.x, ylabel=curve.unit)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{slug(curve.title)}.png"
+    figure.savefig(folder / name, dpi=110)
+    pyplot.close(figure)
+    return f"![{curve.title}]({folder.name}/{name})" + (f"\n\n{curve.note}" if curve.note else "")
