@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from drloss import IGNORED
+from drloss.backends import backend_for
+from drloss.entries import Batch
 from drloss.pairs_grid import Knots, Nodes, PairSums, piecewise
 from drloss.surrogates import Surrogate
 
@@ -27,25 +29,23 @@ class _Set(NamedTuple):
     form: Nodes | Knots
 
 
-def pair_means(
-    levels: Sequence[Tensor], labels: Tensor, *, margin: float, surrogate: Surrogate, images_per_set: int = 1
-) -> Tensor | None:
+def pair_means(batch: Batch, *, margin: float, surrogate: Surrogate) -> Tensor | None:
     """The mean over all pairs of each set, [S] float64, as ``pairs.pair_mean`` of its scores; differentiable once.
 
-    An empty set stands for one constant perfect score, see ``functional``. levels: each [N, R_l, K]; labels: [N, R].
-    None where this is no help: not on a CPU, another surrogate, or few negatives.
+    An empty set stands for one constant perfect score, see ``functional``. None where this is no help: elsewhere than
+    on a CPU, with another surrogate than this package's, for few negatives, and where ``backend_for`` has no answer.
     """
-    if any(level.device.type != "cpu" for level in levels):
+    if batch.labels.device.type != "cpu" or backend_for(batch.levels) is None:
         return None
-    levels = [level.contiguous() for level in levels]
+    levels = [level.contiguous() for level in batch.levels]
     sets = []
-    for first in range(0, len(labels), images_per_set):
-        images = range(first, min(first + images_per_set, len(labels)))
-        found = _set(levels, labels, images, margin, surrogate)
+    for first in range(0, len(batch.labels), batch.images_per_set):
+        images = range(first, min(first + batch.images_per_set, len(batch.labels)))
+        found = _set(levels, batch.labels, images, margin, surrogate)
         if found is None:
             return None
         sets.append(found)
-    means: Tensor = _PairMeans.apply(sets, labels, *levels)
+    means: Tensor = _PairMeans.apply(sets, batch.labels, *levels)
     return means
 
 
@@ -55,7 +55,7 @@ def _set(levels: Sequence[Tensor], labels: Tensor, images: range, margin: float,
     image, anchor = (labels >= 0).nonzero().unbind(1)
     own = torch.stack([image + images.start, anchor, labels[image, anchor]], dim=1)
     num_neg = int((labels != IGNORED).sum()) * levels[0].shape[2] - len(own)
-    scores = levels[0].new_empty(len(own), dtype=torch.float64)
+    scores = torch.empty(len(own), dtype=torch.float64)
     for level, here, entry in _by_level(levels, own):
         scores[here] = level.detach()[entry].double().sigmoid()
     b = margin - scores if len(own) else scores.new_tensor([margin - 1.0])
@@ -89,10 +89,11 @@ class _PairMeans(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        from drloss.pairs_cpu import empty_like, gradient_of_logits
+        from drloss.kernels_cpu import new_tensor
+        from drloss.pairs_cpu import gradient_of_logits
 
         labels, *levels = ctx.saved_tensors
-        grads = [empty_like(level) for level in levels]
+        grads = [new_tensor(level.shape, level.dtype) for level in levels]
         each: PairSums
         for s, each, scale in zip(ctx.sets, ctx.sums, grad, strict=True):
             scale = scale / _num_pairs(s)
