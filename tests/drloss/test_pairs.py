@@ -25,7 +25,7 @@ SURROGATES += [partial(quadratic, rho=rho) for rho in (0.2, 0.5, 2.0)]
 SURROGATES += [partial(logistic, L=L) for L in (0.5, 4.0, 6.0, 10.0, 30.0, 200.0)]
 
 
-def words(surrogate: partial[Tensor]) -> str:
+def words(surrogate: Surrogate) -> str:
     """A test's name for it, the same in every process."""
     function = surrogate.func if isinstance(surrogate, partial) else surrogate
     return " ".join([function.__name__, *map(str, getattr(surrogate, "keywords", {}).values())])
