@@ -61,8 +61,8 @@ class RetinaNet(nn.Module):
     ) -> None:
         """Weights are random: ``build_model`` loads what ``settings.weights`` asks for.
 
-        classification_loss: called once a group as ``loss(logits, labels)``, logits a list of [N, R_l, K] over levels,
-        labels [N, R] int64 (0..K-1, BACKGROUND, IGNORED) -> scalar.
+        classification_loss: called as ``loss(logits, labels, images_per_group=...)``, logits a list of [N, R_l, K] over
+        levels, labels [N, R] int64 (0..K-1, BACKGROUND, IGNORED) -> scalar, the mean over groups.
         """
         super().__init__()
         self.settings = settings
@@ -170,17 +170,8 @@ class RetinaNet(nn.Module):
             convention=self.box_convention,
             images_per_group=self.images_per_group,
         )
-        return {"classification": self._classification(cls_logits, assigned[0]), "bbox_regression": regression}
-
-    def _classification(self, cls_logits: list[Tensor], labels: Tensor) -> Tensor:
-        """Mean over the groups of ``classification_loss``."""
-        size = self.images_per_group
-        if len(labels) <= size:
-            loss: Tensor = self.classification_loss(cls_logits, labels)
-            return loss
-        starts = range(0, len(labels), size)
-        groups = [([level[i : i + size] for level in cls_logits], labels[i : i + size]) for i in starts]
-        return torch.stack([self.classification_loss(*group) for group in groups]).mean()
+        classification = self.classification_loss(cls_logits, assigned[0], images_per_group=self.images_per_group)
+        return {"classification": classification, "bbox_regression": regression}
 
 
 def padded_shape(shapes: Sequence[Shape]) -> Shape:

@@ -67,9 +67,12 @@ def backend_for(levels: Sequence[Tensor]) -> Backend | None:
     """
     if any(level.dtype not in _DTYPES or level.device != levels[0].device for level in levels):
         return None
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return None
-    return _backend(levels[0].device.type)
+    return None if is_transformed() else _backend(levels[0].device.type)
+
+
+def is_transformed() -> bool:
+    """Whether the code that runs is being traced or transformed, so that only torch's own functions will do."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 @cache

@@ -51,13 +51,18 @@ TEST = TestSettings(
 
 
 class EntropyLoss(nn.Module):
-    """Cross entropy over positives; keeps what it was called with."""
+    """Cross entropy over positives, mean over groups; keeps what each group was called with."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[list[tuple[int, ...]], Tensor]] = []
 
-    def forward(self, logits: list[Tensor], labels: Tensor) -> Tensor:
+    def forward(self, logits: list[Tensor], labels: Tensor, *, images_per_group: int) -> Tensor:
+        levels = zip(*(torch.split(level, images_per_group) for level in logits), strict=True)
+        groups = zip(levels, torch.split(labels, images_per_group), strict=True)
+        return torch.stack([self._of_group(list(some), chosen) for some, chosen in groups]).mean()
+
+    def _of_group(self, logits: list[Tensor], labels: Tensor) -> Tensor:
         self.calls.append(([tuple(level.shape) for level in logits], labels))
         scores = torch.cat(logits, dim=1).float()
         wanted = F.one_hot(labels.clamp(min=0), scores.shape[-1]) * (labels >= 0)[..., None]

@@ -33,6 +33,8 @@ LOSSES: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "neg_only-batch": (DRLoss, {"pairing": "neg_only", "scope": "batch"}),
     "worst_case": (DRLoss, {"pairing": "worst_case"}),
     "worst_case-batch": (DRLoss, {"pairing": "worst_case", "scope": "batch"}),
+    "all": (DRLoss, {"pairing": "all"}),
+    "all-batch-hinge": (DRLoss, {"pairing": "all", "scope": "batch", "surrogate": "hinge"}),
     "all-mined": (DRLoss, {"pairing": "all", "prior": "hard_negative"}),
     "focal": (FocalLoss, {}),
     "focal-1.5": (FocalLoss, {"gamma": 1.5, "normalizer": "positives"}),
