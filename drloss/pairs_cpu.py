@@ -53,10 +53,7 @@ def polynomials(values: Tensor, grid: Grid, coefficients: Tensor) -> Tensor:
 
 
 def moments_of_logits(levels: Sequence[Tensor], labels: Tensor, images: range, grid: Grid) -> Tensor:
-    """``moments`` of p of all negatives of some images. levels: contiguous [N, R_l, K]; labels: [N, R].
-
-    Float64 logits lose digits: p is in float32.
-    """
+    """``moments`` of p, in float32, of all negatives of some images. levels: contiguous [N, R_l, K]; labels: [N, R]."""
     table, classes = _table(grid), labels.numpy()
 
     def work(rows: Rows) -> Array:

@@ -13,8 +13,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from drloss import IGNORED
-from drloss.backends import backend_for
-from drloss.entries import Batch
 from drloss.pairs_grid import Knots, Nodes, PairSums, piecewise
 from drloss.surrogates import Surrogate
 
@@ -29,23 +27,25 @@ class _Set(NamedTuple):
     form: Nodes | Knots
 
 
-def pair_means(batch: Batch, *, margin: float, surrogate: Surrogate) -> Tensor | None:
+def pair_means(
+    levels: Sequence[Tensor], labels: Tensor, *, margin: float, surrogate: Surrogate, images_per_set: int = 1
+) -> Tensor | None:
     """The mean over all pairs of each set, [S] float64, as ``pairs.pair_mean`` of its scores; differentiable once.
 
-    An empty set stands for one constant perfect score, see ``functional``. None where this is no help: elsewhere than
-    on a CPU, with another surrogate than this package's, for few negatives, and where ``backend_for`` has no answer.
+    An empty set stands for one constant perfect score, see ``functional``. levels: each [N, R_l, K]; labels: [N, R].
+    None where this is no help: not on a CPU, float64, another surrogate, or few negatives.
     """
-    if batch.labels.device.type != "cpu" or backend_for(batch.levels) is None:
+    if any(level.device.type != "cpu" or level.dtype == torch.float64 for level in levels):
         return None
-    levels = [level.contiguous() for level in batch.levels]
+    levels = [level.contiguous() for level in levels]
     sets = []
-    for first in range(0, len(batch.labels), batch.images_per_set):
-        images = range(first, min(first + batch.images_per_set, len(batch.labels)))
-        found = _set(levels, batch.labels, images, margin, surrogate)
+    for first in range(0, len(labels), images_per_set):
+        images = range(first, min(first + images_per_set, len(labels)))
+        found = _set(levels, labels, images, margin, surrogate)
         if found is None:
             return None
         sets.append(found)
-    means: Tensor = _PairMeans.apply(sets, batch.labels, *levels)
+    means: Tensor = _PairMeans.apply(sets, labels, *levels)
     return means
 
 

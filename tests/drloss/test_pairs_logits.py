@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from drloss import BACKGROUND, IGNORED, pairs_cpu, pairs_grid
-from drloss.entries import Batch
 from drloss.pairs_logits import pair_means
 from drloss.surrogates import Surrogate, hinge, logistic, quadratic
 
@@ -57,7 +56,7 @@ def by_hand(
 def computed(
     levels: Sequence[Tensor], labels: Tensor, margin: float, surrogate: Surrogate, images_per_set: int = 1
 ) -> Tensor | None:
-    return pair_means(Batch(list(levels), labels, 3, images_per_set), margin=margin, surrogate=surrogate)
+    return pair_means(levels, labels, margin=margin, surrogate=surrogate, images_per_set=images_per_set)
 
 
 def gradients(means: Tensor, levels: Sequence[Tensor]) -> list[Tensor]:
@@ -139,6 +138,7 @@ def test_pair_means_leave_to_others_what_they_cannot_do_better(monkeypatch: pyte
     assert computed(levels, labels, 0.5, torch.exp) is None
     assert computed(levels, labels, 0.5, partial(logistic, L=1e3)) is None
     assert computed([level.to("meta") for level in levels], labels, 0.5, hinge) is None
+    assert computed([level.double() for level in levels], labels, 0.5, hinge) is None
     assert computed(levels, labels.clamp(max=IGNORED), 0.5, hinge) is None  # no negatives
     monkeypatch.setattr(pairs_grid, "FEW_PAIRS", 10_000)
     assert computed(levels, labels, 0.5, hinge) is None
