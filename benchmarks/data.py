@@ -196,27 +196,27 @@ def over(files: list[Path], way: Callable[[Path], object]) -> None:
 
 
 def decode(path: Path) -> Image.Image:
-    """What no pipeline can leave out."""
+    """What no pipeline can leave out: RGB, as the loader has it."""
     image = Image.open(path)
     image.load()
-    return image
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def ours(path: Path) -> tuple[torch.Tensor, np.ndarray]:
     """As ``TrainingData`` has it."""
     settings = AugmentationSettings(PAPER.short_sides, PAPER.max_size, float(flipped(path)))
-    return augment(Image.open(path).convert("RGB"), BOXES, settings, random_generator(0, 0, 1), "modern")
+    return augment(decode(path), BOXES, settings, random_generator(0, 0, 1), "modern")
 
 
 def pil(path: Path) -> torch.Tensor:
     """The same pixels, by PIL."""
-    pixels = to_tensor(resize(Image.open(path).convert("RGB"), short_side=800, max_size=1333))
+    pixels = to_tensor(resize(decode(path), short_side=800, max_size=1333))
     return pixels.flip(-1) if flipped(path) else pixels
 
 
 def base_codebase(path: Path) -> torch.Tensor:
     """The steps of the paper's code, with torchvision's operations."""
-    image = resize(Image.open(path).convert("RGB"), short_side=800, max_size=1333)
+    image = resize(decode(path), short_side=800, max_size=1333)
     if flipped(path):
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     values = v2.functional.to_dtype(v2.functional.pil_to_tensor(image), torch.float32, scale=True)
@@ -231,7 +231,7 @@ class TorchvisionReference:
         self.model = GeneralizedRCNNTransform(800, 1333, list(UNIT_RGB.mean), list(UNIT_RGB.std))
 
     def __call__(self, path: Path) -> torch.Tensor:
-        image = Image.open(path).convert("RGB")
+        image = decode(path)
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped(path) else image
         images, _ = self.model([self.tensor(image)], [{"boxes": torch.from_numpy(BOXES).float()}])
         return torch.as_tensor(images.tensors)

@@ -95,15 +95,15 @@ class FoldedBottleneck(Bottleneck):
         if self.downsample is None:
             y += x
         else:
-            conv, norm = self.downsample
+            conv, norm = self.downsample.children()
             y += _normed(conv, norm, x)
         return F.relu(y, inplace=True)
 
 
-def _normed(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
+def _normed(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     """The norm of the convolution: a frozen one as part of the convolution's weight and bias."""
     # A CPU takes 98% of the time for the convolutions anyway; there, float32 stays comparable with torchvision's.
-    if x.device.type == "cpu" or not isinstance(norm, FrozenNorm):
+    if x.device.type == "cpu" or not isinstance(norm, FrozenNorm) or not isinstance(conv, nn.Conv2d):
         normed: Tensor = norm(conv(x))
         return normed
     return folded(conv, norm, x)
