@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from detector.errors import SchedulerError
-from harness.clusters import Cluster
 from harness.options import say
-from harness.plan import Plan
-from harness.session import Session
 
 if TYPE_CHECKING:
+    from harness.clusters import Cluster
     from harness.doctor import Finding
+    from harness.plan import Plan
+    from harness.session import Session
 
 
 def _clusters(incomplete: str) -> list[str]:

@@ -68,11 +68,16 @@ class Evidence:
 
     def spread(self, pool: str, metric: str) -> Spread | None:
         """The pool's deviation; the assumed one while no row has two seeds; None where neither exists."""
-        rows = self._distinct(pool, metric)
-        measured = pooled_spread(values for ref, values in rows.items() if ref not in self.collapsed)
-        if measured is not None:
-            return measured
-        return assumed_spread(self.assumed_sd[metric]) if metric in self.assumed_sd else None
+        if (pool, metric) not in self._spreads:
+            rows = self._distinct(pool, metric)
+            measured = pooled_spread(values for ref, values in rows.items() if ref not in self.collapsed)
+            assumed = assumed_spread(self.assumed_sd[metric]) if metric in self.assumed_sd else None
+            self._spreads[pool, metric] = measured or assumed
+        return self._spreads[pool, metric]
+
+    @cached_property
+    def _spreads(self) -> dict[tuple[str, str], Spread | None]:
+        return {}
 
     def _distinct(self, pool: str, metric: str) -> dict[str, list[float]]:
         """Values by row with each training counted once: for the row with most seeds, then the first by name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,7 +88,7 @@ def recipe(registry: Registry, name: str) -> Resolution:
     merged = recipe(registry, value.extends) if value.extends else Resolution({})
     sources = _sources(loaded.document, value)
     for path in leaves(value.settings):
-        source = max((given for given in sources if _covers(given, path)), key=len, default=None)
+        source = next((block for block in _blocks(path) if block in sources), None)
         if source is None:
             raise document.error(
                 ("settings", *path.split(".")),
@@ -120,8 +120,11 @@ def _sources(document: Any, value: RecipeFile) -> dict[str, tuple[str, set[str]]
     return sources
 
 
-def _covers(prefix: str, path: str) -> bool:
-    return path == prefix or path.startswith(f"{prefix}.")
+def _blocks(path: str) -> Iterator[str]:
+    """The path, then each block around it: a.b.c, a.b, a."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
 
 
 def resolve(
@@ -217,7 +220,7 @@ def _apply_row(registry: Registry, ref: str, row: Row, resolution: Resolution) -
         document, keys = registry.source_of(ref)
         where, message = explain(error, resolution.settings, ResolvedSettings)
         dotted = ".".join(map(str, where))
-        path = max((given for given in row.set if _covers(given, dotted)), key=len, default="")
+        path = next((block for block in _blocks(dotted) if block in row.set), "")
         raise document.error((*keys, "set", path), message) from error
     return {path for path, origin in resolution.origins.items() if origin == f"row {ref}"}
 

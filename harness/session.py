@@ -83,9 +83,13 @@ class Session:
 
         split: None for the profile's own test split; "test-dev2017" for what the evaluation server answered.
         """
+        found = row_records(self.store, self._plans_of_all, split=split)
+        return row_runs(found, split="test-dev" if split else "minival")
+
+    @cached_property
+    def _plans_of_all(self) -> list[Plan]:
         refs = [ref for table in self.registry.tables.values() for ref in table.refs(self.profile.name)]
-        plans = self.reading_plans(refs)
-        return row_runs(row_records(self.store, plans, split=split), split="test-dev" if split else "minival")
+        return self.reading_plans(refs)
 
     def notes(self, planned: Plan) -> tuple[str, ...]:
         """What departs from the paper beyond the profile's scale, for the records."""
