@@ -89,3 +89,8 @@ def test_importing_a_table_does_not_load_pandas_or_scipy_stats() -> None:
         "assert not {'pandas', 'scipy.stats', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT)
+
+
+def test_importing_the_command_does_not_load_what_only_its_work_needs() -> None:
+    code = "import sys, harness.cli; assert not {'yaml', 'numpy', 'submitit', 'harness.registry'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT)
