@@ -9,13 +9,17 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
-from detector import checkpoint
+from detector import checkpoint, scoring
+from detector.data.coco import CocoIndex
 from detector.data.loader import Group, TrainingData, training_batches
 from detector.data.source import open_split
+from detector.detections import Detections
 from detector.errors import DataError, TrainingError
 from detector.finish import evaluate_and_record, train_to_final
 from detector.job import EvalJob
@@ -200,6 +204,25 @@ def test_evaluate_writes_the_record_last_and_repeats_exactly(job: EvalJob, data:
     assert reference.detections(job.id).read_bytes() == first
     text = reference.record(job.id).read_text()
     assert str(data) not in text  # no path of this machine
+
+
+def test_a_record_is_scored_by_pycocotools_whatever_scores_during_the_training(
+    job: EvalJob, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[str] = []
+    exact = scoring.coco_stats
+
+    def spy(index: CocoIndex, found: Detections, backend: scoring.Backend = "pycocotools") -> NDArray[np.float64]:
+        scored.append(backend)
+        return exact(index, found, backend)
+
+    monkeypatch.setattr(scoring, "coco_stats", spy)
+    last = job.train.schedule.iterations
+    run = RunDir(tmp_path)
+    assignment = micro_assignment(job, tmp_path, data, evaluate_every=last - 1)
+    train_to_final(assignment, run, world=ALONE, heartbeat=None, stop=NeverStop())
+    evaluate_and_record(assignment, job, run, world=ALONE, heartbeat=None)
+    assert scored == ["ultrafast", "pycocotools"]
 
 
 def test_training_data_is_a_function_of_seed_iteration_and_image(job: EvalJob, data: Path) -> None:
