@@ -56,7 +56,7 @@ def report(*, quick: bool) -> Report:
             for given in _inputs(device, quick):
                 rows += _rows(given, rounds=1 if quick else 3)
             rows += [] if quick else _compiled_row(_inputs(device, quick)[0], facts)
-        facts |= _memory(_inputs("cpu", quick)[-1]) | _accuracy(1_000 if quick else 190_323)
+        facts |= _memory(_inputs("cpu", quick)[0]) | _accuracy(1_000 if quick else 190_323)
         return Report(rows=tuple(rows), curves=_curves(quick), facts=facts)
 
 

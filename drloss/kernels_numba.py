@@ -23,13 +23,11 @@ Weights: TypeAlias = tuple[float, float]
 
 # Entries that are summed in float32, in 64 or so partial sums, before float64 takes over.
 RUN = 8192
-# Entries that are looked through for large ones at a time.
-PIECE = 512
 # exp(p / lambda) is taken as it is up to exp(40); above, relative to the largest, so that it cannot overflow.
 LARGEST_EXPONENT = 40.0
 
 _BACKGROUND = -1
-_ONE, _ZERO = np.float32(1), np.float32(0)
+_ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 # Between these exp neither overflows nor becomes subnormal; a sigmoid beyond them is 0 or 1 in float32.
 _LOW, _HIGH = np.float32(-87), np.float32(87)
 _LOG2E = np.float32(1.44269504)
@@ -43,7 +41,7 @@ _L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = (np.float32(c) for c in _LOG)
 _L8, _L9 = np.float32(0.0195425283), np.float32(-0.00317605701)
 
 # Sums may be reordered; but not inside exp, whose steps undo each other's rounding on purpose.
-_function = njit(fastmath={"contract"}, error_model="numpy")
+_function = njit(fastmath={"contract"}, error_model="numpy", forceinline=True)  # a call would keep a loop scalar
 _kernel = njit(fastmath={"contract", "reassoc", "arcp", "nsz"}, error_model="numpy", nogil=True, cache=True)
 
 
@@ -88,7 +86,7 @@ def _log1p(e: Any) -> Any:
     return (((((high * e + _L4) * e + _L3) * e + _L2) * e + _L1) * e + _L0) * e
 
 
-@_function
+@_kernel
 def negative_runs(labels: Array, num_classes: int) -> Array:
     """[M, 2] first and end of the runs of negatives among the entries of ``labels`` [r], none longer than ``RUN``."""
     others = 0
@@ -192,7 +190,7 @@ def gradient_block(
         _fill_others(classes, num_classes, pos[corner[0] + image, anchors], out)
 
 
-@_function
+@_kernel
 def _fill_others(labels: Array, num_classes: int, pos: Array, grad: Array) -> None:
     """The entries of anchors' own classes, and zeros for ignored anchors."""
     for j in range(labels.size):
@@ -212,38 +210,54 @@ def _parts(x: Any) -> tuple[Any, Any, Any]:
 
 
 @_function
-def _loss(x: Any, gamma: Any) -> Any:
-    """p^gamma softplus(x): focal loss of a negative with logit x, and of a positive with logit -x, without alpha."""
-    p, _, tail = _parts(x)
-    loss = max(x, _ZERO) + tail
-    if gamma == 2:
-        return p * p * loss
-    # p^gamma through the logarithm, which is exact where p is tiny.
-    return loss if gamma == 0 else _exp(-gamma * (max(-x, _ZERO) + tail)) * loss
+def _power(x: Any, p: Any, tail: Any, gamma: Any, is_any: bool) -> Any:
+    """p^gamma, through the logarithm, which is exact where p is tiny. is_any: gamma may be neither 0 nor 2."""
+    if gamma == _TWO and not is_any:
+        return p * p
+    return _ONE if gamma == _ZERO and not is_any else _exp(-gamma * (max(-x, _ZERO) + tail))
 
 
 @_function
-def _slope(x: Any, gamma: Any) -> Any:
+def _loss(x: Any, gamma: Any, is_any: bool) -> Any:
+    """p^gamma softplus(x): focal loss of a negative with logit x, and of a positive with logit -x, without alpha."""
+    p, _, tail = _parts(x)
+    return _power(x, p, tail, gamma, is_any) * (max(x, _ZERO) + tail)
+
+
+@_function
+def _slope(x: Any, gamma: Any, is_any: bool) -> Any:
     """p^gamma (p + gamma (1 - p) softplus(x)): the derivative of ``_loss`` by x."""
     p, rest, tail = _parts(x)
-    loss = max(x, _ZERO) + tail
-    if gamma == 2:
-        return p * p * (p + gamma * rest * loss)
-    return p if gamma == 0 else _exp(-gamma * (max(-x, _ZERO) + tail)) * (p + gamma * rest * loss)
+    return _power(x, p, tail, gamma, is_any) * (p + gamma * rest * (max(x, _ZERO) + tail))
 
 
 @_kernel
 def _add_losses(logits: Array, gamma: Any) -> float:
     total = _ZERO
-    for j in range(logits.size):
-        total += _loss(logits[j], gamma)
+    # Three loops: where gamma is a constant its power is next to nothing.
+    if gamma == _TWO:
+        for j in range(logits.size):
+            total += _loss(logits[j], _TWO, False)
+    elif gamma == _ZERO:
+        for j in range(logits.size):
+            total += _loss(logits[j], _ZERO, False)
+    else:
+        for j in range(logits.size):
+            total += _loss(logits[j], gamma, True)
     return np.float64(total)
 
 
 @_kernel
 def _write_slopes(logits: Array, gamma: Any, scale: Any, grad: Array) -> None:
-    for j in range(logits.size):
-        grad[j] = scale * _slope(logits[j], gamma)
+    if gamma == _TWO:
+        for j in range(logits.size):
+            grad[j] = scale * _slope(logits[j], _TWO, False)
+    elif gamma == _ZERO:
+        for j in range(logits.size):
+            grad[j] = scale * _slope(logits[j], _ZERO, False)
+    else:
+        for j in range(logits.size):
+            grad[j] = scale * _slope(logits[j], gamma, True)
 
 
 @_kernel
@@ -260,7 +274,7 @@ def loss_block(
             negatives += _add_losses(row[runs[k, 0] : runs[k, 1]], gamma)
         for j in range(classes.size):
             if classes[j] >= 0:
-                positives += _loss(-row[j * num_classes + classes[j]], gamma)
+                positives += _loss(-row[j * num_classes + classes[j]], gamma, True)
         sums[image] = weights[0] * negatives + weights[1] * positives
 
 
@@ -280,38 +294,5 @@ def slope_block(
         own = np.zeros(classes.size, np.float32)
         for j in range(classes.size):
             if classes[j] >= 0:
-                own[j] = -pos_scale * _slope(-row[j * num_classes + classes[j]], gamma)
+                own[j] = -pos_scale * _slope(-row[j * num_classes + classes[j]], gamma, True)
         _fill_others(classes, num_classes, own, out)
-
-
-@_kernel
-def _count_larger(logits: Array, bound: Any) -> Any:
-    count = np.int32(0)
-    for j in range(logits.size):
-        count += np.int32(not logits[j] <= bound)
-    return count
-
-
-@_kernel
-def collect_larger(
-    logits: Array, labels: Array, num_classes: int, start: int, bound: Any, values: Array, entries: Array
-) -> tuple[int, int]:
-    """Negatives above ``bound`` among ``logits`` [r * K], from entry ``start`` on, until ``values`` is full.
-
-    Returns how many, and the entry to go on from. NaN is above everything, and everything above NaN.
-    values: float32, entries: int64, both [at least PIECE].
-    """
-    runs = negative_runs(labels, num_classes)
-    count = 0
-    for k in range(runs.shape[0]):
-        for first in range(max(runs[k, 0], start), runs[k, 1], PIECE):
-            end = min(first + PIECE, runs[k, 1])
-            larger = _count_larger(logits[first:end], bound)
-            if count + larger > values.size:
-                return count, first
-            if larger > 0:
-                for j in range(first, end):
-                    if not logits[j] <= bound:
-                        values[count], entries[count] = logits[j], j
-                        count += 1
-    return count, logits.size
