@@ -36,6 +36,7 @@ def build_backbone(settings: ModelSettings) -> Backbone:
     norm: NormLayer = group_norm
     if settings.norm == "frozen_batch":
         norm = partial(FrozenNorm, eps=settings.norm_epsilon)
+    network: nn.Module
     if settings.backbone == "slim":
         network, channels = SlimResNet(norm), SlimResNet.channels[1:]
     else:
@@ -62,12 +63,17 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(channels, min(32, max(1, channels // 8))), channels)
 
 
-class FrozenNorm(FrozenBatchNorm2d):  # type: ignore[misc]
-    """Frozen batch norm that overwrites its input (a convolution has just made it): torchvision's values, less memory."""
+class FrozenNorm(FrozenBatchNorm2d):
+    """Frozen batch norm with torchvision's values that overwrites its input, which a convolution has just made."""
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Of each channel: [C] and [C]."""
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        scale: Tensor = self.weight * (self.running_var + self.eps).rsqrt()
         return scale, self.bias - self.running_mean * scale
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,8 +82,10 @@ class FrozenNorm(FrozenBatchNorm2d):  # type: ignore[misc]
         return x.to(scale.dtype).mul_(scale).add_(shift)
 
 
-class FoldedBottleneck(Bottleneck):  # type: ignore[misc]
+class FoldedBottleneck(Bottleneck):
     """A residual block (ResNet, Fig. 5 right) whose frozen norms need no passes over its activations."""
+
+    downsample: Any  # a convolution and its norm, or None
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, 4 * width, H / stride, W / stride]; on a CPU torchvision's values to the last bit."""
@@ -90,7 +98,7 @@ class FoldedBottleneck(Bottleneck):  # type: ignore[misc]
 
 def _normed(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     """The norm of the convolution: a frozen one as part of the convolution's weight and bias."""
-    # A CPU takes 98% of the time for the convolutions anyway; there, float32 stays comparable with torchvision's.
+    # On a CPU the convolutions take nearly all of the time, and float32 stays comparable with torchvision's.
     if x.device.type == "cpu" or not isinstance(norm, FrozenNorm):
         normed: Tensor = norm(conv(x))
         return normed
