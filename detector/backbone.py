@@ -92,7 +92,7 @@ class FoldedBottleneck(Bottleneck):
         y = F.relu(_normed(self.conv1, self.bn1, x), inplace=True)
         y = F.relu(_normed(self.conv2, self.bn2, y), inplace=True)
         y = _normed(self.conv3, self.bn3, y)
-        y += x if self.downsample is None else _normed(*self.downsample, x)
+        y += x if self.downsample is None else _normed(self.downsample[0], self.downsample[1], x)
         return F.relu(y, inplace=True)
 
 
