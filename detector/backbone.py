@@ -36,12 +36,11 @@ def build_backbone(settings: ModelSettings) -> Backbone:
     norm: NormLayer = group_norm
     if settings.norm == "frozen_batch":
         norm = partial(FrozenNorm, eps=settings.norm_epsilon)
+    network: nn.Module
     if settings.backbone == "slim":
-        network: nn.Module = SlimResNet(norm)
-        channels = SlimResNet.channels[1:]
+        network, channels = SlimResNet(norm), SlimResNet.channels[1:]
     else:
-        network = ResNet(FoldedBottleneck, norm_layer=norm, **_RESNETS[settings.backbone])
-        channels = (512, 1024, 2048)
+        network, channels = ResNet(FoldedBottleneck, norm_layer=norm, **_RESNETS[settings.backbone]), (512, 1024, 2048)
         if settings.stride_in_1x1:
             _stride_in_1x1(network)
     backbone = Backbone(network, channels, settings)
@@ -65,17 +64,16 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 class FrozenNorm(FrozenBatchNorm2d):
-    """Frozen batch norm that overwrites its input, which a convolution has just made: torchvision's values."""
+    """Frozen batch norm with torchvision's values that overwrites its input, which a convolution has just made."""
 
     weight: Tensor
     bias: Tensor
     running_mean: Tensor
     running_var: Tensor
-    eps: float
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Of each channel: [C] and [C]."""
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        scale: Tensor = self.weight * (self.running_var + self.eps).rsqrt()
         return scale, self.bias - self.running_mean * scale
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,23 +85,21 @@ class FrozenNorm(FrozenBatchNorm2d):
 class FoldedBottleneck(Bottleneck):
     """A residual block (ResNet, Fig. 5 right) whose frozen norms need no passes over its activations."""
 
+    downsample: Any  # a convolution and its norm, or None
+
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, 4 * width, H / stride, W / stride]; on a CPU torchvision's values to the last bit."""
         y = F.relu(_normed(self.conv1, self.bn1, x), inplace=True)
         y = F.relu(_normed(self.conv2, self.bn2, y), inplace=True)
         y = _normed(self.conv3, self.bn3, y)
-        if self.downsample is None:
-            y += x
-        else:
-            conv, norm = self.downsample.children()
-            y += _normed(conv, norm, x)
+        y += x if self.downsample is None else _normed(self.downsample[0], self.downsample[1], x)
         return F.relu(y, inplace=True)
 
 
-def _normed(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+def _normed(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     """The norm of the convolution: a frozen one as part of the convolution's weight and bias."""
-    # A CPU takes 98% of the time for the convolutions anyway; there, float32 stays comparable with torchvision's.
-    if x.device.type == "cpu" or not isinstance(norm, FrozenNorm) or not isinstance(conv, nn.Conv2d):
+    # On a CPU the convolutions take nearly all of the time, and float32 stays comparable with torchvision's.
+    if x.device.type == "cpu" or not isinstance(norm, FrozenNorm):
         normed: Tensor = norm(conv(x))
         return normed
     return folded(conv, norm, x)

@@ -27,25 +27,50 @@ def box_regression_loss(
     [N, R], positive where >= 0, and each anchor's box [N, R] -> scalar, float32 or the deltas' float64; 0, with zero
     gradients, without positives.
     """
-    labels, matched = assigned
-    positive = labels >= 0
-    dtype = torch.promote_types(deltas.dtype, torch.float32)
-
-    def loss_of(deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
-        with torch.no_grad():
-            targets = encode(boxes, anchors, settings.box_weights, convention)
-        return F.smooth_l1_loss(deltas.to(dtype), targets.to(dtype), beta=settings.beta, reduction="none").sum(dim=-1)
-
     # Few anchors are positive; but elsewhere than on a CPU, to find them the device would be waited for.
-    if deltas.device.type == "cpu":
-        image, anchor = torch.where(positive)
-        losses = loss_of(deltas[image, anchor], anchors[anchor], boxes[image, matched[image, anchor]])
-        image_loss = losses.new_zeros(len(labels)).index_add(0, image, losses)
-    else:
-        losses = loss_of(deltas, anchors, boxes.gather(1, matched[..., None].expand(-1, -1, 4)))
-        image_loss = torch.where(positive, losses, 0.0).sum(dim=1)
-    num_positives = _sums(positive.sum(dim=1), images_per_group)
-    return (_sums(image_loss, images_per_group) / (settings.normalizer * num_positives).clamp(min=1.0)).mean()
+    image_losses = selected_losses if deltas.device.type == "cpu" else masked_losses
+    losses = image_losses(deltas, anchors, boxes, assigned, settings, convention)
+    num_positives = _sums((assigned[0] >= 0).sum(dim=1), images_per_group)
+    return (_sums(losses, images_per_group) / (settings.normalizer * num_positives).clamp(min=1.0)).mean()
+
+
+def selected_losses(
+    deltas: Tensor,
+    anchors: Tensor,
+    boxes: Tensor,
+    assigned: tuple[Tensor, Tensor],
+    settings: RegressionSettings,
+    convention: BoxConvention,
+) -> Tensor:
+    """Sums over each image's positives, [N], of which alone anything is computed."""
+    labels, matched = assigned
+    image, anchor = torch.where(labels >= 0)
+    found = boxes[image, matched[image, anchor]]
+    losses = _smooth_l1(
+        deltas[image, anchor], encode(found, anchors[anchor], settings.box_weights, convention), settings
+    )
+    return losses.new_zeros(len(labels)).index_add(0, image, losses)
+
+
+def masked_losses(
+    deltas: Tensor,
+    anchors: Tensor,
+    boxes: Tensor,
+    assigned: tuple[Tensor, Tensor],
+    settings: RegressionSettings,
+    convention: BoxConvention,
+) -> Tensor:
+    """``selected_losses`` by way of all anchors."""
+    labels, matched = assigned
+    found = boxes.gather(1, matched[..., None].expand(-1, -1, 4))
+    losses = _smooth_l1(deltas, encode(found, anchors, settings.box_weights, convention), settings)
+    return torch.where(labels >= 0, losses, 0.0).sum(dim=1)
+
+
+def _smooth_l1(deltas: Tensor, targets: Tensor, settings: RegressionSettings) -> Tensor:
+    """Sum over the coordinates: [..., 4] -> [...], float32 or float64."""
+    deltas = deltas.to(torch.promote_types(deltas.dtype, torch.float32))
+    return F.smooth_l1_loss(deltas, targets.to(deltas.dtype), beta=settings.beta, reduction="none").sum(dim=-1)
 
 
 def _sums(values: Tensor, size: int) -> Tensor:

@@ -82,7 +82,7 @@ def train(
     before a fresh training's first checkpoint for what its first batch shows to be wrong.
     """
     optimizer = torch.optim.SGD(
-        parameter_groups(model, job.optimizer), lr=job.optimizer.lr, momentum=job.optimizer.momentum
+        parameter_groups(model, job.optimizer), lr=job.optimizer.lr, momentum=job.optimizer.momentum, fused=True
     )
     scaler = torch.amp.GradScaler(world.device.type, enabled=job.precision == "fp16")
     state = TrainingState(model, optimizer, scaler)

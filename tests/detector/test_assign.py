@@ -8,8 +8,10 @@ from torch import Tensor
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
-from detector.assign import assign_anchors, pairwise_iou
-from detector.job import MatchSettings
+from detector.anchors import AnchorSettings, grid_anchors
+from detector.assign import assign_anchors, assign_batch, assign_padded, padded_targets, pairwise_iou
+from detector.job import BoxConvention, MatchSettings
+from detector.kernels_numba import CHUNK
 from drloss import BACKGROUND, IGNORED
 
 STRICT = MatchSettings(foreground_iou=0.5, background_iou=0.4, allow_low_quality=False)
@@ -108,6 +110,57 @@ def test_assign_equals_torchvision_matcher(settings: MatchSettings, seed: int) -
 
     assert torch.equal(torch.where(labels >= 0, matched, labels), theirs)  # its codes are ours: -1 and -2
     assert torch.equal(labels[labels >= 0], theirs[theirs >= 0] + 10)
+
+
+@pytest.mark.parametrize("convention", ["modern", "legacy"])
+@pytest.mark.parametrize("settings", [STRICT, LENIENT], ids=["strict", "lenient"])
+@pytest.mark.parametrize("whole", [True, False], ids=["ties", "no-ties"])
+def test_assign_batch_equals_the_matrices_to_the_last_bit(
+    settings: MatchSettings, convention: BoxConvention, whole: bool
+) -> None:
+    anchor_settings = AnchorSettings(4.0, 3, (0.5, 1.0, 2.0), convention)
+    levels = grid_anchors(((13, 20), (7, 10), (4, 5)), (8, 16, 32), anchor_settings, image_shape=(104, 160))
+    anchors = torch.cat(levels)
+    random = torch.Generator().manual_seed(0)
+    corners = 90 * torch.rand(4, 8, 2, generator=random)
+    boxes = torch.cat((corners, corners + 1 + 60 * torch.rand(4, 8, 2, generator=random) ** 2), dim=-1)
+    boxes = boxes.round() if whole else boxes
+    labels = torch.arange(32).view(4, 8)
+    labels[1, 5:], labels[2] = BACKGROUND, BACKGROUND
+
+    found = assign_batch(anchors, boxes, labels, settings, convention)
+
+    assert len(anchors) > 3 * CHUNK
+    assert (found[0] >= 0).sum() > 20
+    for ours, expected in zip(found, assign_padded(anchors, boxes, labels, settings, convention), strict=True):
+        assert torch.equal(ours, expected)
+
+
+def test_assign_batch_gives_each_image_what_it_gets_alone() -> None:
+    anchors, boxes = random_boxes(300, 0), random_boxes(4, 1)
+    targets = [
+        {"boxes": boxes, "labels": torch.arange(4)},
+        {"boxes": boxes[:0], "labels": torch.arange(0)},
+        {"boxes": boxes[1:3], "labels": torch.tensor([7, 8])},
+    ]
+
+    labels, matched = assign_batch(anchors, *padded_targets(targets, like=anchors), LENIENT, "modern")
+
+    for i, target in enumerate(targets):
+        alone = assign_anchors(anchors, target["boxes"], target["labels"], LENIENT, "modern")
+        assert torch.equal(labels[i], alone[0])
+        assert torch.equal(matched[i], alone[1])
+
+
+def test_padded_targets_have_a_box_without_class_where_others_have_more() -> None:
+    none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    one = {"boxes": boxes_of((1, 2, 3, 4)).double(), "labels": torch.tensor([5])}
+
+    boxes, labels = padded_targets([none, one], like=torch.zeros(1))
+    assert boxes.tolist() == [[[0, 0, 1, 1]], [[1, 2, 3, 4]]]
+    assert boxes.dtype == torch.float32
+    assert labels.tolist() == [[BACKGROUND], [5]]
+    assert padded_targets([none], like=torch.zeros(1))[0].shape == (1, 1, 4)
 
 
 def test_pairwise_iou_gives_hand_computed_ratios() -> None:

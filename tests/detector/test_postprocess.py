@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
+from torchvision.ops import nms
 
 from detector.job import TestSettings
-from detector.postprocess import Candidates, image_candidates, merge_candidates
+from detector.postprocess import Candidates, best_entries, image_candidates, merge_candidates
 
 TEST: dict[str, Any] = {
     "short_sides": (100,),
@@ -128,3 +130,39 @@ def test_merge_does_not_round_boxes_of_high_classes() -> None:
     merged = merge_candidates([found], TestSettings(**TEST), "modern")
 
     assert merged["labels"].tolist() == [4000, 4000, 0]
+
+
+@pytest.mark.parametrize("num_entries", [0, 1, 63, 64, 10_000])
+@pytest.mark.parametrize("least", [-2.0, 1.5])
+def test_best_entries_are_those_of_a_whole_sort(num_entries: int, least: float) -> None:
+    # Quarters, so that many are equal; of equals the first is wanted, in and around the list's end.
+    logits = (4 * torch.randn(num_entries, generator=torch.Generator().manual_seed(0))).round() / 4
+    logits[::7] = float("nan")
+
+    values, places = best_entries(logits, 30, least)
+
+    expected = [int(i) for i in logits.nan_to_num(-9).argsort(descending=True, stable=True) if logits[i] > least]
+    assert places.tolist() == expected[:30]
+    assert torch.equal(values, logits[places])
+
+
+def test_best_entries_that_all_are_equal_are_the_first() -> None:
+    assert best_entries(torch.zeros(5000), 8, -1.0)[1].tolist() == list(range(8))
+
+
+@pytest.mark.parametrize("iou", [0.3, 0.5])
+def test_merge_equals_torchvisions_nms_of_each_class(iou: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    corners = 60 * torch.rand(600, 2, generator=random)
+    boxes = torch.cat((corners, corners + 5 + 30 * torch.rand(600, 2, generator=random)), dim=1)
+    scores, labels = torch.rand(600, generator=random), torch.randint(0, 4, (600,), generator=random)
+
+    settings = TestSettings(**TEST | {"nms_iou": iou, "detections_per_image": 1000})
+    merged = merge_candidates([Candidates(boxes, scores, labels)], settings, "modern")
+
+    of_class = [(labels == k).nonzero()[:, 0] for k in range(4)]
+    kept = torch.cat([of[nms(boxes[of].double(), scores[of].double(), iou)] for of in of_class])
+    kept = kept[scores[kept].argsort(descending=True)]
+    assert 100 < len(kept) < 500
+    assert torch.equal(merged["boxes"], boxes[kept])
+    assert torch.equal(merged["labels"], labels[kept])

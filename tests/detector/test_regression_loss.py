@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from detector.job import RegressionSettings
-from detector.regression_loss import box_regression_loss
+from detector.regression_loss import box_regression_loss, masked_losses, selected_losses
 
 
 def test_regression_loss_is_smooth_l1_over_positives_by_hand() -> None:
@@ -46,3 +46,25 @@ def test_regression_loss_divides_by_at_least_one() -> None:
     )
 
     assert loss.item() == pytest.approx(2 * 0.75)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.11])
+def test_selected_losses_equal_masked_ones(beta: float) -> None:
+    settings = RegressionSettings(box_weights=(10.0, 10.0, 5.0, 5.0), beta=beta, normalizer=1.0)
+    random = torch.Generator().manual_seed(0)
+    corners = 50 * torch.rand(2, 60, 2, generator=random)
+    anchors, boxes = torch.cat((corners, corners + 1 + 20 * torch.rand(corners.shape, generator=random)), dim=-1)
+    deltas = torch.randn(3, 60, 4, generator=random, dtype=torch.float64).requires_grad_()
+    labels = torch.randint(-2, 2, (3, 60), generator=random)
+    labels[1] = -1
+    assigned = labels, torch.randint(0, 20, (3, 60), generator=random)
+
+    found = [
+        losses(deltas, anchors, boxes.view(3, 20, 4), assigned, settings, "legacy")
+        for losses in (selected_losses, masked_losses)
+    ]
+    gradients = [torch.autograd.grad(losses.sum(), deltas)[0] for losses in found]
+
+    assert found[0][1] == 0
+    torch.testing.assert_close(*found)
+    torch.testing.assert_close(*gradients)

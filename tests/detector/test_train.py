@@ -9,22 +9,19 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace
-from numpy.typing import NDArray
 
-from detector import checkpoint, scoring
-from detector.data.coco import CocoIndex
+from detector import checkpoint
+from detector.build import build_model
 from detector.data.loader import Group, TrainingData, training_batches
 from detector.data.source import open_split
-from detector.detections import Detections
 from detector.errors import DataError, TrainingError
 from detector.finish import evaluate_and_record, train_to_final
 from detector.job import EvalJob
 from detector.rundir import RunDir
-from detector.train import StopRequested, _micro_batches
+from detector.train import Pace, StopRequested, _accumulate, _micro_batches
 from detector.worker import Heartbeat
 from drloss.config import FocalLossConfig
 from tests.final_weights import assert_same_bits, final_weights
@@ -101,12 +98,21 @@ def test_train_is_bit_equal_for_any_number_of_workers(
     assert_same_bits(final_weights(train(job, tmp_path, data, loader_workers=2)), final_weights(reference))
 
 
-def test_train_gives_the_same_up_to_rounding_however_groups_share_passes(
-    job: EvalJob, data: Path, tmp_path: Path, reference: RunDir
-) -> None:
-    alone, together = final_weights(train(job, tmp_path, data, groups_per_forward=1)), final_weights(reference)
-    for name in together:
-        torch.testing.assert_close(alone[name], together[name], rtol=1e-3, atol=2e-4)
+def test_gradients_are_the_same_up_to_rounding_however_groups_share_passes(job: EvalJob, data: Path) -> None:
+    # Of one step: after more, an activation of one way may have crossed a ReLU's zero, and the trainings go apart.
+    groups = TrainingData(job.train, open_split(job.train.data, data, "train"), rank=0, world_size=1)[0]
+    model = build_model(job.train, num_classes=3, test=job.test).train()
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    gradients = []
+    for groups_per_forward in (1, 2):
+        model.zero_grad(set_to_none=True)
+        _accumulate(model, groups, "fp32", scaler, ALONE, Pace(8, groups_per_forward, 0))
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    alone, together = gradients
+    assert len(together) == len(list(model.parameters()))
+    for name, expected in together.items():
+        # 3e-6 at most in 40 random networks.
+        torch.testing.assert_close(alone[name], expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
 
 
 def test_train_differs_between_seeds(job: EvalJob, data: Path, tmp_path: Path, reference: RunDir) -> None:
@@ -158,7 +164,7 @@ def test_train_stops_at_an_implausible_first_loss(
     from drloss.losses import DRLoss
 
     whole = DRLoss.forward
-    monkeypatch.setattr(DRLoss, "forward", lambda self, *args, **kwargs: whole(self, *args, **kwargs) / 4000)
+    monkeypatch.setattr(DRLoss, "forward", lambda self, *args: whole(self, *args) / 4000)
     with pytest.raises(TrainingError, match="divided by the number of positives"):
         train(job, tmp_path, data)
 
@@ -204,25 +210,6 @@ def test_evaluate_writes_the_record_last_and_repeats_exactly(job: EvalJob, data:
     assert reference.detections(job.id).read_bytes() == first
     text = reference.record(job.id).read_text()
     assert str(data) not in text  # no path of this machine
-
-
-def test_a_record_is_scored_by_pycocotools_whatever_scores_during_the_training(
-    job: EvalJob, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scored: list[str] = []
-    exact = scoring.coco_stats
-
-    def spy(index: CocoIndex, found: Detections, backend: scoring.Backend = "pycocotools") -> NDArray[np.float64]:
-        scored.append(backend)
-        return exact(index, found, backend)
-
-    monkeypatch.setattr(scoring, "coco_stats", spy)
-    last = job.train.schedule.iterations
-    run = RunDir(tmp_path)
-    assignment = micro_assignment(job, tmp_path, data, evaluate_every=last - 1)
-    train_to_final(assignment, run, world=ALONE, heartbeat=None, stop=NeverStop())
-    evaluate_and_record(assignment, job, run, world=ALONE, heartbeat=None)
-    assert scored == ["ultrafast", "pycocotools"]
 
 
 def test_training_data_is_a_function_of_seed_iteration_and_image(job: EvalJob, data: Path) -> None:
