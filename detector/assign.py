@@ -50,8 +50,8 @@ def assign_batch(
 
     thresholds = (np.float32(settings.foreground_iou), np.float32(settings.background_iou))
     rule = (*thresholds, np.float32(PIXEL[convention]), settings.allow_low_quality)
-    arrays = (anchors.float(), boxes.float(), labels)
-    assigned, matched = kernels_numba.assign(*(array.contiguous().numpy() for array in arrays), rule)
+    columns, corners, wanted = (each.contiguous().numpy() for each in (anchors.float(), boxes.float(), labels))
+    assigned, matched = kernels_numba.assign(columns, corners, wanted, rule)
     return torch.from_numpy(assigned), torch.from_numpy(matched)
 
 

@@ -37,9 +37,11 @@ def build_backbone(settings: ModelSettings) -> Backbone:
     if settings.norm == "frozen_batch":
         norm = partial(FrozenNorm, eps=settings.norm_epsilon)
     if settings.backbone == "slim":
-        network, channels = SlimResNet(norm), SlimResNet.channels[1:]
+        network: nn.Module = SlimResNet(norm)
+        channels = SlimResNet.channels[1:]
     else:
-        network, channels = ResNet(FoldedBottleneck, norm_layer=norm, **_RESNETS[settings.backbone]), (512, 1024, 2048)
+        network = ResNet(FoldedBottleneck, norm_layer=norm, **_RESNETS[settings.backbone])
+        channels = (512, 1024, 2048)
         if settings.stride_in_1x1:
             _stride_in_1x1(network)
     backbone = Backbone(network, channels, settings)
@@ -62,8 +64,14 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(channels, min(32, max(1, channels // 8))), channels)
 
 
-class FrozenNorm(FrozenBatchNorm2d):  # type: ignore[misc]
-    """Frozen batch norm that overwrites its input (a convolution has just made it): torchvision's values, less memory."""
+class FrozenNorm(FrozenBatchNorm2d):
+    """Frozen batch norm that overwrites its input, which a convolution has just made: torchvision's values."""
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    eps: float
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Of each channel: [C] and [C]."""
@@ -76,7 +84,7 @@ class FrozenNorm(FrozenBatchNorm2d):  # type: ignore[misc]
         return x.to(scale.dtype).mul_(scale).add_(shift)
 
 
-class FoldedBottleneck(Bottleneck):  # type: ignore[misc]
+class FoldedBottleneck(Bottleneck):
     """A residual block (ResNet, Fig. 5 right) whose frozen norms need no passes over its activations."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,14 +92,18 @@ class FoldedBottleneck(Bottleneck):  # type: ignore[misc]
         y = F.relu(_normed(self.conv1, self.bn1, x), inplace=True)
         y = F.relu(_normed(self.conv2, self.bn2, y), inplace=True)
         y = _normed(self.conv3, self.bn3, y)
-        y += x if self.downsample is None else _normed(*self.downsample, x)
+        if self.downsample is None:
+            y += x
+        else:
+            conv, norm = self.downsample.children()
+            y += _normed(conv, norm, x)
         return F.relu(y, inplace=True)
 
 
-def _normed(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
+def _normed(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     """The norm of the convolution: a frozen one as part of the convolution's weight and bias."""
     # A CPU takes 98% of the time for the convolutions anyway; there, float32 stays comparable with torchvision's.
-    if x.device.type == "cpu" or not isinstance(norm, FrozenNorm):
+    if x.device.type == "cpu" or not isinstance(norm, FrozenNorm) or not isinstance(conv, nn.Conv2d):
         normed: Tensor = norm(conv(x))
         return normed
     return folded(conv, norm, x)

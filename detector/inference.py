@@ -19,7 +19,7 @@ from detector.assign import assign_anchors
 from detector.boxes import from_edges, mirrored, to_edges
 from detector.data.coco import CocoIndex
 from detector.data.loader import open_image
-from detector.data.transforms import resize, to_tensor
+from detector.data.transforms import resized_pixels
 from detector.detections import Detections
 from detector.job import TestSettings
 from detector.postprocess import Candidates, merge_candidates
@@ -87,16 +87,16 @@ def _ratio(size: tuple[int, int], target: tuple[int, int], like: Tensor) -> Tens
 def _views(model: RetinaNet, image: Image.Image, test: TestSettings) -> Iterator[View]:
     """Each short side of the test in its order, flipped copies after each."""
     for short_side in test.short_sides:
-        resized = resize(image, short_side=short_side, max_size=test.max_size)
-        pixels = to_tensor(resized)
+        pixels = resized_pixels(image, short_side=short_side, max_size=test.max_size)
+        height, width = pixels.shape[1:]
         for flipped in (False, True) if test.flip else (False,):
             shown = pixels.flip(-1) if flipped else pixels
             outputs = model.head_outputs([shown])
             (candidates,) = model.candidates([shown], outputs)
             if flipped:
-                boxes = mirrored(candidates.boxes, resized.width, model.box_convention)
+                boxes = mirrored(candidates.boxes, width, model.box_convention)
                 candidates = candidates._replace(boxes=boxes)
-            yield View(resized.width, resized.height, outputs, candidates)
+            yield View(width, height, outputs, candidates)
 
 
 def score_sums(model: RetinaNet, image: Image.Image, view: View, boxes: np.ndarray, labels: np.ndarray) -> ScoreSums:

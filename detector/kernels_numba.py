@@ -97,7 +97,7 @@ def _load(anchors: Array, one: Any, columns: Array) -> tuple[Any, Any, Any, Any]
 
 @_finite_kernel
 def _overlap(columns: Array, box: Array, one: Any, iou: Array) -> None:
-    """Write the IoU of one box with each anchor of ``columns``, in the order of operations of ``assign.pairwise_iou``."""
+    """Write the IoU of one box with each anchor of ``columns``: in ``assign.pairwise_iou``'s order of operations."""
     x1, y1, x2, y2 = box
     left, top, right, bottom, areas = columns[0], columns[1], columns[2], columns[3], columns[4]
     area = (x2 - x1 + one) * (y2 - y1 + one)

@@ -94,11 +94,16 @@ class RetinaNet(nn.Module):
         of range) are checked where they are on the CPU; on another device the check would wait for it in every step.
         """
         if not self.training:
-            return [merge_candidates([found], self.test, self.box_convention) for found in self.candidates(images)]
+            return self.detections(images, self.head_outputs(images))
         if targets is None:
             raise ValueError("RetinaNet in training mode needs targets: call model(images, targets), or model.eval().")
         check_targets(targets, num_images=len(images), num_classes=self.num_classes)
-        return self._losses(*self.head_outputs(images), targets)
+        return self.losses(*self.head_outputs(images), targets)
+
+    def detections(self, images: Sequence[Tensor], outputs: HeadOutputs) -> list[dict[str, Tensor]]:
+        """What the head's ``outputs`` say of each image."""
+        found = self.candidates(images, outputs)
+        return [merge_candidates([of_image], self.test, self.box_convention) for of_image in found]
 
     def candidates(self, images: Sequence[Tensor], outputs: HeadOutputs | None = None) -> list[Candidates]:
         """Scored boxes of each image before NMS, clipped to it; ``merge_candidates`` makes detections of them.
@@ -150,14 +155,14 @@ class RetinaNet(nn.Module):
             inside.copy_(values.flip(0) if pixels.order == "bgr" else values).sub_(self.mean).div_(self.std)
         return batch.contiguous(memory_format=torch.channels_last)
 
-    def _losses(
+    def losses(
         self,
         cls_logits: list[Tensor],
         bbox_regression: list[Tensor],
         anchors: tuple[Tensor, ...],
         targets: Sequence[Target],
     ) -> dict[str, Tensor]:
-        """Mean over the groups of each loss."""
+        """Of the head's outputs: the mean over the groups of each loss."""
         all_anchors = torch.cat(anchors)
         boxes, box_labels = padded_targets(targets, like=all_anchors)
         assigned = assign_batch(all_anchors, boxes, box_labels, self.matching, self.box_convention)

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from drloss import fused as fused_passes
-from drloss.backends import is_transformed
+from drloss.backends import backend_for
 from drloss.checks import require_positive
 from drloss.entries import Batch, Entries, Logits, Scope, joined, prepared, split_entries
 from drloss.mining import hardest_entries
@@ -119,7 +119,7 @@ def all_pairs_loss(
     ``dr_loss``.
     """
     with prepared(logits, labels, scope=scope, images_per_group=images_per_group) as batch:
-        if fused and hard_negative_ratio is None and not is_transformed():
+        if fused and hard_negative_ratio is None and backend_for(batch.levels) is not None:
             sets = batch.images_per_set
             means = pair_means(batch.levels, batch.labels, margin=margin, surrogate=surrogate, images_per_set=sets)
             if means is not None:

@@ -22,6 +22,7 @@ from drloss import kernels_numba as compiled
 from drloss.backends import Pointwise
 
 Array: TypeAlias = NDArray[Any]
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 BLOCK_ENTRIES = 2**19  # less than half a millisecond of work
@@ -190,7 +191,7 @@ def _blocks(levels: Sequence[Tensor]) -> Iterator[Block]:
         before += num_rows
 
 
-def each_block(work: Callable[[Block], Result], blocks: Sequence[Block]) -> list[Result]:
+def each_block(work: Callable[[Item], Result], blocks: Sequence[Item]) -> list[Result]:
     """The results in the blocks' order. The compiled loops release the interpreter, so that plain threads do."""
     num_threads = min(torch.get_num_threads(), len(blocks))
     return list(map(work, blocks) if num_threads < 2 else _pool(num_threads).map(work, blocks))

@@ -7,20 +7,15 @@ partial sums are added in the order of the chunks: results are equal from run to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numba import njit
-from numpy.typing import NDArray
 from torch import Tensor
 
+from drloss.kernels_cpu import Array, Item, each_block, new_tensor
 from drloss.pairs_grid import NUM_MOMENTS, Grid
-
-Array: TypeAlias = NDArray[Any]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 CHUNK = 2**18  # about a millisecond of work
 # Logits whose scores are held at a time, by a thread. From 2^15 on torch would start threads of its own for them.
@@ -51,15 +46,14 @@ def moments(values: Tensor, grid: Grid) -> Tensor:
 def polynomials(values: Tensor, grid: Grid, coefficients: Tensor) -> Tensor:
     """Each value's cell's cubic at its x, of the shape and dtype of ``values`` [n]. coefficients: [C, 4] float64."""
     array, table, cubics = values.detach().contiguous().numpy(), _table(grid), coefficients.contiguous().numpy()
-    result = empty_like(values)
+    result = new_tensor(values.shape, values.dtype)
     out = result.numpy()
-    for _ in _each(lambda chunk: _evaluate(array[chunk], table, cubics, out[chunk]), _slices(len(array), CHUNK)):
-        pass
+    each_block(lambda chunk: _evaluate(array[chunk], table, cubics, out[chunk]), _slices(len(array), CHUNK))
     return result
 
 
 def moments_of_logits(levels: Sequence[Tensor], labels: Tensor, images: range, grid: Grid) -> Tensor:
-    """``moments`` of p of all negatives of some images. levels: contiguous [N, R_l, K]; labels: [N, R]."""
+    """``moments`` of p, in float32, of all negatives of some images. levels: contiguous [N, R_l, K]; labels: [N, R]."""
     table, classes = _table(grid), labels.numpy()
 
     def work(rows: Rows) -> Array:
@@ -84,31 +78,23 @@ def gradient_of_logits(
     def work(rows: Rows) -> None:
         for piece, part, p in _scores(levels, rows):
             grad = grads[rows.level][rows.image, part]
-            out = grad.numpy() if grad.dtype in (torch.float32, torch.float64) else np.empty_like(p)
-            _evaluate_rows(p, classes[rows.image, piece], table, cubics, out)
-            if grad.dtype not in (torch.float32, torch.float64):
-                grad.copy_(torch.from_numpy(out))
+            out = grad if grad.dtype == torch.float32 else torch.empty(grad.shape)
+            _evaluate_rows(p, classes[rows.image, piece], table, cubics, out.numpy())
+            if out is not grad:
+                grad.copy_(out)
 
-    for _ in _each(work, _rows(levels, images, CHUNK)):
-        pass
-
-
-def empty_like(values: Tensor) -> Tensor:
-    """Contiguous, in numpy's memory: it asks for huge pages, which the system hands out faster."""
-    memory = np.empty(values.numel() * values.itemsize, np.uint8)
-    return torch.from_numpy(memory).view(values.dtype).view(values.shape)
+    each_block(work, _rows(levels, images, CHUNK))
 
 
 def _scores(levels: Sequence[Tensor], chunk: Rows) -> Iterator[tuple[slice, slice, Array]]:
-    """Piece by piece: its anchors of all levels, its rows of the level, and its p [r, K], at least float32."""
+    """Piece by piece: its anchors of all levels, its rows of the level, and its p [r, K], float32."""
     level = levels[chunk.level].detach()[chunk.image]
     num_rows = max(1, PIECE // level.shape[1])
-    dtype = torch.promote_types(level.dtype, torch.float32)
-    buffer = torch.empty(min(num_rows, len(level)), level.shape[1], dtype=dtype)
+    buffer = torch.empty(min(num_rows, len(level)), level.shape[1])
     for first in range(chunk.rows.start, chunk.rows.stop, num_rows):
         rows = slice(first, min(first + num_rows, chunk.rows.stop))
         offset = chunk.anchors.start - chunk.rows.start
-        p = torch.sigmoid(level[rows].to(dtype), out=buffer[: rows.stop - first])
+        p = torch.sigmoid(level[rows].float(), out=buffer[: rows.stop - first])
         yield slice(first + offset, rows.stop + offset), rows, p.numpy()
 
 
@@ -129,24 +115,14 @@ def _slices(length: int, size: int) -> list[slice]:
 
 def _chunk_size(grid: Grid) -> int:
     """Entries a chunk: so many that a table of moments of its own is little beside them."""
-    return max(CHUNK, 4 * NUM_MOMENTS * len(grid.edges))
+    return max(CHUNK, 16 * NUM_MOMENTS * len(grid.edges))
 
 
 def _total(work: Callable[[Item], Array], chunks: Sequence[Item], grid: Grid) -> Tensor:
     total = np.zeros((len(grid.edges), NUM_MOMENTS))
-    for found in _each(work, chunks):
+    for found in each_block(work, chunks):
         total += found
     return torch.from_numpy(total)
-
-
-def _each(work: Callable[[Item], Result], chunks: Sequence[Item]) -> Iterator[Result]:
-    """The results in the order of the chunks, as they come, on as many threads as torch would use."""
-    num_threads = min(torch.get_num_threads(), len(chunks))
-    if num_threads < 2:
-        yield from map(work, chunks)
-        return
-    with ThreadPoolExecutor(num_threads) as pool:
-        yield from pool.map(work, chunks)
 
 
 class Table(NamedTuple):

@@ -33,9 +33,9 @@ def pair_means(
     """The mean over all pairs of each set, [S] float64, as ``pairs.pair_mean`` of its scores; differentiable once.
 
     An empty set stands for one constant perfect score, see ``functional``. levels: each [N, R_l, K]; labels: [N, R].
-    None where this is no help: not on a CPU, another surrogate, or few negatives.
+    None where this is no help: not on a CPU, float64, another surrogate, or few negatives.
     """
-    if any(level.device.type != "cpu" for level in levels):
+    if any(level.device.type != "cpu" or level.dtype == torch.float64 for level in levels):
         return None
     levels = [level.contiguous() for level in levels]
     sets = []
@@ -55,7 +55,7 @@ def _set(levels: Sequence[Tensor], labels: Tensor, images: range, margin: float,
     image, anchor = (labels >= 0).nonzero().unbind(1)
     own = torch.stack([image + images.start, anchor, labels[image, anchor]], dim=1)
     num_neg = int((labels != IGNORED).sum()) * levels[0].shape[2] - len(own)
-    scores = levels[0].new_empty(len(own), dtype=torch.float64)
+    scores = torch.empty(len(own), dtype=torch.float64)
     for level, here, entry in _by_level(levels, own):
         scores[here] = level.detach()[entry].double().sigmoid()
     b = margin - scores if len(own) else scores.new_tensor([margin - 1.0])
@@ -89,10 +89,11 @@ class _PairMeans(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        from drloss.pairs_cpu import empty_like, gradient_of_logits
+        from drloss.kernels_cpu import new_tensor
+        from drloss.pairs_cpu import gradient_of_logits
 
         labels, *levels = ctx.saved_tensors
-        grads = [empty_like(level) for level in levels]
+        grads = [new_tensor(level.shape, level.dtype) for level in levels]
         each: PairSums
         for s, each, scale in zip(ctx.sets, ctx.sums, grad, strict=True):
             scale = scale / _num_pairs(s)

@@ -149,11 +149,11 @@ def _write(columns: Mapping[str, NDArray[np.generic]], folder: Path) -> None:
     for name, values in columns.items():
         column = np.ascontiguousarray(values)
         described[name] = _Column(column.dtype.str, column.shape, _checksum(column))
-        with (folder / f"{name}.npy").open("wb") as file:
-            np.save(file, column, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
+        np.save(folder / f"{name}.npy", column, allow_pickle=False)
     write_json(folder / "columns.json", described)
+    for path in folder.iterdir():  # together: the first takes most of the others along
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 def _columns_folder(sha256: str, kind: str) -> Path | None:

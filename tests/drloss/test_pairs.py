@@ -25,6 +25,12 @@ SURROGATES += [partial(quadratic, rho=rho) for rho in (0.2, 0.5, 2.0)]
 SURROGATES += [partial(logistic, L=L) for L in (0.5, 4.0, 6.0, 10.0, 30.0, 200.0)]
 
 
+def words(surrogate: Surrogate) -> str:
+    """A test's name for it, the same in every process."""
+    function = surrogate.func if isinstance(surrogate, partial) else surrogate
+    return " ".join([function.__name__, *map(str, getattr(surrogate, "keywords", {}).values())])
+
+
 def scalar_surrogate(name: str, z: float) -> tuple[float, float]:
     """l(z) and l'(z) with L = 6 and rho = 0.5."""
     if name == "hinge":
@@ -104,7 +110,7 @@ def test_pair_mean_equals_double_sum(
     torch.testing.assert_close(by_pos, -grad_pos.double(), rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("surrogate", SURROGATES, ids=str)
+@pytest.mark.parametrize("surrogate", SURROGATES, ids=words)
 @pytest.mark.parametrize(("num_neg", "num_pos"), [(60_000, 1), (60_000, 2), (6_000, 150), (2, 2_000), (1, 1)])
 @pytest.mark.usefixtures("linear")
 def test_linear_pair_mean_equals_matrix_of_pairs(surrogate: Surrogate, num_neg: int, num_pos: int) -> None:
@@ -114,7 +120,7 @@ def test_linear_pair_mean_equals_matrix_of_pairs(surrogate: Surrogate, num_neg: 
         assert_equal_to_matrix(negatives.float(), positives.float(), margin, surrogate, 1e-6)
 
 
-@pytest.mark.parametrize("surrogate", SURROGATES, ids=str)
+@pytest.mark.parametrize("surrogate", SURROGATES, ids=words)
 @pytest.mark.parametrize("score", [0.0, 0.25, 1.0])
 @pytest.mark.usefixtures("linear")
 def test_linear_pair_mean_equals_matrix_of_pairs_for_equal_scores(surrogate: Surrogate, score: float) -> None:
@@ -123,7 +129,7 @@ def test_linear_pair_mean_equals_matrix_of_pairs_for_equal_scores(surrogate: Sur
         assert_equal_to_matrix(negatives, positives, margin, surrogate, 1e-6)
 
 
-@pytest.mark.parametrize("surrogate", SURROGATES, ids=str)
+@pytest.mark.parametrize("surrogate", SURROGATES, ids=words)
 @pytest.mark.usefixtures("linear")
 def test_linear_pair_mean_takes_values_outside_0_and_1(surrogate: Surrogate) -> None:
     negatives, positives = scores(5_000, 20)
