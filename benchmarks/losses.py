@@ -5,6 +5,7 @@ On the CPU one thread; on a GPU where there is one. Legend: N images, R anchors,
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -200,6 +201,7 @@ def _memory(given: Input) -> dict[str, float | str]:
     for name, subject in subjects().items():
         for who, loss in (("ours", subject.ours), (subject.peer, subject.theirs)):
             step(loss, given)
+            ctypes.CDLL(None).malloc_trim(0)  # what was freed and kept would be used again, and not be seen
             before = _status("VmRSS")
             reset.write_text("5")
             step(loss, given)
