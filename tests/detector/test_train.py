@@ -164,7 +164,7 @@ def test_train_stops_at_an_implausible_first_loss(
     from drloss.losses import DRLoss
 
     whole = DRLoss.forward
-    monkeypatch.setattr(DRLoss, "forward", lambda self, *args: whole(self, *args) / 4000)
+    monkeypatch.setattr(DRLoss, "forward", lambda self, *args, **kwargs: whole(self, *args, **kwargs) / 4000)
     with pytest.raises(TrainingError, match="divided by the number of positives"):
         train(job, tmp_path, data)
 
