@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def take_snapshot(runs: Path) -> Path:
         for name, path in _sources():
             copy = temporary / name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+            shutil.copy2(path, copy)
+        _copy_kernels(temporary)
         try:
             os.rename(temporary, target)
         except OSError:
@@ -49,6 +51,20 @@ def take_snapshot(runs: Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def _copy_kernels(target: Path) -> None:
+    """What numba has compiled, so that the first process of each run need not do it again.
+
+    It belongs to a file of the same size and time of change, and to one kind of CPU; elsewhere it is compiled anew.
+    """
+    for package in PACKAGES:
+        folder = Path(str(files(package)))
+        for path in folder.rglob("__pycache__/*.nb[ic]"):
+            copy = target / package / path.relative_to(folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(OSError):  # another process has just written it anew
+                shutil.copy2(path, copy)
 
 
 def _sources() -> list[tuple[str, Path]]:

@@ -261,3 +261,20 @@ def test_the_difference_from_the_commit_has_changes_and_new_files_of_the_package
     code = prepare.current_code(difference)
     assert code.diff_sha256 == hashlib.sha256(difference.encode()).hexdigest()
     assert prepare.current_code().diff_sha256 is None
+
+
+def test_a_snapshot_takes_compiled_kernels_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """numba believes a kernel that lies beside a file of the size and time that it was compiled from."""
+    package = tmp_path / "drloss"
+    (package / "__pycache__").mkdir(parents=True)
+    for name in ("kernels.py", "__pycache__/kernels.f-1.py311.nbi", "__pycache__/kernels.f-1.py311.1.nbc"):
+        (package / name).write_text(name)
+    os.utime(package / "kernels.py", ns=(10**18, 10**18 + 123456789))
+    monkeypatch.setattr(snapshot, "PACKAGES", ("drloss",))
+    monkeypatch.setattr(snapshot, "files", lambda name: tmp_path / name)
+    copy = snapshot.take_snapshot(tmp_path / "runs") / "drloss"
+    assert {path.name for path in (copy / "__pycache__").iterdir()} == {
+        "kernels.f-1.py311.nbi",
+        "kernels.f-1.py311.1.nbc",
+    }
+    assert (copy / "kernels.py").stat().st_mtime_ns == 10**18 + 123456789
