@@ -219,7 +219,10 @@ def _after_the_end(job: ProbeJob, watched: Watched) -> str:
 
 def _how_it_ended(job: ProbeJob) -> tuple[str, str]:
     """The state in Slurm's word, empty where it is forgotten; and in a sentence."""
-    fields = job_fields(job.id)
+    late = time.monotonic() + GOING_SECONDS
+    # While its nodes are cleared Slurm does not say how it ended.
+    while (fields := job_fields(job.id)).get("JobState") == "COMPLETING" and time.monotonic() < late:
+        time.sleep(FIRST_LOOK_SECONDS)
     state = fields.get("JobState", "")
     if not state:
         return "", "ended"
