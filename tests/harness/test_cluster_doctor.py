@@ -269,3 +269,14 @@ def test_doctor_says_that_a_file_of_one_node_leaves_the_network_untried(here: Pa
 
 def test_wait_needs_a_cluster() -> None:
     assert "--wait is for --cluster NAME" in error("doctor", "--wait", "3")
+
+
+def test_how_a_job_ended_is_asked_again_while_its_nodes_are_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = ["COMPLETING", "COMPLETING", "FAILED"]
+    monkeypatch.setattr(
+        probe_job, "job_fields", lambda job: {"JobState": states.pop(0), "Reason": "NonZeroExitCode", "ExitCode": "1:0"}
+    )
+    monkeypatch.setattr(probe_job, "FIRST_LOOK_SECONDS", 0.0)
+    folder = probe_job.ProbeFolder(Path("nowhere"))
+    job = probe_job.ProbeJob(id="3", name="n", folder=folder, ranks=2, limit_minutes=1, nonce="0")
+    assert probe_job._how_it_ended(job) == ("FAILED", "ended as FAILED (NonZeroExitCode), exit code 1:0")
