@@ -42,7 +42,11 @@ _L8, _L9 = np.float32(0.0195425283), np.float32(-0.00317605701)
 
 # Sums may be reordered; but not inside exp, whose steps undo each other's rounding on purpose.
 _function = njit(fastmath={"contract"}, error_model="numpy", forceinline=True)  # a call would keep a loop scalar
-_kernel = njit(fastmath={"contract", "reassoc", "arcp", "nsz"}, error_model="numpy", nogil=True, cache=True)
+_SUMS = {"contract", "reassoc", "arcp", "nsz"}
+_kernel = njit(fastmath=_SUMS, error_model="numpy", nogil=True, cache=True)
+# A loop over floats is part of each kernel that has it. Were it called, a process that compiles would run the loop as
+# compiled alone, and one that reads the cache as compiled with the caller, whose sums are rounded otherwise.
+_loop = njit(fastmath=_SUMS, error_model="numpy", forceinline=True)
 
 
 def _bitcast(old: Any, new: Any) -> Any:
@@ -109,7 +113,7 @@ def negative_runs(labels: Array, num_classes: int) -> Array:
     return runs[:count]
 
 
-@_kernel
+@_loop
 def _largest(logits: Array) -> Any:
     largest = np.float32(-np.inf)
     for j in range(logits.size):
@@ -117,7 +121,7 @@ def _largest(logits: Array) -> Any:
     return largest
 
 
-@_kernel
+@_loop
 def _weigh(logits: Array, inverse_lambda: Any, shift: Any) -> tuple[float, float]:
     """sum w and sum w p of one run, w = exp(p / lambda - shift)."""
     weights, products = _ZERO, _ZERO
@@ -153,7 +157,7 @@ def reduce_block(
             own[j] = row[j * num_classes + classes[j]] if classes[j] >= 0 else _ZERO
 
 
-@_kernel
+@_loop
 def _weigh_gradient(logits: Array, grad: Array, inverse_lambda: Any, expected: Any, shift: Any, scale: Any) -> None:
     """scale * w (1 + (p - expected) / lambda) p (1 - p) of one run."""
     for j in range(logits.size):
@@ -190,7 +194,7 @@ def gradient_block(
         _fill_others(classes, num_classes, pos[corner[0] + image, anchors], out)
 
 
-@_kernel
+@_loop
 def _fill_others(labels: Array, num_classes: int, pos: Array, grad: Array) -> None:
     """The entries of anchors' own classes, and zeros for ignored anchors."""
     for j in range(labels.size):
@@ -231,7 +235,7 @@ def _slope(x: Any, gamma: Any, is_any: bool) -> Any:
     return _power(x, p, tail, gamma, is_any) * (p + gamma * rest * (max(x, _ZERO) + tail))
 
 
-@_kernel
+@_loop
 def _add_losses(logits: Array, gamma: Any) -> float:
     total = _ZERO
     # Three loops: where gamma is a constant its power is next to nothing.
@@ -247,7 +251,7 @@ def _add_losses(logits: Array, gamma: Any) -> float:
     return np.float64(total)
 
 
-@_kernel
+@_loop
 def _write_slopes(logits: Array, gamma: Any, scale: Any, grad: Array) -> None:
     if gamma == _TWO:
         for j in range(logits.size):
