@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Curve, Report, Row, compare
+from benchmarks.measure import Curve, Report, Row, compare, keep_freed_memory
 from drloss import BACKGROUND
 from drloss.functional import all_pairs_loss
 from drloss.pairs import pair_mean
@@ -43,6 +43,7 @@ def report(*, quick: bool) -> Report:
     sizes = [(10_000, 2_000)] if quick else [(1_000_000, 20_000), (15_000_000, 20_000)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    keep_freed_memory()
     try:
         works = [make_work(num_neg, 150, num_for_peer) for num_neg, num_for_peer in sizes]
         rows = [_row(work, name, peer) for work in works for name in SURROGATES for peer in (TILED, BROADCAST)]

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from drloss import BACKGROUND, IGNORED
+from drloss.backends import is_transformed
 from drloss.checks import require_choice, require_positive
 
 Logits: TypeAlias = Tensor | Sequence[Tensor]
@@ -47,6 +49,13 @@ class Batch:
         for level in self.levels:
             dtype = torch.promote_types(dtype, level.dtype)
         return dtype
+
+    @property
+    def num_positives(self) -> Tensor:
+        """[N] int64."""
+        if self.labels.device.type == "cpu" and not is_transformed():
+            return torch.bincount(positives(self.labels)[0], minlength=len(self.labels))
+        return (self.labels >= 0).sum(dim=1)
 
     @property
     def set_of_image(self) -> list[int]:
@@ -91,6 +100,16 @@ def prepared(
         yield Batch(levels, labels, group, group if scope == "batch" else 1)
 
 
+def positives(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Image and anchor of each positive among ``labels`` [N, R] on the CPU, in order.
+
+    Not found by torch: its threads, once woken, spin for milliseconds on the cores that the passes' own threads want.
+    """
+    places = np.flatnonzero(labels.numpy() >= 0)
+    image, anchor = np.divmod(places, labels.shape[1])
+    return torch.from_numpy(image), torch.from_numpy(anchor)
+
+
 def joined(batch: Batch) -> tuple[Tensor, Tensor]:
     """All levels as one tensor, by set: logits [S, R, K] in the batch's ``dtype`` and labels [S, R]."""
     logits = batch.levels[0] if len(batch.levels) == 1 else torch.cat(batch.levels, dim=1)
@@ -129,7 +148,8 @@ def _fit_labels(levels: Sequence[Tensor], labels: Tensor) -> Tensor:
             f"{(num_images, num_anchors, num_classes)}. Valid: ({num_images}, {num_anchors}), torch.int64."
         )
     if labels.device.type == "cpu":
-        low, high = (bound.item() for bound in torch.aminmax(labels))
+        values = labels if is_transformed() else labels.numpy()  # for the reason of ``positives``
+        low, high = int(values.min()), int(values.max())
         if low < IGNORED or high >= num_classes:
             raise ValueError(
                 f"Label {low if low < IGNORED else high} is not valid. Valid: 0 to {num_classes - 1} (classes), "

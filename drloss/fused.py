@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from drloss.backends import Backend, Pointwise, backend_for
 from drloss.checks import require_positive
-from drloss.entries import Batch
+from drloss.entries import Batch, positives
 
 # p / lambda is computed in float32: its rounding has to stay a small exponent.
 SMALLEST_LAMBDA = 1e-6
@@ -30,14 +31,16 @@ def expected_negative(batch: Batch, lambda_neg: float) -> tuple[Tensor, Tensor, 
     if backend is None or lambda_neg < SMALLEST_LAMBDA:
         return None
     levels = [level.contiguous() for level in batch.levels]
-    expected, pos_logits = _ExpectedNegative.apply(backend, batch.labels, batch.set_of_image, 1.0 / lambda_neg, *levels)
-    is_pos = batch.labels >= 0
-    if is_pos.device.type == "cpu":
+    matched, labels = None, batch.labels
+    if labels.device.type == "cpu":
         # Few anchors match: the rest of a loss then costs nothing, in float64 too. A GPU would make the host wait.
-        columns = torch.unique(is_pos.nonzero()[:, 1])
-        columns = columns if len(columns) else columns.new_zeros(1)
-        pos_logits, is_pos = pos_logits.index_select(1, columns).double(), is_pos.index_select(1, columns)
-    return expected, batch.by_set(pos_logits, 0.0), batch.by_set(is_pos, False)
+        anchors = torch.unique(positives(labels)[1])
+        matched = anchors if len(anchors) else anchors.new_zeros(1)
+        labels = labels.index_select(1, matched)
+    inputs = backend, batch.labels, batch.set_of_image, 1.0 / lambda_neg, matched
+    expected, pos_logits = _ExpectedNegative.apply(*inputs, *levels)
+    pos_logits = pos_logits if matched is None else pos_logits.double()
+    return expected, batch.by_set(pos_logits, 0.0), batch.by_set(labels >= 0, False)
 
 
 def pointwise_sum(batch: Batch, kind: Pointwise, *, alpha: float = 0.0, gamma: float = 0.0) -> Tensor | None:
@@ -52,7 +55,7 @@ def pointwise_sum(batch: Batch, kind: Pointwise, *, alpha: float = 0.0, gamma: f
 
 
 class _ExpectedNegative(torch.autograd.Function):
-    """P- of Eq. 6 [S] float64, and each anchor's logit of its own class [N, R] float32.
+    """P- of Eq. 6 [S] float64, and the logit of the own class of each anchor, [N, R] float32, or of those ``matched``.
 
     The gradient by a negative's logit, with q_j = exp(p_j / lambda) / sum_i exp(p_i / lambda):
     q_j (1 + (p_j - P-) / lambda) p_j (1 - p_j). Neither p nor q is kept: both passes compute them.
@@ -60,22 +63,31 @@ class _ExpectedNegative(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, backend: Backend, labels: Tensor, sets: Sequence[int], inverse_lambda: float, *levels: Tensor
+        ctx: Any,
+        backend: Backend,
+        labels: Tensor,
+        sets: Sequence[int],
+        inverse_lambda: float,
+        matched: Tensor | None,
+        *levels: Tensor,
     ) -> tuple[Tensor, Tensor]:
         expected, log_normalizer, pos_logits = backend.reduce_negatives(levels, labels, sets, inverse_lambda)
         ctx.save_for_backward(labels, expected, log_normalizer, *levels)
-        ctx.constants = backend, sets, inverse_lambda
-        return expected, pos_logits
+        ctx.constants = backend, sets, inverse_lambda, matched
+        return expected, pos_logits if matched is None else pos_logits.index_select(1, matched)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_neg: Tensor, grad_pos: Tensor) -> tuple[Tensor | None, ...]:
         labels, expected, log_normalizer, *levels = ctx.saved_tensors
-        backend, sets, inverse_lambda = ctx.constants
+        backend, sets, inverse_lambda, matched = ctx.constants
+        if matched is not None:
+            part, grad_pos = grad_pos, torch.from_numpy(np.zeros(labels.shape, np.float32))
+            grad_pos.index_copy_(1, matched, part)
         grads = backend.negatives_gradient(
             levels, labels, sets, inverse_lambda, expected, log_normalizer, grad_neg, grad_pos
         )
-        return None, None, None, None, *grads
+        return None, None, None, None, None, *grads
 
 
 class _PointwiseSum(torch.autograd.Function):

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from drloss.backends import backend_for
 from drloss.checks import require_positive
-from drloss.entries import Batch, Entries
+from drloss.entries import Batch, Entries, positives
 
 
 class Places(NamedTuple):
@@ -40,13 +40,12 @@ def hardest_entries(batch: Batch, ratio: float | None) -> Entries | None:
         require_positive("hard negative ratio", ratio)
     if batch.labels.device.type != "cpu" or backend_for(batch.levels) is None:
         return None
-    is_pos = batch.labels >= 0
-    num_pos = torch.stack([part.sum() for part in torch.split(is_pos, batch.images_per_set)])
+    image, anchor = positives(batch.labels)
+    num_pos = torch.bincount(image // batch.images_per_set, minlength=batch.set_of_image[-1] + 1)
     keep = None if ratio is None else (num_pos * float(ratio)).round().clamp(min=1).tolist()
     negatives = _hardest_negatives(batch, keep)
-    image, anchor = is_pos.nonzero().unbind(1)
-    positives = Places(image, anchor, batch.labels[image, anchor])
-    values = gather(batch.levels, Places.joined([*negatives, positives])).double()
+    places = [*negatives, Places(image, anchor, batch.labels[image, anchor])]
+    values = gather(batch.levels, Places.joined(places)).double()
     num_neg = torch.tensor([len(part.image) for part in negatives])
     of_neg, of_pos = values[: num_neg.sum()], values[num_neg.sum() :]
     return Entries(*_padded(of_neg, num_neg), *_padded(of_pos, num_pos))

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from drloss import IGNORED
+from drloss.entries import positives
 from drloss.pairs_grid import Knots, Nodes, PairSums, piecewise
 from drloss.surrogates import Surrogate
 
@@ -52,9 +54,9 @@ def pair_means(
 def _set(levels: Sequence[Tensor], labels: Tensor, images: range, margin: float, surrogate: Surrogate) -> _Set | None:
     """None where the linear way is no help."""
     labels = labels[images.start : images.stop]
-    image, anchor = (labels >= 0).nonzero().unbind(1)
+    image, anchor = positives(labels)
     own = torch.stack([image + images.start, anchor, labels[image, anchor]], dim=1)
-    num_neg = int((labels != IGNORED).sum()) * levels[0].shape[2] - len(own)
+    num_neg = int(np.count_nonzero(labels.numpy() != IGNORED)) * levels[0].shape[2] - len(own)
     scores = torch.empty(len(own), dtype=torch.float64)
     for level, here, entry in _by_level(levels, own):
         scores[here] = level.detach()[entry].double().sigmoid()

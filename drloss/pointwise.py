@@ -104,7 +104,7 @@ def _image_sums(losses: Tensor) -> Tensor:
 
 def _normalized(image_sums: Tensor, batch: Batch, normalizer: Normalizer) -> Tensor:
     """Mean over groups of a group's sum over its normaliser, in the batch's dtype. image_sums: [N] float64."""
-    num_positives = (batch.labels >= 0).sum(dim=1).double()
+    num_positives = batch.num_positives.double()
     of_images = torch.stack([image_sums, num_positives, torch.ones_like(image_sums)])
     groups = [group.sum(dim=1) for group in torch.split(of_images, batch.images_per_group, dim=1)]
     total, num_positives, num_images = torch.stack(groups, dim=1)
