@@ -25,6 +25,7 @@ from detector.record import Record, SplitFingerprint
 from detector.retinanet import RetinaNet
 from detector.rundir import RunDir, write_json
 from detector.scoring import coco_metrics, fast_backend
+from detector.state import Execution
 from detector.train import Pace, Progress, precision_context, train
 from detector.worker import Assignment, Heartbeat, describe_environment, signals_at_once
 from detector.world import World
@@ -71,6 +72,7 @@ def train_to_final(
         assignment.groups_per_forward,
         assignment.loader_workers,
         assignment.evaluate_every,
+        assignment.compile,
     )
     result = train(
         job,
@@ -169,8 +171,8 @@ def _fingerprint(source: DataSource, root: Path, part: Part, index: CocoIndex) -
 
 
 def execution_notes(executions: list[list[int]]) -> tuple[str, ...]:
-    """What a record says of a training that was resumed with other processes or threads."""
-    if len(executions) == 1:
-        return ()
-    ways = ", then ".join(f"{processes} processes of {threads} threads" for processes, threads in executions)
-    return (f"resumed in another way ({ways}): equal to an undisturbed run up to float rounding only",)
+    """What a record says of a training that was compiled, or resumed in another way than it was begun."""
+    ways = ", then ".join(str(Execution(way[0], way[1], len(way) > 2)) for way in executions)
+    if len(executions) > 1:
+        return (f"resumed in another way ({ways}): equal to an undisturbed run up to float rounding only",)
+    return (f"{ways}: equal to other runs up to float rounding only",) if "compiled" in ways else ()

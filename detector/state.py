@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -15,17 +16,29 @@ from detector.world import World
 logger = logging.getLogger(__name__)
 
 
+class Execution(NamedTuple):
+    """What a sum's rounding depends on."""
+
+    processes: int
+    threads: int  # of each process
+    compiled: bool = False  # the network, by torch.compile
+
+    def __str__(self) -> str:
+        return f"{self.processes} processes of {self.threads} threads{', compiled' if self.compiled else ''}"
+
+
 @dataclass
 class TrainingState:
     """Model, optimiser, loss scaler, iteration and random state, saved and restored together.
 
-    executions: the [processes, threads] that the training ran with so far; more than one pair voids bit equality.
+    executions: the ``Execution`` that the training ran with so far, as lists; a second one voids bit equality.
     seconds: training time up to the newest checkpoint, over all starts.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    compiled: bool = False
     executions: list[list[int]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -44,7 +57,8 @@ class TrainingState:
 
     def resume(self, folder: Path, world: World) -> int:
         """Restore the newest checkpoint, if there is one; returns the number of steps already taken."""
-        here = [world.size, torch.get_num_threads()]
+        way = Execution(world.size, torch.get_num_threads(), self.compiled)
+        here = list(way) if way.compiled else list(way[:2])
         state = checkpoint.load_newest(folder)
         if state is None:
             self.executions = [here]
@@ -57,6 +71,6 @@ class TrainingState:
         logger.info("resumed after iteration %d", state["iteration"])
         if here not in self.executions:
             self.executions.append(here)
-            logger.warning("%d processes of %d threads, not as before: equality to the last bit is void", *here)
+            logger.warning("%s, not as before: equality to the last bit is void", way)
         iteration: int = state["iteration"]
         return iteration

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -23,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from detector.canary import FirstLook, check_anchors, check_first_loss, check_scores, expected_first_loss, look_at
 from detector.data.loader import Group, TrainingData, training_batches
-from detector.errors import TrainingError
+from detector.errors import TrainingError, UsageError
 from detector.job import Precision, TrainJob
 from detector.metrics import MetricsLog
 from detector.patience import patiently
@@ -50,6 +52,7 @@ class Pace:
     groups_per_forward: int
     loader_workers: int
     evaluate_every: int = 0  # 0: never
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,9 @@ def train(
         parameter_groups(model, job.optimizer), lr=job.optimizer.lr, momentum=job.optimizer.momentum, fused=True
     )
     scaler = torch.amp.GradScaler(world.device.type, enabled=job.precision == "fp16")
-    state = TrainingState(model, optimizer, scaler)
+    if pace.compile:
+        compile_network(model)
+    state = TrainingState(model, optimizer, scaler, pace.compile)
     start = state.resume(run.checkpoints, world)
     replica = _distributed(model, world)
     model.train()
@@ -127,6 +132,21 @@ def train(
                     window.clock.lap()
     state.seconds += clock.lap()
     return state
+
+
+def compile_network(model: RetinaNet) -> None:
+    """Backbone and head by torch.compile, each where it stands; losses and matching have kernels of their own.
+
+    Raises UsageError where there is no C++ compiler, which torch.compile needs on every device.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise UsageError(
+            f"The profile's execution says 'compile: true', which needs a C++ compiler; {compiler} is not on the PATH. "
+            "Install it, name another one in CXX, or take 'compile' out of the profile."
+        )
+    model.backbone.compile()
+    model.head.compile()
 
 
 def _save(state: TrainingState, run: RunDir, done: int, *, must: bool) -> bool:

@@ -62,6 +62,7 @@ class Assignment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     anchor_ranges: AnchorRanges | None = None
     max_requeues: int = 0  # how often a scheduler is asked to start the run again after its signal to stop
     evaluate_every: int = 0  # iterations; what the run has learned so far, for those who wait; 0: never
+    compile: bool = False  # the network that is trained, by torch.compile
 
 
 @dataclass

@@ -104,6 +104,7 @@ class Execution(Settings, frozen=True):
     checkpoint_every: Count  # iterations
     groups_per_forward: Count  # groups of equal shape that share a forward pass
     evaluate_every: Annotated[int, Meta(ge=0)] = 0  # iterations, for 'AP so far' in the status alone; 0: never
+    compile: bool = False  # trains with backbone and head under torch.compile; needs a C++ compiler
 
 
 class StatedSpeed(Settings, frozen=True):

@@ -103,6 +103,7 @@ def assignments(
             checkpoint_every=execution.checkpoint_every,
             groups_per_forward=execution.groups_per_forward,
             evaluate_every=execution.evaluate_every,
+            compile=execution.compile,
             weights_file=str(weights[_wanted(job)]) if _wanted(job) in weights else None,
             code=code,
             code_diff=diff,

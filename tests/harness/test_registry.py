@@ -10,8 +10,10 @@ import pytest
 from detector.errors import RegistryError, UsageError
 from detector.job import TrainJob
 from harness.plan import make_plan
+from harness.prepare import assignments
 from harness.registry import Registry, experiments_folder
 from harness.resolve import jobs, parse_overrides, recipe, resolve
+from harness.results import Store
 
 
 @pytest.fixture
@@ -225,3 +227,14 @@ def test_plan_refuses_no_seeds() -> None:
     registry = Registry()
     with pytest.raises(UsageError, match="--seeds is 0"):
         make_plan(registry, ["table2/L6"], registry.profile("tiny"), seeds=0)
+
+
+def test_compiling_is_execution_and_in_no_identity(folder: Path, tmp_path: Path) -> None:
+    break_file(folder / "profiles" / "tiny.yaml", "execution: {", "execution: {compile: true, ")
+    ids = {}
+    for compiled, registry in ((False, Registry()), (True, Registry(folder))):
+        plan = make_plan(registry, ["table2/L6"], registry.profile("tiny"))
+        (assignment,) = assignments(plan, Store(tmp_path, tmp_path), root=tmp_path, weights={}, notes=())
+        assert assignment.compile is compiled
+        ids[compiled] = assignment.train.id
+    assert ids[True] == ids[False]
