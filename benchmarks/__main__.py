@@ -21,7 +21,7 @@ from benchmarks.measure import Report, processor
 from benchmarks.page import Measured, as_table, slug, write_page
 from detector.rundir import read_json, write_json
 
-MODULES = ("losses", "pairs", "data", "evaluation", "step", "tool")
+MODULES = ("losses", "pairs", "data", "evaluation", "step", "processes", "tool")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -34,8 +34,16 @@ class Measured(Struct, frozen=True, kw_only=True):
 
 def as_table(reports: Mapping[str, Report], *, style: str = "simple") -> str:
     """All rows of all modules."""
-    rows = [_cells(row) for report in reports.values() for row in report.rows]
-    return tabulate(rows, HEADERS, tablefmt=style, disable_numparse=True)
+    notes = _notes(reports)
+    rows = [_cells(row, notes) for report in reports.values() for row in report.rows]
+    table = tabulate(rows, HEADERS, tablefmt=style, disable_numparse=True)
+    return "\n".join([table, *([""] if notes else []), *(f"[{number}] {note}" for note, number in notes.items())])
+
+
+def _notes(reports: Mapping[str, Report]) -> dict[str, int]:
+    """Each note once, with its number."""
+    found = dict.fromkeys(row.note for report in reports.values() for row in report.rows if row.note)
+    return {note: number for number, note in enumerate(found, 1)}
 
 
 def write_page(path: Path, measured: Measured) -> None:
@@ -44,14 +52,6 @@ def write_page(path: Path, measured: Measured) -> None:
     results = f"../benchmarks/results/{slug(measured.device)}.json"
     parts = [INTRODUCTION.format(device=measured.device, versions=versions, day=measured.day, results=results)]
     parts.append(as_table(measured.reports, style="github"))
-    notes = [
-        f"- {row.work}, {row.peer}: {row.note}"
-        for report in measured.reports.values()
-        for row in report.rows
-        if row.note
-    ]
-    if notes:
-        parts.append("\n".join(["## Notes", "", *notes]))
     facts = [
         f"- {name}: {_fact(value)}" for report in measured.reports.values() for name, value in report.facts.items()
     ]
@@ -65,11 +65,11 @@ def write_page(path: Path, measured: Measured) -> None:
     path.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row, notes: Mapping[str, int]) -> tuple[str, ...]:
     share = f"{row.limit_seconds / row.seconds:.0%}" if row.limit_seconds else ""
     limit = f"{_seconds(row.limit_seconds)} ({row.limit})" if row.limit_seconds else row.limit
     return (
-        row.work,
+        row.work + (f" [{notes[row.note]}]" if row.note else ""),
         row.peer,
         _seconds(row.peer_seconds),
         _seconds(row.seconds),

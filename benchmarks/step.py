@@ -159,12 +159,16 @@ def steppers(models: Models, batch: Batch) -> dict[str, Callable[[], object]]:
     models.train(True)
     groups = parameter_groups(models.ours, models.job.optimizer)
     ours = torch.optim.SGD(groups, lr=1e-12, momentum=0.9, fused=True)
-    trained = [parameter for parameter in models.theirs.parameters() if parameter.requires_grad]
-    theirs = torch.optim.SGD(trained, lr=1e-12, momentum=0.9, weight_decay=1e-4)
+    theirs = torch.optim.SGD(trained_parameters(models), lr=1e-12, momentum=0.9, weight_decay=1e-4)
     return {
         "ours": partial(stepper, models.ours, ours, batch.images, batch.targets),
         "theirs": partial(stepper, models.theirs, theirs, batch.unit_images, batch.targets),
     }
+
+
+def trained_parameters(models: Models) -> list[nn.Parameter]:
+    """Those of torchvision's."""
+    return [parameter for parameter in models.theirs.parameters() if parameter.requires_grad]
 
 
 def with_floor(candidates: dict[str, Callable[[], object]], setting: Setting) -> dict[str, Callable[[], object]]:

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from itertools import count, islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from benchmarks.status import record_of
 from detector.job import EvalJob
 from detector.rundir import write_json
 from detector.scoring import METRICS
+from harness.launch import usable_cores
 from harness.registry import Registry
 from harness.resolve import eval_job, resolve
 
@@ -27,7 +29,7 @@ GOALS = {"harness --help": "< 0.25 s", "harness table all": "< 1.5 s from 1,000 
 
 
 def report(*, quick: bool) -> Report:
-    """Seconds of the commands and how those that read records grow with them. A minute; quick: few records, once."""
+    """Seconds of the commands, and how those that read records grow with them. Five minutes; quick: no training."""
     counts, rounds, warmup = ((3, 30), 1, 0) if quick else (RECORDS, 7, 1)
     with tempfile.TemporaryDirectory() as folder:
         places = [Path(folder) / str(number) for number in counts]
@@ -36,6 +38,14 @@ def report(*, quick: bool) -> Report:
         seconds = compare(commands(places[-1]), rounds=rounds, warmup=warmup)
         grown = [compare(readers(place), rounds=rounds, warmup=warmup) for place in places[:-1]]
         series = {name: tuple(taken[name] for taken in (*grown, seconds)) for name in readers(places[-1])}
+        facts: dict[str, float | str] = {}
+        if not quick:
+            began = time.perf_counter()
+            process(Path(folder) / "new", "-m", "harness.cli", "run", "table2", "--profile", PROFILE)()
+            cores = f"{usable_cores()} cores"
+            facts[f"harness run table2 --profile tiny from nothing, minutes, {cores}"] = (
+                time.perf_counter() - began
+            ) / 60
     rows = tuple(
         Row(
             work=f"{name}, {counts[-1]:,} records" if name in series else name,
@@ -50,7 +60,7 @@ def report(*, quick: bool) -> Report:
         if name.startswith("harness")
     )
     curve = Curve(title="Reading records", x="records", xs=counts, series=series)
-    return Report(rows=rows, curves=(curve,))
+    return Report(rows=rows, curves=(curve,), facts=facts)
 
 
 def commands(place: Path) -> dict[str, Callable[[], object]]:

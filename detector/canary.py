@@ -22,7 +22,15 @@ from detector.retinanet import RetinaNet
 from detector.worker import AnchorRanges
 from detector.world import World
 from drloss import BACKGROUND, IGNORED
-from drloss.config import CrossEntropyConfig, DRLossConfig, FocalLossConfig, Hinge, LossConfig, Quadratic
+from drloss.config import (
+    CrossEntropyConfig,
+    DRLossConfig,
+    FocalLossConfig,
+    HardNegativePrior,
+    Hinge,
+    LossConfig,
+    Quadratic,
+)
 from drloss.surrogates import hinge, logistic, quadratic
 
 # Logits with a deviation of 0.3 already give a first DR loss of 2.29 for an expected 2.032, so no tighter.
@@ -107,14 +115,14 @@ def expected_first_loss(loss: LossConfig, prior_probability: float, looks: Seque
 
     DR and its pairings: the mean over images of tau l(margin), or tau l(prior - 1 + margin) without positives. Focal
     loss and cross entropy: the sum over entries, by its normaliser. None where it has no sharp value: the worst-case
-    pair (a maximum over noise) and mined negatives.
+    pair and mined negatives (maxima over noise), and losses that this function does not know.
     """
     if isinstance(loss, DRLossConfig):
-        return None if loss.pairing == "worst_case" else _ranking(loss, prior_probability, looks)
+        is_sharp = loss.pairing != "worst_case" and not isinstance(loss.prior, HardNegativePrior)
+        return _ranking(loss, prior_probability, looks) if is_sharp else None
     if isinstance(loss, FocalLossConfig):
         return fmean(_focal(loss, prior_probability, look) for look in looks)
-    assert isinstance(loss, CrossEntropyConfig)
-    if loss.mining != "none":
+    if not isinstance(loss, CrossEntropyConfig) or loss.mining != "none":
         return None
     # Both weights 1 and gamma 0, at twice alpha = 1/2.
     plain = FocalLossConfig(alpha=0.5, gamma=0.0)

@@ -167,7 +167,7 @@ def _why_no_cuda() -> str:
 
 def data_is_readable(root: Path) -> Answer:
     """Annotations and the first image of each split; not whether they are right."""
-    from detector.data.coco import annotation_file, known_splits
+    from detector.data.coco import IMAGE_FOLDERS, annotation_file, known_splits
 
     if not root.is_dir():
         return "fail", f"{root} is not there; data must lie where every node sees it"
@@ -175,7 +175,7 @@ def data_is_readable(root: Path) -> Answer:
     if not splits:
         return "fail", f"{root} has no annotations/instances_*.json"
     for split in splits:
-        images = root / split
+        images = root / IMAGE_FOLDERS.get(split, split)
         first = next(images.iterdir(), None) if images.is_dir() else None
         for path in (annotation_file(root, split), first):
             if path is not None and path.is_file():

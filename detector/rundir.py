@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
@@ -54,7 +54,7 @@ class RunDir:
 
     @property
     def environment(self) -> Path:
-        """Versions, device and code of the newest start."""
+        """Versions and device of the newest start."""
         return self.root / "environment.json"
 
     @property
@@ -93,7 +93,7 @@ class RunDir:
 
     @property
     def final(self) -> Path:
-        """The weights that are the training's result, with the job and the categories."""
+        """The weights that are the training's result, with their network and the categories."""
         return self.checkpoints / "final.pt"
 
     @property
@@ -135,7 +135,10 @@ class RunDir:
 
     def first_failure(self) -> Status | None:
         """Of the processes other than rank 0 that failed in this start, the first."""
-        found = [read_json(path, Status) for path in self.root.glob("failure-*.json")]
+        found = []
+        for path in self.root.glob("failure-*.json"):
+            with suppress(RecordError):  # a new start has just forgotten it
+                found.append(read_json(path, Status))
         return min(found, key=lambda status: status.time, default=None)
 
     def forget_failures(self) -> None:
@@ -145,13 +148,14 @@ class RunDir:
 
     def is_locked(self) -> bool:
         """Whether a living process is training or evaluating here."""
-        if not (self.root / ".lock").exists():
-            return False
         try:
-            with self.lock():
-                return False
+            with open(self.root / ".lock") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: who else looks is not in the way
+        except FileNotFoundError:
+            return False
         except BlockingIOError:
             return True
+        return False
 
     @contextmanager
     def lock(self, wait: Callable[[], bool] = lambda: False) -> Iterator[None]:

@@ -54,4 +54,4 @@ class StopFlag:
         self.first = number if before is None else before
         # A second signal must not break into the handling of the first.
         if number in self._raises and (before is None or before not in self._raises):
-            raise StopRequested("stopped in the evaluation, which will begin anew")
+            raise StopRequested("stopped in an evaluation; the weights are saved")

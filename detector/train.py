@@ -112,12 +112,12 @@ def train(
             if looks:
                 _check_first_loss(job, looks, losses)
             last = done == job.schedule.iterations
-            if done % LOG_EVERY == 0 or last or done % pace.checkpoint_every == 0 or done == 1:
+            looking = pace.evaluate_every > 0 and done % pace.evaluate_every == 0
+            if done % LOG_EVERY == 0 or last or done % pace.checkpoint_every == 0 or looking or done == 1:
                 means, seconds = window.close(world, iteration)
                 log.write(done, {**means, "lr": rate, "seconds_per_iteration": seconds})
                 report(Progress(done, means["loss"], seconds))
             stopping = _agree(stop(), world)
-            looking = pace.evaluate_every > 0 and done % pace.evaluate_every == 0
             if (done % pace.checkpoint_every == 0 or looking or stopping) and not last:
                 if stopping and window.count:
                     window.close(world, iteration)  # never save weights that are not finite

@@ -63,9 +63,12 @@ class Backend(Protocol):
 def backend_for(levels: Sequence[Tensor]) -> Backend | None:
     """What can compute the losses of these logits, None where only plain torch can.
 
-    That is float64, another device, and code that is being transformed (``torch.compile``, ``torch.func``).
+    That is float64, another device, levels of several dtypes there, and code that is being transformed
+    (``torch.compile``, ``torch.func``).
     """
     if any(level.dtype not in _DTYPES or level.device != levels[0].device for level in levels):
+        return None
+    if levels[0].device.type != "cpu" and any(level.dtype != levels[0].dtype for level in levels):
         return None
     return None if is_transformed() else _backend(levels[0].device.type)
 

@@ -88,8 +88,7 @@ def prepared(
 
     Raises:
         ValueError: a shape, dtype or label does not fit. The range of labels is checked on the CPU only: on a GPU it
-            would make the step wait. There, a label >= K trips the device's index assertion, and one below
-            ``IGNORED`` counts as background.
+            would make the step wait. There, the value for a label out of range is undefined.
     """
     require_choice("scope", scope, ("image", "batch"))
     require_positive("images_per_group", 1 if images_per_group is None else images_per_group)

@@ -16,8 +16,8 @@ while no float64 copy of the logits is made (all pairs excepted).
 
 **Two ways.** What follows is written as the formulas are, and differentiated by autograd, as often as one likes. With
 ``fused``, the default, all that is of the logits' size goes through ``fused``, ``mining`` or ``pairs_logits`` instead,
-where they can do it (see ``backends``): the same values and first derivatives, ten times faster, in no more memory than
-the gradient takes.
+where they can do it (see ``backends``): the same values and first derivatives, several times as fast, in no more memory
+than the gradient takes.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ def _blocks(levels: Sequence[Tensor]) -> Iterator[Block]:
     for number, level in enumerate(levels):
         num_images, num_rows, num_classes = level.shape
         images = max(1, BLOCK_ENTRIES // max(1, num_rows * num_classes))
-        rows = max(1, BLOCK_ENTRIES // num_classes) if images == 1 else num_rows
+        rows = max(1, BLOCK_ENTRIES // num_classes if images == 1 else num_rows)
         for image in range(0, num_images, images):
             chosen = slice(image, min(image + images, num_images))
             for row in range(0, num_rows, rows):

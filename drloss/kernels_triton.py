@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -26,12 +25,6 @@ _PARTIALS_AT_ONCE = 4096
 # Fused multiply-add said outright: triton warns of a default that is going to change.
 _OPTIONS: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": True}
 _COMBINE: dict[str, Any] = {"BLOCK": _PARTIALS_AT_ONCE, "num_warps": 8, "enable_fp_fusion": True}
-
-
-@cache
-def available() -> bool:
-    """Whether there is a CUDA device and triton, which comes with torch's builds for it."""
-    return torch.cuda.is_available() and find_spec("triton") is not None
 
 
 def reduce_negatives(

@@ -62,7 +62,7 @@ def _set(levels: Sequence[Tensor], labels: Tensor, images: range, margin: float,
         scores[here] = level.detach()[entry].double().sigmoid()
     b = margin - scores if len(own) else scores.new_tensor([margin - 1.0])
     form = piecewise(surrogate, b, (0.0, 1.0), num_neg)
-    return None if form is None or num_neg == 0 else _Set(images, own, scores, num_neg, form)
+    return None if form is None else _Set(images, own, scores, num_neg, form)
 
 
 def _by_level(levels: Sequence[Tensor], own: Tensor) -> list[tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 from msgspec.structs import replace
 
 from detector.errors import RecordError, UsageError
+from detector.rundir import write_atomic
 from harness.bundle import (
     FORMAT,
     MANIFEST,
@@ -110,17 +110,12 @@ def _has_rows(registry: Registry, target: str, profile: str) -> bool:
 
 def write_bundle(out: Path, selection: Selection) -> None:
     """Write the zip; the same selection gives the same bytes."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                _fill(archive, selection)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    def write(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            _fill(archive, selection)
+
+    write_atomic(out, write)
 
 
 def _fill(archive: zipfile.ZipFile, selection: Selection) -> None:

@@ -86,13 +86,10 @@ def _evaluate_row(
     from detector.finish import evaluate_and_record
     from detector.world import join_world
     from harness.prepare import assignments, prepare_data
-    from harness.resolve import parse_overrides
+    from harness.resolve import require_test_settings
     from harness.session import Session, find_run
 
-    changed = parse_overrides(overrides)
-    other = [path for path in changed if not path.startswith("test.")]
-    if other:
-        raise UsageError(f"eval changes test settings only, not {', '.join(other)}. To train with others: harness run.")
+    require_test_settings("eval", overrides)
     session = Session(ref, profile, overrides, data)
     root = session.data_root()
     run, planned = find_run(session, seed, root)

@@ -66,9 +66,10 @@ def export(
     from detector.detections import read_detections
     from detector.export import open_export_split, stored_export
     from detector.server import MAX_DETECTIONS, check_name, file_stem, pack, write_export
+    from harness.resolve import require_test_settings
     from harness.session import Session, find_run
 
-    _only_test_settings("export", overrides)
+    require_test_settings("export", overrides)
     if name is not None:
         check_name(name)
     device = pick_device(device)
@@ -126,10 +127,11 @@ def record(
     A record with other numbers is never overwritten.
     """
     from detector.server_answer import read_answer
+    from harness.resolve import require_test_settings
     from harness.results import Store, results_folder, runs_folder
     from harness.session import TEST_DEV, Session
 
-    _only_test_settings("record", overrides)
+    require_test_settings("record", overrides)
     store = Store(runs_folder(), results_folder())
     if ref is None:
         run, found = _awaited(store, split)
@@ -149,36 +151,18 @@ def record(
         say(f"Next: harness table {ref.split('/')[0] if ref else 'table4'} --profile {found.profile}")
 
 
-def _only_test_settings(command: str, overrides: list[str] | None) -> None:
-    from harness.resolve import parse_overrides
-
-    other = [path for path in parse_overrides(overrides or []) if not path.startswith("test.")]
-    if other:
-        raise UsageError(
-            f"{command} takes other test settings only, not {', '.join(other)}. To train with others: harness run."
-        )
-
-
 def _detect(session: Session, planned: Plan, job: EvalJob, run: RunDir, index: CocoIndex, device: str) -> Export:
     """Detect on the split, with a bar at a terminal."""
     import torch
 
     from detector.export import Origin, detect_and_store
     from detector.world import join_world
+    from harness.file_eval import share_bar
     from harness.prepare import current_code
-    from harness.progress import count_bar
 
     torch.set_num_threads(session.profile.execution.threads)  # as the profile's own runs
     origin = Origin(session.profile.name, current_code(), session.notes(planned))
-    shown = 0
-    with join_world(device) as world, count_bar("detecting", index.num_images) as advance:
-
-        def report(share: float) -> None:
-            nonlocal shown
-            done = round(share * index.num_images)
-            advance(done - shown)
-            shown = done
-
+    with join_world(device) as world, share_bar("detecting") as report:
         return detect_and_store(origin, job, run, index, world=world, report=report)
 
 

@@ -14,9 +14,10 @@ from detector.probe import Check, Report
 from detector.probe_checks import installed, links_and_renames, take_lock
 from harness.clusters import Cluster
 from harness.declarations import Execution
-from harness.doctor import PACKAGES, Finding, folder_finding, named_data
+from harness.doctor import PACKAGES, Finding, folder_finding
 from harness.launch import terminate_is_interrupt
 from harness.partitions import partition_findings
+from harness.plan import named_data
 from harness.probe_job import Watched, cancel, new_token, probe_folder, submit_probe, watch
 from harness.registry import Registry
 from harness.results import runs_folder

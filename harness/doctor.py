@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import tempfile
@@ -14,6 +13,7 @@ from msgspec import Struct
 
 from detector.errors import HarnessError
 from harness.launch import usable_cores, visible_gpus
+from harness.plan import named_data
 from harness.registry import Registry
 from harness.results import results_folder, runs_folder
 
@@ -86,11 +86,6 @@ def _experiments() -> Finding:
         return Finding("ok", "experiments", f"{rows} rows, {len(registry.claims)} claims in {registry.folder}")
     except HarnessError as error:
         return Finding("fail", "experiments", str(error))
-
-
-def named_data(given: Path | None) -> Path | None:
-    """--data, else $HARNESS_DATA."""
-    return given or (Path(os.environ["HARNESS_DATA"]) if os.environ.get("HARNESS_DATA") else None)
 
 
 def _data(given: Path | None) -> Finding:

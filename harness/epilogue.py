@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from signal import SIGTERM
 
@@ -127,14 +128,23 @@ def _reached(run: RunDir) -> str:
 
 def look_at_end(run: RunDir, code: int, *, log: Path) -> End:
     """What can be seen of the end of this job's processes. log: what rank 0 printed."""
-    state = job_fields(job_id()).get("JobState", "")
-    status = run.read_status()
+    fields = job_fields(job_id())
+    began, status = _start_time(fields), run.read_status()
+    # A job that is queued again keeps its id, and its run what it said before.
+    own = status is not None and status.job == job_id() and status.time >= began
     first = run.first_failure() or status
-    own = status is not None and status.job == job_id()
     message = first.message if own and first is not None and first.phase == "failed" else ""
     printed = tail(log).rpartition(START)[2]
     # Without a word in this start, what was printed says why.
-    return End(code, state, message, "" if own else printed, printed)
+    return End(code, fields.get("JobState", ""), message, "" if own else printed, printed)
+
+
+def _start_time(fields: dict[str, str]) -> float:
+    """When this start of the job began, in seconds since the epoch; 0 where Slurm does not say."""
+    try:
+        return datetime.fromisoformat(fields["StartTime"]).timestamp()
+    except (KeyError, ValueError):
+        return 0.0
 
 
 def note_end(run: RunDir, message: str) -> None:

@@ -308,7 +308,7 @@ def usable_cores() -> int:
 
 
 def _free_memory_gb() -> float:
-    """Memory that new processes can have: Linux's estimate, else all free pages."""
+    """Memory that new processes can have: Linux's estimate, elsewhere all that the machine has."""
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         for line in meminfo.read_text().splitlines():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.declarations import LedgerEntry, Profile, Table
+from harness.declarations import LedgerEntry, Profile
 from harness.registry import Registry
 from harness.resolve import FROM_SCRATCH, Resolution, resolve
 
@@ -71,7 +71,7 @@ def as_data(found: Sequence[Deviation]) -> list[dict[str, Any]]:
     ]
 
 
-def table_notes(registry: Registry, table: Table, profile: Profile, refs: Sequence[str]) -> tuple[str, ...]:
+def table_notes(registry: Registry, profile: Profile, refs: Sequence[str]) -> tuple[str, ...]:
     """A footnote for each setting on which the sources differ, with what the rows of ``refs`` use."""
     by_entry: dict[int, tuple[LedgerEntry, dict[str, list[str]]]] = {}
     for ref in refs:

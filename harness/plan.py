@@ -115,9 +115,14 @@ def data_root(source: DataSource, given: Path | None, runs: Path) -> Path:
     return named_root(given)
 
 
+def named_data(given: Path | None) -> Path | None:
+    """--data, else $HARNESS_DATA."""
+    return given or (Path(os.environ["HARNESS_DATA"]) if os.environ.get("HARNESS_DATA") else None)
+
+
 def named_root(given: Path | None) -> Path:
     """The COCO root of --data or HARNESS_DATA. Raises UsageError where neither names one."""
-    named = given or (Path(os.environ["HARNESS_DATA"]) if os.environ.get("HARNESS_DATA") else None)
+    named = named_data(given)
     if named is None:
         raise UsageError(
             "A COCO root (annotations/, train2017/, val2017/) is needed: name it with --data DIR or HARNESS_DATA. "

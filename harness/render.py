@@ -30,13 +30,11 @@ FORMATS = ("text", "md", "latex", "csv", "json", "html")
 _GRIDS = {"md": markdown, "latex": latex, "html": html_fragment}
 
 
-def render(view: TableView, fmt: str) -> str:
-    """One table. Raises UsageError for an unknown format."""
-    return render_tables([view], fmt)
-
-
 def render_tables(views: Sequence[TableView], fmt: str) -> str:
-    """Tables one after another; JSON is a list of them, CSV one sheet with a ``table`` column."""
+    """Tables one after another; JSON is a list of them, CSV one sheet with a ``table`` column.
+
+    Raises UsageError for an unknown format.
+    """
     check_format(fmt)
     if fmt == "json":
         return _json([_table_data(view) for view in views])

@@ -268,6 +268,15 @@ def eval_job(resolution: Resolution, seed: int, split: str | None = None) -> Eva
     return EvalJob(train=train, test=test, split=split)
 
 
+def require_test_settings(command: str, items: list[str] | None) -> None:
+    """Raises UsageError where ``--set`` names anything that a training depends on."""
+    other = [path for path in parse_overrides(items or []) if not path.startswith("test.")]
+    if other:
+        raise UsageError(
+            f"{command} takes other test settings only, not {', '.join(other)}. To train with others: harness run."
+        )
+
+
 def parse_overrides(items: list[str]) -> dict[str, Any]:
     """``--set path=value`` arguments; the value is YAML. Raises UsageError for a missing '='."""
     overrides: dict[str, Any] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from harness.check import CheckView, build_check
 from harness.declarations import Profile
 from harness.evidence import RowRuns
 from harness.ledger import table_notes
-from harness.plan import Plan
+from harness.plan import Plan, named_data
 from harness.registry import Registry
 from harness.resolve import parse_overrides
 from harness.results import Store, results_folder, row_records, row_runs, runs_folder
@@ -105,11 +104,7 @@ class Session:
 
     def _named_root(self) -> Path | None:
         """A COCO folder that the user named; None leaves the identity open (records of any one folder are shown)."""
-        if not isinstance(self.source, AnnotatedFolder):
-            return None
-        if self.given_data is not None:
-            return self.given_data
-        return Path(os.environ["HARNESS_DATA"]) if os.environ.get("HARNESS_DATA") else None
+        return named_data(self.given_data) if isinstance(self.source, AnnotatedFolder) else None
 
 
 def missing(planned: Plan, store: Store) -> list[str]:
@@ -130,7 +125,7 @@ def table_views(session: Session) -> list[TableView]:
         if wanted:
             seen = runs | server if table.split == "test-dev" else runs
             trained = [ref for ref in table.refs(session.profile.name) if ref in wanted]
-            notes = table_notes(session.registry, table, session.profile, trained)
+            notes = table_notes(session.registry, session.profile, trained)
             views.append(build_table(table, session.profile, seen, wanted, notes))
     return views
 

@@ -63,7 +63,8 @@ def _newest_jobs(submissions: Iterable[Submission]) -> dict[str, str]:
     newest = {}
     for entry in submissions:
         for index, run in enumerate(entry.runs):
-            newest[run] = f"{entry.job_id}_{index}" if len(entry.runs) > 1 else entry.job_id or ""
+            element = f"_{index}" if len(entry.runs) > 1 else ""
+            newest[run] = f"{entry.job_id}{element}" if entry.job_id else ""
     return newest
 
 
@@ -130,7 +131,11 @@ def cancel_queued(runs: Path, names: Mapping[str, str], say: Callable[[str], Non
         if job is None:
             say(f"{name}: is being submitted just now; try again in a minute.")
             continue
-        done = subprocess.run(["scancel", job.id], capture_output=True, text=True, check=False, timeout=SQUEUE_SECONDS)
+        command = ["scancel", job.id]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SQUEUE_SECONDS)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise SchedulerError(f"scancel {job.id} failed: {error}.") from error
         if done.returncode != 0:
             raise SchedulerError(f"scancel {job.id} failed: {done.stderr.strip() or done.returncode}.")
         say(f"{name}: cancelled job {job.id}" + ("" if job.state in WAITING else ", which saves and ends"))

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -18,11 +19,7 @@ SUFFIXES = (".py", ".yaml", ".typed")
 
 def snapshot_id() -> str:
     """The sha256 of the packages' files: their paths and their content."""
-    digest = hashlib.sha256()
-    for name, path in _sources():
-        content = path.read_bytes()
-        digest.update(f"{name}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()
+    return _identity((name, path.read_bytes()) for name, path in _sources())
 
 
 def snapshot_folder(runs: Path, identity: str) -> Path:
@@ -32,16 +29,18 @@ def snapshot_folder(runs: Path, identity: str) -> Path:
 
 def take_snapshot(runs: Path) -> Path:
     """Copy the packages, once for each content."""
-    identity = snapshot_id()
+    read = [(name, path, path.read_bytes()) for name, path in _sources()]
+    identity = _identity((name, content) for name, _, content in read)
     target = snapshot_folder(runs, identity)
     if target.is_dir():
         return target
     temporary = target.with_name(f".{identity}.{os.getpid()}.tmp")
     try:
-        for name, path in _sources():
+        for name, path, content in read:
             copy = temporary / name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, copy)
+            copy.write_bytes(content)
+            shutil.copystat(path, copy)
         _copy_kernels(temporary)
         try:
             os.rename(temporary, target)
@@ -51,6 +50,13 @@ def take_snapshot(runs: Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def _identity(contents: Iterable[tuple[str, bytes]]) -> str:
+    digest = hashlib.sha256()
+    for name, content in contents:
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
 
 
 def _copy_kernels(target: Path) -> None:
@@ -63,7 +69,7 @@ def _copy_kernels(target: Path) -> None:
         for path in folder.rglob("__pycache__/*.nb[ic]"):
             copy = target / package / path.relative_to(folder)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(OSError):  # another process has just written it anew
+            with suppress(FileNotFoundError, PermissionError):  # just written anew by another process, or not ours
                 shutil.copy2(path, copy)
 
 

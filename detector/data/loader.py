@@ -18,6 +18,7 @@ from detector.data.transforms import augment, random_generator
 from detector.errors import DataError, UsageError
 from detector.job import TrainJob
 from detector.patience import patiently
+from detector.retinanet import padded_shape
 
 # A split that fits in this is decoded once; a generated set of 2,000 images of 96 px takes 55 MB.
 KEEP_DECODED_BYTES = 256 * 2**20
@@ -42,9 +43,8 @@ class Group:
 
     @property
     def padded_shape(self) -> tuple[int, int]:
-        """(H, W) after padding to the largest image, rounded up to a multiple of 32."""
-        height, width = (max(image.shape[axis] for image in self.images) for axis in (1, 2))
-        return -(-height // 32) * 32, -(-width // 32) * 32
+        """(H, W) of the batch that the network makes of it."""
+        return padded_shape([(image.shape[-2], image.shape[-1]) for image in self.images])
 
 
 class TrainingData(Dataset[list[Group]]):

@@ -22,7 +22,15 @@ from detector.errors import TrainingError
 from detector.job import EvalJob
 from detector.retinanet import RetinaNet
 from detector.worker import AnchorRanges
-from drloss.config import CrossEntropyConfig, DRLossConfig, FocalLossConfig, Hinge, Logistic, Quadratic
+from drloss.config import (
+    CrossEntropyConfig,
+    DRLossConfig,
+    FocalLossConfig,
+    HardNegativePrior,
+    Hinge,
+    Logistic,
+    Quadratic,
+)
 from harness.registry import Registry
 from harness.resolve import eval_job, resolve
 from tests.micro import ALONE
@@ -77,6 +85,7 @@ def test_expected_first_cross_entropy_is_that_of_the_prior() -> None:
 def test_expected_first_loss_is_none_where_it_is_not_sharp() -> None:
     assert expected_first_loss(CrossEntropyConfig(mining="hard_negative"), 0.01, [group_of(5)]) is None
     assert expected_first_loss(DRLossConfig(pairing="worst_case"), 0.5, [group_of(5)]) is None
+    assert expected_first_loss(DRLossConfig(prior=HardNegativePrior()), 0.5, [group_of(5)]) is None
 
 
 @pytest.mark.parametrize("ratio", [0.71, 1.0, 1.39])

@@ -190,6 +190,11 @@ def test_evaluations_during_the_training_change_nothing_and_are_told(
     assert_same_bits(final_weights(run), final_weights(reference))
     told = [record.args for record in caplog.records if record.msg.startswith("AP after")]
     assert [iteration for iteration, _ in told] == list(range(2, last, 2))
+    # Before each the losses were looked at: weights that are not finite are never kept.
+    assert [json.loads(line)["iteration"] for line in run.metrics.read_text().splitlines()] == [
+        1,
+        *range(2, last + 1, 2),
+    ]
     assert heartbeat.state.ap == told[-1][1]
     assert 0 <= told[-1][1] <= 100
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from harness.slurm import Shape, parameters
 from harness.submission import Submission, transport_folder, write_submission
 
 JOB = "41_1"
+STARTED = "2026-01-01T10:00:00"
 
 
 @pytest.fixture
@@ -27,13 +29,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tools.mkdir()
     tool = tools / "scontrol"
     tool.write_text(
-        f'#!/bin/sh\n[ "$1" != show ] || {{ echo "JobId=42 JobState=$STATE"; exit 0; }}\n'
+        f'#!/bin/sh\n[ "$1" != show ] || {{ echo "JobId=42 JobState=$STATE StartTime=$START"; exit 0; }}\n'
         f'echo "$@" >> {tmp_path}/asked\n'
         '[ -z "$REFUSE" ] || { echo "$REFUSE" >&2; exit 1; }\n'
     )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
-    for name, value in {"SLURM_ARRAY_JOB_ID": "41", "SLURM_ARRAY_TASK_ID": "1", "STATE": "RUNNING"}.items():
+    for name, value in {
+        "SLURM_ARRAY_JOB_ID": "41",
+        "SLURM_ARRAY_TASK_ID": "1",
+        "STATE": "RUNNING",
+        "START": STARTED,
+    }.items():
         monkeypatch.setenv(name, value)
     for name in ("REFUSE", "SLURM_RESTART_COUNT"):
         monkeypatch.delenv(name, raising=False)
@@ -48,10 +55,10 @@ def the_run(runs: Path) -> RunDir:
     return RunDir(runs / "mine")
 
 
-def say(folder: Path, phase: str, message: str = "", job: str = JOB) -> RunDir:
-    """The run's own last heartbeat."""
-    run = the_run(folder.parents[1])
-    write_json(run.status, Status(phase=phase, time=time.time(), pid=1, message=message, job=job))  # type: ignore[arg-type]
+def say(folder: Path, phase: str, message: str = "", job: str = JOB, after: float = 5.0) -> RunDir:
+    """The run's own last heartbeat, so many seconds after the job's start."""
+    run, said_at = the_run(folder.parents[1]), datetime.fromisoformat(STARTED).timestamp() + after
+    write_json(run.status, Status(phase=phase, time=said_at, pid=1, message=message, job=job))  # type: ignore[arg-type]
     return run
 
 
@@ -175,6 +182,16 @@ def test_the_first_failure_of_another_process_decides(folder: Path) -> None:
     write_json(run.failure(1), Status(phase="failed", time=1.0, pid=1, message="DataError: 17.jpg is no image"))
     main(folder, 3, 100, 1)
     assert asked(folder) == []
+
+
+def test_words_of_an_earlier_start_of_the_job_are_not_taken_for_this_ones(folder: Path) -> None:
+    run = say(folder, "failed", "torch.distributed.DistNetworkError: no route", after=-60.0)
+    folder.mkdir()
+    (folder / f"{JOB}_0_log.out").write_text(f"{START}1\n{START}2\nModuleNotFoundError: No module named 'x'\n")
+    before = run.status.read_bytes()
+    main(folder, 3, 100, 1)
+    assert asked(folder) == []  # it would come again
+    assert run.status.read_bytes() == before
 
 
 def test_words_of_an_earlier_job_are_not_taken_for_this_ones(folder: Path) -> None:

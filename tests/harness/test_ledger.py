@@ -104,7 +104,7 @@ def test_what_a_profiles_scale_sets_is_no_deviation() -> None:
 def test_the_footnotes_of_a_table_tell_which_rows_use_which_value() -> None:
     registry = Registry()
     table = registry.table("table2")
-    notes = "\n".join(table_notes(registry, table, registry.profile("paper"), table.refs()))
+    notes = "\n".join(table_notes(registry, registry.profile("paper"), table.refs()))
     assert "matching.background_iou: 0.5 (0.4 in Focal). Paper: silent; released: 0.5; base: 0.4. Ablation: " in notes
     assert "Ablation: ablations/dr-batch-scope." in notes
 

@@ -19,7 +19,7 @@ from harness.declarations import METRICS
 from harness.evidence import RowRuns
 from harness.grid import Grid, html_fragment, latex_escape, markdown
 from harness.registry import Registry
-from harness.render import FORMATS, render, render_check, render_tables
+from harness.render import FORMATS, render_check, render_tables
 from harness.tables import TableView, build_table
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
@@ -66,7 +66,7 @@ def test_render_text_fits_a_terminal_of_120_columns(registry: Registry, runs: di
 
 
 def test_render_text_puts_the_papers_number_below_ours(registry: Registry, runs: dict[str, RowRuns]) -> None:
-    lines = render(view_of(registry, runs, "table3", "paper"), "text").splitlines()
+    lines = render_tables([view_of(registry, runs, "table3", "paper")], "text").splitlines()
     ours = next(line for line in lines if line.startswith("DR"))
     paper, diff, verdict = lines[lines.index(ours) + 1 :][:3]
     assert ours.split()[:5] == ["DR", "ours", "3", "37.6", "±0.1"]
@@ -76,17 +76,17 @@ def test_render_text_puts_the_papers_number_below_ours(registry: Registry, runs:
 
 
 def test_render_text_sets_another_scale_apart(registry: Registry, runs: dict[str, RowRuns]) -> None:
-    text = render(view_of(registry, runs, "table3", "tiny"), "text")
+    text = render_tables([view_of(registry, runs, "table3", "tiny")], "text")
     assert "(37.4)" in text
     assert "another scale; not comparable" in text
     assert "diff" not in text
 
 
 def test_render_text_names_pending_awaiting_and_cited_rows(registry: Registry, runs: dict[str, RowRuns]) -> None:
-    table2 = render(view_of(registry, runs, "table2", "paper"), "text")
+    table2 = render_tables([view_of(registry, runs, "table2", "paper")], "text")
     assert re.search(r"^L = 8 +ours +0 +pending$", table2, re.MULTILINE)
     assert "next: harness run table2 --profile paper" in table2
-    table4 = render(view_of(registry, runs, "table4", "paper"), "text")
+    table4 = render_tables([view_of(registry, runs, "table4", "paper")], "text")
     assert re.search(r"^Mask R-CNN +ResNet-101-FPN +cited +38\.2 +60\.3", table4, re.MULTILINE)
     assert table4.count("awaiting server") == 4
 
@@ -95,7 +95,7 @@ def test_render_text_names_pending_awaiting_and_cited_rows(registry: Registry, r
 
 
 def test_render_json_keeps_numbers_unrounded(registry: Registry, runs: dict[str, RowRuns]) -> None:
-    (table,) = json.loads(render(view_of(registry, runs, "table3", "paper"), "json"))
+    (table,) = json.loads(render_tables([view_of(registry, runs, "table3", "paper")], "json"))
     row = table["rows"][2]
     assert row["ours"]["AP"]["mean"] == pytest.approx(37.6, abs=1e-12)
     assert (row["published"]["AP"], row["n"], row["seeds"]) == (37.4, 3, [0, 1, 2])
@@ -138,7 +138,7 @@ def test_render_check_text_counts_and_explains(registry: Registry, runs: dict[st
 
 
 def test_render_markdown_is_a_pipe_table_with_equal_columns(registry: Registry, runs: dict[str, RowRuns]) -> None:
-    lines = render(view_of(registry, runs, "table4", "paper"), "md").splitlines()
+    lines = render_tables([view_of(registry, runs, "table4", "paper")], "md").splitlines()
     pipes = {line.count("|") for line in lines if line.startswith("|")}
     assert pipes == {18}  # 2 labels, n, 6 + 6 numbers, diff, verdict
     assert any("**two-stage detectors**" in line for line in lines)
@@ -188,7 +188,7 @@ class _Balance(HTMLParser):
 
 def test_render_html_is_balanced(registry: Registry, runs: dict[str, RowRuns]) -> None:
     parser = _Balance()
-    parser.feed(render(view_of(registry, runs, "table4", "paper"), "html"))
+    parser.feed(render_tables([view_of(registry, runs, "table4", "paper")], "html"))
     parser.feed(render_check(check_of(registry, runs, "paper"), "html"))
     assert parser.open == []
 
@@ -204,13 +204,13 @@ def test_html_escapes_everything() -> None:
 
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_render_accepts_every_format_without_any_run(registry: Registry, fmt: str) -> None:
-    assert render(view_of(registry, {}, "table1", "tiny"), fmt)
+    assert render_tables([view_of(registry, {}, "table1", "tiny")], fmt)
     assert render_check(check_of(registry, {}, "paper"), fmt)
 
 
 def test_render_rejects_an_unknown_format(registry: Registry) -> None:
     with pytest.raises(UsageError, match=r"Unknown format 'pdf'\. Known: text, md"):
-        render(view_of(registry, {}, "table1", "tiny"), "pdf")
+        render_tables([view_of(registry, {}, "table1", "tiny")], "pdf")
 
 
 def test_render_imports_neither_torch_nor_pandas() -> None:

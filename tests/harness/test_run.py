@@ -83,7 +83,7 @@ def test_eval_with_other_test_settings_keeps_a_record_of_its_own(done: Workplace
     assert metrics["job"]["test"]["score_threshold"] == 0.9
     assert "overridden by --set" in metrics["notes"][0]
     assert len(list((done.run_dir().root / "evals").iterdir())) == 2
-    assert "eval changes test settings only" in done.harness(
+    assert "eval takes other test settings only" in done.harness(
         "eval", "table2/L6", "--profile", "tiny", "--set", "seed=1", code=2
     )
     # It fills no cell of the table.

@@ -82,6 +82,14 @@ def test_accounts_say_how_a_job_ended_that_the_queue_has_no_more(runs: Path, tmp
     assert (tmp_path / "asked").read_text() == "-n -X -P -o JobID,State,ExitCode -j 17_0,17_1,17_2 "
 
 
+def test_a_submission_whose_id_was_never_known_is_not_asked_for(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text("")
+    write_submission(runs, Submission(token="def-0", cluster="mine", runs=("four", "five"), time=OLD, code="c"))
+    program(tmp_path / "bin", "sacct", f'printf "%s " "$@" > {tmp_path}/asked')
+    assert state(runs, "four") == SchedulerState("gone")
+    assert (tmp_path / "asked").read_text() == "-n -X -P -o JobID,State,ExitCode -j 17_0,17_1,17_2 "
+
+
 def test_a_cluster_without_accounts_says_only_that_a_job_is_gone(runs: Path, tmp_path: Path) -> None:
     program(tmp_path / "bin", "sacct", "echo Slurm accounting storage is disabled >&2; exit 1")
     assert state(runs, "three") == SchedulerState("gone")
@@ -124,6 +132,13 @@ def test_cancel_names_the_elements_of_the_runs_and_no_others(runs: Path, tmp_pat
     program(tmp_path / "bin", "scancel", "echo no >&2; exit 1")
     with pytest.raises(SchedulerError, match="scancel 17_1 failed: no"):
         cancel_queued(runs, {"two": "the second"}, said.append)
+
+
+def test_a_cancel_that_hangs_is_one_clear_error(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path / "bin", "scancel", "exec sleep 60")
+    monkeypatch.setattr("harness.slurm_queue.SQUEUE_SECONDS", 0.2)
+    with pytest.raises(SchedulerError, match="scancel 17_1 failed: .*timed out"):
+        cancel_queued(runs, {"two": "the second"}, lambda _: None)
 
 
 def test_cancel_stops_what_runs_here_beside_what_is_queued(
