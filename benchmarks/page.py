@@ -106,10 +106,15 @@ def _plot(curve: Curve, folder: Path) -> str:
     figure, axes = pyplot.subplots(figsize=PLOT_INCHES, layout="constrained")
     for name, values in curve.series.items():
         axes.plot(curve.xs, values, marker="o", label=name)
+    ys = [value for values in curve.series.values() for value in values]
     if min(curve.xs) > 0 and max(curve.xs) / min(curve.xs) > 20:
         axes.set_xscale("log")
-    if min(min(values) for values in curve.series.values()) > 0:
+    else:
+        axes.set_xticks(curve.xs)
+    if min(ys) > 0 and max(ys) / min(ys) > 10:
         axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
     axes.set(title=curve.title, xlabel=curve.x, ylabel=curve.unit)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
