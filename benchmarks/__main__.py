@@ -70,7 +70,9 @@ def _keep(reports: dict[str, Report]) -> Measured:
     device, versions = _device()
     path = RESULTS / f"{slug(device)}.json"
     earlier = read_json(path, Measured).reports if path.exists() else {}
-    measured = Measured(device=device, versions=versions, day=time.strftime("%Y-%m-%d"), reports=earlier | reports)
+    merged = earlier | reports
+    ordered = {name: merged[name] for name in MODULES if name in merged}
+    measured = Measured(device=device, versions=versions, day=time.strftime("%Y-%m-%d"), reports=ordered)
     write_json(path, measured)
     print(f"\n{path}")
     return measured

@@ -165,6 +165,7 @@ def _compiled_row(given: Input, facts: dict[str, float | str]) -> list[Row]:
         facts[name] = "not measured: g++ is not there"
         return []
     torch._logging.set_logs(dynamo=logging.ERROR)  # of the checks of labels, which it runs uncompiled, it warns
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # of a CUDA compiler, which is not asked for
     compiled = torch.compile(DRLoss(fused=False))
     seconds = compare(
         {"ours": partial(step, DRLoss(), given), "theirs": partial(step, compiled, given)}, rounds=3, wait=_wait(given)

@@ -42,10 +42,8 @@ def report(*, quick: bool) -> Report:
         if not quick:
             began = time.perf_counter()
             process(Path(folder) / "new", "-m", "harness.cli", "run", "table2", "--profile", PROFILE)()
-            cores = f"{usable_cores()} cores"
-            facts[f"harness run table2 --profile tiny from nothing, minutes, {cores}"] = (
-                time.perf_counter() - began
-            ) / 60
+            minutes = (time.perf_counter() - began) / 60
+            facts[f"harness run table2 --profile tiny from nothing, minutes, {usable_cores()} cores"] = minutes
     rows = tuple(
         Row(
             work=f"{name}, {counts[-1]:,} records" if name in series else name,
