@@ -16,7 +16,7 @@ help:
 	@echo "make slurm-ready start a real Slurm of two nodes once and end it; installs slurm-wlm and munge (apt-get, root)"
 	@echo "make test-slurm  runs on that Slurm, which is started for them"
 	@echo "make fidelity    compare with other codebases, on real COCO images, and write docs/fidelity.md"
-	@echo "make bench       measure everything against its peers (minutes), print one table and write docs/performance.md"
+	@echo "make bench       measure everything against its peers (half an hour), print one table and write docs/performance.md"
 	@echo "make tables      render results/tables again from results/records"
 	@echo "make lint        ruff and mypy"
 	@echo "make clean       remove .venv and .quickstart"

@@ -37,7 +37,8 @@ def as_table(reports: Mapping[str, Report], *, style: str = "simple") -> str:
     notes = _notes(reports)
     rows = [_cells(row, notes) for report in reports.values() for row in report.rows]
     table = tabulate(rows, HEADERS, tablefmt=style, disable_numparse=True)
-    return "\n".join([table, *([""] if notes else []), *(f"[{number}] {note}" for note, number in notes.items())])
+    bullet = "- " if style == "github" else ""
+    return "\n".join([table, *([""] if notes else []), *(f"{bullet}[{n}] {note}" for note, n in notes.items())])
 
 
 def _notes(reports: Mapping[str, Report]) -> dict[str, int]:

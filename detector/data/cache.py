@@ -58,7 +58,7 @@ class _Column(Struct, frozen=True):
 def cache_folder() -> Path | None:
     """``$HARNESS_CACHE``, else ``drloss-harness`` in ``$XDG_CACHE_HOME``, else in ``~/.cache``; None without a home.
 
-    Never beside the data: on a cluster that is often read-only or other people's. COCO 2017 takes 57 MB; where a home
+    Never beside the data: on a cluster that is often read-only or other people's. COCO 2017 takes 70 MB; where a home
     has no room for that, or is slow, ``$HARNESS_CACHE`` names a folder that the nodes can see.
     """
     if given := os.environ.get(FOLDER_VARIABLE):
