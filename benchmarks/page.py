@@ -115,7 +115,7 @@ def _plot(curve: Curve, folder: Path) -> str:
     if min(ys) > 0 and max(ys) / min(ys) > 10:
         axes.set_yscale("log")
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * max(ys))
     axes.set(title=curve.title, xlabel=curve.x, ylabel=curve.unit)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")

@@ -170,6 +170,6 @@ def _errors(num_neg: int) -> dict[str, float | str]:
         double = (part.detach().double().requires_grad_() for part in (work.negatives, work.positives))
         exact = tiled(*double, surrogate)
         errors = [float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, exact, strict=True)]
-        facts[f"{name}: relative error of the value, float32 scores"] = errors[0]
-        facts[f"{name}: largest error of a gradient, of the largest one"] = max(errors[1:])
+        facts[f"all pairs, {name}: relative error of the value, float32 scores"] = errors[0]
+        facts[f"all pairs, {name}: largest error of a gradient, of the largest one"] = max(errors[1:])
     return facts
