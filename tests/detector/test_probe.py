@@ -198,6 +198,23 @@ def test_data_must_have_annotations_that_can_be_read(tmp_path: Path) -> None:
     assert probe_checks.data_is_readable(tmp_path) == ("ok", f"{tmp_path}: a")
 
 
+def test_of_every_split_an_image_is_read_wherever_its_images_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        "annotations/instances_a.json",
+        "annotations/image_info_test-dev2017.json",
+        "a/1.jpg",
+        "test2017/2.jpg",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    read, opened = set[str](), Path.open
+    monkeypatch.setattr(Path, "open", lambda path, mode: read.add(path.name) or opened(path, mode))
+    assert probe_checks.data_is_readable(tmp_path)[0] == "ok"
+    assert read == {"instances_a.json", "image_info_test-dev2017.json", "1.jpg", "2.jpg"}
+
+
 @pytest.mark.parametrize(("needed", "expected"), [(True, "fail"), (False, "note")])
 def test_scontrol_matters_where_runs_may_ask_to_be_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needed: bool, expected: str

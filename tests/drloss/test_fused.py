@@ -258,6 +258,14 @@ def test_kernels_are_for_float32_and_half_precision_outside_of_transforms() -> N
     torch.testing.assert_close(grad, value_and_gradients(DRLoss(tau=1.0), levels[:1], labels[:, :70])[1][0])
 
 
+def test_kernels_of_other_devices_take_one_dtype_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = object()
+    monkeypatch.setattr(backends, "_backend", lambda device: kernels)
+    single = torch.zeros(1, 2, 3, device="meta")
+    assert backends.backend_for([single, single]) is kernels
+    assert backends.backend_for([single, single.half()]) is None
+
+
 def test_numba_is_imported_by_the_first_call_only() -> None:
     code = """
         import sys, torch
