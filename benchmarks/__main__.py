@@ -19,9 +19,9 @@ from pathlib import Path
 
 from benchmarks.measure import Report, processor
 from benchmarks.page import Measured, as_table, slug, write_page
-from detector.rundir import read_json, write_json
+from detector.storage.files import read_json, write_json
 
-MODULES = ("losses", "pairs", "data", "evaluation", "step", "processes", "tool")
+MODULES = ("losses", "pairs", "data", "evaluation", "step", "processes", "commands")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -38,7 +38,7 @@ def main() -> int:
         parser.error(f"unknown: {', '.join(sorted(unknown))}. Known: {', '.join(MODULES)}.")
     if options.into:
         (name,) = options.only
-        write_json(options.into, import_module(f"benchmarks.{name}").report(quick=options.quick))
+        write_json(options.into, import_module(f"benchmarks.speed.{name}").report(quick=options.quick))
         return 0
     reports, failed = _run_all(options.only, quick=options.quick)
     print(as_table(reports))

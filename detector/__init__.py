@@ -1,6 +1,6 @@
 """RetinaNet, its COCO data, training and evaluation. Importing this package does not import torch (PEP 562).
 
-``detector.job`` (a training as data) and ``detector.errors`` are free of torch as well and are imported directly.
+``detector.runs.job`` (a training as data) and ``detector.errors`` are free of torch as well and are imported directly.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from detector.backbone import build_backbone
-    from detector.formats.loading import load_backbone, load_detector
-    from detector.formats.reading import read_weights
-    from detector.formats.writing import write_weights
-    from detector.head import RetinaNetHead
-    from detector.retinanet import RetinaNet
-    from detector.weights import ensure_weights, weights_file
+    from detector.model.backbone import build_backbone
+    from detector.model.head import RetinaNetHead
+    from detector.model.retinanet import RetinaNet
+    from detector.weights.find import ensure_weights, weights_file
+    from detector.weights.load import load_backbone, load_detector
+    from detector.weights.read import read_weights
+    from detector.weights.write import write_weights
 
 __all__ = [
     "RetinaNet",
@@ -30,15 +30,15 @@ __all__ = [
 ]
 
 _MODULES = {
-    "RetinaNet": "detector.retinanet",
-    "RetinaNetHead": "detector.head",
-    "build_backbone": "detector.backbone",
-    "ensure_weights": "detector.weights",
-    "load_backbone": "detector.formats.loading",
-    "load_detector": "detector.formats.loading",
-    "read_weights": "detector.formats.reading",
-    "weights_file": "detector.weights",
-    "write_weights": "detector.formats.writing",
+    "RetinaNet": "detector.model.retinanet",
+    "RetinaNetHead": "detector.model.head",
+    "build_backbone": "detector.model.backbone",
+    "ensure_weights": "detector.weights.find",
+    "load_backbone": "detector.weights.load",
+    "load_detector": "detector.weights.load",
+    "read_weights": "detector.weights.read",
+    "weights_file": "detector.weights.find",
+    "write_weights": "detector.weights.write",
 }
 
 

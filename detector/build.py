@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from detector.errors import WeightsError
-from detector.formats.loading import check_pretrained, load_pretrained
-from detector.formats.reading import Weights, read_weights
-from detector.job import TestSettings, TrainJob
-from detector.retinanet import RetinaNet
-from detector.weights import BY_CONTENT, ensure_weights
-from drloss import build_loss
+import torch
+
+from detector.errors import RecordError, WeightsError
+from detector.model.retinanet import RetinaNet
+from detector.runs.folder import RunDir, read_train_job
+from detector.runs.job import TestSettings, TrainJob
+from detector.weights import checkpoint
+from detector.weights.find import BY_CONTENT, ensure_weights
+from detector.weights.load import check_pretrained, load_pretrained
+from detector.weights.read import Weights, read_weights
+from drloss.registry import build_loss
 
 
 def build_model(
@@ -58,3 +63,29 @@ def read_pretrained(job: TrainJob, file: Path | None) -> Weights:
         )
     check_pretrained(weights, job)
     return weights
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's final weights, ready to use."""
+
+    model: RetinaNet
+    names: tuple[str, ...]
+
+
+def load_trained(run: RunDir, test: TestSettings, device: str) -> Trained:
+    """The result of a run. Raises RecordError or WeightsError where the folder does not hold one."""
+    job = read_train_job(run)
+    final = checkpoint.load(run.final)
+    model = build_model(job, num_classes=len(final["category_ids"]), test=test, pretrained=False)
+    model.load_state_dict(final["model"])
+    return Trained(model.eval().to(torch.device(device)), tuple(final["category_names"]))
+
+
+def recorded_test(run: RunDir) -> TestSettings:
+    """The test settings of a run folder's own record. Raises RecordError where it was never evaluated."""
+    for path in sorted((run.root / "evals").glob("*/record.json")):
+        record = run.read_record(path.parent.name)
+        if record is not None:
+            return record.job.test
+    raise RecordError(f"{run.root} has no finished evaluation to take the test settings from.")

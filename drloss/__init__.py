@@ -1,28 +1,27 @@
 """The DR loss and the losses that it is compared with. Importing this package does not import torch (PEP 562).
 
 Labels are int64 anchor labels: ``0 .. K-1`` a class, ``BACKGROUND``, or ``IGNORED``. The formulas are in
-``drloss.functional``, the modules in ``drloss.losses``, the losses as declared data in ``drloss.config``.
+``drloss.functional``, the modules in ``drloss.modules``, the losses as declared data in ``drloss.config``.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
+
+from drloss.labels import BACKGROUND, IGNORED
 
 if TYPE_CHECKING:
-    from drloss.build import build_loss
-    from drloss.losses import CrossEntropyLoss, DRLoss, FocalLoss
+    from drloss.modules import CrossEntropyLoss, DRLoss, FocalLoss
+    from drloss.registry import build_loss
 
 __all__ = ["BACKGROUND", "IGNORED", "CrossEntropyLoss", "DRLoss", "FocalLoss", "build_loss"]
 
-BACKGROUND: Final = -1
-IGNORED: Final = -2
-
 _MODULES = {
-    "CrossEntropyLoss": "drloss.losses",
-    "DRLoss": "drloss.losses",
-    "FocalLoss": "drloss.losses",
-    "build_loss": "drloss.build",
+    "CrossEntropyLoss": "drloss.modules",
+    "DRLoss": "drloss.modules",
+    "FocalLoss": "drloss.modules",
+    "build_loss": "drloss.registry",
 }
 
 

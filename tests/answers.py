@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from detector.scoring import METRICS
-from detector.server_answer import KEYS
+from detector.evaluation.scoring import METRICS
+from detector.evaluation.test_dev.answer import KEYS
 
 TEST_DEV = "test-dev2017"
 # The paper's R-101 row, and recalls, as fractions.

@@ -16,13 +16,14 @@ import pytest
 from msgspec.structs import replace
 from typer.testing import CliRunner, Result
 
-from detector.job import EvalJob
-from detector.record import Code, Record, SplitFingerprint
-from detector.rundir import RunDir, write_json
+from detector.runs.folder import RunDir
+from detector.runs.job import EvalJob
+from detector.runs.record import Code, Record, SplitFingerprint
+from detector.storage.files import write_json
 from harness.cli import app
-from harness.registry import Registry
-from harness.resolve import eval_job, resolve
-from harness.results import Store
+from harness.registry.load import Registry
+from harness.registry.resolve import eval_job, resolve
+from harness.store.records import Store
 from tests.command import error
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from detector.runs.job import EvalJob
+from support.micro import micro_data, micro_job, write_experiments
+from support.workplace import Workplace
+from tests.exports import train_row
 from tests.fidelity.report import Comparison, write_page
 
 # Before torch is imported: tests run side by side, and threads that wait for each other's cores cost minutes.
@@ -31,6 +35,32 @@ def shared_paper() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no second transcription of the paper's tables at {folder}")
     return folder
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> EvalJob:
+    """The micro scale's evaluation: some seconds of training."""
+    return micro_job(write_experiments(tmp_path_factory.mktemp("registry") / "experiments"))
+
+
+@pytest.fixture(scope="module")
+def data(job: EvalJob, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The micro scale's generated images."""
+    return micro_data(tmp_path_factory.mktemp("data") / "shapes", job)
+
+
+@pytest.fixture
+def empty_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was run before."""
+    monkeypatch.setenv("HARNESS_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("HARNESS_RESULTS", str(tmp_path / "results"))
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+
+
+@pytest.fixture(scope="session")
+def trained_row(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """Of several seconds, hence once for all files of a process; tests work in copies of it."""
+    return train_row(tmp_path_factory.mktemp("server"))
 
 
 @pytest.fixture

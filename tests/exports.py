@@ -13,12 +13,12 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
-from detector.data.shapes import shapes_folder_name
-from detector.job import EvalJob
+from detector.data.shapes.generate import shapes_folder_name
+from detector.runs.job import EvalJob
+from support.micro import micro_job
+from support.workplace import Workplace, make_workplace
 from tests.answers import TEST_DEV
 from tests.command import error, invoke
-from tests.micro import micro_job
-from tests.workplace import Workplace, make_workplace
 
 ROW = "table4/dr-r101"
 

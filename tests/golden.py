@@ -11,17 +11,17 @@ from pathlib import Path
 import msgspec
 import torch
 
-from detector import train as training
 from detector.build import build_model
 from detector.data.loader import TrainingData
-from detector.data.shapes import generate_shapes
-from detector.data.source import open_split
-from detector.job import Shapes, TrainJob
-from detector.rundir import RunDir
-from detector.stop import StopRequested
-from detector.world import World
-from harness.registry import Registry
-from harness.resolve import eval_job, resolve
+from detector.data.shapes.generate import generate_shapes
+from detector.data.splits import open_split
+from detector.device.world import World
+from detector.runs.folder import RunDir
+from detector.runs.job import Shapes, TrainJob
+from detector.training import train as training
+from detector.training.stop import StopRequested
+from harness.registry.load import Registry
+from harness.registry.resolve import eval_job, resolve
 
 FILE = Path(__file__).parent / "data" / "golden_tiny.json"
 REFS = ("table2/L6", "table2/focal")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.data.coco import COLUMNS, CocoIndex, read_split
+from detector.data.coco.index import COLUMNS, CocoIndex, read_split
 
 SPLIT = "val2017"
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.data.coco import CocoIndex, annotation_file, load_index
-from detector.detections import Detections
+from detector.data.coco.files import annotation_file
+from detector.data.coco.index import CocoIndex, load_index
+from detector.evaluation.detections import Detections
 
 SIDE = 640
 

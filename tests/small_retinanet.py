@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detector.job import MatchSettings, ModelSettings, RegressionSettings, TestSettings
-from detector.retinanet import RetinaNet
-from drloss import BACKGROUND
+from detector.model.retinanet import RetinaNet
+from detector.runs.job import MatchSettings, ModelSettings, RegressionSettings, TestSettings
+from drloss.labels import BACKGROUND
 
 SLIM: dict[str, Any] = {
     "backbone": "slim",

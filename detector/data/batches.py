@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from detector.job import BatchSettings
+from detector.runs.job import BatchSettings
 
 
 @dataclass(frozen=True)

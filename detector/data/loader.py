@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from detector.boxes import trainable_corners
 from detector.data.batches import GroupSequence
-from detector.data.coco import CocoIndex, trainable
+from detector.data.coco.index import CocoIndex, trainable
+from detector.data.images import open_image
 from detector.data.transforms import augment, random_generator
 from detector.errors import DataError, UsageError
-from detector.job import TrainJob
-from detector.patience import patiently
-from detector.retinanet import padded_shape
+from detector.geometry.boxes import trainable_corners
+from detector.geometry.padding import padded_shape
+from detector.runs.job import TrainJob
 
 # A split that fits in this is decoded once; a generated set of 2,000 images of 96 px takes 55 MB.
 KEEP_DECODED_BYTES = 256 * 2**20
@@ -105,34 +104,10 @@ class TrainingData(Dataset[list[Group]]):
         return self._decoded[position]
 
 
-def open_image(index: CocoIndex, position: int) -> Image.Image:
-    """Decode one image as RGB. Raises DataError naming the file where it is missing, broken or of another size."""
-    path = index.image_path(position)
-    try:
-        decoded = patiently(lambda: _decode(path), f"reading {path}")
-    except (OSError, SyntaxError) as error:
-        raise DataError(
-            f"{path} (image id {index.image_ids[position]}) cannot be read: {error}. "
-            f"Run 'harness data verify {index.root}'."
-        ) from error
-    if decoded.size != (index.widths[position], index.heights[position]):
-        raise DataError(
-            f"{path} (image id {index.image_ids[position]}) is {decoded.width}x{decoded.height} pixels; its annotation "
-            f"says {index.widths[position]}x{index.heights[position]}. Run 'harness data verify {index.root}'."
-        )
-    return decoded
-
-
-def _decode(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        image.load()
-        return image if image.mode == "RGB" else image.convert("RGB")
-
-
 def training_batches(data: TrainingData, iterations: Iterable[int], *, workers: int) -> Iterator[list[Group]]:
     """The batches of the given iterations in order, prepared by ``workers`` processes (0: in this one)."""
     if workers:
-        import detector.data.enlarging  # noqa: F401  compiled here, for all that are forked
+        import detector.data.bilinear  # noqa: F401  compiled here, for all that are forked
     loader = DataLoader(
         data,
         batch_size=None,

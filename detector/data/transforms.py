@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from detector.boxes import mirrored
-from detector.job import AugmentationSettings, BoxConvention
+from detector.geometry.boxes import mirrored
+from detector.runs.job import AugmentationSettings, BoxConvention
 
 
 def resized_size(width: int, height: int, *, short_side: int, max_size: int) -> tuple[int, int]:
@@ -42,7 +42,7 @@ def resized_pixels(image: Image.Image, *, short_side: int, max_size: int, flip: 
     width, height = resized_size(*image.size, short_side=short_side, max_size=max_size)
     grows = width >= image.width and height >= image.height and (width, height) != image.size
     if grows and image.mode == "RGB":
-        from detector.data.enlarging import enlarged  # compiled, and slow to import
+        from detector.data.bilinear import enlarged  # compiled, and slow to import
 
         return torch.from_numpy(enlarged(np.asarray(image), width, height, flip=flip)).permute(2, 0, 1)
     pixels = to_tensor(resize(image, short_side=short_side, max_size=max_size))

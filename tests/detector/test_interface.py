@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from detector.retinanet import RetinaNet
+from detector.model.retinanet import RetinaNet
 
 
 def test_importing_detector_does_not_import_torch() -> None:

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from drloss import BACKGROUND, CrossEntropyLoss, DRLoss, FocalLoss
+from drloss import CrossEntropyLoss, DRLoss, FocalLoss
 from drloss.functional import expected_scores
-from drloss.losses import Pairing
+from drloss.labels import BACKGROUND
+from drloss.modules import Pairing
 from drloss.surrogates import SurrogateName, make_surrogate
 
 NUM_ANCHORS, NUM_CLASSES, NUM_POSITIVES = 190_323, 80, 4

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 import drloss
-from drloss import BACKGROUND, IGNORED, CrossEntropyLoss, DRLoss, FocalLoss, build_loss
+from drloss import CrossEntropyLoss, DRLoss, FocalLoss, build_loss
 from drloss.config import LossConfig
+from drloss.labels import BACKGROUND, IGNORED
 
 LOSSES: list[nn.Module] = [DRLoss(), DRLoss(pairing="all"), DRLoss(scope="batch"), FocalLoss(), CrossEntropyLoss()]
 

@@ -1,7 +1,7 @@
 """Whole detectors from their own projects' files: what they find on real images is what those projects find.
 
 A round trip through our own reader and writer would hide every mistake that both make. The weights are random
-(tests/peers/random_weights.py); the answers of maskrcnn-benchmark and Detectron2 are stored (tests/data/README.md),
+(support/random_weights.py); the answers of maskrcnn-benchmark and Detectron2 are stored (tests/data/README.md),
 torchvision is asked here. The bounds are what float32 leaves open: in float64 maskrcnn-benchmark itself finds boxes up
 to 0.022 pixels and scores up to 3.3e-5 away.
 """
@@ -21,20 +21,20 @@ from PIL import Image
 from torchvision.models.detection import retinanet_resnet50_fpn
 
 from detector.build import build_model
-from detector.data.coco import CocoIndex, load_index
-from detector.data.loader import open_image
+from detector.data.coco.index import CocoIndex, load_index
+from detector.data.images import open_image
 from detector.data.transforms import resize, to_tensor
-from detector.formats.loading import CLASS_OUTPUTS, load_detector
-from detector.formats.pickles import write_pickle
-from detector.formats.reading import read_weights
-from detector.formats.writing import COCO_IDS
-from detector.inference import detect_image
-from detector.retinanet import RetinaNet
-from harness.registry import Registry
-from harness.resolve import jobs, recipe
+from detector.evaluation.inference import detect_image
+from detector.model.retinanet import RetinaNet
+from detector.weights.load import CLASS_OUTPUTS, load_detector
+from detector.weights.pickles import write_pickle
+from detector.weights.read import read_weights
+from detector.weights.write import COCO_IDS
+from harness.registry.load import Registry
+from harness.registry.resolve import jobs, recipe
+from support.random_weights import random_state
 from tests.fidelity.expected import DETECTRON2, MASKRCNN_BENCHMARK, arrays
 from tests.fidelity.report import Comparison
-from tests.peers.random_weights import random_state
 from tests.weight_files import peer_shapes, save_maskrcnn_benchmark
 
 BOX_BOUND, SCORE_BOUND, LOGIT_BOUND = 0.05, 1e-4, 1e-3

@@ -7,19 +7,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detector.anchors import AnchorSettings, cell_anchors, grid_anchors
-from detector.assign import assign_anchors, pairwise_iou
-from detector.box_coder import decode, encode
-from detector.boxes import from_edges, mirrored, to_edges, trainable_corners
 from detector.build import build_model
 from detector.data.transforms import resized_size
-from detector.head import _by_anchor
-from detector.job import MatchSettings
-from detector.postprocess import Candidates, merge_candidates
-from detector.schedule import learning_rate, parameter_groups
-from drloss import BACKGROUND, IGNORED, DRLoss
-from harness.registry import Registry
-from harness.resolve import jobs, recipe
+from detector.geometry.box_coder import decode, encode
+from detector.geometry.boxes import from_edges, mirrored, to_edges, trainable_corners
+from detector.model.anchors import AnchorSettings, cell_anchors, grid_anchors
+from detector.model.assign import assign_anchors, pairwise_iou
+from detector.model.head import _by_anchor
+from detector.model.postprocess import Candidates, merge_candidates
+from detector.runs.job import MatchSettings
+from detector.training.schedule import learning_rate, parameter_groups
+from drloss import DRLoss
+from drloss.labels import BACKGROUND, IGNORED
+from harness.registry.load import Registry
+from harness.registry.resolve import jobs, recipe
 from tests.fidelity.expected import DR_LOSS, MASKRCNN_BENCHMARK, arrays, largest, relative
 from tests.fidelity.report import Comparison
 

@@ -23,18 +23,18 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from detector import checkpoint
 from detector.build import build_model
-from detector.data.coco import CocoIndex, load_index
+from detector.data.coco.index import CocoIndex, load_index
 from detector.data.loader import Group, TrainingData, training_batches
-from detector.data.source import open_split
-from detector.finish import evaluate_and_record, train_to_final
-from detector.job import EvalJob
-from detector.rundir import RunDir
-from detector.world import World
+from detector.data.splits import open_split
+from detector.device.world import World
+from detector.runs.folder import RunDir
+from detector.runs.job import EvalJob
+from detector.weights import checkpoint
+from detector.worker.run import evaluate_and_record, train_to_final
+from support.micro import micro_assignment, micro_data, micro_job, write_experiments
+from support.processes import outputs, run_processes
 from tests.fidelity.report import Comparison
-from tests.micro import micro_assignment, micro_data, micro_job, write_experiments
-from tests.processes import outputs, run_processes
 
 ALONE = World(0, 1, torch.device("cpu"))
 PEER = "1 process"

@@ -22,19 +22,19 @@ from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights, retinanet_resnet50_fpn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from detector.assign import assign_anchors
-from detector.boxes import trainable_corners
 from detector.build import build_model
-from detector.data.coco import CocoIndex, load_index
-from detector.data.loader import open_image
+from detector.data.coco.index import CocoIndex, load_index
+from detector.data.images import open_image
 from detector.data.transforms import resize, to_tensor
-from detector.job import UNIT_RGB
-from detector.retinanet import RetinaNet, Target
-from drloss import BACKGROUND, IGNORED
-from harness.registry import Registry
-from harness.resolve import jobs, recipe
+from detector.geometry.boxes import trainable_corners
+from detector.model.assign import assign_anchors
+from detector.model.retinanet import RetinaNet, Target
+from detector.runs.job import UNIT_RGB
+from drloss.labels import BACKGROUND, IGNORED
+from harness.registry.load import Registry
+from harness.registry.resolve import jobs, recipe
+from support.random_weights import random_state
 from tests.fidelity.report import Comparison
-from tests.peers.random_weights import random_state
 
 PEER = f"torchvision {torchvision.__version__.partition('+')[0]}"
 NUM_CLASSES = 91

@@ -11,18 +11,19 @@ import torch
 from msgspec.structs import replace
 
 from detector.build import build_model
-from detector.data.coco import load_index, select
+from detector.data.coco.index import load_index, select
 from detector.data.loader import Group, TrainingData
-from detector.formats import names
-from detector.formats.loading import load_detector
-from detector.formats.reading import read_weights
-from detector.job import TrainJob
-from detector.retinanet import RetinaNet, padded_shape
-from harness.registry import Registry
-from harness.resolve import jobs, recipe
+from detector.geometry.padding import padded_shape
+from detector.model.retinanet import RetinaNet
+from detector.runs.job import TrainJob
+from detector.weights import names
+from detector.weights.load import load_detector
+from detector.weights.read import read_weights
+from harness.registry.load import Registry
+from harness.registry.resolve import jobs, recipe
+from support.random_weights import random_state
 from tests.fidelity.expected import DR_LOSS, FOLDER, MASKRCNN_BENCHMARK, arrays, largest
 from tests.fidelity.report import Comparison
-from tests.peers.random_weights import random_state
 
 EXPECTED = arrays("maskrcnn_benchmark")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import missing_programs, slurm_cluster
+from support.slurm_cluster import missing_programs, slurm_cluster
+from support.workplace import Workplace, make_workplace
 from tests.slurm.jobs import ROW, wait_until_queue_is_empty
-from tests.workplace import Workplace, make_workplace
 
 
 @pytest.fixture(scope="session")

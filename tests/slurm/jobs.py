@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from detector.rundir import RunDir
-from harness.submission import Submission, read_submissions
-from tests.workplace import Workplace
+from detector.runs.folder import RunDir
+from harness.slurm.submissions import Submission, read_submissions
+from support.workplace import Workplace
 
 JOB_SECONDS = 120
 ROW = ("run", "table3/dr", "--profile", "tiny")

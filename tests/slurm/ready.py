@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.slurm.cluster import NODES, SlurmDidNotStart, missing_programs, slurm_cluster
+from support.slurm_cluster import NODES, SlurmDidNotStart, missing_programs, slurm_cluster
 
 PACKAGES = ("slurm-wlm", "munge")
 INSTALL_SECONDS = 300

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.micro import write_experiments
-from tests.workplace import Workplace
+from support.micro import write_experiments
+from support.workplace import Workplace
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]
 

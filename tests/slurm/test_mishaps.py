@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from detector.rundir import RunDir
-from tests.final_weights import assert_same_bits, final_weights
+from detector.runs.folder import RunDir
+from support.final_weights import assert_same_bits, final_weights
+from support.workplace import Workplace, make_workplace
 from tests.slurm.jobs import (
     ROW,
     process_of,
@@ -24,7 +25,6 @@ from tests.slurm.jobs import (
     wait_until,
     wait_until_queue_is_empty,
 )
-from tests.workplace import Workplace, make_workplace
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]
 

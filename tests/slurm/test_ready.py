@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from support.slurm_cluster import SlurmDidNotStart
 from tests.slurm import ready
-from tests.slurm.cluster import SlurmDidNotStart
 
 PROJECT = Path(__file__).resolve().parents[2]
 FAKE_MAKE = """\

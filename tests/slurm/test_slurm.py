@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detector.rundir import RunDir
-from harness.submission import Submission, submission_file, transport_folder, write_submission
-from tests.final_weights import assert_same_bits, final_weights
+from detector.runs.folder import RunDir
+from harness.slurm.submissions import Submission, submission_file, transport_folder, write_submission
+from support.final_weights import assert_same_bits, final_weights
+from support.workplace import Workplace, make_workplace
 from tests.slurm.jobs import (
     JOB_SECONDS,
     ROW,
@@ -26,7 +27,6 @@ from tests.slurm.jobs import (
     wait_for_checkpoint,
     wait_until_queue_is_empty,
 )
-from tests.workplace import Workplace, make_workplace
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]
 

@@ -1,0 +1,1 @@
+"""Speed, faults and overhead, beside peers in the same run. May import everything but tests."""

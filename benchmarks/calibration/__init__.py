@@ -1,0 +1,1 @@
+"""Values of the experiments that were measured: learning rates, ranges of anchors."""

@@ -1,0 +1,1 @@
+"""Trainings struck at random moments, here and on Slurm."""

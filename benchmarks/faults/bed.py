@@ -1,0 +1,170 @@
+"""A real Slurm to disturb: two nodes on this machine, its queue as the trials look at it, and its daemons."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from benchmarks.faults.scene import command_of, environment_of, living_processes, parent_of
+from benchmarks.faults.verdict import JobTimes
+from support.slurm_cluster import NODES, slurm_cluster, slurmd_command
+
+# A lost node is noticed by its silence: after five minutes by default, too long for a trial.
+SETTINGS = "SlurmdTimeout=10"
+CLUSTER = """\
+name: two
+title: two nodes without GPUs
+partition: main
+nodes: 2
+cpus_per_gpu: 1
+memory_gb_per_gpu: 2
+time_minutes: {minutes}
+signal_delay_seconds: 30
+"""
+LOOK_SECONDS = 0.3
+
+
+@dataclass
+class Bed:
+    """One cluster; its trials come one after the other. files: the cluster file by the minutes that jobs may take."""
+
+    folder: Path
+    variables: dict[str, str]
+    daemons: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    command_seconds: float = 1.0  # what submitting takes
+    first_job: int = 1  # of the trial that goes on
+    looked: float = 0.0
+    queue: dict[str, str] = field(default_factory=dict)
+
+    def cluster_file(self, minutes: int) -> Path:
+        """Both nodes for each run, one process on each."""
+        path = self.folder / f"{minutes}-minutes.yaml"
+        path.write_text(CLUSTER.format(minutes=minutes))
+        return path
+
+    def call(self, *command: str) -> str:
+        """What one of Slurm's programs answers; its refusals too, for they are part of a trial."""
+        environment = {**os.environ, **self.variables}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+        return done.stdout + done.stderr
+
+    def jobs(self) -> dict[str, str]:
+        """State by id, of all that wait, run or end; looked up a few times a second at most."""
+        if time.monotonic() - self.looked > LOOK_SECONDS:
+            lines = self.call("squeue", "-h", "-o", "%i|%T").splitlines()
+            self.queue = dict(line.split("|") for line in lines if re.fullmatch(r"\d+\|[A-Z_]+", line))
+            self.looked = time.monotonic()
+        return self.queue
+
+    def is_empty(self) -> bool:
+        """Whether nothing is in the queue; an answer that is none does not count."""
+        lines = self.call("squeue", "-h", "-o", "%i|%T")
+        return not lines.strip()
+
+    def show(self, job: str = "") -> list[dict[str, str]]:
+        """What scontrol knows of one job, or of all."""
+        lines = self.call("scontrol", "show", "job", "--oneliner", *([job] if job else [])).splitlines()
+        return [dict(part.split("=", 1) for part in line.split() if "=" in part) for line in lines if "JobId=" in line]
+
+    def restarts(self, job: str) -> int:
+        """How often it was queued again."""
+        return sum(int(shown["Restarts"]) for shown in self.show(job))
+
+    def trained(self) -> list[dict[str, str]]:
+        """The jobs of this trial that train."""
+        ours = [item for item in self.show() if int(item["JobId"]) >= self.first_job]
+        return [item for item in ours if item["JobName"].startswith("harness-")]
+
+    def times(self) -> list[JobTimes]:
+        """When the jobs of this trial were in the queue."""
+        jobs = self.trained()
+        return [JobTimes(job["JobId"], _seconds(job["SubmitTime"]), _seconds(job["EndTime"])) for job in jobs]
+
+    def tasks(self, rank: int) -> list[int]:
+        """The processes of that rank."""
+        wanted = f"SLURM_PROCID={rank}\0".encode()
+        return [pid for pid in self._ours() if wanted in environment_of(pid) and _trains(pid)]
+
+    def daemon(self, name: str) -> list[int]:
+        """A node's slurmd, or slurmctld."""
+        conf = str(self.folder / "slurm.conf")
+        command = f"slurmctld -D -f {conf}" if name == "slurmctld" else " ".join(slurmd_command(self.folder, name))
+        return [pid for pid in living_processes() if command_of(pid).strip() == command]
+
+    def node_processes(self, node: str) -> list[int]:
+        """All that runs on a node: its jobs' processes, and Slurm's own that watch over them."""
+        wanted = f"SLURMD_NODENAME={node}\0".encode()
+        tasks = [pid for pid in self._ours() if wanted in environment_of(pid)]
+        parents = {parent_of(pid) for pid in tasks}
+        return [*(pid for pid in parents if "slurmstepd" in command_of(pid)), *tasks]
+
+    def kill(self, pids: list[int]) -> None:
+        """SIGKILL, to those that are still there."""
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def start_daemon(self, name: str) -> None:
+        """A node's slurmd, or slurmctld, again."""
+        conf = str(self.folder / "slurm.conf")
+        command = ["slurmctld", "-D", "-f", conf] if name == "slurmctld" else slurmd_command(self.folder, name)
+        with open(self.folder / f"again-{name}.txt", "ab") as output:
+            environment = {**os.environ, **self.variables}
+            self.daemons.append(
+                subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+            )
+
+    def clear(self) -> None:
+        """Make it ready for the next trial. Raises TimeoutError where it does not get well."""
+        end = time.monotonic() + 120
+        for name in (*NODES, "slurmctld"):
+            if not self.daemon(name):
+                self.start_daemon(name)
+        self.call("scancel", "--user", str(os.getuid()))
+        while not self.is_empty() or self._idle() < len(NODES):
+            if time.monotonic() > end:
+                raise TimeoutError(f"Slurm did not get well:\n{self.call('sinfo')}{self.call('squeue')}")
+            time.sleep(0.5)
+        self.first_job = max((int(item["JobId"]) for item in self.show()), default=0) + 1
+
+    def _idle(self) -> int:
+        return len(set(self.call("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split()))
+
+    def _ours(self) -> list[int]:
+        mark = f"SLURM_CONF={self.variables['SLURM_CONF']}\0".encode()
+        return [pid for pid in living_processes() if mark in environment_of(pid)]
+
+
+@contextmanager
+def slurm_bed(folder: Path) -> Iterator[Bed]:
+    """A cluster of its own in a folder with a short name, for sockets."""
+    with slurm_cluster(folder, settings=SETTINGS) as variables:
+        bed = Bed(folder, variables)
+        try:
+            yield bed
+        finally:
+            for process in bed.daemons:
+                process.terminate()
+            for process in bed.daemons:
+                process.wait(30)
+
+
+def _trains(pid: int) -> bool:
+    words = command_of(pid).split()
+    return "submitit.core._submit" in words and "python" in words[0]
+
+
+def _seconds(text: str) -> float:
+    """Of scontrol's local time; far away where it is unknown yet."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return float("inf")

@@ -1,0 +1,1 @@
+"""Each part beside its peers."""

@@ -1,0 +1,1 @@
+"""What the benchmarks say and decide is tested; how long anything takes is not."""

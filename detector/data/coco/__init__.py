@@ -1,0 +1,1 @@
+"""Data sets in COCO format: index, cache, checks, subsets, downloads."""

@@ -1,0 +1,207 @@
+"""What reading a large annotation file found: its sha256 and numpy columns, in a folder of the user's. Free of torch.
+
+Columns belong to a content, so that a copy on a node's own disk finds those of the original. Nothing in the folder is
+needed: it may be deleted at any time, and a reader who finds it missing, broken or full reads the annotations instead.
+
+    files/{sha256 of the path}.json       size, times and inode of a file when it was hashed, and its sha256
+    columns/{kind}-{sha256}-v{FORMAT}/    one .npy a column, and columns.json with what makes each of them whole
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Collection, Mapping
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from detector.storage.files import write_json
+from detector.storage.staging import staged_folder
+
+logger = logging.getLogger(__name__)
+
+FOLDER_VARIABLE = "HARNESS_CACHE"
+# Bumped when the columns of the same content change: another field, another type, another rule of the reader.
+FORMAT = 1
+LEAST_BYTES = 4 * 2**20  # a smaller file is read in 20 ms
+# A file that changes again within the resolution of its times would keep them, so times this young prove nothing.
+SETTLED_SECONDS = 2.0
+ABANDONED_SECONDS = 24 * 3600.0
+PAGE = 4096
+
+Columns = dict[str, NDArray[np.generic]]
+Stamp = tuple[int, int, int, int]
+
+
+class Content(Struct, frozen=True):
+    """A file's sha256; ``stamp`` tells whether the file is still that one, None where it is too young to tell."""
+
+    sha256: str
+    stamp: Stamp | None
+
+
+class _Column(Struct, frozen=True):
+    dtype: str
+    shape: tuple[int, ...]
+    checksum: int
+
+
+def cache_folder() -> Path | None:
+    """``$HARNESS_CACHE``, else ``drloss-harness`` in ``$XDG_CACHE_HOME``, else in ``~/.cache``; None without a home.
+
+    Never beside the data: on a cluster that is often read-only or other people's. COCO 2017 takes 70 MB; where a home
+    has no room for that, or is slow, ``$HARNESS_CACHE`` names a folder that the nodes can see.
+    """
+    if given := os.environ.get(FOLDER_VARIABLE):
+        return Path(given).absolute()
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drloss-harness"
+    except RuntimeError:  # a user without a home
+        return None
+
+
+def content_of(path: Path) -> Content | None:
+    """The sha256 of a file, hashed only if size, times or inode are not those of the last time.
+
+    None for a file that is missing or too small to remember. Raises OSError where it cannot be read.
+    """
+    if not path.is_file() or path.stat().st_size < LEAST_BYTES:
+        return None
+    note = _note(path)
+    stamp = _stamp(path)
+    if (known := _noted(note)) is not None and known.stamp == stamp:
+        return known
+    settled = _is_settled(stamp)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if not settled or stamp != _stamp(path):
+        return Content(sha256, None)
+    content = Content(sha256, stamp)
+    if note is not None:
+        try:
+            write_json(note, content)
+        except OSError as error:
+            _tell_once(f"{note.parent} does not keep what was read: {error.strerror or error}")
+    return content
+
+
+def open_columns(sha256: str, kind: str, names: Collection[str], *, check: bool = True) -> Columns | None:
+    """The columns of a content, mapped into memory: processes share them, and pages that nobody reads cost nothing.
+
+    None where there are none, or not all of them whole. check: also read every page, which takes some milliseconds and
+    leaves them in memory, so that a server that goes away later is not asked for them.
+    """
+    folder = _columns_folder(sha256, kind)
+    if folder is None:
+        return None
+    try:
+        written = msgspec.json.decode((folder / "columns.json").read_bytes(), type=dict[str, _Column])
+        # Plain views: an np.memmap is 3.6 times slower to index.
+        columns = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in names}
+        for name, column in columns.items():
+            expected = written.get(name)
+            if expected is None or (column.dtype.str, column.shape) != (expected.dtype, expected.shape):
+                raise ValueError(f"{name}.npy is not the array that was written")
+            if check and _checksum(column) != expected.checksum:
+                raise ValueError(f"{name}.npy has changed")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, EOFError) as error:
+        _tell_once(f"{folder} is broken and is not used: {error}")
+        return None
+    return columns
+
+
+def store_columns(path: Path, content: Content, kind: str, columns: Mapping[str, NDArray[np.generic]]) -> None:
+    """Keep the columns that were read from ``path``, unless it may have changed since it was hashed.
+
+    Of several processes that store the same at once one wins. A place that cannot be written to is logged once.
+    """
+    folder = _columns_folder(content.sha256, kind)
+    if folder is None or content.stamp is None:
+        return
+    try:
+        if content.stamp != _stamp(path):
+            return
+        _sweep(folder.parent)
+        with staged_folder(folder) as staging:
+            _write(columns, staging)
+            if folder.exists() and open_columns(content.sha256, kind, columns) is None:
+                # Broken. Renamed first, so that a reader sees a whole folder or none.
+                folder.rename(broken := staging.with_suffix(".broken.tmp"))
+                shutil.rmtree(broken, ignore_errors=True)
+    except OSError as error:
+        if open_columns(content.sha256, kind, columns) is None:  # else another process was faster
+            _tell_once(f"{folder.parent} does not keep what was read: {error.strerror or error}")
+
+
+def _write(columns: Mapping[str, NDArray[np.generic]], folder: Path) -> None:
+    described = {}
+    for name, values in columns.items():
+        column = np.ascontiguousarray(values)
+        described[name] = _Column(column.dtype.str, column.shape, _checksum(column))
+        np.save(folder / f"{name}.npy", column, allow_pickle=False)
+    write_json(folder / "columns.json", described)
+    for path in folder.iterdir():  # together: the first takes most of the others along
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def _columns_folder(sha256: str, kind: str) -> Path | None:
+    folder = cache_folder()
+    return None if folder is None else folder / "columns" / f"{kind}-{sha256}-v{FORMAT}"
+
+
+def _note(path: Path) -> Path | None:
+    folder = cache_folder()
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+    return None if folder is None else folder / "files" / f"{name}.json"
+
+
+def _noted(note: Path | None) -> Content | None:
+    try:
+        return None if note is None else msgspec.json.decode(note.read_bytes(), type=Content)
+    except (OSError, ValueError):
+        return None
+
+
+def _stamp(path: Path) -> Stamp:
+    """What every change of a file changes: a program can set the time of the content back, but not that of the inode.
+
+    Without the device, whose number differs between the machines that share a file system.
+    """
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def _is_settled(stamp: Stamp) -> bool:
+    return time.time() - max(stamp[1:3]) / 1e9 > SETTLED_SECONDS
+
+
+def _checksum(column: NDArray[np.generic]) -> int:
+    """The CRC of the sums of each page's words: at the speed of memory, and pages that changed places show."""
+    content = column.reshape(-1).view(np.uint8)
+    whole = len(content) - len(content) % PAGE
+    sums = content[:whole].view(np.uint64).reshape(-1, PAGE // 8).sum(axis=1)
+    return zlib.crc32(content[whole:].tobytes(), zlib.crc32(sums.tobytes()))
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left."""
+    for abandoned in folder.glob(".*.tmp"):
+        if time.time() - abandoned.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(abandoned, ignore_errors=True)
+
+
+@cache
+def _tell_once(message: str) -> None:
+    logger.warning("%s", message)

@@ -1,0 +1,87 @@
+"""Cutting a few images, with their whole original annotations, out of a COCO root."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from msgspec import Raw
+
+from detector.data.coco.files import annotation_file
+from detector.data.coco.index import CocoIndex, load_index, select
+from detector.errors import DataError
+from detector.storage.staging import staged_folder
+
+
+class _ImageId(msgspec.Struct, frozen=True, gc=False):
+    id: int
+
+
+class _AnnotatedImageId(msgspec.Struct, frozen=True, gc=False):
+    image_id: int
+
+
+def write_subset(source: Path, out: Path, num_images: int, *, splits: Sequence[str], seed: int | None) -> None:
+    """Copy ``num_images`` images of each split to the new COCO root ``out``: the first by id, or drawn with ``seed``.
+
+    Annotations keep every field, as do info, licenses and categories. ``out`` appears whole or not at all. Raises
+    DataError where ``out`` is not empty, the source is broken, lacks an image, or has fewer images than asked for.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} is not empty. Give a new folder, or remove this one first.")
+    cuts = [_cut(load_index(source, split), num_images, seed) for split in splits]
+    with staged_folder(out) as staging:
+        for cut in cuts:
+            file = annotation_file(source, cut.split)
+            content = file.read_bytes()
+            target = staging / file.relative_to(source)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(cut_annotations(content, set(cut.image_ids.tolist())))
+            for i in range(cut.num_images):
+                copy = staging / cut.image_folder / cut.file_name(i)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(cut.image_path(i), copy)
+
+
+def first_images(index: CocoIndex, num_images: int) -> CocoIndex:
+    """The first images by id. Raises DataError where the split has fewer."""
+    if not 1 <= num_images <= index.num_images:
+        raise DataError(
+            f"Cannot take {num_images:,} images of '{index.split}' in {index.root}. Valid: 1 to {index.num_images:,}."
+        )
+    return select(index, np.arange(num_images))
+
+
+def cut_annotations(content: bytes, image_ids: Collection[int]) -> bytes:
+    """The annotation file ``content`` (valid JSON) with only these images and their annotations, all else unchanged.
+
+    What is kept is kept byte for byte: entries are sliced out of the text, not decoded and written again. An
+    image_info file without annotations stays without.
+    """
+    fields = msgspec.json.decode(content, type=dict[str, Raw])
+    images = msgspec.json.decode(fields["images"], type=list[Raw])
+    read_image = msgspec.json.Decoder(_ImageId).decode
+    cut = {"images": [image for image in images if read_image(image).id in image_ids]}
+    if "annotations" in fields:
+        annotations = msgspec.json.decode(fields["annotations"], type=list[Raw])
+        read_annotation = msgspec.json.Decoder(_AnnotatedImageId).decode
+        cut["annotations"] = [row for row in annotations if read_annotation(row).image_id in image_ids]
+    return msgspec.json.encode({**fields, **cut})
+
+
+def _cut(index: CocoIndex, num_images: int, seed: int | None) -> CocoIndex:
+    """The images to copy, all of which exist."""
+    cut = first_images(index, num_images)
+    if seed is not None:
+        drawn = np.random.default_rng(seed).choice(index.num_images, num_images, replace=False)
+        cut = select(index, np.sort(drawn))
+    absent = [path for path in map(cut.image_path, range(num_images)) if not path.is_file()]
+    if absent:
+        raise DataError(
+            f"{len(absent):,} of the {num_images:,} images of '{index.split}' are missing, first {absent[0]}. "
+            f"Run 'harness data verify {index.root}'."
+        )
+    return cut

@@ -1,0 +1,101 @@
+"""Boxes on images: what ``harness detect`` draws and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from torch import Tensor
+
+from detector.build import load_trained, recorded_test
+from detector.errors import DataError
+from detector.evaluation.inference import detect_image
+from detector.runs.folder import RunDir
+from detector.runs.job import TestSettings
+from detector.storage.files import write_json
+
+RESULT_FILE = "detections.json"
+# Okabe and Ito's colours, told apart by the colour-blind too.
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+
+
+class Found(msgspec.Struct, frozen=True):
+    """One object: its category's name, score and box (x1, y1, x2, y2 in pixels of the upright image)."""
+
+    name: str
+    score: float
+    box: tuple[float, float, float, float]
+
+
+def detect_files(
+    run: RunDir, images: Sequence[Path], out: Path, *, test: TestSettings | None, min_score: float, device: str
+) -> list[tuple[Path, int]]:
+    """Detect on every file, draw what scores at least ``min_score`` into ``out``, and write all of it as JSON.
+
+    Returns the drawn files with their numbers of boxes. Raises DataError for a file that is no image, or two files of
+    one name, before anything is written.
+    """
+    opened = [open_upright(path) for path in images]
+    names = [path.stem for path in images]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise DataError(f"Two images are called {sorted(twice)[0]!r}; their drawings would overwrite each other.")
+    trained = load_trained(run, test or recorded_test(run), device)
+    out.mkdir(parents=True, exist_ok=True)
+    written, results = [], {}
+    for path, image in zip(images, opened, strict=True):
+        result = detect_image(trained.model, image, trained.model.test)
+        found = [entry for entry in _found(result, trained.names) if entry.score >= min_score]
+        target = out / f"{path.stem}.png"
+        draw(image, found).save(target)
+        written.append((target, len(found)))
+        results[str(path)] = found
+    write_json(out / RESULT_FILE, results)
+    return written
+
+
+def draw(image: Image.Image, found: Sequence[Found]) -> Image.Image:
+    """A copy of the image with boxes, names and scores; the best are drawn last, on top."""
+    drawn = image.convert("RGB")
+    pen = ImageDraw.Draw(drawn)
+    width = max(2, round(min(drawn.size) / 200))
+    font = ImageFont.load_default(size=max(11, round(min(drawn.size) / 32)))
+    names = sorted({entry.name for entry in found})
+    for entry in sorted(found, key=lambda entry: entry.score):
+        colour = COLOURS[names.index(entry.name) % len(COLOURS)]
+        pen.rectangle(entry.box, outline=colour, width=width)
+        text = f"{entry.name} {entry.score:.2f}"
+        x1, y1, _, _ = entry.box
+        left, _, right, bottom = pen.textbbox((0, 0), text, font=font)
+        y = max(0, y1 - bottom - 2)
+        pen.rectangle((x1, y, x1 + right - left + 4, y + bottom + 2), fill=colour)
+        pen.text((x1 + 2, y), text, fill="black", font=font)
+    return drawn
+
+
+def _found(result: dict[str, Tensor], names: Sequence[str]) -> list[Found]:
+    columns = (result[key].cpu().tolist() for key in ("labels", "scores", "boxes"))
+    return [
+        Found(names[label], round(score, 4), tuple(round(side, 2) for side in box))
+        for label, score, box in zip(*columns, strict=True)
+    ]
+
+
+def open_upright(path: Path) -> Image.Image:
+    """An image file of any mode as RGB, turned as its EXIF orientation says.
+
+    Raises DataError for a file that is no image, is too large for Pillow, or holds more than 16 bits a channel.
+    """
+    try:
+        with Image.open(path) as image:
+            turned = ImageOps.exif_transpose(image)
+            if turned.mode in ("I", "F"):
+                raise DataError(f"{path} holds 32 bits a channel. Convert it to 8 or 16 bits first.")
+            if turned.mode.startswith("I;16"):  # Pillow itself would clip: all above 255 white
+                turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+            return turned.convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is not an image that can be read: {error}.") from error

@@ -1,0 +1,101 @@
+"""Detections as columns, COCO's result files, and what makes detections unfit to be scored. Free of torch."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.data.coco.annotations import find
+from detector.data.coco.index import CocoIndex
+from detector.errors import DataError
+from detector.storage.files import write_atomic
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """M detections. Boxes are COCO's (x, y, width, height) in pixels of the original image."""
+
+    image_ids: NDArray[np.int64]  # [M]
+    category_ids: NDArray[np.int64]  # [M]
+    boxes: NDArray[np.float64]  # [M, 4]
+    scores: NDArray[np.float64]  # [M]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @staticmethod
+    def concatenate(parts: Iterable[Detections]) -> Detections:
+        """All parts, sorted by image (stable), so that how they were sharded does not show."""
+        parts = list(parts)
+        if not parts:
+            return Detections(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0))
+        columns = [np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS]
+        order = np.argsort(columns[0], kind="stable")
+        return Detections(*(column[order] for column in columns))
+
+
+_COLUMNS = ("image_ids", "category_ids", "boxes", "scores")
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+class _Result(msgspec.Struct, frozen=True, gc=False):
+    """One entry of COCO's result list; further fields (segmentation, ...) are ignored."""
+
+    image_id: _Int64
+    category_id: _Int64
+    bbox: tuple[float, float, float, float]
+    score: float
+
+
+def write_detections(path: Path, detections: Detections) -> None:
+    """COCO's result list as gzip'd JSON, atomically."""
+    columns = (getattr(detections, name).tolist() for name in _COLUMNS)
+    results = [_Result(i, c, tuple(box), score) for i, c, box, score in zip(*columns, strict=True)]
+    write_atomic(path, gzip.compress(msgspec.json.encode(results), compresslevel=3, mtime=0))
+
+
+def read_detections(path: Path) -> Detections:
+    """COCO's result list from .json or .json.gz. Raises DataError naming the file and what is wrong in it."""
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        results = msgspec.json.decode(content, type=list[_Result])
+    except (OSError, EOFError, zlib.error, msgspec.DecodeError) as error:
+        raise DataError(f"{path} is not a COCO result list (image_id, category_id, bbox, score): {error}.") from error
+    count = len(results)
+    return Detections(
+        np.fromiter((result.image_id for result in results), np.int64, count),
+        np.fromiter((result.category_id for result in results), np.int64, count),
+        np.fromiter(chain.from_iterable(result.bbox for result in results), np.float64, 4 * count).reshape(-1, 4),
+        np.fromiter((result.score for result in results), np.float64, count),
+    )
+
+
+def check_detections(index: CocoIndex, detections: Detections) -> None:
+    """Raises DataError for what pycocotools would take silently: NaN, unknown images or categories."""
+    finite = np.isfinite(detections.boxes).all(axis=1) & np.isfinite(detections.scores)
+    known_image = find(index.image_ids, detections.image_ids) >= 0
+    known_category = find(index.category_ids, detections.category_ids) >= 0
+    for good, what in (
+        (known_image, f"is of an image that {index.split} does not have"),
+        (known_category, "is of an unknown category"),
+        (finite, "has a box or score that is not finite"),
+    ):
+        bad = np.flatnonzero(~good)
+        if len(bad):
+            first = int(bad[0])
+            raise DataError(
+                f"{len(bad):,} of {len(detections):,} detections cannot be scored: the first, number {first}, {what} "
+                f"(image_id {detections.image_ids[first]}, category_id {detections.category_ids[first]}, "
+                f"bbox {detections.boxes[first].tolist()}, score {detections.scores[first]})."
+            )

@@ -1,0 +1,1 @@
+"""COCO's evaluation server: detections out, its answer back."""

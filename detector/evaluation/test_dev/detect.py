@@ -1,0 +1,135 @@
+"""Detections of a trained run on a split without labels: checked beforehand, kept beside the run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from detector.build import build_model
+from detector.data.coco.files import annotations_sha256
+from detector.data.coco.index import CocoIndex, load_index, summary
+from detector.data.coco.releases import how_to_get
+from detector.data.coco.verify import check_images, check_release, missing_images
+from detector.data.splits import check_categories
+from detector.device.environment import describe_environment
+from detector.device.precision import precision_context
+from detector.device.world import World
+from detector.errors import DataError, RecordError
+from detector.evaluation.detections import check_detections, write_detections
+from detector.evaluation.inference import detect_split
+from detector.evaluation.test_dev.package import Export, read_export, write_export
+from detector.runs.conditions import execution_notes
+from detector.runs.folder import RunDir
+from detector.runs.job import CocoRelease, EvalJob
+from detector.runs.record import RECORD_FORMAT, Code, Record, SplitFingerprint
+from detector.storage.files import read_json
+from detector.weights import checkpoint
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the run's folder does not know, for the record: the profile, the code that detects, and what departs."""
+
+    profile: str
+    code: Code
+    notes: tuple[str, ...]
+
+
+def open_export_split(job: EvalJob, root: Path) -> CocoIndex:
+    """The images of the job's split. Raises DataError where they are not those of the release that it names."""
+    assert job.split is not None
+    index = load_index(root, job.split)
+    if isinstance(job.train.data, CocoRelease):
+        check_release(index, job.train.data.release)
+    return index
+
+
+def stored_export(run: RunDir, job: EvalJob, index: CocoIndex) -> Export | None:
+    """What is kept of the same job on the same images, or None.
+
+    Raises RecordError where the split had other images then: what was sent is never overwritten.
+    """
+    export = read_export(run, job.id)
+    if export is None or not run.detections(job.id).exists():
+        return None
+    if export.test_split != _fingerprint(index):
+        raise RecordError(
+            f"{run.evaluation(job.id)} holds detections on {export.test_split.images:,} images of {index.split}, by "
+            f"another annotation file than that of {index.root} ({index.num_images:,} images). Give the root that they "
+            "are of with --data, or move that folder away to export again."
+        )
+    return export
+
+
+def detect_and_store(
+    origin: Origin,
+    job: EvalJob,
+    run: RunDir,
+    index: CocoIndex,
+    *,
+    world: World,
+    report: Callable[[float], None],
+) -> Export:
+    """Detect on every image of ``index`` and keep the detections and, last, what they are. One process.
+
+    report: told the share that is done, 0..1. Raises DataError for other categories than the training's and for
+    missing or broken images, RecordError for a run without any finished evaluation.
+    """
+    started = time.perf_counter()
+    train_split = _any_record(run).train_split
+    final = checkpoint.load(run.final)
+    check_categories(index, final["category_ids"])
+    _check_files(index)
+    model = build_model(job.train, num_classes=len(final["category_ids"]), test=job.test, pretrained=False)
+    model.load_state_dict(final["model"])
+    model.to(world.device)
+    with precision_context(job.train.precision, world.device):
+        detections, _ = detect_split(model, index, world, report)
+    check_detections(index, detections)
+    export = Export(
+        format=RECORD_FORMAT,
+        eval_id=job.id,
+        profile=origin.profile,
+        job=job,
+        train_split=train_split,
+        test_split=_fingerprint(index),
+        environment=describe_environment(world),
+        code=origin.code,
+        train_seconds=round(final["seconds"], 3),
+        seconds=round(time.perf_counter() - started, 3),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        notes=(*origin.notes, *execution_notes(final["executions"])),
+        sent=None,
+    )
+    write_detections(run.detections(job.id), detections)
+    write_export(run, export)
+    return export
+
+
+def _fingerprint(index: CocoIndex) -> SplitFingerprint:
+    sha256 = annotations_sha256(index.root, index.split)
+    return SplitFingerprint(images=index.num_images, boxes=len(index.boxes), sha256=sha256)
+
+
+def _any_record(run: RunDir) -> Record:
+    """A finished evaluation, which knows what the run was trained on."""
+    for path in sorted(run.root.glob("evals/*/record.json")):
+        return read_json(path, Record)
+    raise RecordError(f"{run.root} is trained, but not evaluated. Finish it first, with 'harness run'.")
+
+
+def _check_files(index: CocoIndex) -> None:
+    """Raise DataError for images that would stop the detection half-way; their pixels are not decoded yet."""
+    verify = f"Run 'harness data verify {index.root} --split {index.split}'."
+    missing = missing_images(index)
+    if missing:
+        raise DataError(
+            f"{index.root / index.image_folder} lacks {len(missing):,} of the {index.num_images:,} image files of "
+            f"{index.split}, first {missing[0]}{how_to_get(index.split)}. {verify}"
+        )
+    problems = check_images(index, decode=False)
+    if problems:
+        raise DataError(f"{index.root}: {summary(problems)}. {verify}")

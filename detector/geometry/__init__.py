@@ -1,0 +1,1 @@
+"""Boxes, their coding, and padded shapes. May import runs and what stands right of it."""

@@ -1,0 +1,1 @@
+"""RetinaNet: backbone, heads, anchors, matching, criterion, detections. May import geometry and drloss' labels."""

@@ -1,0 +1,1 @@
+"""A run as data and as a folder: job, assignment, status, record. Free of torch; may import storage."""

@@ -1,0 +1,148 @@
+"""One directory a run: its paths, atomic writes, its lock and its state. Free of torch.
+
+Nothing here depends on a database or on a lock that outlives a crash: a file is either whole or not there, and the
+lock is the kernel's (``flock``), which ends with the process that holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from detector.errors import RecordError
+from detector.runs.job import TrainJob
+from detector.runs.record import Record
+from detector.runs.status import Status
+from detector.storage.files import read_json
+from detector.storage.locks import held, is_held, never
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The folder of one training, keyed by its id."""
+
+    root: Path
+
+    @property
+    def job(self) -> Path:
+        """The resolved TrainJob."""
+        return self.root / "job.json"
+
+    @property
+    def environment(self) -> Path:
+        """Versions and device of the newest start."""
+        return self.root / "environment.json"
+
+    @property
+    def code_diff(self) -> Path:
+        """In what the code of the newest start differed from its commit; there only if it did."""
+        return self.root / "code.diff"
+
+    @property
+    def status(self) -> Path:
+        """The heartbeat, a ``Status``."""
+        return self.root / "status.json"
+
+    def failure(self, rank: int) -> Path:
+        """The last words of a process other than rank 0, a ``Status``; there only if it failed."""
+        return self.root / f"failure-{rank}.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a logged iteration."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """What a person reads after a failure."""
+        return self.root / "log.txt"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files."""
+        return self.root / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        """``0000400.pt`` (to resume from) and ``final.pt`` (the result)."""
+        return self.root / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        """The weights that are the training's result, with their network and the categories."""
+        return self.checkpoints / "final.pt"
+
+    @property
+    def submitit(self) -> Path:
+        """The launcher's transport files."""
+        return self.root / "submitit"
+
+    def evaluation(self, eval_id: str) -> Path:
+        """Folder of one evaluation."""
+        return self.root / "evals" / eval_id
+
+    def detections(self, eval_id: str) -> Path:
+        """COCO result list, gzip'd JSON."""
+        return self.evaluation(eval_id) / "detections.json.gz"
+
+    def record(self, eval_id: str) -> Path:
+        """The record: there if and only if the evaluation is done."""
+        return self.evaluation(eval_id) / "record.json"
+
+    def read_record(self, eval_id: str) -> Record | None:
+        """The finished record, or None."""
+        path = self.record(eval_id)
+        return read_json(path, Record) if path.exists() else None
+
+    def has_records(self) -> bool:
+        """Whether any evaluation of the training is done."""
+        return any(self.root.glob("evals/*/record.json"))
+
+    def read_status(self) -> Status | None:
+        """The newest heartbeat, or None where none was written yet."""
+        if not self.status.exists():
+            return None
+        try:
+            return read_json(self.status, Status)
+        except RecordError:
+            if self.status.read_bytes().strip(b"\0"):
+                raise
+            return None  # a machine lost power before the newest one was on its disk
+
+    def first_failure(self) -> Status | None:
+        """Of the processes other than rank 0 that failed in this start, the first."""
+        found = []
+        for path in self.root.glob("failure-*.json"):
+            with suppress(RecordError):  # a new start has just forgotten it
+                found.append(read_json(path, Status))
+        return min(found, key=lambda status: status.time, default=None)
+
+    def forget_failures(self) -> None:
+        """Remove what an earlier start left."""
+        for path in self.root.glob("failure-*.json"):
+            path.unlink(missing_ok=True)
+
+    def is_locked(self) -> bool:
+        """Whether a living process of this machine trains or evaluates here."""
+        return is_held(self.root / ".lock")
+
+    def lock(self, wait: Callable[[], bool] = never) -> AbstractContextManager[None]:
+        """Hold the run for this process. Where another holds it: wait as long as ``wait()``, then BlockingIOError."""
+        return held(self.root / ".lock", wait=wait)
+
+
+def read_train_job(run: RunDir) -> TrainJob:
+    """The job of a run folder. Raises RecordError where there is none."""
+    if not run.job.exists():
+        raise RecordError(f"{run.root} is not a run folder: it has no job.json.")
+    return read_json(run.job, TrainJob)
+
+
+def is_locked(run: RunDir) -> bool:
+    """Whether a process of this machine holds the run; what may not be opened is not ours, hence not held by us."""
+    try:
+        return run.is_locked()
+    except PermissionError:
+        return False

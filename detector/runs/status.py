@@ -1,0 +1,50 @@
+"""What a run says that it does: phase, progress, losses. Free of torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+Phase = Literal["starting", "training", "evaluating", "done", "stopped", "failed"]
+
+
+# Of a run's time, roughly, what training takes; the rest is the evaluation.
+TRAINING_SHARE = 0.92
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """The heartbeat of a run, rewritten every second or so by its rank 0. Times are seconds since the epoch."""
+
+    phase: Phase
+    time: float
+    pid: int
+    iteration: int = 0
+    iterations: int = 0
+    loss: float | None = None
+    seconds_per_iteration: float | None = None
+    message: str = ""
+    progress: float = 0.0  # share of the evaluation that is done, 0..1
+    ap: float | None = None  # percent, of the newest evaluation during the training
+    job: str | None = None  # of a scheduler, that the process is in
+
+
+def fraction_done(status: Status | None) -> float:
+    """Share of a run that is behind it, 0..1."""
+    if status is None or status.iterations == 0:
+        return 0.0
+    if status.phase == "done":
+        return 1.0
+    if status.phase == "evaluating":
+        return TRAINING_SHARE + (1 - TRAINING_SHARE) * status.progress
+    return TRAINING_SHARE * status.iteration / status.iterations
+
+
+def describe(status: Status | None) -> str:
+    """A few words on a heartbeat."""
+    if status is None or status.phase == "starting":
+        return "starting"
+    if status.phase == "training":
+        loss = f", loss {status.loss:.3f}" if status.loss is not None else ""
+        return f"iteration {status.iteration}/{status.iterations}{loss}"
+    return f"evaluating {status.progress:.0%}" if status.phase == "evaluating" else status.phase

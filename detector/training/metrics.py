@@ -1,0 +1,76 @@
+"""The numbers of a training as it runs: JSON lines, and the same as TensorBoard scalars."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+from types import TracebackType
+
+from detector.runs.folder import RunDir
+from detector.storage.files import write_atomic
+from detector.storage.retry import patiently
+from detector.training.board import Board
+
+logger = logging.getLogger(__name__)
+
+LAST_PATIENCE_SECONDS = 20.0  # a scheduler kills soon after it asks to stop
+
+
+class MetricsLog:
+    """Appends to ``metrics.jsonl``; a resume first drops what an earlier start logged after its checkpoint."""
+
+    def __init__(self, run: RunDir, *, start: int, enabled: bool) -> None:
+        self.run, self.start, self.enabled = run, start, enabled
+        self.board = Board(run.tensorboard, start=start)
+        self._unwritten = b""
+
+    def __enter__(self) -> MetricsLog:
+        if self.enabled:
+            patiently(self._keep_until_start, "the losses so far")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.enabled:
+            try:  # a resume does not log these iterations again
+                patiently(self._append, "the last losses", seconds=LAST_PATIENCE_SECONDS)
+            except OSError as refused:
+                logger.warning("the last losses were not written: %s", refused)
+            self.board.close()
+
+    def write(self, iteration: int, values: dict[str, float]) -> None:
+        """One line: the number of steps taken and the values. What storage refuses now is written with a later line."""
+        if not self.enabled:
+            return
+        self._unwritten += (json.dumps({"iteration": iteration, **values}) + "\n").encode()
+        try:
+            self._append()
+        except OSError as error:
+            logger.warning("the losses were not written: %s", error)
+        self.board.add(iteration, values)
+
+    def _append(self) -> None:
+        """Raises OSError, without half a line in the file."""
+        size = self.run.metrics.stat().st_size
+        try:
+            with self.run.metrics.open("ab", buffering=0) as file:
+                written = file.write(self._unwritten)
+        except OSError:
+            os.truncate(self.run.metrics, size)
+            raise
+        if written != len(self._unwritten):
+            os.truncate(self.run.metrics, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._unwritten = b""
+
+    def _keep_until_start(self) -> None:
+        if not self.run.metrics.exists():
+            self.run.metrics.touch()
+            return
+        # A line that a crash cut short is dropped too.
+        lines = [line for line in self.run.metrics.read_text(encoding="utf-8").split("\n")[:-1] if line.endswith("}")]
+        kept = [line for line in lines if json.loads(line)["iteration"] <= self.start]
+        write_atomic(self.run.metrics, "".join(f"{line}\n" for line in kept).encode())

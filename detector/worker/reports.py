@@ -1,0 +1,79 @@
+"""What a run says of itself while it runs: heartbeat, log, failure."""
+
+from __future__ import annotations
+
+import logging
+import os
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from detector.errors import HarnessError
+from detector.runs.assignment import WORKER_LOG
+from detector.runs.folder import RunDir
+from detector.runs.status import Phase, Status
+from detector.storage.files import write_json
+from detector.worker.requeue import slurm_job
+
+logger = logging.getLogger(WORKER_LOG)
+
+
+class Heartbeat:
+    """Rewrites a ``Status`` file about once a second, so that a launcher, or a person, sees what the run does."""
+
+    INTERVAL = 1.0  # seconds
+
+    def __init__(self, path: Path, iterations: int) -> None:
+        self.path = path
+        self.state = Status(phase="starting", time=0.0, pid=os.getpid(), iterations=iterations, job=slurm_job())
+
+    def beat(self, phase: Phase, *, force: bool = False, **values: Any) -> None:
+        """Note the phase and any of Status's fields; written when due or when forced."""
+        import time
+
+        from msgspec.structs import replace
+
+        news = force or phase != self.state.phase
+        due = news or time.time() - self.state.time >= self.INTERVAL
+        fresh = replace(self.state, phase=phase, **values)
+        if due:
+            fresh = replace(fresh, time=time.time())
+            try:
+                # To wait for the disk every second takes longer than all else that the loop does beside its work.
+                write_json(self.path, fresh, flush=news)
+            except OSError as error:  # a full disk or a file server that is away ends no training
+                logger.warning("the heartbeat was not written: %s", error)
+        self.state = fresh
+
+
+def log_to(path: Path) -> None:
+    """Write what loggers say to the end of a run's log."""
+    logging.basicConfig(
+        filename=path, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+
+
+def report_failure(run: RunDir, rank: int, heartbeat: Heartbeat, error: BaseException) -> None:
+    """Log the error and say it in the heartbeat; rank 0 says what failed first, be it in another process.
+
+    One process that goes makes the others fail in a collective; only the first error says why.
+    """
+    with suppress(OSError):  # a full disk must not hide the error itself
+        if rank:
+            log_to(run.log)
+        _log_failure(error)
+        earlier = run.first_failure() if rank == 0 else None
+        heartbeat.beat("failed", message=_describe(error) if earlier is None else earlier.message, force=True)
+
+
+def _log_failure(error: BaseException) -> None:
+    if isinstance(error, HarnessError):
+        logger.error("%s: %s", type(error).__name__, error)
+    else:
+        logger.error("%s", "".join(traceback.format_exception(error)))
+
+
+def _describe(error: BaseException) -> str:
+    text = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+    return text[:2000]

@@ -1,0 +1,173 @@
+"""The two halves of a run: train to the final weights; evaluate them and write the record, last."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from msgspec import to_builtins
+
+from detector.build import build_model
+from detector.data.coco.index import CocoIndex
+from detector.data.loader import TrainingData
+from detector.data.splits import Part, check_categories, fingerprint, open_split
+from detector.device.environment import describe_environment
+from detector.device.precision import precision_context
+from detector.device.world import World
+from detector.evaluation.detections import write_detections
+from detector.evaluation.inference import detect_split
+from detector.evaluation.scoring import coco_metrics, fast_backend
+from detector.model.retinanet import RetinaNet
+from detector.runs.assignment import WORKER_LOG, Assignment
+from detector.runs.conditions import execution_notes
+from detector.runs.folder import RunDir
+from detector.runs.job import DataSource, EvalJob
+from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint
+from detector.storage.files import write_json
+from detector.storage.retry import patiently
+from detector.training.train import Pace, Progress, train
+from detector.weights import checkpoint
+from detector.weights.network import network_of
+from detector.worker.reports import Heartbeat
+from detector.worker.requeue import signals_at_once
+
+logger = logging.getLogger(WORKER_LOG)
+
+
+def train_to_final(
+    assignment: Assignment, run: RunDir, *, world: World, heartbeat: Heartbeat | None, stop: Any
+) -> None:
+    """Train and write ``final.pt``: weights, their network, categories, and how the training went.
+
+    It is there when any process returns.
+    """
+    job = assignment.train
+    root = Path(assignment.data_root)
+    index = _open(job.data, root, "train")
+    data = TrainingData(job, index, rank=world.rank, world_size=world.size)
+    torch.manual_seed(job.seed)
+    model = build_model(
+        job,
+        num_classes=len(index.category_ids),
+        test=assignment.evals[0].test,
+        weights_file=Path(assignment.weights_file) if assignment.weights_file else None,
+        category_ids=index.category_ids.tolist(),
+    ).to(world.device)
+    logger.info("training %s: %d images, %d iterations", job.id, len(data.positions), job.schedule.iterations)
+
+    def report(progress: Progress) -> None:
+        if heartbeat is not None:
+            heartbeat.beat("training", **vars(progress))
+
+    def evaluate(iteration: int) -> None:
+        with stop.at_once(signals_at_once(assignment, world)):
+            ap = evaluate_so_far(assignment, model, world=world)
+        logger.info("AP after iteration %d: %s", iteration, ap)
+        if heartbeat is not None:
+            heartbeat.beat("training", force=True, ap=ap)
+
+    pace = Pace(
+        assignment.checkpoint_every,
+        assignment.groups_per_forward,
+        assignment.loader_workers,
+        assignment.evaluate_every,
+        assignment.compile,
+    )
+    result = train(
+        job,
+        model,
+        data,
+        run,
+        world=world,
+        pace=pace,
+        anchor_ranges=assignment.anchor_ranges,
+        report=report,
+        evaluate=evaluate,
+        stop=stop,
+    )
+    if world.is_main:
+        state = {
+            "model": model.state_dict(),
+            "network": to_builtins(network_of(job)),
+            "category_ids": index.category_ids.tolist(),
+            "category_names": list(index.category_names),
+            "executions": result.executions,
+            "seconds": result.seconds,
+        }
+        patiently(lambda: checkpoint.save(run.final, state), "final weights")
+        patiently(lambda: checkpoint.drop_steps(run.checkpoints), "removing checkpoints")
+    world.gather(None)
+
+
+def evaluate_so_far(assignment: Assignment, model: RetinaNet, *, world: World) -> float | None:
+    """AP (percent) of a model in training, which it leaves as it was; None in all processes but the main one.
+
+    For those who wait: it decides nothing, and no record has it. Scored by a fast library where there is one.
+    """
+    job = assignment.train
+    index = _open(job.data, Path(assignment.data_root), "test")
+    with precision_context(job.precision, world.device):
+        detections, _ = detect_split(model, index, world, lambda share: None)
+    model.train()
+    return coco_metrics(index, detections, fast_backend() or "pycocotools")["AP"] if world.is_main else None
+
+
+def evaluate_and_record(
+    assignment: Assignment, job: EvalJob, run: RunDir, *, world: World, heartbeat: Heartbeat | None
+) -> None:
+    """Detect, score, and write ``record.json`` when all else is on the disk.
+
+    Raises DataError where the test split has other categories than the training had.
+    """
+    started = time.perf_counter()
+    root = Path(assignment.data_root)
+    final = checkpoint.load(run.final)
+    index = _open(job.train.data, root, "test")
+    check_categories(index, final["category_ids"])
+    model = build_model(job.train, num_classes=len(final["category_ids"]), test=job.test, pretrained=False)
+    model.load_state_dict(final["model"])
+    model.to(world.device)
+
+    def report(share: float) -> None:
+        if heartbeat is not None:
+            heartbeat.beat("evaluating", progress=share)
+
+    report(0.0)
+    with precision_context(job.train.precision, world.device):
+        detections, sums = detect_split(model, index, world, report)
+    if not world.is_main:
+        return
+    metrics = coco_metrics(index, detections) | sums.means()
+    patiently(lambda: write_detections(run.detections(job.id), detections), "detections")
+    train_index = _open(job.train.data, root, "train")
+    record = Record(
+        format=RECORD_FORMAT,
+        eval_id=job.id,
+        train_id=job.train.id,
+        profile=assignment.profile,
+        job=job,
+        metrics=metrics,
+        train_split=_fingerprint(job.train.data, root, "train", train_index),
+        test_split=_fingerprint(job.train.data, root, "test", index),
+        environment=describe_environment(world),
+        code=assignment.code,
+        train_seconds=round(final["seconds"], 3),
+        eval_seconds=round(time.perf_counter() - started, 3),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        notes=(*assignment.notes, *execution_notes(final["executions"])),
+    )
+    patiently(lambda: write_json(run.record(job.id), record), "record")
+    logger.info("AP %s", metrics["AP"])
+
+
+def _open(source: DataSource, root: Path, part: Part) -> CocoIndex:
+    """As ``open_split``, once the file server answers."""
+    return patiently(lambda: open_split(source, root, part), f"opening {root}")
+
+
+def _fingerprint(source: DataSource, root: Path, part: Part, index: CocoIndex) -> SplitFingerprint:
+    return patiently(lambda: fingerprint(source, root, part, index), f"reading {root}")

@@ -1,0 +1,125 @@
+"""One run from start to record, in each of its processes. Free of torch until it is called.
+
+The launcher pickles a ``Worker``: tiny, so that signals arrive late in the imports at worst.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detector.device.environment import describe_environment
+from detector.errors import RecordError
+from detector.runs.assignment import WORKER_LOG, Assignment
+from detector.runs.folder import RunDir
+from detector.storage.files import write_atomic, write_json
+from detector.storage.retry import patiently
+from detector.training.stop import StopFlag, StopRequested
+from detector.worker.processes import export_distributed, meeting_file
+from detector.worker.reports import Heartbeat, log_to, report_failure
+from detector.worker.requeue import after_stop, signals_at_once
+
+if TYPE_CHECKING:
+    from detector.device.world import World
+
+logger = logging.getLogger(WORKER_LOG)
+
+
+@dataclass
+class Worker:
+    """Callable that trains what is missing, evaluates what is missing, and writes the records."""
+
+    assignment: Assignment
+
+    def __call__(self) -> None:
+        """Run to the end. A stop by a signal saves and exits with 130; any error is in status.json and log.txt.
+
+        Where a scheduler said that the time is up, rank 0 asks it to start the job again before it goes; the others
+        go with 0, for a process that fails makes Slurm end all of them. Where another command already runs this
+        training, wait for it: what it leaves undone is done here.
+        """
+        stop = StopFlag()
+        os.environ["OMP_NUM_THREADS"] = str(self.assignment.threads)
+        run = RunDir(Path(self.assignment.run_dir))
+        export_distributed()
+        rank = int(os.environ.get("RANK", "0"))
+        heartbeat = Heartbeat(run.failure(rank) if rank else run.status, self.assignment.train.schedule.iterations)
+        with ExitStack() as stack:
+            if rank == 0:
+                try:
+                    stack.enter_context(run.lock(wait=lambda: not stop()))
+                except BlockingIOError:  # asked to stop while waiting
+                    after_stop(stop, self.assignment.max_requeues)
+                    sys.exit(130)
+                patiently(partial(_begin, run, self.assignment), "the run's folder")
+                heartbeat.beat("starting", force=True, ap=_ap_so_far(run))
+            try:
+                self._run(run, heartbeat if rank == 0 else None, stop, stack)
+            except StopRequested as stopped:
+                if rank and self.assignment.max_requeues:
+                    sys.exit(0)
+                if rank == 0:
+                    # Said before, since a scheduler that starts a job again ends it first.
+                    heartbeat.beat("stopped", message=str(stopped), force=True)
+                    message = f"{stopped}{after_stop(stop, self.assignment.max_requeues)}"
+                    logger.info("%s", message)
+                    heartbeat.beat("stopped", message=message, force=True)
+                sys.exit(130)
+            except BaseException as error:
+                report_failure(run, rank, heartbeat, error)
+                raise
+
+    def _run(self, run: RunDir, heartbeat: Heartbeat | None, stop: StopFlag, stack: ExitStack) -> None:
+        import torch
+
+        from detector.device.world import join_world
+        from detector.worker.run import evaluate_and_record, train_to_final
+
+        assignment = self.assignment
+        torch.set_num_threads(assignment.threads)
+        # Left with the stack, after a failure was reported: the others notice it by our leaving.
+        world = stack.enter_context(join_world(assignment.device, meeting_file(run.root)))
+        if world.is_main:
+            patiently(partial(_describe_start, run, world, assignment), "the run's environment")
+        # What is there, rank 0 says for all: files appear at different times to different nodes.
+        if not world.from_main(world.is_main and _is_there(run.final)):
+            train_to_final(assignment, run, world=world, heartbeat=heartbeat, stop=stop)
+        with stop.at_once(signals_at_once(assignment, world)):
+            for job in assignment.evals:
+                if not world.from_main(world.is_main and _is_there(run.record(job.id))):
+                    evaluate_and_record(assignment, job, run, world=world, heartbeat=heartbeat)
+        if heartbeat is not None:
+            heartbeat.beat("done", force=True)
+
+
+def _begin(run: RunDir, assignment: Assignment) -> None:
+    """What a person finds of a run that has just begun; nothing of an earlier start's failures."""
+    run.forget_failures()
+    log_to(run.log)
+    write_json(run.job, assignment.train)
+
+
+def _describe_start(run: RunDir, world: World, assignment: Assignment) -> None:
+    write_json(run.environment, describe_environment(world))
+    run.code_diff.unlink(missing_ok=True)
+    if assignment.code_diff:
+        write_atomic(run.code_diff, assignment.code_diff.encode())
+
+
+def _is_there(path: Path) -> bool:
+    """Once the file server answers at all."""
+    return patiently(path.exists, f"looking for {path}")
+
+
+def _ap_so_far(run: RunDir) -> float | None:
+    """What an earlier start of the training had found."""
+    with suppress(RecordError):
+        status = run.read_status()
+        return status.ap if status is not None else None
+    return None

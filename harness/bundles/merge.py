@@ -1,0 +1,193 @@
+"""Taking verified bundles in: what is new, there already or in conflict is decided for all of them, then written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from detector.errors import RecordError, WeightsError
+from detector.runs.folder import RunDir
+from detector.runs.record import Record
+from detector.storage.files import write_atomic, write_json
+from harness.bundles.format import Bundle, Packed, copy_hashed
+from harness.store.records import Store
+
+# Two levels below the runs, where no search for finished runs looks.
+STAGING: Final = ".importing"
+
+
+@dataclass
+class Part:
+    """Ids of records (evaluations), or of weights (trainings)."""
+
+    new: list[str] = field(default_factory=list)
+    already_there: list[str] = field(default_factory=list)
+    in_conflict: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Merge:
+    """What an import will do, or did. ``conflicts``: one sentence for each of both parts' ``in_conflict``."""
+
+    records: Part = field(default_factory=Part)
+    weights: Part = field(default_factory=Part)
+    conflicts: list[str] = field(default_factory=list)
+    new_records: list[Packed] = field(default_factory=list)
+    new_weights: list[tuple[Bundle, str]] = field(default_factory=list)  # and the training's id
+
+
+def plan_merge(store: Store, bundles: list[Bundle]) -> Merge:
+    """Compare bundles, in their order, with what is there and with each other; nothing is written."""
+    merge = Merge()
+    known = {record.eval_id: (record, _place(store, record)) for record in store.records}
+    for bundle in bundles:
+        clashing = {
+            item.record.train_id for item in bundle.records if not _sort_record(merge, store, known, bundle.file, item)
+        }
+        for train_id in bundle.weights:
+            conflict = _sort_weights(merge, store, bundle, train_id, clashing)
+            if conflict is not None:
+                merge.weights.in_conflict.append(train_id)
+                merge.conflicts.append(f"weights of {train_id} in {bundle.file}: {conflict}")
+    return merge
+
+
+def apply_merge(store: Store, merge: Merge) -> None:
+    """Write what is new. Each file, and each run's folder, appears whole or not at all; nothing is overwritten.
+
+    Raises RecordError where another process wrote the same in the meantime.
+    """
+    for item in merge.new_records:
+        target = store.committed(item.record)
+        if target.exists():
+            raise _meanwhile(target)
+        write_atomic(target, item.data)
+    for bundle, train_id in merge.new_weights:
+        _write_run(store, bundle, train_id)
+
+
+def _sort_record(merge: Merge, store: Store, known: dict[str, tuple[Record, str]], file: Path, item: Packed) -> bool:
+    """Put one record where it belongs; False for a conflict."""
+    record = item.record
+    if record.eval_id in known:
+        there, where = known[record.eval_id]
+        if there.metrics == record.metrics:
+            merge.records.already_there.append(record.eval_id)
+            return True
+        conflict = f"{where} has other numbers for the same job ({_difference(there, record)})"
+    elif store.committed(record).exists():
+        conflict = f"{store.committed(record)} is there and is another evaluation's record"
+    else:
+        known[record.eval_id] = record, str(file)
+        merge.records.new.append(record.eval_id)
+        merge.new_records.append(item)
+        return True
+    merge.records.in_conflict.append(record.eval_id)
+    merge.conflicts.append(f"record {record.profile}/{record.eval_id} in {file}: {conflict}")
+    return False
+
+
+def _sort_weights(merge: Merge, store: Store, bundle: Bundle, train_id: str, clashing: set[str]) -> str | None:
+    """Put one training's weights where they belong; else what is in the way."""
+    run = store.run_dir(train_id)
+    earlier = next((other for other, taken in merge.new_weights if taken == train_id), None)
+    if train_id in clashing:
+        return "left out with their record, which is in conflict"
+    if earlier is not None:
+        if not _same_weights(bundle, train_id, earlier):
+            return f"{earlier.file} has other weights for the same training"
+    elif run.final.exists():
+        if not _same_weights(bundle, train_id, run):
+            return f"{run.final} has other weights for the same training"
+    elif run.root.exists():
+        return f"{run.root} is there without final weights (under way, stopped, or they were removed) and is left alone"
+    else:
+        merge.weights.new.append(train_id)
+        merge.new_weights.append((bundle, train_id))
+        return None
+    merge.weights.already_there.append(train_id)
+    return None
+
+
+def _same_weights(bundle: Bundle, train_id: str, other: Bundle | RunDir) -> bool:
+    """Whether the weights are the same, be it in other bytes: a file also says how long its training took."""
+    if isinstance(other, Bundle):
+        theirs = other.weights[train_id].sha256
+    else:
+        with open(other.final, "rb") as file:
+            theirs = copy_hashed(file, None)
+    if theirs == bundle.weights[train_id].sha256:
+        return True
+    with tempfile.TemporaryDirectory() as folder:
+        mine = _extracted(bundle, train_id, Path(folder) / "mine.pt")
+        if isinstance(other, Bundle):
+            return _same_tensors(mine, _extracted(other, train_id, Path(folder) / "theirs.pt"))
+        return _same_tensors(mine, other.final)
+
+
+def _extracted(bundle: Bundle, train_id: str, target: Path) -> Path:
+    with open(target, "wb") as file:
+        bundle.copy_weights(train_id, file)
+    return target
+
+
+def _same_tensors(a: Path, b: Path) -> bool:
+    """Imports torch, which nothing else here needs: only for two different files of one training."""
+    import torch
+
+    from detector.weights.read import read_weights
+
+    try:
+        first, second = read_weights(a), read_weights(b)
+    except WeightsError:  # not known to be the same
+        return False
+    return (first.network, first.class_ids, first.tensors.keys()) == (
+        second.network,
+        second.class_ids,
+        second.tensors.keys(),
+    ) and all(torch.equal(value, second.tensors[name]) for name, value in first.tensors.items())
+
+
+def _write_run(store: Store, bundle: Bundle, train_id: str) -> None:
+    """A run's folder, made whole beside the others and then renamed to its place."""
+    run = store.run_dir(train_id)
+    records = bundle.records_of(train_id)
+    staged = RunDir(store.runs / STAGING / f"{train_id}.{os.getpid()}")
+    try:
+        write_json(staged.job, records[0].record.job.train)
+        staged.checkpoints.mkdir()
+        with open(staged.final, "wb") as file:
+            bundle.copy_weights(train_id, file)
+            file.flush()
+            os.fsync(file.fileno())
+        for item in records:
+            write_atomic(staged.record(item.record.eval_id), item.data)
+        if run.root.exists():
+            raise _meanwhile(run.root)
+        os.rename(staged.root, run.root)
+    finally:
+        shutil.rmtree(staged.root, ignore_errors=True)
+        with suppress(OSError):  # another import's folders are in it
+            staged.root.parent.rmdir()
+
+
+def _place(store: Store, record: Record) -> str:
+    committed = store.committed(record)
+    return str(committed if committed.exists() else store.run_dir(record.train_id).record(record.eval_id))
+
+
+def _difference(there: Record, packed: Record) -> str:
+    """The first metric that differs, AP before the others."""
+    names = sorted({*there.metrics, *packed.metrics}, key=lambda name: (len(name), name))
+    missing = object()
+    name = next(n for n in names if there.metrics.get(n, missing) != packed.metrics.get(n, missing))
+    return f"{name} {there.metrics.get(name)} there, {packed.metrics.get(name)} packed"
+
+
+def _meanwhile(path: Path) -> RecordError:
+    return RecordError(f"{path} was written by another process in the meantime. Run the same command again.")

@@ -1,0 +1,142 @@
+"""Packing: which records go into a bundle, the weights that are theirs, and the zip, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from detector.errors import RecordError, UsageError
+from detector.storage.files import write_atomic
+from harness.bundles.format import (
+    FORMAT,
+    MANIFEST,
+    Manifest,
+    Packed,
+    RecordEntry,
+    WeightsEntry,
+    copy_hashed,
+    decode_record,
+    weights_member,
+)
+from harness.planning.selection import Selection
+from harness.registry.load import Registry
+from harness.store.records import Store
+
+ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What goes into a bundle. ``conflicts``: evaluations of which runs and results have different numbers."""
+
+    records: tuple[Packed, ...]
+    weights: dict[str, Path]  # by training id
+    conflicts: tuple[str, ...]
+
+
+def gather(store: Store, *, profile: str | None, eval_ids: set[str] | None, with_weights: bool) -> Contents:
+    """Each finished evaluation once, the committed record before the run's, sorted by profile and id.
+
+    eval_ids: only these; None: all. Weights are taken only from a run whose own records have the packed numbers.
+    Raises RecordError for a record that is damaged or lies about its job, UsageError where nothing is left.
+    """
+    found, conflicts = dict[str, Packed](), list[str]()
+    own, foreign = dict[str, Path](), set[str]()
+    committed = sorted(store.results.glob("records/*/*.json"))
+    runs = sorted(store.runs.glob("*/evals/*/record.json"))
+    for path in [*committed, *runs]:
+        data = path.read_bytes()
+        try:
+            record = decode_record(data, str(path))
+        except RecordError as error:
+            raise RecordError(f"{error}. Move it away.") from error
+        if profile not in (None, record.profile) or (eval_ids is not None and record.eval_id not in eval_ids):
+            continue
+        packed = found.setdefault(record.eval_id, Packed(record, data)).record
+        if packed.metrics != record.metrics:
+            conflicts.append(
+                f"{path} has other numbers than {store.committed(packed)}: the latter are packed"
+                f"{', and no weights' if with_weights else ''}."
+            )
+            foreign.add(record.train_id)
+        elif path.is_relative_to(store.runs) and store.run_dir(record.train_id).final.exists():
+            own[record.train_id] = store.run_dir(record.train_id).final
+    if not found:
+        raise UsageError(
+            f"There is no finished record to pack in {store.results / 'records'} and {store.runs}"
+            f"{f' of profile {profile}' if profile else ''}{' for this target' if eval_ids is not None else ''}. "
+            "What there is: harness table all"
+        )
+    return Contents(
+        records=tuple(sorted(found.values(), key=lambda item: (item.record.profile, item.record.eval_id))),
+        weights={key: own[key] for key in sorted(own) if key not in foreign} if with_weights else {},
+        conflicts=tuple(conflicts),
+    )
+
+
+def evaluations_of(store: Store, target: str, profile: str | None) -> set[str]:
+    """Ids of the recorded evaluations that belong to a target's rows: any seed, data set and split.
+
+    profile: None for all. Raises UsageError for an unknown target or profile.
+    """
+    registry = Registry()
+    registry.select(target, profile)  # an unknown name is said here
+    splits = {record.job.split for record in store.records}
+    found: set[str] = set()
+    for name in [profile] if profile is not None else registry.profiles:
+        if not _has_rows(registry, target, name):
+            continue
+        selection = Selection(target, name, [], None)
+        for from_scratch in (False, True) if selection.profile.without_weights == "from_scratch" else (False,):
+            # Not over the data that HARNESS_DATA may name: records of every data set belong to the row.
+            for cell in selection.plan_of(selection.refs, 1, from_scratch=from_scratch).cells:
+                for split in splits:
+                    found |= {record.eval_id for record in store.records_of(replace(cell.job, split=split))}
+    return found
+
+
+def _has_rows(registry: Registry, target: str, profile: str) -> bool:
+    try:
+        return bool(registry.select(target, profile))
+    except UsageError:  # a row that means nothing at this profile
+        return False
+
+
+def write_bundle(out: Path, contents: Contents) -> None:
+    """Write the zip; the same contents give the same bytes."""
+
+    def write(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            _fill(archive, contents)
+
+    write_atomic(out, write)
+
+
+def _fill(archive: zipfile.ZipFile, contents: Contents) -> None:
+    entries, weights = list[RecordEntry](), list[WeightsEntry]()
+    for item in contents.records:
+        record, sha256 = item.record, hashlib.sha256(item.data).hexdigest()
+        entry = RecordEntry(eval_id=record.eval_id, train_id=record.train_id, profile=record.profile, sha256=sha256)
+        archive.writestr(_member(entry.member), item.data)
+        entries.append(entry)
+    for train_id, path in contents.weights.items():
+        member = _member(weights_member(train_id))
+        member.file_size = path.stat().st_size  # decides beforehand whether 64 bits are needed
+        with open(path, "rb") as source, archive.open(member, "w") as target:
+            weights.append(WeightsEntry(train_id=train_id, sha256=copy_hashed(source, target)))
+    manifest = Manifest(format=FORMAT, records=tuple(entries), weights=tuple(weights))
+    encoded = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2)
+    archive.writestr(_member(MANIFEST), encoded + b"\n")
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(name, ZIP_TIME)
+    member.create_system = 3  # Unix, on every machine
+    member.external_attr = 0o644 << 16
+    return member

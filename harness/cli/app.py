@@ -1,0 +1,47 @@
+"""The command line: its commands in the order of ``harness --help``, and its entry point.
+
+Everything slow is imported where it is used, so that ``--help`` and completion answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from detector.errors import HarnessError
+from harness.cli.files import bundle, data, model, schema, test_dev, weights
+from harness.cli.results import collect, tables
+from harness.cli.runs import doctor, plan, run, status
+
+app = typer.Typer(
+    name="harness",
+    help="Reproduces the tables and claims of 'DR Loss: Improving Object Detection by Distributional Ranking'.\n\n"
+    "Start with: harness run table2 --profile tiny; then harness table table2 --profile tiny.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for module in (tables, plan, run, status, doctor, collect, model, test_dev, schema):
+    module.add_to(app)
+app.add_typer(bundle.app, name="bundle")
+app.add_typer(data.app, name="data")
+app.add_typer(weights.app, name="weights")
+
+
+def main() -> None:
+    """Entry point: a HarnessError is one message on stderr and exit code 2, never a traceback.
+
+    So is what the operating system refuses (a full disk, a folder that may not be written), with exit code 1.
+    """
+    try:
+        app()
+    except HarnessError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader of a pipe went away: nobody is left to tell
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,126 @@
+"""``harness bundle``: records and weights of several machines or people in one results folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from detector.errors import UsageError
+from harness.cli.options import AsJson, print_json, say
+
+if TYPE_CHECKING:
+    from harness.bundles.merge import Merge, Part
+
+app = typer.Typer(
+    help="Pack finished records, and weights, into one file; take such files in.\n\n"
+    "The hashes in a bundle show damage and careless edits. They do not show who made it, nor that its numbers are "
+    "honest: whoever changes a record on purpose can also write the hash that fits.",
+    no_args_is_help=True,
+)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(metavar="OUT.zip", help="The file to write.")],
+    profile: Annotated[str | None, typer.Option("--profile", "-p", help="Only this profile's records.")] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="Only the rows of this target: all, table2, table2/L6.")
+    ] = None,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Also the final weights of the trainings that are in the runs folder.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Pack the finished records of the results and runs folders, each evaluation once.
+
+    The same content gives the same bytes; nothing in it says who packed it or where. Exits with 1 where runs and
+    results have different numbers for one evaluation: the results' record is packed.
+    """
+    from harness.bundles.pack import evaluations_of, gather, write_bundle
+    from harness.folders import results_folder, runs_folder
+    from harness.registry.load import Registry
+    from harness.store.records import Store
+
+    if out.exists() and not force:
+        raise UsageError(f"{out} is there already. Give another name, or --force to replace it.")
+    if profile is not None:
+        Registry().profile(profile)  # an unknown one is said before anything is read
+    store = Store(runs_folder(), results_folder())
+    eval_ids = evaluations_of(store, target, profile) if target is not None else None
+    contents = gather(store, profile=profile, eval_ids=eval_ids, with_weights=checkpoints)
+    write_bundle(out, contents)
+    trainings = {item.record.train_id for item in contents.records}
+    size = out.stat().st_size
+    if as_json:
+        print_json(
+            {
+                "file": str(out),
+                "bytes": size,
+                "records": [item.record.eval_id for item in contents.records],
+                "weights": list(contents.weights),
+                "conflicts": contents.conflicts,
+            }
+        )
+    else:
+        profiles = Counter(item.record.profile for item in contents.records)
+        counted = ", ".join(f"{count} of {name}" for name, count in sorted(profiles.items()))
+        typer.echo(f"{out}  {size / 1e6:.1f} MB: {len(contents.records)} records ({counted})")
+        if checkpoints:
+            typer.echo(f"final weights of {len(contents.weights)} of their {len(trainings)} trainings")
+    for conflict in contents.conflicts:
+        say(f"conflict: {conflict}")
+    say(f"To take it in elsewhere: harness bundle import {out.name}")
+    if contents.conflicts:
+        raise typer.Exit(1)
+
+
+@app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Bundles, made by harness bundle export.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify and compare all; write nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take bundles in: new records into the results folder, weights into the runs folder where no such run is there.
+
+    Everything in every file is verified before anything is written; what was damaged or edited is named, with exit
+    code 2. That finds damage and careless edits, not forgery: a false record can carry the hash that fits. Nothing is
+    overwritten: where one evaluation has other numbers here, or one training other weights, that is named, the rest is
+    taken in, and the exit code is 1. Importing again changes nothing.
+    """
+    from harness.bundles.format import read_bundle
+    from harness.bundles.merge import apply_merge, plan_merge
+    from harness.folders import results_folder, runs_folder
+    from harness.store.records import Store
+
+    store = Store(runs_folder(), results_folder())
+    merge = plan_merge(store, [read_bundle(file) for file in files])
+    if not dry_run:
+        apply_merge(store, merge)
+    if as_json:
+        parts = {"records": merge.records, "weights": merge.weights}
+        print_json({"dry_run": dry_run, **parts, "conflicts": merge.conflicts})
+    else:
+        _print_merge(merge, dry_run)
+    for conflict in merge.conflicts:
+        say(f"conflict: {conflict}")
+    if dry_run:
+        say("Nothing was written (--dry-run).")
+    if merge.conflicts:
+        raise typer.Exit(1)
+
+
+def _print_merge(merge: Merge, dry_run: bool) -> None:
+    typer.echo(f"records: {_counts(merge.records, dry_run)}")
+    profiles = Counter(item.record.profile for item in merge.new_records)
+    for name, count in sorted(profiles.items()):
+        typer.echo(f"  {count} of profile {name}. Next: harness table all --profile {name}")
+    typer.echo(f"weights: {_counts(merge.weights, dry_run)}")
+
+
+def _counts(part: Part, dry_run: bool) -> str:
+    new = "would be new" if dry_run else "new"
+    return f"{len(part.new)} {new}, {len(part.already_there)} already there, {len(part.in_conflict)} in conflict"

@@ -1,0 +1,113 @@
+"""``harness data``: make, cut, fetch and check COCO-format data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detector.errors import UsageError
+from detector.runs.job import Shapes
+from harness.cli.options import AsJson, print_json, say
+
+app = typer.Typer(help="Make, cut, fetch and check COCO-format data sets.", no_args_is_help=True)
+
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the new data set.")]
+
+
+@app.command()
+def synth(
+    out: OutOption,
+    size: Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")] = 96,
+    train: Annotated[int, typer.Option(min=1, help="Training images.")] = 2000,
+    test: Annotated[int, typer.Option(min=1, help="Test images.")] = 300,
+    classes: Annotated[int, typer.Option(min=1, max=12, help="Classes of shapes.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another set.")] = 0,
+) -> None:
+    """Draw a deterministic set of shapes with clutter, crowds and empty images. The defaults are the tiny profile's."""
+    from detector.data.shapes.generate import GENERATOR_VERSION, generate_shapes
+    from harness.console.bars import count_bar
+    from harness.machine import usable_cores
+
+    spec = Shapes(version=GENERATOR_VERSION, seed=seed, size=size, num_train=train, num_test=test, num_classes=classes)
+    with count_bar("drawing", train + test) as advance:
+        generate_shapes(out, spec, workers=usable_cores(), progress=advance)
+    say(f"{train} training and {test} test images in {out}")
+
+
+@app.command()
+def subset(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="COCO root to cut from.")],
+    out: OutOption,
+    images: Annotated[int, typer.Option(min=1, help="Images a split.")] = 64,
+    splits: Annotated[list[str] | None, typer.Option("--split", help="Only this split (repeatable).")] = None,
+    seed: Annotated[int | None, typer.Option(help="A random choice with this seed; default: the first by id.")] = None,
+) -> None:
+    """Cut images out of a COCO root, with their whole original annotations."""
+    from detector.data.coco.files import known_splits
+    from detector.data.coco.subset import write_subset
+
+    chosen = splits or known_splits(source)
+    if not chosen:
+        raise UsageError(f"{source} has no annotations/instances_*.json. Run 'harness data verify {source}'.")
+    write_subset(source, out, images, splits=chosen, seed=seed)
+    say(f"{images} images of {', '.join(chosen)} in {out}")
+
+
+@app.command()
+def download(
+    out: OutOption,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Only this many images a split; default: the whole release, 20 GB.")
+    ] = None,
+    splits: Annotated[list[str] | None, typer.Option("--split", help="Only this split (repeatable).")] = None,
+    annotations_zip: Annotated[
+        Path | None,
+        typer.Option("--annotations-zip", metavar="FILE", help="annotations_trainval2017.zip, already downloaded."),
+    ] = None,
+) -> None:
+    """Fetch COCO 2017, or a few of its images; broken off, the same command goes on where it was."""
+    from detector.data.coco.download import download_coco
+    from harness.console.bars import download_bar
+
+    with download_bar() as progress:
+        download_coco(
+            out,
+            images=images,
+            splits=splits or ["train2017", "val2017"],
+            annotations_zip=annotations_zip,
+            progress=progress,
+        )
+    say(f"done: {out}. Check it with: harness data verify {out}")
+
+
+@app.command()
+def verify(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="COCO root: annotations/, train2017/, val2017/.")],
+    splits: Annotated[list[str] | None, typer.Option("--split", help="Only this split (repeatable).")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Read the images' headers only, do not decode them.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a COCO root: files, images, sizes, boxes, categories, ids, counts. Exits with 1 if something is wrong."""
+    from dataclasses import asdict
+
+    from detector.data.coco.verify import verify_root
+
+    report = verify_root(root, splits, decode=not quick)
+    if as_json:
+        print_json({**asdict(report), "root": str(report.root), "ok": report.ok})
+    else:
+        for split in report.splits:
+            typer.echo(
+                f"{split.split}: {split.num_images:,} images, {split.num_boxes:,} boxes, {split.num_categories} "
+                f"categories, {split.num_crowd:,} crowd regions, {split.num_images_without_boxes:,} images without "
+                f"boxes, {split.num_boxes_without_area:,} boxes without area"
+            )
+        for note in report.notes:
+            typer.echo(f"note: {note}")
+        for problem in report.problems:
+            typer.echo(f"wrong: {problem}")
+        typer.echo("ok" if report.ok else f"{len(report.problems):,} problems")
+    if not report.ok:
+        raise typer.Exit(1)

@@ -1,0 +1,230 @@
+"""``harness eval`` and ``harness detect``: using trained weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detector.errors import UsageError
+from harness.cli.options import (
+    AsJson,
+    DataOption,
+    DeviceOption,
+    ProfileOption,
+    SeedOption,
+    SetOption,
+    pick_device,
+    print_json,
+    print_metrics,
+    say,
+)
+
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        help="What scores: pycocotools, or to the same bits ultrafast or hotcoco; fast: whichever is installed.",
+    ),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("eval")(evaluate)
+    app.command("score")(score)
+    app.command("detect")(detect)
+
+
+def evaluate(
+    ref: Annotated[str | None, typer.Argument(metavar="TABLE/ROW", help="A trained row, such as table2/L6.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--recipe", metavar="NAME", help="With --weights: the model and test of this recipe.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE", help="A detector's weights, of any known format.")
+    ] = None,
+    profile: ProfileOption = "paper",
+    overrides: SetOption = None,
+    data: DataOption = None,
+    split: Annotated[str, typer.Option("--split", help="With --weights: the split to evaluate on.")] = "val2017",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="With --weights: keep detections and metrics here.")
+    ] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    backend: BackendOption = "pycocotools",
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a row's trained weights, or any weights file: harness eval --recipe dr-r50-1x --weights FILE.
+
+    Other test settings: --set test.score_threshold=0.05. Nothing is trained. A row's record is kept beside the run's
+    others; asked again, it is only read. A file's evaluation is no record and fills no table's cell.
+    """
+    if (ref is None) == (name is None) or (name is None) != (weights is None):
+        raise UsageError("Give a row, such as table2/L6, or both --recipe NAME and --weights FILE.")
+    if ref is not None:
+        if out is not None or split != "val2017":
+            raise UsageError("--out and --split go with --weights; a row's evaluation has a split and a place already.")
+        if backend != "pycocotools":
+            raise UsageError("--backend goes with --weights; a record has the numbers of pycocotools.")
+        _evaluate_row(ref, profile, overrides or [], data, seed, device, as_json)
+    else:
+        assert name is not None
+        assert weights is not None
+        if seed:
+            raise UsageError("--seed names one of a row's runs; a weights file has none.")
+        _evaluate_file(name, weights, profile, overrides or [], data, split, out, device, backend, as_json)
+
+
+def _evaluate_row(
+    ref: str, profile: str, overrides: list[str], data: Path | None, seed: int, device: str, as_json: bool
+) -> None:
+    import torch
+
+    from detector.device.world import join_world
+    from detector.worker.run import evaluate_and_record
+    from harness.launch.assignments import assignments
+    from harness.launch.prepare import prepare_data
+    from harness.planning.selection import Selection
+    from harness.registry.resolve import require_test_settings
+    from harness.status.find import find_run
+
+    require_test_settings("eval", overrides)
+    selection = Selection(ref, profile, overrides, data)
+    root = selection.data_root()
+    run, planned = find_run(selection, seed, root)
+    (cell,) = [cell for cell in planned.cells if cell.seed == seed]
+    if not run.record(cell.job.id).exists():
+        prepare_data(planned.data, root, say)
+        (assignment,) = [
+            item
+            for item in assignments(planned, selection.store, root=root, weights={}, notes=selection.notes(planned))
+            if item.train.id == cell.job.train.id
+        ]
+        torch.set_num_threads(selection.profile.execution.threads)  # as the profile's own runs
+        with join_world(pick_device(device)) as world:
+            evaluate_and_record(assignment, cell.job, run, world=world, heartbeat=None)
+    record = run.read_record(cell.job.id)
+    assert record is not None
+    if as_json:
+        print_json(record)
+    else:
+        print_metrics(record.metrics)
+        say(f"record: {run.record(record.eval_id)}")
+
+
+def _evaluate_file(
+    name: str,
+    weights: Path,
+    profile: str,
+    overrides: list[str],
+    data: Path | None,
+    split: str,
+    out: Path | None,
+    device: str,
+    backend: str,
+    as_json: bool,
+) -> None:
+    from detector.evaluation.scoring import named_backend
+    from harness.console.bars import share_bar
+    from harness.planning.data import named_root
+    from harness.registry.load import Registry
+    from harness.registry.resolve import parse_overrides
+    from harness.weights.evaluate import evaluate_file
+
+    changed = parse_overrides(overrides)
+    scorer = named_backend(backend)
+    root = named_root(data)
+    with share_bar(f"detecting on {split}") as report:
+        found = evaluate_file(
+            Registry(),
+            name,
+            weights,
+            profile=profile,
+            overrides=changed,
+            root=root,
+            split=split,
+            device=pick_device(device),
+            backend=scorer,
+            out=out,
+            report=report,
+        )
+    if as_json:
+        print_json({"recipe": name, "weights": str(weights), **vars(found), "written": [str(p) for p in found.written]})
+    else:
+        print_metrics(found.metrics)
+    for note in found.notes:
+        say(note)
+    for path in found.written:
+        say(f"written: {path}")
+    say("This is no record and fills no table's cell.")
+
+
+def score(
+    detections: Annotated[Path, typer.Argument(metavar="DETECTIONS", help="COCO result list, .json or .json.gz.")],
+    data: DataOption = None,
+    split: Annotated[str, typer.Option(help="The split that the detections are of.")] = "val2017",
+    backend: BackendOption = "pycocotools",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Score by pycocotools and a fast library; exit with 1 if a bit differs.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score a file of detections, of any detector, with COCO's metrics."""
+    from detector.data.coco.index import load_index
+    from detector.evaluation.detections import read_detections
+    from detector.evaluation.scoring import coco_stats, differences, in_percent, named_backend
+    from harness.planning.data import named_root
+
+    scorer = named_backend(backend)
+    second = named_backend("fast" if scorer == "pycocotools" else "pycocotools") if verify else None
+    index, found = load_index(named_root(data), split), read_detections(detections)
+    stats = coco_stats(index, found, scorer)
+    if as_json:
+        print_json(in_percent(stats))
+    else:
+        print_metrics(in_percent(stats))
+    if second is None:
+        return
+    different = differences(stats, coco_stats(index, found, second))
+    if different:
+        say(f"{scorer} and {second} differ (fractions): {'; '.join(different)}.")
+        raise typer.Exit(1)
+    say(f"{scorer} and {second} agree on all {len(stats)} numbers to the last bit.")
+
+
+def detect(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the drawn images and detections.json.")],
+    ref: Annotated[
+        str, typer.Option("--run", metavar="ROW|FOLDER", help="A trained row, or a run's folder.")
+    ] = "table2/L6",
+    profile: ProfileOption = "paper",
+    data: DataOption = None,
+    seed: SeedOption = 0,
+    min_score: Annotated[
+        float,
+        typer.Option(
+            "--min-score",
+            min=0,
+            max=1,
+            help="Draw boxes from this score on; with focal loss scores are lower, try 0.3.",
+        ),
+    ] = 0.6,
+    device: DeviceOption = "auto",
+) -> None:
+    """Draw a trained detector's boxes on images, with names and scores, and write them as detections.json."""
+    from detector.evaluation.detect import detect_files
+    from detector.runs.folder import RunDir
+    from harness.planning.selection import Selection
+    from harness.status.find import find_trained
+
+    if Path(ref).is_dir():
+        run, test = RunDir(Path(ref)), None
+    else:
+        run, test = find_trained(Selection(ref, profile, [], data), seed)
+    drawn = detect_files(run, images, out, test=test, min_score=min_score, device=pick_device(device))
+    for path, count in drawn:
+        typer.echo(f"{path}  {count} objects")

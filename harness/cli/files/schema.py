@@ -1,0 +1,34 @@
+"""``harness schema``: the JSON Schema of experiment files, for editors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from detector.errors import UsageError
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command()(schema)
+
+
+def schema(
+    kind: Annotated[str, typer.Argument(help="table, recipe, profile, claims, ledger or cluster.")],
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of the screen.")] = None,
+) -> None:
+    """Print the JSON Schema of an experiment file, for editors that check YAML."""
+    from harness.registry.declarations import FILE_KINDS
+    from harness.slurm.clusters import Cluster
+
+    kinds = {**FILE_KINDS, "cluster": Cluster}
+    if kind not in kinds:
+        raise UsageError(f"Unknown kind of file {kind!r}. Known: {', '.join(kinds)}.")
+    text = msgspec.json.format(msgspec.json.encode(msgspec.json.schema(kinds[kind])), indent=2).decode()
+    if out is None:
+        typer.echo(text)
+    else:
+        out.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,63 @@
+"""``harness weights``: what a weights file is, and the same weights in another project's format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from harness.cli.options import AsJson, print_json, say
+
+if TYPE_CHECKING:
+    from detector.weights.network import Format
+
+app = typer.Typer(help="Look at weight files of this and other projects, and convert them.", no_args_is_help=True)
+
+FileArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="A RetinaNet of maskrcnn-benchmark, Detectron2, torchvision or this project, or an ImageNet backbone of "
+        "Caffe2 or torchvision. The format is told from the content.",
+    ),
+]
+
+
+@app.command()
+def show(file: FileArgument, as_json: AsJson = False) -> None:
+    """Say what a file holds: format, network, classes, what is unused in it, and the recipe that evaluates it."""
+    from detector.weights.read import read_weights
+    from harness.registry.load import Registry
+    from harness.weights.describe import description, description_as_text
+
+    weights = read_weights(file)
+    if as_json:
+        print_json(description(weights, Registry()))
+    else:
+        typer.echo(description_as_text(weights, Registry()))
+
+
+@app.command()
+def convert(
+    file: FileArgument,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            help="harness, maskrcnn-benchmark, detectron2, torchvision-retinanet, caffe2 "
+            "or torchvision (the last two: backbones).",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+) -> None:
+    """Write a file's weights in another format, if that project runs them in the same network."""
+    from detector.weights.read import read_weights
+    from detector.weights.write import write_weights
+
+    notes = write_weights(read_weights(file), cast("Format", to), out, overwrite=force)
+    for note in notes:
+        say(f"note: {note}")
+    say(f"{out}  ({to}). What it is: harness weights show {out}")

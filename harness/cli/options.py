@@ -1,0 +1,139 @@
+"""Arguments that several commands share, with their completion, and how commands print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from detector.errors import UsageError
+
+
+def _clusters(incomplete: str) -> list[str]:
+    from harness.slurm.clusters import known_clusters
+
+    return [name for name in known_clusters() if name.startswith(incomplete)]
+
+
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="NAME",
+        help="Submit to this Slurm cluster and return at once: a file of $HARNESS_CLUSTERS, or its path (.yaml).",
+        autocompletion=_clusters,
+    ),
+]
+CheckedClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="NAME",
+        help="Check this Slurm cluster by one short job: a file of $HARNESS_CLUSTERS, or its path (.yaml).",
+        autocompletion=_clusters,
+    ),
+]
+WaitOption = Annotated[
+    float | None,
+    typer.Option(
+        "--wait",
+        metavar="MINUTES",
+        min=0,
+        help="With --cluster: how long the job may wait in the queue before it is cancelled. Default: 10.",
+    ),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="With --cluster: print the scripts and their runs, and submit nothing.")
+]
+
+
+def _targets(incomplete: str) -> list[str]:
+    from harness.registry.load import Registry
+
+    registry = Registry()
+    refs = [ref for table in registry.tables.values() for ref in table.refs()]
+    return [name for name in ["all", *registry.tables, *refs] if name.startswith(incomplete)]
+
+
+def _profiles(incomplete: str) -> list[str]:
+    from harness.registry.load import Registry
+
+    return [name for name in Registry().profiles if name.startswith(incomplete)]
+
+
+TargetArgument = Annotated[
+    str,
+    typer.Argument(
+        help="all (the four tables), a table such as table2, or a row such as table2/L6.", autocompletion=_targets
+    ),
+]
+ProfileOption = Annotated[
+    str,
+    typer.Option("--profile", "-p", help="The scale: paper, small, tiny, smoke or overfit.", autocompletion=_profiles),
+]
+SeedsOption = Annotated[int, typer.Option("--seeds", "-n", min=1, help="Runs a row, with the seeds 0, 1, ...")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Override one setting, such as optimizer.lr=0.005 (repeatable)."),
+]
+BatchSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        min=1,
+        help="Images a batch; learning rate, iterations, warm-up and milestones are rescaled with it (Remark 2).",
+    ),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="COCO root: annotations/, train2017/, val2017/. Default: HARNESS_DATA."),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="The file to start from, already downloaded: the backbone's ImageNet weights that the recipe names.",
+    ),
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Which of the row's runs.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: a GPU if there is one.")]
+FormatOption = Annotated[str, typer.Option("--format", "-f", help="text, md, latex, csv, json or html.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def print_json(value: Any) -> None:
+    """Indented JSON on the standard output."""
+    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_metrics(metrics: dict[str, float | None]) -> None:
+    """A line a metric, in percent (mean scores: 0..1)."""
+    for name, value in metrics.items():
+        typer.echo(f"{name:15} {'none of that size' if value is None else f'{value:.3f}'}")
+
+
+def pick_device(name: str) -> str:
+    """cpu or cuda. Raises UsageError for another name, and for cuda where there is none."""
+    if name not in ("cpu", "cuda", "auto"):
+        raise UsageError(f"Unknown device {name!r}. Known: cpu, cuda, auto.")
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no GPU here. Run 'harness doctor', or give --device cpu.")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def say(text: str) -> None:
+    """A sentence to the person at the terminal; on stderr, so that data on stdout stays clean."""
+    typer.echo(text, err=True)
+
+
+def run_options(overrides: list[str] | None, batch_size: int | None, data: Path | None) -> tuple[str, ...]:
+    """The options of ``run`` beside target, profile and seeds, as words of a command line."""
+    sets = [part for override in overrides or [] for part in ("--set", override)]
+    batch = ["--batch-size", str(batch_size)] if batch_size is not None else []
+    root = ["--data", str(data)] if data is not None else []
+    return (*sets, *batch, *root)

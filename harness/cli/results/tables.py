@@ -1,0 +1,97 @@
+"""``harness list``, ``table``, ``check`` and ``explain``: what the paper says, what we found, and how it was made."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import (
+    AsJson,
+    BatchSizeOption,
+    DataOption,
+    FormatOption,
+    ProfileOption,
+    SetOption,
+    TargetArgument,
+    print_json,
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("list")(list_)
+    app.command()(table)
+    app.command()(check)
+    app.command()(explain)
+
+
+def list_(as_json: AsJson = False) -> None:
+    """List tables, rows with their published numbers, profiles and recipes."""
+    from harness.registry.load import Registry
+    from harness.report.listing import registry_as_data, registry_as_text
+
+    registry = Registry()
+    if as_json:
+        print_json(registry_as_data(registry))
+    else:
+        typer.echo(registry_as_text(registry))
+
+
+def table(
+    target: TargetArgument,
+    profile: ProfileOption = "paper",
+    fmt: FormatOption = "text",
+    data: DataOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Render a table, or all four, from the finished records: our numbers, the paper's, and in what they differ."""
+    from harness.planning.selection import Selection
+    from harness.report.formats import check_format, render_tables
+    from harness.report.views import table_views
+
+    check_format(fmt)
+    views = table_views(Selection(target, profile, [], data))
+    typer.echo(render_tables(views, "json" if as_json else fmt))
+
+
+def check(
+    target: TargetArgument = "all",
+    profile: ProfileOption = "paper",
+    fmt: FormatOption = "text",
+    data: DataOption = None,
+    as_json: AsJson = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if a cell is not reproduced or a claim is contradicted.")
+    ] = False,
+) -> None:
+    """Give verdicts on the cells and claims of a target, as far as the profile can decide them.
+
+    Exits with 0 whatever the verdicts are, unless --strict is given.
+    """
+    from harness.planning.selection import Selection
+    from harness.report.formats import check_format, render_check
+    from harness.report.views import judge
+
+    check_format(fmt)
+    verdicts = judge(Selection(target, profile, [], data))
+    typer.echo(render_check(verdicts, "json" if as_json else fmt))
+    if strict and verdicts.failed:
+        raise typer.Exit(1)
+
+
+def explain(
+    ref: Annotated[str, typer.Argument(metavar="TABLE/ROW", help="A row, such as table2/L6.")],
+    profile: ProfileOption = "paper",
+    batch_size: BatchSizeOption = None,
+    overrides: SetOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print every setting of a row with its source, and where the paper and its sources disagree."""
+    from harness.report.explanation import explanation, explanation_as_text
+
+    data = explanation(ref, profile, overrides or [], batch_size)
+    if as_json:
+        print_json(data)
+    else:
+        typer.echo(explanation_as_text(data))

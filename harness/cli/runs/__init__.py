@@ -1,0 +1,1 @@
+"""Commands on runs: plan, run, status, logs, cancel, doctor."""

@@ -1,0 +1,43 @@
+"""``harness doctor``: whether this machine, or a cluster, has what runs need."""
+
+from __future__ import annotations
+
+import typer
+
+from detector.errors import UsageError
+from harness.cli.options import AsJson, CheckedClusterOption, DataOption, WaitOption, print_json
+from harness.cli.runs.submit import examine_named_cluster
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command()(doctor)
+
+
+def doctor(
+    data: DataOption = None,
+    cluster: CheckedClusterOption = None,
+    wait: WaitOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check this machine: versions, cores, GPUs, folders, data, weights. Exits with 1 if something needed fails.
+
+    With --cluster: check that cluster instead, by one job of a few minutes on at most two nodes.
+    """
+    from harness.doctor.machine import examine
+
+    if cluster is not None:
+        findings = examine_named_cluster(cluster, data, wait)
+    elif wait is not None:
+        raise UsageError("--wait is for --cluster NAME: how long the job of the check may wait in the queue.")
+    else:
+        findings = examine(data)
+    if as_json:
+        print_json(findings)
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            text = finding.text.replace("\n", f"\n{'':{width + 8}}")
+            typer.echo(f"{finding.state:5} {finding.name:{width}}  {text}")
+    if any(finding.state == "fail" for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,86 @@
+"""The runs of one command on a terminal: a bar for each, or a line now and then."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from detector.runs.status import Status, describe, fraction_done
+from harness.console.bars import LINE_SECONDS
+from harness.units import duration
+
+
+class RunsView:
+    """Progress of several runs together. names: by training id, what a person calls the run."""
+
+    def __init__(self, names: dict[str, str], console: Console) -> None:
+        self.names, self.console = names, console
+        self.done: dict[str, float] = dict.fromkeys(names, 0.0)
+        self.first: dict[str, float] = {}  # where each run stood when first seen: a resume starts ahead
+        self.finished = 0
+        self.started = time.monotonic()
+        self.last_line = self.started
+        self.tasks: dict[str, TaskID] = {}
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>4.0f}%  {task.fields[text]}"),
+            console=console,
+            transient=True,
+        )
+        self.total = self.progress.add_task(f"{len(names)} runs", total=1.0, text="")
+
+    def __enter__(self) -> RunsView:
+        if self.console.is_terminal:
+            self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def update(self, train_id: str, status: Status | None) -> None:
+        """Redraw the run's bar, or print a line about all runs every 20 seconds."""
+        if status is None:
+            return
+        self.done[train_id] = fraction_done(status)
+        if status.phase != "starting":
+            self.first.setdefault(train_id, self.done[train_id])
+        if train_id not in self.tasks:
+            self.tasks[train_id] = self.progress.add_task(f"  {self.names[train_id]}", total=1.0, text="")
+        self.progress.update(self.tasks[train_id], completed=self.done[train_id], text=describe(status))
+        self.progress.update(self.total, completed=self.overall, text=self._summary())
+        if not self.console.is_terminal and time.monotonic() - self.last_line >= LINE_SECONDS:
+            self.last_line = time.monotonic()
+            self.console.print(f"{self.overall:4.0%}  {self._summary()}", highlight=False)
+
+    def finish(self, train_id: str, text: str) -> None:
+        """Print the run's end and drop its bar."""
+        self.finished += 1
+        self.done[train_id] = 1.0
+        if train_id in self.tasks:
+            self.progress.remove_task(self.tasks.pop(train_id))
+        self.console.print(
+            f"[{self.finished}/{len(self.names)}] {self.names[train_id]}  {text}  ({duration(self.elapsed)})",
+            highlight=False,
+            markup=False,
+        )
+
+    @property
+    def overall(self) -> float:
+        """Share of all runs together."""
+        return sum(self.done.values()) / len(self.done)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since this command began to run them."""
+        return time.monotonic() - self.started
+
+    def _summary(self) -> str:
+        gained = self.overall - sum(self.first.values()) / len(self.done)
+        eta = duration(self.elapsed * (1 - self.overall) / gained) if gained > 0.01 else "?"
+        return f"ETA {eta}, {self.finished}/{len(self.names)} done, {duration(self.elapsed)} elapsed"

@@ -1,0 +1,181 @@
+"""``harness doctor --cluster``: whether runs could work on a Slurm cluster, seen by one short job on its nodes."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from detector.errors import SchedulerError
+from harness.doctor.machine import PACKAGES, Finding, folder_finding
+from harness.doctor.node import Check, Report
+from harness.doctor.node_checks import installed, links_and_renames, take_lock
+from harness.doctor.node_job import Watched, new_token, probe_folder, submit_probe, watch
+from harness.doctor.partitions import partition_findings
+from harness.folders import runs_folder
+from harness.launch.interrupts import terminate_is_interrupt
+from harness.planning.data import named_data
+from harness.registry.declarations import Execution
+from harness.registry.load import Registry
+from harness.slurm.clusters import Cluster
+from harness.slurm.commands import SQUEUE_SECONDS, cancel, read_queue
+from harness.slurm.script import Shape, shape_with
+from harness.slurm.submissions import PREFIX
+
+PROGRAMS = ("sbatch", "srun", "squeue", "scancel")
+NODES = 2
+CLOCK_SECONDS = 30.0  # heartbeats older than a few minutes count as those of a dead run
+DEFAULT_WAIT_MINUTES = 10.0
+
+
+def examine_cluster(
+    cluster: Cluster, data: Path | None, *, wait_minutes: float, say: Callable[[str], None]
+) -> list[Finding]:
+    """All findings, in the order of what a newcomer meets. say: what is waited for. An interrupt cancels the job."""
+    shape = probe_shape(cluster, Registry().profile("paper").execution)
+    runs, root = runs_folder(), named_data(data)
+    findings = [Finding("ok", "cluster file", f"{cluster.name}: {cluster.title}; the job takes {shape}")]
+    slurm = _slurm_here()
+    if slurm.state == "fail":
+        return [*findings, slurm]
+    writable = folder_finding("HARNESS_RUNS", runs)
+    findings += [slurm, *partition_findings(cluster, shape.nodes), writable]
+    if writable.state == "fail":
+        return findings
+    token = new_token()
+    folder = probe_folder(runs, token)
+    folder.root.mkdir(parents=True)
+    with ExitStack() as stack:
+        here = [links_and_renames(folder.root, "command")]
+        here.append(take_lock(folder.lock("command"), stack))
+        findings += [Finding(state, "runs folder", f"on this machine: {text}") for state, text in here if state != "ok"]
+        if root is None:
+            findings.append(Finding("note", "COCO data", "not named (--data or HARNESS_DATA), so not looked for"))
+        findings += _by_job(cluster, shape, root, runs=runs, token=token, wait_minutes=wait_minutes, say=say)
+    return [*findings, *_clean_up(folder.root, findings)]
+
+
+def probe_shape(cluster: Cluster, execution: Execution) -> Shape:
+    """Two nodes if runs may take them, and of each all that a run may take."""
+    on_gpus = cluster.gpus_per_node > 0
+    tasks = cluster.gpus_per_node if on_gpus else 1
+    return shape_with(cluster, execution, nodes=min(NODES, cluster.nodes), tasks=tasks, on_gpus=on_gpus)
+
+
+def _slurm_here() -> Finding:
+    """Its programs and the queue's answer."""
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if missing:
+        text = f"{', '.join(missing)} not on the PATH. Run this where jobs are submitted from."
+        return Finding("fail", "Slurm", f"There is no Slurm here: {text}" if "sbatch" in missing else text)
+    try:
+        asked = subprocess.run(
+            ["sbatch", "--version"], capture_output=True, text=True, check=False, timeout=SQUEUE_SECONDS
+        )
+        read_queue([f"{PREFIX}doctor"])
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("fail", "Slurm", f"sbatch does not answer: {error}")
+    except SchedulerError as error:
+        return Finding("fail", "Slurm", str(error))
+    return Finding("ok", "Slurm", f"{asked.stdout.strip()}; squeue answers")
+
+
+def _by_job(
+    cluster: Cluster,
+    shape: Shape,
+    data: Path | None,
+    *,
+    runs: Path,
+    token: str,
+    wait_minutes: float,
+    say: Callable[[str], None],
+) -> list[Finding]:
+    with terminate_is_interrupt():
+        try:
+            job = submit_probe(cluster, shape, data, runs=runs, token=token)
+            text = f"took job {job.id} ({job.name}), time limit {job.limit_minutes} min"
+            watched = watch(job, wait_seconds=60 * wait_minutes, say=say)
+        except SchedulerError as error:
+            return [Finding("fail", "sbatch", str(error))]
+        except KeyboardInterrupt:
+            cancel(f"{PREFIX}{token}")
+            shutil.rmtree(probe_folder(runs, token).root, ignore_errors=True)
+            say(f"Interrupted: job {PREFIX}{token} is cancelled.")
+            raise
+    findings = [Finding("ok", "sbatch", text), _job(job.id, watched), *report_findings(watched)]
+    if cluster.nodes == 1 and not watched.problem:
+        findings.append(Finding("note", "two nodes", "not tried: the cluster file allows a run one node (nodes: 1)"))
+    return findings
+
+
+def _job(job_id: str, watched: Watched) -> Finding:
+    if watched.problem:
+        return Finding("fail", "job", f"{job_id} {watched.problem}")
+    nodes = dict.fromkeys(report.node for report in watched.reports.values())
+    return Finding("ok", "job", f"{job_id} ran on {', '.join(nodes)}")
+
+
+def report_findings(watched: Watched) -> list[Finding]:
+    """What the processes found, each thing once where they agree; else by node or process, the worst first."""
+    reports = [report for _, report in sorted(watched.reports.items())]
+    if not reports:
+        return []
+    here = installed(PACKAGES)
+    noted = [(report, check) for report in reports for check in (*report.checks, _versions(report, here))]
+    findings = list[Finding]()
+    for name in dict.fromkeys(check.name for _, check in noted):
+        answers = dict[tuple[str, str], list[Report]]()
+        for report, check in noted:
+            if check.name == name:
+                answers.setdefault((check.state, check.text), []).append(report)
+        for state in ("fail", "note", "ok"):
+            for (found, text), by in answers.items():
+                if found == state:
+                    who = "" if len(by) == len(reports) else f"{_who(by, reports)}: "
+                    findings.append(Finding(state, name, f"{who}{text}"))
+    return [*findings, _clocks(reports, watched.seen)]
+
+
+def _who(some: Sequence[Report], everyone: Sequence[Report]) -> str:
+    """Nodes whose processes are all among them, and the other processes by their rank."""
+    names = list[str]()
+    for node in dict.fromkeys(report.node for report in some):
+        mine = [report.rank for report in some if report.node == node]
+        whole = len(mine) == sum(report.node == node for report in everyone)
+        names.append(node if whole else f"{node} (rank {', '.join(map(str, mine))})")
+    return ", ".join(names)
+
+
+def _versions(report: Report, here: Mapping[str, str]) -> Check:
+    other = [
+        f"{name} {there} (here {here.get(name)})" for name, there in report.versions.items() if there != here.get(name)
+    ]
+    return Check("versions", "note", ", ".join(other)) if other else Check("versions", "ok", "as here")
+
+
+def _clocks(reports: Sequence[Report], seen: Mapping[int, float]) -> Finding:
+    """A process read the time after the command had written its own down, and before the command saw its report."""
+    wrong, width = dict[str, str](), 0.0
+    for report in reports:
+        ahead = report.time - seen[report.rank]
+        behind = report.heard - report.time if report.heard else 0.0
+        width = max(width, -ahead, -behind)
+        if max(ahead, behind) > CLOCK_SECONDS:
+            by, where = (ahead, "ahead of") if ahead > behind else (behind, "behind")
+            wrong[report.node] = f"that of {report.node} is at least {by:.0f} s {where} this machine's"
+    if wrong:
+        return Finding("note", "clocks", f"{'; '.join(wrong.values())}: status judges running runs by their clocks")
+    return Finding("ok", "clocks", f"the nodes' fit this machine's, as far as can be seen (to {math.ceil(width)} s)")
+
+
+def _clean_up(folder: Path, findings: Sequence[Finding]) -> list[Finding]:
+    """Remove the probe's folder, unless it may say why something failed."""
+    if any(finding.state == "fail" for finding in findings):
+        return [Finding("note", "files", f"kept for a closer look: {folder}")]
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # other probes
+        folder.parent.rmdir()
+    return []

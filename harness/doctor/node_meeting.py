@@ -1,0 +1,90 @@
+"""How the processes of a probe see each other's files, and meet as the processes of a run do. Free of torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from msgspec import Struct
+
+from detector.storage.files import read_json, write_json
+from detector.worker.processes import export_distributed, meeting_file
+from harness.doctor.node_checks import Answer, describe
+
+NETWORK_ADVICE = "Where nodes have several networks, name the right one in 'setup': export {0}_SOCKET_IFNAME=..."
+THREAD = "probe"
+
+
+class Present(Struct, frozen=True):
+    """What a process tells the others before they meet."""
+
+    node: str
+    has_cuda: bool
+
+
+def exchange(
+    folder: Path, kind: str, mine: Present, *, rank: int, size: int, patience: float, strict: bool = True
+) -> dict[int, Present]:
+    """Leave a file for the other processes and read theirs. Raises TimeoutError where one does not come, if strict."""
+    write_json(folder / f"{kind}-{rank}.json", mine)
+    paths = {other: folder / f"{kind}-{other}.json" for other in range(size)}
+    end = time.monotonic() + patience
+    while missing := [other for other, path in paths.items() if not path.exists()]:
+        if time.monotonic() > end:
+            if not strict:
+                break
+            raise TimeoutError(
+                f"after {patience:.0f} s no file of rank {', '.join(map(str, missing))} was to be seen: those "
+                "processes did not come so far, or the folder is not the same on all nodes"
+            )
+        os.listdir(folder)  # network file systems remember for a while that a file was not there
+        time.sleep(0.1)
+    return {other: read_json(path, Present) for other, path in paths.items() if other not in missing}
+
+
+def add_up(folder: Path, device: str, *, rank: int, size: int, nodes: int, wait: float) -> Answer:
+    """Join the others as runs do and add up the ranks, each plus one. wait: seconds.
+
+    In a thread, since processes that miss each other can wait for half an hour.
+    """
+    sums, errors = list[float](), list[BaseException]()
+    backend = "NCCL" if device == "cuda" else "GLOO"
+
+    def join() -> None:
+        try:
+            import torch
+            import torch.distributed as dist
+
+            from detector.device.world import join_world
+
+            with join_world(device, meeting_file(folder)) as world:
+                number = torch.full((1,), float(rank + 1), device=world.device)
+                dist.all_reduce(number)
+                sums.append(number.item())
+        except BaseException as error:
+            errors.append(error)
+
+    export_distributed()
+    thread = threading.Thread(target=join, name=THREAD, daemon=True)
+    thread.start()
+    thread.join(wait)
+    where = f"rank 0 is at {os.environ.get('MASTER_ADDR')}. {NETWORK_ADVICE.format(backend)}"
+    if errors:
+        return "fail", f"{describe(errors[0])}; {where}"
+    if thread.is_alive():
+        return "fail", f"the {size} processes did not find each other ({backend.lower()}) in {wait:.0f} s; {where}"
+    if sums != [size * (size + 1) / 2]:
+        return "fail", f"the sum of 1 to {size} over the processes ({backend.lower()}) is {sums[0]:g}"
+    across = f"{nodes} nodes" if nodes > 1 else "one node"
+    return "ok", f"{size} on {across} found each other and added up their numbers ({backend.lower()})"
+
+
+def end_hanging_threads() -> None:
+    """One that still waits for the others would keep the process, and so the job, from ending."""
+    if any(thread.name == THREAD for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

@@ -1,0 +1,114 @@
+"""``harness cancel`` on this machine: ask living processes to save and end, and launchers not to start what waits.
+
+A process is asked only if it is the one of the heartbeat and holds the run's lock file open, so that a number that
+the system has given to another process is never hit.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from detector.errors import RecordError
+from detector.runs.folder import RunDir, is_locked
+from detector.runs.job import TrainJob
+from detector.storage.files import write_atomic
+
+WAIT_SECONDS = 60.0  # for runs to save; they end by themselves after it
+POLL_SECONDS = 0.2
+HEARTBEAT_SECONDS = 3.0  # how long a process that holds the lock may not have said its number yet
+
+
+def note_cancelled(runs: Path, trainings: Sequence[TrainJob]) -> None:
+    """Tell launchers that run now not to start these rows any more, whatever the seed; later ones do not heed it."""
+    for key in dict.fromkeys(replace(train, seed=0) for train in trainings):
+        write_atomic(_note(runs, key), msgspec.json.encode(time.time()))
+
+
+def is_cancelled(runs: Path, train: TrainJob, *, since: float) -> bool:
+    """Whether the row was cancelled after ``since`` (seconds since the epoch)."""
+    try:
+        return float(_note(runs, train).read_text()) > since
+    except (OSError, ValueError):
+        return False
+
+
+def _note(runs: Path, train: TrainJob) -> Path:
+    return runs / "cancelled" / replace(train, seed=0).id
+
+
+def stop_runs(names: dict[Path, str], say: Callable[[str], None], *, wait: float = WAIT_SECONDS) -> bool:
+    """Ask those runs that live on this machine to stop, and wait for them. names: by folder, what to call them.
+
+    Returns whether any lived. A run that another launcher takes up meanwhile is asked as well.
+    """
+    begun = time.monotonic()
+    living = {root: RunDir(root) for root in names if is_locked(RunDir(root))}
+    asked: dict[Path, set[int]] = {root: set() for root in living}
+    while living and time.monotonic() - begun < wait:
+        for root, run in list(living.items()):
+            if not is_locked(run):
+                say(f"{names[root]}: {_ending(run)}")
+                del living[root]
+                continue
+            pid = holder(run)
+            if pid is not None and pid not in asked[root]:
+                asked[root].add(pid)
+                refusal = _terminate(pid)
+                say(f"{names[root]}: {refusal or f'asked process {pid} to save and stop'}")
+            if not asked[root] and time.monotonic() - begun > HEARTBEAT_SECONDS:
+                say(f"{names[root]}: its process is on another machine, or not yours; stop it where it runs.")
+                del living[root]
+        time.sleep(POLL_SECONDS if living else 0)
+    for root in living:
+        say(f"{names[root]}: still saving after {wait:.0f} s; it will end. Look again: harness status")
+    return bool(asked)
+
+
+def holder(run: RunDir) -> int | None:
+    """The process of the heartbeat, if it lives here and has the run's lock file open."""
+    try:
+        status = run.read_status()
+        if status is None:
+            return None
+        lock = os.stat(run.root / ".lock")
+        descriptors = list(Path(f"/proc/{status.pid}/fd").iterdir())
+    except (OSError, RecordError):  # gone, of another user, on another machine, or a system without /proc
+        return None
+    return status.pid if any(_is_file(path, lock) for path in descriptors) else None
+
+
+def _is_file(descriptor: Path, file: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(descriptor.stat(), file)
+    except OSError:  # closed meanwhile
+        return False
+
+
+def _terminate(pid: int) -> str | None:
+    """Ask once. Returns why it could not be done, or None."""
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return None  # it ended by itself just now
+    except PermissionError:
+        return f"process {pid} belongs to another user"
+    return None
+
+
+def _ending(run: RunDir) -> str:
+    try:
+        status = run.read_status()
+    except RecordError:
+        status = None
+    if status is None:
+        return "ended"
+    if status.phase == "stopped":
+        return f"{status.message}; resumes with the same command"
+    return {"done": "was done before it stopped", "failed": f"failed: {status.message}"}.get(status.phase, "ended")

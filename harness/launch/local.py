@@ -1,0 +1,255 @@
+"""Runs on this machine: all its GPUs or cores, several runs side by side where they fit, through submitit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from msgspec.structs import replace
+
+from detector.errors import RecordError
+from detector.runs.assignment import Assignment
+from detector.runs.folder import RunDir
+from detector.runs.status import Status
+from detector.storage.files import write_json
+from detector.storage.retry import patiently
+from detector.worker.worker import Worker
+from harness.failures.log_tail import last_lines, tail
+from harness.launch.cancel import is_cancelled
+from harness.launch.interrupts import interrupts_ignored
+from harness.machine import free_memory_gb, processes_for, usable_cores, visible_gpus
+from harness.registry.declarations import Execution
+
+POLL_SECONDS = 0.5
+STOP_SECONDS = 60.0  # how long to wait for runs to save their state after Ctrl-C; they end by themselves after it
+BEREAVED_SECONDS = 30.0
+NOT_STARTED = "cancelled before it started"
+FOREVER_MINUTES = 60 * 24 * 365
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A share of the machine for one run: these GPUs, or CPU threads where there are none."""
+
+    gpus: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that ended without its records. stopped: because it was asked to; it goes on when it is run again."""
+
+    train_id: str
+    message: str
+    log: Path
+    stopped: bool = False
+
+
+@dataclass
+class _Active:
+    """A run in a slot; ``job`` is None where another living process trains it and we only watch."""
+
+    assignment: Assignment
+    run: RunDir
+    job: Any
+    slot: Slot
+    started: float  # seconds since the epoch
+    tasks: int = 1
+    bereaved: float | None = None  # monotonic; since when processes wait for one that was killed
+
+    def status(self) -> Status | None:
+        """The newest heartbeat; not the last words of an earlier start. None where it cannot be read."""
+        try:
+            status = self.run.read_status()
+        except (OSError, RecordError):
+            return None
+        earlier = self.job is not None and status is not None and status.time < self.started
+        return None if earlier else status
+
+
+def make_slots(execution: Execution, *, runs: int) -> list[Slot]:
+    """How many runs go side by side here: by GPUs, else by cores and free memory; at least one."""
+    gpus = visible_gpus()
+    wanted = execution.gpus_per_run
+    if wanted == 0 or not gpus:
+        cores = usable_cores() // execution.threads
+        memory = int(free_memory_gb() // execution.memory_gb)
+        return [Slot(())] * max(1, min(cores, memory, runs))
+    size = len(gpus) if wanted == "all" else min(wanted, len(gpus))
+    return [Slot(tuple(gpus[first : first + size])) for first in range(0, len(gpus) - size + 1, size)][: max(1, runs)]
+
+
+def run_local(assignments: list[Assignment], slots: list[Slot], view: View) -> list[Failure]:
+    """Run all assignments to their records; returns those that failed, or were stopped by 'harness cancel'.
+
+    On KeyboardInterrupt, and on any error of our own, the runs are stopped cleanly before it passes on.
+    """
+    waiting, active, failures = list(assignments), list[_Active](), list[Failure]()
+    free, begun = list(slots), time.time()
+    try:
+        while waiting or active:
+            while waiting and free:
+                assignment = waiting.pop(0)
+                if _is_cancelled(assignment, begun):
+                    log = RunDir(Path(assignment.run_dir)).log
+                    failures.append(Failure(assignment.train.id, NOT_STARTED, log, stopped=True))
+                    view.finish(assignment.train.id, NOT_STARTED)
+                else:
+                    active.append(_start(assignment, free.pop(0)))
+            time.sleep(POLL_SECONDS)
+            _terminate([item for item in active if _is_cancelled(item.assignment, begun)])
+            for item in list(active):
+                train_id = item.assignment.train.id
+                view.update(train_id, item.status())
+                # A file server that is away for a while ends no training, so nor does it end the one who watches.
+                ended, done = patiently(partial(_look, item), f"looking at {item.run.root}")
+                if not ended:
+                    continue
+                active.remove(item)
+                free.append(item.slot)
+                if done:
+                    view.finish(train_id, "done")
+                elif item.job is None:  # the other process went away: take it over
+                    waiting.append(item.assignment)
+                else:
+                    cancelled = _is_cancelled(item.assignment, begun)
+                    failure = patiently(partial(_failure, item, cancelled=cancelled), "noting a failure")
+                    failures.append(failure)
+                    view.finish(train_id, f"{'stopped' if failure.stopped else 'failed'}: {failure.message}")
+    except BaseException:
+        _stop(active)
+        raise
+    return failures
+
+
+def is_done(assignment: Assignment) -> bool:
+    """Whether every record of the assignment is there."""
+    run = RunDir(Path(assignment.run_dir))
+    return all(run.record(job.id).exists() for job in assignment.evals)
+
+
+def _start(assignment: Assignment, slot: Slot) -> _Active:
+    run = RunDir(Path(assignment.run_dir))
+    if run.is_locked():
+        return _Active(assignment, run, None, slot, time.time())
+    import submitit
+
+    batch = assignment.train.batch
+    tasks = processes_for(batch.images // batch.images_per_group, len(slot.gpus))
+    executor = submitit.LocalExecutor(folder=run.submitit)
+    executor.update_parameters(
+        timeout_min=FOREVER_MINUTES,
+        tasks_per_node=tasks,
+        gpus_per_node=len(slot.gpus),
+        visible_gpus=slot.gpus,
+        stderr_to_stdout=True,
+    )
+    started = time.time()
+    with interrupts_ignored():
+        job = executor.submit(Worker(replace(assignment, device="cuda" if slot.gpus else "cpu")))
+    return _Active(assignment, run, job, slot, started, tasks)
+
+
+def _look(item: _Active) -> tuple[bool, bool]:
+    """Whether it ended, and whether its records are there."""
+    _end_bereaved(item)
+    ended = not item.run.is_locked() if item.job is None else bool(item.job.done())
+    return ended, ended and is_done(item.assignment)
+
+
+def _end_bereaved(item: _Active) -> None:
+    """End the processes of a run that wait for one that was killed; before they have met, they might for half an hour.
+
+    Those who have met notice by themselves, well within ``BEREAVED_SECONDS``.
+    """
+    if item.job is None or item.tasks == 1:
+        return
+    living = _children(int(item.job.job_id))
+    spoken = len(list(item.run.submitit.glob(f"{item.job.job_id}_*_result.pkl")))  # submitit's, of an end with words
+    if not 0 < len(living) < item.tasks - spoken:
+        item.bereaved = None
+    elif item.bereaved is None:
+        item.bereaved = time.monotonic()
+    elif time.monotonic() - item.bereaved > BEREAVED_SECONDS:
+        for pid in living:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that it started; none where the system does not say."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _failure(item: _Active, *, cancelled: bool) -> Failure:
+    status = item.status()
+    output = item.job.paths.stdout
+    said = status if status is not None and status.phase in ("failed", "stopped") else item.run.first_failure()
+    if said is not None and said.time >= item.started:
+        return Failure(item.assignment.train.id, said.message, item.run.log, stopped=said.phase == "stopped")
+    where = _last_words(status)
+    reason = f"the process ended without a word while {where}"
+    said_last = "".join(f": {line}" for line in last_lines(tail(output), count=1))
+    message = "cancelled while it started" if cancelled else f"{reason}{said_last}"
+    _note_end(item, status, "stopped" if cancelled else "failed", message)
+    return Failure(item.assignment.train.id, message, output, stopped=cancelled)
+
+
+def _note_end(item: _Active, status: Status | None, phase: Literal["stopped", "failed"], message: str) -> None:
+    """Say in the heartbeat what its process could not: from outside it might be alive on another machine."""
+    if item.run.is_locked():  # another process has taken the run up
+        return
+    if not item.run.job.exists():
+        write_json(item.run.job, item.assignment.train)
+    words = Status(phase=phase, time=0.0, pid=0) if status is None else status
+    write_json(item.run.status, replace(words, phase=phase, time=time.time(), message=message))
+
+
+def _is_cancelled(assignment: Assignment, since: float) -> bool:
+    return is_cancelled(Path(assignment.run_dir).parent, assignment.train, since=since)
+
+
+def _last_words(status: Status | None) -> str:
+    if status is None:
+        return "starting"
+    return f"{status.phase}, iteration {status.iteration} of {status.iterations} (killed, or out of memory?)"
+
+
+def _stop(active: list[_Active]) -> None:
+    """Ask our runs to save and end, and wait a little for them.
+
+    submitit's own ``cancel`` kills after one second, too soon to save a large model; its controller passes SIGTERM on.
+    """
+    deadline = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline:
+        if not _terminate(active):
+            return
+        time.sleep(0.5)
+
+
+def _terminate(active: list[_Active]) -> bool:
+    """Send SIGTERM to our living ones; whether there are any. To be repeated: one that just starts may miss it."""
+    # Not by ``done``, which looks for a file: storage may be away.
+    jobs = [item.job for item in active if item.job is not None]
+    living = [job for job in jobs if job.get_info()["jobState"] == "RUNNING"]
+    for job in living:
+        os.kill(int(job.job_id), signal.SIGTERM)
+    return bool(living)
+
+
+class View(Protocol):
+    """Told of heartbeats and ends by the launcher."""
+
+    def update(self, train_id: str, status: Status | None) -> None:
+        """A run's newest heartbeat."""
+
+    def finish(self, train_id: str, text: str) -> None:
+        """A run ended."""

@@ -1,0 +1,69 @@
+"""Before anything is trained: the data is made or checked, and the pretrained weights are found, once for all runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from detector.errors import DataError, UsageError
+from detector.runs.job import DataSource, Shapes, TrainJob
+from harness.console.bars import count_bar
+from harness.launch.assignments import Wanted, wanted_weights
+from harness.machine import usable_cores
+
+# Below this many images a whole decoding check takes seconds, so it is made before any training.
+DECODE_ALL_BELOW = 2_000
+
+
+def prepare_data(source: DataSource, root: Path, say: Callable[[str], None]) -> None:
+    """Generate the set, or check that the folder holds what the job names.
+
+    Raises DataError naming file and id for whatever can be known before training: missing files, boxes, categories.
+    """
+    if isinstance(source, Shapes):
+        from detector.data.shapes.generate import SPEC_FILE, generate_shapes
+
+        count = source.num_train + source.num_test
+        if not (root / SPEC_FILE).exists():
+            say(f"Drawing {count:,} images of {source.size} px in {root}")
+        with count_bar("drawing", count) as advance:
+            generate_shapes(root, source, workers=usable_cores(), progress=advance)
+        return
+    from detector.data.coco.index import summary
+    from detector.data.coco.verify import check_images, missing_images
+    from detector.data.splits import PARTS, check_categories, open_split
+
+    indices = [open_split(source, root, part) for part in PARTS]
+    train, test = indices
+    check_categories(test, train.category_ids.tolist())
+    for index in indices:
+        missing = missing_images(index)
+        if missing:
+            raise DataError(
+                f"{root}/{index.split} lacks {len(missing):,} image files, first {missing[0]}. "
+                f"Run 'harness data verify {root}'."
+            )
+        if index.num_images < DECODE_ALL_BELOW:
+            problems = check_images(index, decode=True)
+            if problems:
+                raise DataError(f"{root}: {summary(problems)}. Run 'harness data verify {root}'.")
+
+
+def find_weights(trainings: list[TrainJob], given: Path | None) -> dict[Wanted, Path]:
+    """The files that the trainings start from, one for each (weights, backbone), read once to see that they fit.
+
+    Raises WeightsError where a file is missing and cannot be downloaded, or does not fit, UsageError for one file and
+    two wanted.
+    """
+    wanted = {wanted_weights(job): job for job in trainings if job.model.weights != "none"}
+    if not wanted:
+        return {}
+    if given is not None and len(wanted) > 1:
+        listed = ", ".join(f"{backbone} ({weights})" for weights, backbone in sorted(wanted))
+        raise UsageError(
+            f"--weights names one file, but {listed} are wanted. Put one file for each into a folder and "
+            "set HARNESS_WEIGHTS to it."
+        )
+    from detector.build import read_pretrained
+
+    return {key: read_pretrained(job, given).file for key, job in wanted.items()}

@@ -1,0 +1,79 @@
+"""How large a network's files are, from its settings alone, without torch. Tests hold it to the networks as built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from detector.runs.job import ModelSettings
+
+FLOAT32 = 4  # bytes; weights and momentum are stored so whatever the precision of the training
+
+# Of each stage of a body (the stem, then the four residual stages): weights of its convolutions, and channels that are
+# normalised. A stage is what ``frozen_stages`` counts.
+_STAGES: dict[str, tuple[tuple[int, int], ...]] = {
+    "resnet50": ((9_408, 64), (212_992, 1_408), (1_212_416, 3_584), (7_077_888, 10_240), (14_942_208, 11_264)),
+    "resnet101": ((9_408, 64), (212_992, 1_408), (1_212_416, 3_584), (26_017_792, 36_352), (14_942_208, 11_264)),
+    "resnext101_32x8d": (
+        (9_408, 64),
+        (415_744, 2_560),
+        (2_392_064, 6_656),
+        (55_017_472, 71_680),
+        (28_704_768, 20_480),
+    ),
+    "slim": ((1_200, 16), (9_024, 72), (32_256, 144), (67_584, 192), (144_384, 288)),
+}
+_C3_TO_C5 = {"slim": (48, 64, 96)}
+_RESNET_C3_TO_C5 = (512, 1024, 2048)
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """``stored``: numbers in a state dict; ``trained``: those of them that have a gradient, hence a momentum."""
+
+    stored: int
+    trained: int
+
+    @property
+    def final_bytes(self) -> int:
+        """Of the final weights."""
+        return FLOAT32 * self.stored
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Of one checkpoint to resume from: weights and momentum."""
+        return FLOAT32 * (self.stored + self.trained)
+
+
+def network_size(settings: ModelSettings, num_classes: int) -> NetworkSize:
+    """The size of the RetinaNet of ``settings``; the files are up to a few percent larger (names, zip headers)."""
+    frozen_norm = settings.norm == "frozen_batch"
+    per_channel = 4 if frozen_norm else 2  # weight, bias, mean, variance, all constants; or a trained weight and bias
+    stages = _STAGES[settings.backbone]
+    stored = sum(convs + per_channel * channels for convs, channels in stages)
+    trained = sum(
+        convs + (0 if frozen_norm else per_channel * channels) for convs, channels in stages[settings.frozen_stages :]
+    )
+    rest = _pyramid(settings) + _head(settings, num_classes)
+    return NetworkSize(stored + rest, trained + rest)
+
+
+def _pyramid(settings: ModelSettings) -> int:
+    """Lateral and output convolutions of P3 .. P5, then P6 and P7."""
+    width, last = settings.fpn_channels, settings.fpn_levels[1]
+    body = _C3_TO_C5.get(settings.backbone, _RESNET_C3_TO_C5)
+    total = sum(_conv(channels, width, 1) + _conv(width, width, 3) for channels in body)
+    if last >= 6:
+        total += _conv(body[-1] if settings.p6_from == "c5" else width, width, 3)
+    return total + (_conv(width, width, 3) if last == 7 else 0)
+
+
+def _head(settings: ModelSettings, num_classes: int) -> int:
+    """Two towers and their predictors. A tower's convolution has a bias, or a group norm in its place."""
+    width, anchors = settings.fpn_channels, settings.scales_per_octave * len(settings.aspect_ratios)
+    norm = width if settings.head_norm == "group" else 0
+    tower = settings.head_convs * (_conv(width, width, 3) + norm)
+    return 2 * tower + _conv(width, anchors * num_classes, 3) + _conv(width, anchors * 4, 3)
+
+
+def _conv(in_channels: int, out_channels: int, side: int) -> int:
+    return out_channels * (in_channels * side * side + 1)

@@ -1,0 +1,115 @@
+"""What every command on a target begins with: registry, profile, rows, overrides, data and the store of results."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from detector.runs.job import AnnotatedFolder, DataSource
+from harness.folders import results_folder, runs_folder
+from harness.planning import data as planning_data
+from harness.planning import plan as planning
+from harness.planning.data import named_data
+from harness.planning.plan import Plan
+from harness.planning.rows import row_records, row_runs
+from harness.registry.declarations import Profile
+from harness.registry.load import Registry
+from harness.registry.resolve import parse_overrides
+from harness.store.records import Store
+from harness.verdicts.evidence import RowRuns
+
+TEST_DEV = "test-dev2017"
+
+
+class Selection:
+    """A target at a profile. Raises UsageError for an unknown name, RegistryError for a wrong file."""
+
+    def __init__(
+        self, target: str, profile: str, overrides: list[str], data: Path | None, batch_size: int | None = None
+    ) -> None:
+        self.registry = Registry()
+        self.target = target
+        self.profile: Profile = self.registry.profile(profile)
+        self.refs = self.registry.select(target, profile)
+        self.overrides: dict[str, Any] = parse_overrides(overrides)
+        self.batch_size = batch_size
+        self.given_data = data
+        self.store = Store(runs_folder(), results_folder())
+
+    @cached_property
+    def source(self) -> DataSource:
+        """The data that the profile's runs name, its identity still open where it is a folder."""
+        return planning_data.data_source(self.registry, self.refs, self.profile, self.overrides)
+
+    @property
+    def identity_is_open(self) -> bool:
+        """Whether the runs' ids wait for a data folder to be named."""
+        return isinstance(self.source, AnnotatedFolder) and self._named_root() is None
+
+    def data_root(self) -> Path:
+        """Where the data lies. Raises UsageError where it must be named and was not."""
+        return planning_data.data_root(self.source, self.given_data, self.store.runs)
+
+    def plan(self, seeds: int, *, root: Path | None = None, from_scratch: bool = False) -> Plan:
+        """The target's plan; with ``root``, or a folder named by --data or HARNESS_DATA, over that very data."""
+        return self.plan_of(self.refs, seeds, root=root or self._named_root(), from_scratch=from_scratch)
+
+    def plan_of(self, refs: list[str], seeds: int, *, root: Path | None = None, from_scratch: bool = False) -> Plan:
+        """A plan of any rows, as ``plan``."""
+        return planning.make_plan(
+            self.registry,
+            refs,
+            self.profile,
+            seeds=seeds,
+            overrides=self.overrides,
+            from_scratch=from_scratch,
+            batch_size=self.batch_size,
+            data=planning_data.identify(self.source, root) if root is not None else None,
+        )
+
+    def reading_plans(self, refs: list[str]) -> list[Plan]:
+        """What fills the rows' cells: the plan as it is and, where the profile allows it, the one from scratch."""
+        root = self._named_root()
+        plans = [self.plan_of(refs, 1, root=root)]
+        if self.profile.without_weights == "from_scratch":
+            plans.append(self.plan_of(refs, 1, root=root, from_scratch=True))
+        return plans
+
+    def runs(self, split: str | None = None) -> dict[str, RowRuns]:
+        """Finished runs of every row that this project trains, whatever the target: they share seed deviations.
+
+        split: None for the profile's own test split; "test-dev2017" for what the evaluation server answered.
+        """
+        found = row_records(self.store, self._plans_of_all, split=split)
+        return row_runs(found, split="test-dev" if split else "minival")
+
+    @cached_property
+    def _plans_of_all(self) -> list[Plan]:
+        refs = [ref for table in self.registry.tables.values() for ref in table.refs(self.profile.name)]
+        return self.reading_plans(refs)
+
+    def notes(self, planned: Plan) -> tuple[str, ...]:
+        """What departs from the paper beyond the profile's scale, for the records."""
+        notes = []
+        if planned.from_scratch:
+            notes.append("no ImageNet weights: trained from scratch with group norm, not the paper's")
+        if self.batch_size is not None:
+            notes.append(f"--batch-size {self.batch_size}: learning rate and schedule by Remark 2, not the paper's")
+        if self.overrides:
+            changed = ", ".join(f"{path}={value}" for path, value in self.overrides.items())
+            notes.append(f"overridden by --set, not the paper's: {changed}")
+        return tuple(notes)
+
+    def _named_root(self) -> Path | None:
+        """A COCO folder that the user named; None leaves the identity open (records of any one folder are shown)."""
+        return named_data(self.given_data) if isinstance(self.source, AnnotatedFolder) else None
+
+
+def missing(planned: Plan, store: Store) -> list[str]:
+    """Ids of the trainings of which an evaluation has no record in the runs folder yet."""
+    return [
+        train_id
+        for train_id, jobs in planned.evaluations.items()
+        if not all(store.run_dir(train_id).record(job.id).exists() for job in jobs)
+    ]

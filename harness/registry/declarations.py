@@ -1,0 +1,206 @@
+"""What an experiment file may say: tables, rows, recipes, profiles, the deviation ledger, claims. Free of torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from msgspec import Meta, Struct
+
+from detector.runs.assignment import AnchorRanges
+from detector.runs.job import (
+    AugmentationSettings,
+    Backbone,
+    BatchSettings,
+    BoxConvention,
+    Count,
+    DataSource,
+    MatchSettings,
+    ModelSettings,
+    OptimizerSettings,
+    PositiveFloat,
+    Precision,
+    RegressionSettings,
+    ScheduleSettings,
+    Settings,
+    TestSettings,
+)
+from drloss.config import LossConfig
+from harness.registry.claims import Claim
+
+METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL")
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Percent = Annotated[float, Meta(ge=0, le=100)]
+
+
+class Row(Settings, frozen=True):
+    """A line of a table: a difference from a recipe, or numbers cited from another paper.
+
+    ``published``: the paper's AP, AP50, AP75, APS, APM, APL in percent on the table's split. ``profiles``: those at
+    which the row means something, where the others themselves set what it compares; None for all.
+    """
+
+    id: Name
+    cells: tuple[str, ...]
+    recipe: str | None = None
+    set: dict[str, Any] = {}  # noqa: RUF012 (msgspec copies it)
+    published: tuple[Percent, Percent, Percent, Percent, Percent, Percent] | None = None
+    cited: str | None = None
+    group: Literal["two-stage", "one-stage"] | None = None
+    profiles: tuple[Name, ...] | None = None
+
+
+class Table(Settings, frozen=True):
+    """One table of the paper, or ``ablations``: rows of our own. ``columns`` are the headings of the rows' cells."""
+
+    id: Name
+    title: str
+    split: Literal["minival", "test-dev"]
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def refs(self, profile: str | None = None) -> list[str]:
+        """``table/row`` of every row that this project trains (at that profile)."""
+        return [
+            f"{self.id}/{row.id}"
+            for row in self.rows
+            if row.recipe and (profile is None or row.profiles is None or profile in row.profiles)
+        ]
+
+
+class ResolvedSettings(Settings, frozen=True):
+    """What a recipe must give in full: a TrainJob without its seed, and the test."""
+
+    data: DataSource
+    box_convention: BoxConvention
+    model: ModelSettings
+    loss: LossConfig
+    matching: MatchSettings
+    regression: RegressionSettings
+    optimizer: OptimizerSettings
+    schedule: ScheduleSettings
+    batch: BatchSettings
+    augmentation: AugmentationSettings
+    precision: Precision
+    test: TestSettings
+
+
+class RecipeFile(Settings, frozen=True):
+    """A recipe as written: settings over those of ``extends``, and the source of each (a path covers all below it)."""
+
+    name: Name
+    title: str
+    settings: dict[str, Any]
+    sources: dict[str, tuple[str, ...]]
+    extends: str | None = None
+
+
+class Execution(Settings, frozen=True):
+    """How a profile's runs are executed; recorded, and no part of any identity."""
+
+    gpus_per_run: Literal["all"] | Annotated[int, Meta(ge=0)]
+    threads: Count  # CPU threads a process
+    memory_gb: Annotated[float, Meta(gt=0)]  # of main memory a run, to decide how many go side by side
+    loader_workers: Annotated[int, Meta(ge=0)]
+    checkpoint_every: Count  # iterations
+    groups_per_forward: Count  # groups of equal shape that share a forward pass
+    evaluate_every: Annotated[int, Meta(ge=0)] = 0  # iterations, for 'AP so far' in the status alone; 0: never
+    compile: bool = False  # trains with backbone and head under torch.compile; needs a C++ compiler
+
+
+class StatedSpeed(Settings, frozen=True):
+    """How fast others say that such trainings go: for plans, until runs of this software have been measured.
+
+    ``seconds_per_iteration``: of ``images`` images of that ``short_side`` on ``gpus`` GPUs together;
+    ``seconds_per_test_image``: on one GPU at that side.
+    """
+
+    source: str
+    gpus: Count
+    images: Count
+    short_side: Count
+    seconds_per_iteration: dict[Backbone, PositiveFloat]
+    seconds_per_test_image: dict[Backbone, PositiveFloat] = {}  # noqa: RUF012 (msgspec copies it)
+
+
+class Profile(Settings, frozen=True):
+    """A scale. It changes data, model size, schedule and execution; never what the tables compare.
+
+    ``iterations_1x``: what the paper's 90,000 iterations become; ``short_side_800``: what its 800 pixels become.
+    ``assumed_sd``: the deviation between seeds (percent) where it cannot be estimated yet. ``lr_limit``: the largest
+    learning rate that is known to train at this scale, up to which ``--batch-size`` rescales. ``anchor_ranges``: how
+    many anchors an image the first batch can match on this data, else a run stops. ``stated_speed``: what
+    ``harness plan`` reckons with while there is no record to measure by.
+    """
+
+    FIXED: ClassVar[tuple[str, ...]] = (
+        "loss",
+        "matching",
+        "regression",
+        "model.prior_probability",
+        "test.score_threshold",
+        "test.nms_iou",
+    )
+
+    name: Name
+    title: str
+    needs: str
+    compare_with_paper: bool
+    execution: Execution
+    assumed_sd: dict[str, Annotated[float, Meta(gt=0)]]
+    iterations_1x: Count | None = None
+    short_side_800: Count | None = None
+    backbones: dict[Backbone, Backbone] = {}  # noqa: RUF012
+    settings: dict[str, Any] = {}  # noqa: RUF012
+    without_weights: Literal["stop", "from_scratch"] = "stop"
+    lr_limit: PositiveFloat | None = None
+    anchor_ranges: AnchorRanges | None = None
+    stated_speed: StatedSpeed | None = None
+
+
+class LedgerEntry(Settings, frozen=True, kw_only=True):
+    """One setting on which the sources differ: what each says ("silent": nothing), and why we use what we use.
+
+    ``recipes`` and ``rows`` (``table/row``) limit where it applies; ``others``: what further codebases do, by name;
+    ``ablations``: rows with another value.
+    """
+
+    path: str
+    paper: Any
+    released: Any
+    base: Any
+    why: str
+    ablations: Annotated[tuple[str, ...], Meta(min_length=1)]
+    others: dict[str, Any] = {}  # noqa: RUF012
+    recipes: tuple[Name, ...] | None = None
+    rows: tuple[str, ...] | None = None
+
+
+class CodeDifference(Settings, frozen=True, kw_only=True):
+    """A difference in code, which no setting switches."""
+
+    what: str
+    released: str
+    base: str
+    used: str
+
+
+class LedgerFile(Settings, frozen=True):
+    """ledger.yaml: where the paper, its released configuration, its base codebase and we are not all equal."""
+
+    fields: tuple[LedgerEntry, ...]
+    code: tuple[CodeDifference, ...]
+
+
+class ClaimsFile(Settings, frozen=True):
+    """claims.yaml: the statements of the paper's section 4."""
+
+    claims: tuple[Claim, ...]
+
+
+FILE_KINDS: dict[str, type[Struct]] = {
+    "table": Table,
+    "recipe": RecipeFile,
+    "profile": Profile,
+    "claims": ClaimsFile,
+    "ledger": LedgerFile,
+}

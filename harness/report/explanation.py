@@ -1,0 +1,106 @@
+"""``harness explain``: every setting of a row, its source, and where the sources disagree."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from msgspec import to_builtins
+from tabulate import tabulate
+
+from detector.runs.job import EvalJob
+from harness.planning.selection import Selection
+from harness.registry.declarations import ResolvedSettings
+from harness.registry.ledger import SILENT, as_data, deviations, plain
+from harness.registry.resolve import eval_job, parse_overrides, resolve
+from harness.report.listing import row_as_data
+
+
+def explanation(ref: str, profile: str, overrides: list[str], batch_size: int | None = None) -> dict[str, Any]:
+    """A row's settings with their sources, the runs that it stands for, and its published numbers."""
+    selection = Selection(ref, profile, overrides, None, batch_size)
+    table, row = selection.registry.row(selection.refs[0]) if "/" in ref else (None, None)
+    if table is None or row is None:
+        from detector.errors import UsageError
+
+        raise UsageError(f"explain takes one row, such as table2/L6; got {ref!r}. Run 'harness list'.")
+    resolution = resolve(
+        selection.registry, ref, selection.profile, overrides=parse_overrides(overrides), batch_size=batch_size
+    )
+    job: EvalJob = eval_job(resolution, 0)
+    shared = [
+        other
+        for other in selection.registry.select("all", profile) + selection.registry.table("ablations").refs(profile)
+        if other != ref and _train_id(selection, other) == job.train.id
+    ]
+    return {
+        **row_as_data(table, row),
+        "profile": profile,
+        "settings": [
+            {"path": path, "value": resolution.get(path), "source": source}
+            for path, source in resolution.origins.items()
+        ],
+        "deviations": as_data(deviations(selection.registry, ref, resolution)),
+        "code": to_builtins(selection.registry.ledger.code),
+        "derived": _derived(job),
+        "training": None if selection.identity_is_open else job.train.id,
+        "evaluation": None if selection.identity_is_open else job.id,
+        "same_training": shared,
+    }
+
+
+def _train_id(selection: Selection, ref: str) -> str:
+    return eval_job(resolve(selection.registry, ref, selection.profile), 0).train.id
+
+
+def _derived(job: EvalJob) -> dict[str, float]:
+    loss = job.train.loss
+    return {name: getattr(loss, name) for name in ("lambda_pos", "lambda_neg") if hasattr(loss, name)}
+
+
+def explanation_as_text(data: dict[str, Any]) -> str:
+    """The explanation as a table, block by block in the recipe's order, then what the sources disagree on."""
+    order = ResolvedSettings.__struct_fields__
+    settings = sorted(data["settings"], key=lambda item: order.index(item["path"].split(".")[0]))
+    rows = [[item["path"], plain(item["value"]), item["source"]] for item in settings]
+    label = ", ".join(f"{name} {cell}" for name, cell in data["label"].items())
+    lines = [f"{data['ref']}  ({label}), recipe {data['recipe']}, profile {data['profile']}", ""]
+    lines.append(tabulate(rows, ["setting", "value", "source"], disable_numparse=True, maxcolwidths=[None, 48, 40]))
+    lines.append("")
+    lines += _deviations_as_text(data)
+    if data["derived"]:
+        derived = ", ".join(f"{name} = {value:.4f}" for name, value in data["derived"].items())
+        lines.append(f"derived: {derived} (lambda_pos = 1 / log(h_pos), lambda_neg = 0.1 / log(h_neg))")
+    if data["published"]:
+        lines.append("published: " + ", ".join(f"{name} {value}" for name, value in data["published"].items()))
+    if data["training"]:
+        lines.append(f"training {data['training']}, evaluation {data['evaluation']} (seed 0)")
+    if data["same_training"]:
+        lines.append(f"the same training also fills: {', '.join(data['same_training'])}")
+    return "\n".join(lines)
+
+
+def _deviations_as_text(data: dict[str, Any]) -> list[str]:
+    lines = []
+    if data["deviations"]:
+        lines.append("Where the paper, its released configuration, its base codebase and this row are not all equal:")
+        lines.append("")
+        known = {"path", "used", "paper", "released", "base", "why", "ablations"}
+        for item in data["deviations"]:
+            others = {name: value for name, value in item.items() if name not in known}
+            stated = {name: item[name] for name in ("paper", "released", "base")} | others
+            says = "; ".join(f"{name} {plain(value)}" for name, value in stated.items())
+            lines.append(f"  {item['path']}: used {plain(item['used'])}  ({says})")
+            lines += [f"      {line}" for line in textwrap.wrap(item["why"], 110)]
+            lines.append(f"      to try another value: harness run {' or '.join(item['ablations'])}")
+        lines.append("")
+    if data["code"]:
+        lines.append("Differences in code, which no setting switches:")
+        lines.append("")
+        for item in data["code"]:
+            says = "; ".join(f"{name} {item[name]}" for name in ("released", "base") if item[name] != SILENT)
+            lines += textwrap.wrap(
+                f"{item['what']}: {item['used']}  ({says})", 114, initial_indent="  ", subsequent_indent="      "
+            )
+        lines.append("")
+    return lines

@@ -1,0 +1,212 @@
+"""Tables and verdicts as text, Markdown, LaTeX, CSV, JSON or HTML."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+
+from detector.errors import UsageError
+from harness.registry.declarations import METRICS
+from harness.report.check import CheckView
+from harness.report.markup import Grid, html_fragment, latex, markdown
+from harness.report.tables import RowView, TableView
+from harness.report.text import (
+    check_text,
+    difference_text,
+    explanation_text,
+    mean_text,
+    measured_text,
+    table_text,
+    title_text,
+    verdict_text,
+)
+
+FORMATS = ("text", "md", "latex", "csv", "json", "html")
+_GRIDS = {"md": markdown, "latex": latex, "html": html_fragment}
+
+
+def render_tables(views: Sequence[TableView], fmt: str) -> str:
+    """Tables one after another; JSON is a list of them, CSV one sheet with a ``table`` column.
+
+    Raises UsageError for an unknown format.
+    """
+    check_format(fmt)
+    if fmt == "json":
+        return _json([_table_data(view) for view in views])
+    if fmt == "csv":
+        return _tables_csv(views)
+    if fmt == "text":
+        return "\n\n".join(table_text(view) for view in views)
+    return "\n\n".join(_GRIDS[fmt](_table_grid(view)) for view in views)
+
+
+def render_check(view: CheckView, fmt: str) -> str:
+    """Verdicts on cells and claims; CSV has the claims only, one line a contrast (cells: the CSV of the tables)."""
+    check_format(fmt)
+    if fmt == "json":
+        return _json(_check_data(view))
+    if fmt == "csv":
+        return _claims_csv(view)
+    if fmt == "text":
+        return check_text(view)
+    grids = [_cells_grid(view)] if view.compared else []
+    return "\n\n".join(_GRIDS[fmt](grid) for grid in [*grids, _claims_grid(view)])
+
+
+def check_format(fmt: str) -> None:
+    """Raises UsageError for an unknown format, before any work is done for it."""
+    if fmt not in FORMATS:
+        raise UsageError(f"Unknown format {fmt!r}. Known: {', '.join(FORMATS)}. Run 'harness table --help'.")
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+def _table_grid(view: TableView) -> Grid:
+    spans = [("", len(view.columns) + 1), ("ours", len(METRICS)), ("paper", len(METRICS))]
+    headings = [*view.columns, "n", *METRICS, *METRICS]
+    if view.compared:
+        spans.append(("AP", 2))
+        headings += ["diff", "verdict"]
+    groups = [row.group for row in view.rows]
+    sections = tuple(
+        (i, f"{group} detectors") for i, group in enumerate(groups) if group and (i == 0 or groups[i - 1] != group)
+    )
+    rows = [_table_line(row, view.compared) for row in view.rows]
+    return Grid(title_text(view), headings, rows, len(view.columns), view.footnotes, spans, sections)
+
+
+def _table_line(row: RowView, compared: bool) -> list[str]:
+    blank = [""] * (len(METRICS) - 1)
+    ours = [mean_text(row.ours.get(metric)).strip() for metric in METRICS] if row.ours else [row.status, *blank]
+    shown = "{:.1f}" if compared else "({:.1f})"
+    paper = [shown.format(row.published[metric]) if metric in row.published else "" for metric in METRICS]
+    n = "" if row.cited else str(len(row.seeds))
+    line = [*row.label, n, *ours, *paper]
+    if compared:
+        verdict = row.verdicts.get("AP")
+        line += [difference_text(verdict), verdict_text(verdict) if verdict else ""]
+    return line
+
+
+def _table_data(view: TableView) -> dict[str, Any]:
+    return {
+        "id": view.id,
+        "title": view.title,
+        "split": view.split,
+        "profile": view.profile,
+        "scale": view.scale,
+        "compared_with_paper": view.compared,
+        "rows": [_row_data(view, row) for row in view.rows],
+        "footnotes": list(view.footnotes),
+    }
+
+
+def _row_data(view: TableView, row: RowView) -> dict[str, Any]:
+    return {
+        "ref": row.ref,
+        "label": dict(zip(view.columns, row.label, strict=True)),
+        "group": row.group,
+        "status": row.status,
+        "n": len(row.seeds),
+        "seeds": list(row.seeds),
+        "ours": {metric: asdict(mean) for metric, mean in row.ours.items()},
+        "published": dict(row.published),
+        "cited": row.cited,
+        "verdicts": {metric: asdict(verdict) for metric, verdict in row.verdicts.items()},
+    }
+
+
+def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Lines under the union of their keys, in order of appearance."""
+    sheet = io.StringIO()
+    writer = csv.DictWriter(sheet, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return sheet.getvalue().rstrip("\n")
+
+
+def _tables_csv(views: Sequence[TableView]) -> str:
+    """Tables differ in their label columns, so that the label is one cell here."""
+    lines = []
+    for view in views:
+        for row, line in zip(view.rows, view.lines(), strict=True):
+            rest = {key: value for key, value in line.items() if key not in ("ref", *view.columns)}
+            label = " / ".join(row.label)
+            lines.append({"table": view.id, "profile": view.profile, "ref": row.ref, "label": label} | rest)
+    return _csv(lines)
+
+
+def _cells_grid(view: CheckView) -> Grid:
+    rows = [[row.ref, str(len(row.seeds)), *(_cell(row, metric) for metric in METRICS)] for row in view.cells]
+    caption = f"Verdicts on the cells of {view.target} (profile {view.profile})"
+    return Grid(caption, ["row", "n", *METRICS], rows, 1)
+
+
+def _cell(row: RowView, metric: str) -> str:
+    return verdict_text(row.verdicts[metric]) if metric in row.verdicts else row.status
+
+
+def _claims_grid(view: CheckView) -> Grid:
+    rows = [
+        [
+            f"{verdict.outcome}{' (provisional)' if verdict.provisional else ''}",
+            f"{verdict.claim.text} {verdict.claim.where}.",
+            "\n".join(measured_text(pair, verdict.claim.metric) for pair in verdict.measured) or "-",
+            "" if verdict.claim.published is None else f"{verdict.claim.published}",
+            explanation_text(verdict, view.family_size),
+        ]
+        for verdict in view.claims
+    ]
+    caption = f"The paper's claims about {view.target} (profile {view.profile}: {view.scale})"
+    headings = ["verdict", "claim", "measured", "paper", "why"]
+    return Grid(caption, headings, rows, len(headings))
+
+
+def _check_data(view: CheckView) -> dict[str, Any]:
+    return {
+        "target": view.target,
+        "profile": view.profile,
+        "scale": view.scale,
+        "compared_with_paper": view.compared,
+        "family_size": view.family_size,
+        "failed": view.failed,
+        "cells": [
+            {"ref": row.ref, "status": row.status, "published": dict(row.published)}
+            | {"verdicts": {metric: asdict(verdict) for metric, verdict in row.verdicts.items()}}
+            for row in view.cells
+        ],
+        "claims": [
+            {
+                "id": verdict.claim.id,
+                "text": verdict.claim.text,
+                "where": verdict.claim.where,
+                "kind": verdict.claim.kind,
+                "metric": verdict.claim.metric,
+                "published": verdict.claim.published,
+                "outcome": verdict.outcome,
+                "provisional": verdict.provisional,
+                "p_value": verdict.p_value,
+                "seeds_needed": verdict.seeds,
+                "reason": verdict.reason,
+                "measured": [asdict(pair) for pair in verdict.measured],
+            }
+            for verdict in view.claims
+        ],
+    }
+
+
+def _claims_csv(view: CheckView) -> str:
+    lines = []
+    for claim in _check_data(view)["claims"]:
+        head = {key: value for key, value in claim.items() if key != "measured"}
+        for pair in claim["measured"] or [{}]:
+            estimate = pair.pop("estimate", None) or {}
+            lines.append(head | pair | {"standard_error": estimate.get("standard_error"), "df": estimate.get("df")})
+    return _csv(lines)

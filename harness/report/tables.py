@@ -1,0 +1,199 @@
+"""A table of the paper filled with our runs: labels, our numbers, the paper's beside them; at its scale, verdicts."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.registry.declarations import METRICS, Profile, Row, Table
+from harness.verdicts.evidence import Evidence, RowRuns
+from harness.verdicts.judge import DELTA, CellVerdict, judge_cell
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Status = Literal["measured", "pending", "not at this scale", "awaiting server", "cited"]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean and, from two seeds on, deviation of one metric in percent, unrounded."""
+
+    mean: float
+    sd: float | None
+
+
+@dataclass(frozen=True)
+class RowView:
+    """A line: ``ours`` and ``published`` by metric; ``verdicts`` by metric where numbers are compared."""
+
+    ref: str
+    label: tuple[str, ...]
+    group: str | None
+    status: Status
+    seeds: tuple[int, ...]
+    ours: Mapping[str, Mean]
+    published: Mapping[str, float]
+    verdicts: Mapping[str, CellVerdict]
+    cited: str | None
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A filled table. ``compared``: whether the profile's numbers may stand against the paper's."""
+
+    id: str
+    title: str
+    split: str
+    profile: str
+    scale: str
+    compared: bool
+    columns: tuple[str, ...]
+    rows: tuple[RowView, ...]
+    footnotes: tuple[str, ...] = field(default=())
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One line a row, all numbers unrounded and in percent; missing values are NaN or None."""
+        import pandas as pd
+
+        return pd.DataFrame(self.lines())
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The same as plain data, all lines with the same keys."""
+        return [self._flat(row) for row in self.rows]
+
+    def _flat(self, row: RowView) -> dict[str, Any]:
+        line: dict[str, Any] = {"ref": row.ref, **dict(zip(self.columns, row.label, strict=True))}
+        line |= {"status": row.status, "n": len(row.seeds)}
+        for metric in METRICS:
+            ours = row.ours.get(metric)
+            line |= {metric: ours.mean if ours else None, f"{metric} sd": ours.sd if ours else None}
+        line |= {f"paper {metric}": row.published.get(metric) for metric in METRICS}
+        for metric in METRICS if self.compared else ():
+            verdict = row.verdicts.get(metric)
+            line |= {
+                f"{metric} difference": verdict.difference if verdict else None,
+                f"{metric} half width": verdict.half_width if verdict else None,
+                f"{metric} verdict": verdict.outcome if verdict else None,
+                f"{metric} provisional": verdict.provisional if verdict else None,
+            }
+        return line | {"cited": row.cited}
+
+
+def build_table(
+    table: Table,
+    profile: Profile,
+    runs: Mapping[str, RowRuns],
+    refs: Collection[str] | None = None,
+    notes: tuple[str, ...] = (),
+) -> TableView:
+    """Fill ``table`` with what was run at ``profile``.
+
+    ``runs``: every finished row by ref, other tables' too: they share the seed deviation. ``refs``: only these rows.
+    ``notes``: footnotes to add. Where numbers are compared, a row of a test-dev table takes runs with the server's
+    answer only, never minival.
+    """
+    compared = profile.compare_with_paper
+    test_dev = table.split == "test-dev"
+    on_split = {ref: row for ref, row in runs.items() if not compared or (row.split == "test-dev") == test_dev}
+    evidence = Evidence(on_split, profile.assumed_sd)
+    chosen = [row for row in table.rows if refs is None or f"{table.id}/{row.id}" in refs]
+    rows = tuple(_row_view(table, row, evidence, runs, profile) for row in chosen)
+    return TableView(
+        id=table.id,
+        title=table.title,
+        split=table.split,
+        profile=profile.name,
+        scale=profile.title,
+        compared=compared,
+        columns=table.columns,
+        rows=rows,
+        footnotes=(*_footnotes(table, profile, rows, evidence), *notes),
+    )
+
+
+def _row_view(table: Table, row: Row, evidence: Evidence, runs: Mapping[str, RowRuns], profile: Profile) -> RowView:
+    ref = f"{table.id}/{row.id}"
+    found = evidence.runs.get(ref)
+    ours = {}
+    for metric in METRICS:
+        if values := evidence.values(ref, metric):
+            ours[metric] = Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+    status: Status = "cited" if row.cited else "measured" if ours else "pending"
+    if row.profiles is not None and profile.name not in row.profiles:
+        status = "not at this scale"
+    compared = profile.compare_with_paper
+    if status == "pending" and ref in runs and table.split == "test-dev" and compared:
+        status = "awaiting server"
+    published = dict(zip(METRICS, row.published, strict=True)) if row.published else {}
+    verdicts = (
+        {metric: judge_cell(ref, metric, published[metric], evidence) for metric in ours if metric in published}
+        if compared
+        else {}
+    )
+    return RowView(
+        ref=ref,
+        label=row.cells,
+        group=row.group,
+        status=status,
+        seeds=found.seeds if found and ours else (),
+        ours=ours,
+        published=published,
+        verdicts=verdicts,
+        cited=row.cited,
+    )
+
+
+def _footnotes(table: Table, profile: Profile, rows: tuple[RowView, ...], evidence: Evidence) -> list[str]:
+    """What a reader must know to read the numbers, and nothing that this table does not show."""
+    measured = [row for row in rows if row.status == "measured"]
+    notes = [f"Profile {profile.name}: {profile.title}. COCO box metrics in percent; n: seeds of a row."]
+    if any(len(row.seeds) > 1 for row in measured):
+        notes.append("±: deviation between seeds.")
+    notes += _spread_notes(measured, evidence)
+    if profile.compare_with_paper:
+        if any(row.verdicts for row in rows):
+            notes.append(
+                "diff: ours - paper, ± its 95% interval (our seeds, the paper's single run, its rounding). Verdict: "
+                f"reproduced if the 90% interval lies within ±{DELTA['AP']} AP, not reproduced if wholly outside; else "
+                "consistent if chance explains the difference, inconclusive if not."
+            )
+    elif any(row.published for row in rows):
+        notes.append(
+            f"(In parentheses): the paper's numbers, {table.split} of COCO, another scale; not comparable with ours. "
+            f"What can be compared are the claims: harness check --profile {profile.name}"
+        )
+    if table.split == "test-dev" and not profile.compare_with_paper and measured:
+        answered = any(evidence.runs[row.ref].split == "test-dev" for row in measured)
+        exception = ", except where the server answered" if answered else ""
+        notes.append(f"Ours: the profile's own test images, not test-dev{exception}.")
+    if any(row.status == "awaiting server" for row in rows):
+        notes.append("Awaiting server: trained, but test-dev has no public labels; never filled by minival.")
+    if any(row.status == "cited" for row in rows):
+        notes.append("Cited: other papers' numbers as this one quotes them; nothing to train.")
+    if any(row.status == "not at this scale" for row in rows):
+        notes.append(f"Not at this scale: profile {profile.name} itself sets what the row compares.")
+    if any(row.status == "pending" for row in rows):
+        notes.append(f"Pending: no finished run; next: harness run {table.id} --profile {profile.name}")
+    return notes
+
+
+def _spread_notes(measured: list[RowView], evidence: Evidence) -> list[str]:
+    notes = []
+    for pool in dict.fromkeys(evidence.runs[row.ref].pool for row in measured):
+        spread = evidence.spread(pool, "AP")
+        if spread and spread.assumed:
+            notes.append(
+                f"Seed deviation of AP ({pool}): {spread.sd:.1f} assumed, for want of a second seed: provisional."
+            )
+        elif spread:
+            notes.append(
+                f"Seed deviation of AP ({pool}): {spread.sd:.2f}, pooled over {spread.num_rows} "
+                f"row{'s' if spread.num_rows > 1 else ''}, {spread.df:.0f} degrees of freedom."
+            )
+    if collapsed := [" ".join(row.label) for row in measured if row.ref in evidence.collapsed]:
+        notes.append(f"Collapsed (below half of the median AP), left out of that deviation: {', '.join(collapsed)}.")
+    return notes

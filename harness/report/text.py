@@ -1,0 +1,163 @@
+"""Tables and verdicts for a terminal of 120 columns: the paper's number below ours, digit under digit."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from itertools import zip_longest
+
+from harness.registry.declarations import METRICS
+from harness.report.check import CheckView
+from harness.report.tables import Mean, RowView, TableView
+from harness.verdicts.judge import CellVerdict, ClaimOutcome, ClaimVerdict, Measured
+
+WIDTH = 120
+LABELS_WIDTH = 44
+CLAIM_OUTCOMES: tuple[ClaimOutcome, ...] = ("supported", "contradicted", "undecided", "not decidable here")
+
+
+def table_text(view: TableView) -> str:
+    """One block a row: ours, the paper's and, where compared, their difference with the verdict on AP."""
+    head = [*view.columns, "", "n", *METRICS]
+    label_width = LABELS_WIDTH // len(view.columns)
+    blocks = [_row_lines(row, view.compared, label_width) for row in view.rows]
+    cells = [line for block in blocks for line in block if len(line) == len(head)]
+    widths = [max(len(line[i]) for line in [head, *cells]) for i in range(len(head))]
+    body: list[str] = []
+    group = None
+    for row, block in zip(view.rows, blocks, strict=True):
+        if row.group != group:
+            group = row.group
+            body.append(f"{group} detectors")
+        body += [_join(line, widths) for line in block]
+    title = title_text(view)
+    rule = "  ".join("-" * width for width in widths)
+    notes = [line for note in view.footnotes for line in _wrap(note, "  ", "- ")]
+    return "\n".join([*_wrap(title, "  "), "", _join(head, widths), rule, *body, rule, *notes])
+
+
+def _row_lines(row: RowView, compared: bool, label_width: int) -> list[list[str]]:
+    """Cells of each line; a line with fewer cells than columns ends in free text."""
+    lines: list[list[str]] = []
+    if row.status != "cited":
+        n = str(len(row.seeds)) if row.seeds else "0"
+        ours = [mean_text(row.ours.get(metric)) for metric in METRICS]
+        lines.append(["ours", n, *(ours if row.ours else [row.status, *[""] * (len(METRICS) - 1)])])
+    if row.published:
+        shown = "{:4.1f}" if compared else "({:.1f})"
+        source = "cited" if row.cited else "paper"
+        lines.append([source, "", *(shown.format(row.published[metric]) for metric in METRICS)])
+    if row.verdicts:
+        differences = (difference_text(row.verdicts.get(metric)) for metric in METRICS)
+        lines.append(["diff", "", *differences])
+        lines.append(["", "", f"AP {verdict_text(row.verdicts['AP'])}"])
+    labels = [textwrap.wrap(cell, label_width, break_on_hyphens=False, break_long_words=False) for cell in row.label]
+    stacked = zip_longest(*labels, fillvalue="")
+    empty = [""] * (2 + len(METRICS))
+    return [
+        [*(label or [""] * len(labels)), *(line or empty)]
+        for label, line in zip_longest(map(list, stacked), lines, fillvalue=None)
+    ]
+
+
+def _join(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=False)).rstrip()
+
+
+def _wrap(text: str, indent: str, bullet: str = "") -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=bullet, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def title_text(view: TableView) -> str:
+    """``Table 2. What it shows``; with the split where ours and the paper's numbers share it."""
+    name = view.id.capitalize().replace("Table", "Table ")
+    return f"{name}. {view.title}" + (f" ({view.split})" if view.compared else "")
+
+
+def mean_text(value: Mean | None) -> str:
+    """A mean with one decimal, and the deviation where there is one."""
+    if value is None:
+        return "-"
+    return f"{value.mean:4.1f}" + (f" ±{value.sd:.1f}" if value.sd is not None else "")
+
+
+def difference_text(verdict: CellVerdict | None) -> str:
+    """Signed difference with half of its 95% interval."""
+    if verdict is None or verdict.difference is None:
+        return ""
+    return f"{verdict.difference:+z.1f}" + (f" ±{verdict.half_width:.1f}" if verdict.half_width is not None else "")
+
+
+def verdict_text(verdict: CellVerdict) -> str:
+    """The verdict, marked where it rests on an assumed deviation."""
+    return verdict.outcome + (" (provisional)" if verdict.provisional else "")
+
+
+def measured_text(measured: Measured, metric: str) -> str:
+    """``table2/focal 31.5 (n 3)``, the other row, and the tested quantity with its 95% interval."""
+    digits = 3 if metric.endswith("score") else 1
+    parts = [f"{measured.a} {measured.mean_a:.{digits}f} (n {measured.n_a})"]
+    if measured.b is not None and measured.mean_b is not None:
+        parts.append(f"{measured.b} {measured.mean_b:.{digits}f} (n {measured.n_b})")
+    interval = f" ±{measured.estimate.half_width():.{digits}f}" if measured.estimate else ""
+    sign = "+z" if measured.b is not None else ""
+    return f"{', '.join(parts)}: {measured.quantity} = {measured.value:{sign}.{digits}f}{interval}"
+
+
+def explanation_text(verdict: ClaimVerdict, family_size: int) -> str:
+    """Why the verdict is what it is: the p-value, the reason, the seeds that it would take."""
+    parts = [verdict.reason] if verdict.reason else []
+    if verdict.p_value is not None:
+        p_value = f"= {verdict.p_value:.2g}" if verdict.p_value >= 1e-4 else "< 0.0001"
+        parts.append(f"p {p_value} (Holm over {family_size} claims)")
+    if verdict.seeds is not None and verdict.outcome in ("undecided", "not decidable here"):
+        margin = verdict.claim.margin
+        shown = f"to lie within ±{margin}" if margin is not None else "not to be chance"
+        parts.append(
+            f"at this deviation a difference like the paper's takes {verdict.seeds} seeds a row to be shown {shown} "
+            "(80% power)"
+        )
+    return "; ".join(part.rstrip(".") for part in parts) + "."
+
+
+def check_text(view: CheckView) -> str:
+    """Cells first (or why there are none), then each claim with what was measured."""
+    lines = [f"Verdicts on {view.target}, profile {view.profile}: {view.scale}", ""]
+    lines += [*_cell_lines(view), ""]
+    counts = Counter(verdict.outcome for verdict in view.claims)
+    summary = ", ".join(f"{counts[outcome]} {outcome}" for outcome in CLAIM_OUTCOMES)
+    lines.append(f"{len(view.claims)} claims of the paper: {summary}.")
+    indent = " " * 4
+    for outcome in CLAIM_OUTCOMES:
+        for verdict in (verdict for verdict in view.claims if verdict.outcome == outcome):
+            claim = verdict.claim
+            published = f", paper: {claim.published}" if claim.published is not None else ""
+            provisional = " (provisional)" if verdict.provisional else ""
+            lines += ["", f"{outcome.upper()}{provisional}  {claim.id}  ({claim.metric}{published})"]
+            lines += _wrap(f"{claim.text} {claim.where}.", indent, indent)
+            lines += [f"{indent}{measured_text(pair, claim.metric)}" for pair in verdict.measured]
+            lines += _wrap(explanation_text(verdict, view.family_size), indent, indent)
+    return "\n".join(lines)
+
+
+def _cell_lines(view: CheckView) -> list[str]:
+    if not view.compared:
+        return _wrap(
+            f"Cells: the numbers of profile {view.profile} are at another scale than the paper's, so none is compared.",
+            "",
+        )
+    run = [row for row in view.cells if row.verdicts]
+    waiting = Counter(row.status for row in view.cells if not row.verdicts)
+    rest = "".join(f", {count} {status}" for status, count in waiting.items())
+    lines = [f"Cells: {len(run)} of {len(view.cells)} rows measured{rest}. *: provisional, the deviation is assumed."]
+    if not run:
+        return [lines[0].removesuffix(" *: provisional, the deviation is assumed.")]
+    head = ["row", "n", *METRICS]
+    table = [[row.ref, str(len(row.seeds)), *(_short(row.verdicts.get(metric)) for metric in METRICS)] for row in run]
+    widths = [max(len(line[i]) for line in [head, *table]) for i in range(len(head))]
+    return [*lines, _join(head, widths), "  ".join("-" * w for w in widths), *(_join(line, widths) for line in table)]
+
+
+def _short(verdict: CellVerdict | None) -> str:
+    return "-" if verdict is None else verdict.outcome + ("*" if verdict.provisional else "")

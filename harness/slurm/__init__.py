@@ -1,0 +1,1 @@
+"""Job arrays: scripts, submission, queue. May import registry, console, code and what stands right of them."""

@@ -1,0 +1,35 @@
+"""What the processes of submitted runs printed: the files that Slurm and submitit wrote."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from detector.runs.folder import RunDir
+from harness.slurm.submissions import read_submissions, submissions_folder, transport_folder
+
+_ELEMENT = re.compile(r"(?P<job>\d+)(?:_(?P<index>\d+))?_(?P<rank>\d+)_log\.(?:out|err)")
+
+
+def submitted_outputs(run: RunDir) -> list[Path]:
+    """What the run's processes printed in Slurm jobs, of every submission that had it."""
+    runs, folder, found = run.root.parent, submissions_folder(run.root.parent), list[Path]()
+    if not folder.is_dir():
+        return found
+    for token, index in _elements(runs, folder.stat().st_mtime_ns).get(run.root.name, ()):
+        for path in transport_folder(runs, token).glob("*_log.*"):
+            match = _ELEMENT.fullmatch(path.name)
+            if match and int(match["index"] or 0) == index:
+                found.append(path)
+    return found
+
+
+@lru_cache(maxsize=4)
+def _elements(runs: Path, changed: int) -> dict[str, list[tuple[str, int]]]:
+    """By run, the (token, index) of every submission that had it; read once for all runs of one look (``changed``)."""
+    elements: dict[str, list[tuple[str, int]]] = {}
+    for entry in read_submissions(runs):
+        for index, name in enumerate(entry.runs):
+            elements.setdefault(name, []).append((entry.token, index))
+    return elements

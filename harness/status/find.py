@@ -1,0 +1,224 @@
+"""Which folders under the runs are trainings of which rows, found by their jobs: whatever the seed, also half-made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from detector.errors import RecordError, UsageError
+from detector.runs.folder import RunDir
+from detector.runs.job import AnnotatedFolder, EvalJob, TestSettings, TrainJob
+from detector.storage.files import read_json
+from harness.planning.plan import Plan
+from harness.planning.rows import row_records
+from harness.planning.selection import Selection
+
+SEEDS_SEARCHED = 10  # of folders whose job.json is not written yet
+_ID = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """One training of some rows. run: None where its folder cannot be named, the data being open."""
+
+    refs: tuple[str, ...]
+    seed: int
+    jobs: tuple[EvalJob, ...]  # the evaluations that its rows need
+    run: RunDir | None
+    one_is_enough: bool = False  # done with any of them: nobody asked for all
+
+    @property
+    def key(self) -> tuple[str, int, RunDir | None]:
+        """What tells it from others of a target."""
+        return self.refs[0], self.seed, self.run
+
+    @property
+    def name(self) -> str:
+        """For a person."""
+        return f"{' = '.join(self.refs)}, seed {self.seed}"
+
+    @property
+    def exists(self) -> bool:
+        """Whether it was ever started."""
+        return self.run is not None and self.run.root.is_dir()
+
+
+@dataclass(frozen=True)
+class FoundRuns:
+    """The runs of a target, in the order of its rows; and what else lies there."""
+
+    runs: tuple[KnownRun, ...]
+    others: int  # folders of no row of the target: of other profiles, of --set, ...
+    unreadable: tuple[Path, ...]  # job.json files that cannot be read
+
+
+class RunFinder:
+    """Finds the runs of a selection's rows again and again; the plans are made once.
+
+    seeds: runs a row that are listed also where they were never started; 0: only what is there.
+    """
+
+    def __init__(self, selection: Selection, *, seeds: int) -> None:
+        self.store = selection.store
+        self.seeds = seeds
+        self.any_data = selection.identity_is_open
+        self.plans = selection.reading_plans(selection.refs)
+        self.rows: dict[TrainJob, list[tuple[str, EvalJob]]] = {}
+        for plan in self.plans:
+            for cell in plan.cells:
+                served = self.rows.setdefault(self._key(cell.job.train), [])
+                if (cell.ref, cell.job) not in served:
+                    served.append((cell.ref, cell.job))
+
+    def find(self) -> FoundRuns:
+        """Look through the runs folder."""
+        found, others, unreadable, jobless = list[KnownRun](), 0, list[Path](), dict[str, RunDir]()
+        for run in run_folders(self.store.runs):
+            if not run.job.exists():
+                jobless[run.root.name] = run
+                continue
+            try:
+                job = read_json(run.job, TrainJob)
+            except RecordError:
+                unreadable.append(run.job)
+                continue
+            known = self._known(job, run)
+            others += known is None
+            found += [known] if known is not None else []
+        named = self._by_name(jobless)
+        found += named
+        others += len(jobless) - len(named)
+        found += self._never_started(found)
+        order = {ref: i for i, ref in enumerate(ref for served in self.rows.values() for ref, _ in served)}
+        return FoundRuns(
+            tuple(sorted(found, key=lambda known: (order[known.refs[0]], known.seed))), others, tuple(unreadable)
+        )
+
+    @property
+    def trainings(self) -> list[TrainJob]:
+        """Seed 0 of each training of the rows; none where the data is open."""
+        return [] if self.any_data else list(self.rows)
+
+    def _known(self, train: TrainJob, run: RunDir | None) -> KnownRun | None:
+        served = self.rows.get(self._key(train))
+        if served is None:
+            return None
+        # Matched by value: ids, at 0.8 ms each, would make a thousand runs slow.
+        jobs = dict.fromkeys(replace(job, train=train) for _, job in served)
+        refs = tuple(dict.fromkeys(ref for ref, _ in served))
+        return KnownRun(refs, train.seed, tuple(jobs), run, one_is_enough=self.seeds == 0)
+
+    def _by_name(self, jobless: Mapping[str, RunDir]) -> list[KnownRun]:
+        """Of folders without a job.json, those that are named as a run of one of the first seeds."""
+        named: list[KnownRun] = []
+        for seed in range(max(self.seeds, SEEDS_SEARCHED)):
+            for key in self.trainings:
+                if len(named) == len(jobless):
+                    return named
+                train = replace(key, seed=seed)
+                run = jobless.get(train.id)
+                known = self._known(train, run) if run is not None else None
+                named += [known] if known is not None else []
+        return named
+
+    def _never_started(self, found: list[KnownRun]) -> list[KnownRun]:
+        there = {(ref, known.seed) for known in found for ref in known.refs}
+        fresh = []
+        for key in dict.fromkeys(self._key(cell.job.train) for cell in self.plans[0].cells):
+            for seed in range(self.seeds):
+                train = replace(key, seed=seed)
+                known = self._known(train, None if self.any_data else self.store.run_dir(train.id))
+                assert known is not None
+                if not any((ref, seed) in there for ref in known.refs):
+                    fresh.append(known)
+        return fresh
+
+    def _key(self, train: TrainJob) -> TrainJob:
+        first = replace(train, seed=0)
+        if self.any_data and isinstance(first.data, AnnotatedFolder):
+            return replace(first, data=replace(first.data, train_sha256=None, test_sha256=None))
+        return first
+
+
+def run_folders(runs: Path) -> list[RunDir]:
+    """All run folders, by name."""
+    if not runs.is_dir():
+        return []
+    return [RunDir(path) for path in sorted(runs.iterdir()) if _ID.fullmatch(path.name)]
+
+
+def of_plan(plan: Plan, folder: Path) -> list[KnownRun]:
+    """The runs of a plan whose data is named."""
+    return [
+        KnownRun(tuple(plan.refs_of(train_id)), job.seed, tuple(plan.evaluations[train_id]), RunDir(folder / train_id))
+        for train_id, job in plan.trainings.items()
+    ]
+
+
+def by_id(runs: Path, start: str) -> RunDir:
+    """The run whose id begins with ``start``. Raises UsageError where there is none, or more than one."""
+    fitting = [run for run in run_folders(runs) if run.root.name.startswith(start)]
+    if len(fitting) != 1:
+        names = ", ".join(run.root.name for run in islice(fitting, 5))
+        what = f"{len(fitting)} begin so: {names}" if fitting else "none begins so"
+        raise UsageError(f"No one run {start!r} in {runs}: {what}. Run 'harness status'.")
+    return fitting[0]
+
+
+def find_run(selection: Selection, seed: int, root: Path) -> tuple[RunDir, Plan]:
+    """The finished training of one row and seed over the data at ``root``, and the plan that holds its evaluation.
+
+    Raises UsageError where it was not trained.
+    """
+    _require_one_row(selection)
+    gone: RunDir | None = None
+    for from_scratch in (False, True) if selection.profile.without_weights == "from_scratch" else (False,):
+        planned = selection.plan(seed + 1, root=root, from_scratch=from_scratch)
+        (cell,) = [cell for cell in planned.cells if cell.seed == seed]
+        run = selection.store.run_dir(cell.job.train.id)
+        if run.final.exists():
+            return run, planned
+        gone = run if run.has_records() else gone
+    raise _untrained(selection, seed, gone)
+
+
+def find_trained(selection: Selection, seed: int) -> tuple[RunDir, TestSettings]:
+    """The finished run of one row and seed, found by its record (no data needed), and its test settings.
+
+    Raises UsageError where it was not trained.
+    """
+    _require_one_row(selection)
+    gone: RunDir | None = None
+    for record in row_records(selection.store, selection.reading_plans(selection.refs)).get(selection.refs[0], []):
+        run = selection.store.run_dir(record.train_id)
+        if record.job.train.seed != seed:
+            continue
+        if run.final.exists():
+            return run, record.job.test
+        gone = run if run.has_records() else gone
+    raise _untrained(selection, seed, gone)
+
+
+def _require_one_row(selection: Selection) -> None:
+    if len(selection.refs) != 1:
+        raise UsageError(f"One row is needed, such as table2/L6; {selection.target} has {len(selection.refs)}.")
+
+
+def _untrained(selection: Selection, seed: int, gone: RunDir | None) -> UsageError:
+    """gone: the folder of a finished run whose weights were removed."""
+    command = f"harness run {selection.target} --profile {selection.profile.name} --seeds {seed + 1}"
+    if gone is not None:
+        return UsageError(
+            f"{selection.target}, seed {seed}, is finished, but its weights {gone.final} are gone. To train it again, "
+            f"move {gone.root} away, then: {command}"
+        )
+    return UsageError(
+        f"No trained weights of {selection.target}, seed {seed}, profile {selection.profile.name} "
+        f"in {selection.store.runs}. "
+        f"Train them: {command}"
+    )

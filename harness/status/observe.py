@@ -1,0 +1,143 @@
+"""Looks at runs: records, heartbeats, locks, the launcher's files, and a queue where there is one. Free of torch."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from detector.errors import RecordError, SchedulerError
+from detector.runs.folder import RunDir, is_locked
+from detector.runs.job import EvalJob
+from detector.runs.record import Record
+from detector.runs.status import Status
+from detector.storage.files import read_json
+from harness.failures.log_tail import tail
+from harness.planning.plan import Plan
+from harness.slurm.commands import SchedulerState
+from harness.status.find import FoundRuns, KnownRun, of_plan
+from harness.status.logs import output
+from harness.status.state import FAILED, RunState, Seen, decide, is_settled
+from harness.store.records import Store, read_record
+
+logger = logging.getLogger(__name__)
+
+
+class Scheduler(Protocol):
+    """One look at a queue: whoever makes it has asked the queue once, and answers for every run from that."""
+
+    def states(self, run: RunDir) -> SchedulerState | None:
+        """What the queue says of the run; None where it knows nothing of it, now or before."""
+
+
+class NoScheduler:
+    """This machine alone: locks and heartbeats say all there is."""
+
+    def states(self, run: RunDir) -> SchedulerState | None:
+        """Nothing."""
+        return None
+
+
+def look_at_queue(runs: Path) -> Scheduler:
+    """The queue as it is now. runs: the runs folder, where submissions are noted.
+
+    A queue that does not answer is no empty one: then heartbeats alone are left, and nobody is called lost for it.
+    """
+    from harness.slurm.queue import SlurmQueue, has_submissions
+
+    if not has_submissions(runs):
+        return NoScheduler()
+    try:
+        return SlurmQueue(runs)
+    except SchedulerError as error:
+        logger.warning("%s States are those of the heartbeats alone.", error)
+        return NoScheduler()
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A run of the target and its state."""
+
+    known: KnownRun
+    state: RunState
+
+
+def observe(known: KnownRun, store: Store, profile: str, scheduler: Scheduler) -> RunState:
+    """The state of one run now."""
+    if known.run is None:
+        return RunState("not started")
+    if not known.exists:
+        seen = Seen(started=False, **_committed(known, store, profile), scheduler=scheduler.states(known.run))
+    else:
+        seen = see(known.run, known.jobs, scheduler, one_is_enough=known.one_is_enough)
+    return decide(seen, time.time())
+
+
+def see(run: RunDir, jobs: Sequence[EvalJob], scheduler: Scheduler, *, one_is_enough: bool = False) -> Seen:
+    """One look at a run's folder. jobs: the evaluations that it is to have; without any, it is never ``recorded``."""
+    values = _recorded(run, jobs)
+    evaluations = f"{len(values)} of {len(jobs)} evaluations" if len(values) < len(jobs) else ""
+    if values and (one_is_enough or len(values) == len(jobs)):
+        return Seen(recorded=True, ap=values[0], evaluations=evaluations)
+    try:
+        status = run.read_status()
+    except RecordError as error:
+        status = Status(phase="failed", time=run.status.stat().st_mtime, pid=0, message=str(error))
+    locked, queue = is_locked(run), scheduler.states(run)
+    if locked or (status is not None and status.phase in ("stopped", "done")):
+        return Seen(status=status, locked=locked, scheduler=queue, evaluations=evaluations)
+    failed = status is not None and status.phase == "failed"
+    printed = None if failed else output(run, 0)
+    other = None if failed else run.first_failure()
+    return Seen(
+        status=status,
+        scheduler=queue,
+        other_rank=other.message if other is not None else "",
+        tail=tail(run.log) if failed else tail(printed) if printed is not None else "",
+        launched=run.submitit.stat().st_mtime if run.submitit.is_dir() else None,
+    )
+
+
+def _recorded(run: RunDir, jobs: Sequence[EvalJob]) -> list[float | None]:
+    """AP of those evaluations that have their record, in the order of ``jobs``."""
+    found = {}
+    for path in run.root.glob("evals/*/record.json"):
+        try:
+            record = read_json(path, Record)
+        except RecordError:  # 'harness table' says what is wrong with it
+            continue
+        found[record.job] = record.metrics.get("AP")
+    return [found[job] for job in jobs if job in found]
+
+
+def _committed(known: KnownRun, store: Store, profile: str) -> dict[str, Any]:
+    """Of a run that is not here: what the results folder has of it."""
+    paths = [store.results / "records" / profile / f"{job.id}.json" for job in known.jobs]
+    if not all(path.exists() for path in paths):
+        return {}
+    return {"recorded": True, "ap": read_record(paths[0]).metrics.get("AP")}
+
+
+def observe_all(found: FoundRuns, store: Store, profile: str) -> list[Observed]:
+    """The state of every run, by one look at the queue."""
+    scheduler = look_at_queue(store.runs)
+    return [Observed(known, observe(known, store, profile, scheduler)) for known in found.runs]
+
+
+def failed_ids(planned: Plan, store: Store) -> set[str]:
+    """Trainings of a plan that were started, did not end well, and do not run now."""
+    scheduler = look_at_queue(store.runs)
+    known = [item for item in of_plan(planned, store.runs) if item.exists]
+    return {
+        item.run.root.name
+        for item in known
+        if item.run is not None and observe(item, store, planned.profile.name, scheduler).kind in FAILED
+    }
+
+
+def is_over(observed: Sequence[Observed]) -> bool:
+    """Whether there is nothing to watch any more."""
+    return is_settled(item.state for item in observed)

@@ -1,0 +1,208 @@
+"""What state a run is in, decided from what was seen of it at one moment. Unknown is not dead. Pure; free of files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from detector.runs.status import TRAINING_SHARE, Status, fraction_done
+from harness.failures.classes import FailureName, classify
+from harness.slurm.commands import SchedulerState
+from harness.units import duration
+
+Kind = Literal[
+    "not started",
+    "pending",
+    "requeued",
+    "starting",
+    "running",
+    "evaluating",
+    "stopped",
+    "done",
+    "failed",
+    "lost?",
+    "lost",
+]
+LIVING: tuple[Kind, ...] = ("pending", "requeued", "starting", "running", "evaluating")
+FAILED: tuple[Kind, ...] = ("failed", "lost", "lost?")  # what --retry-failed runs again
+# Longer than any healthy silence: reading COCO, a slow first step, scoring 5,000 images on a busy machine.
+STALE_SECONDS = 600.0
+MESSAGE_WIDTH = 90
+RESUMES = "resumes with the same command"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One look at a run. locked: a living process of this machine holds it. Times are seconds since the epoch."""
+
+    started: bool = True  # there is a folder
+    recorded: bool = False
+    ap: float | None = None
+    evaluations: str = ""  # "1 of 3 evaluations", where some are missing
+    status: Status | None = None
+    locked: bool = False
+    scheduler: SchedulerState | None = None
+    other_rank: str = ""  # the first words of failure of a process other than rank 0
+    tail: str = ""  # of the log where it failed, else of what rank 0 printed
+    launched: float | None = None  # the newest change of the launcher's files
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run's state; progress: share of the phase, 0..1; eta and age (of the heartbeat) in seconds."""
+
+    kind: Kind
+    message: str = ""
+    failure: FailureName | None = None
+    ap: float | None = None
+    progress: float | None = None
+    eta: float | None = None
+    age: float | None = None
+    requeues: int = 0
+    here: bool = True  # False: alive only by its heartbeat, no process of this machine or the queue
+
+
+def decide(seen: Seen, now: float) -> RunState:
+    """The state. A heartbeat without a process here may be another machine's: believed for ``STALE_SECONDS``."""
+    queue = seen.scheduler
+    if seen.recorded:
+        return RunState("done", seen.evaluations, ap=seen.ap)
+    if queue is not None and queue.phase == "pending":
+        return RunState("requeued" if queue.requeues else "pending", queue.reason, requeues=queue.requeues)
+    if seen.locked or (queue is not None and queue.phase == "running"):
+        return _living(seen, now, here=True)
+    if not seen.started:
+        return RunState("not started")
+    status = seen.status
+    if status is None:
+        return _never_spoke(seen, now)
+    age = _age(status, now)
+    if status.phase == "failed":
+        return RunState("failed", status.message, classify(status.message, seen.tail, exit_code=_exit(queue)), age=age)
+    if status.phase == "stopped":
+        return RunState("stopped", status.message, age=age)
+    if status.phase == "done":  # by other test settings than these rows'
+        return RunState("stopped", f"trained, {seen.evaluations}", age=age)
+    if seen.other_rank:
+        return RunState("failed", seen.other_rank, classify(seen.other_rank, seen.tail), age=age)
+    if queue is not None:
+        return _gone(seen, queue, age)
+    if age < STALE_SECONDS:
+        return _living(seen, now, here=False)
+    return RunState("lost?", failure=_hint(seen.tail), age=age)
+
+
+def _living(seen: Seen, now: float, *, here: bool) -> RunState:
+    status, requeues = seen.status, seen.scheduler.requeues if seen.scheduler else 0
+    if status is None or status.phase in ("stopped", "failed", "done"):  # last words of an earlier start
+        return RunState("starting", requeues=requeues, here=here)
+    age = _age(status, now)
+    if status.phase == "starting":
+        return RunState("starting", age=age, requeues=requeues, here=here)
+    evaluating = status.phase == "evaluating"
+    progress = status.progress if evaluating else status.iteration / max(1, status.iterations)
+    return RunState(
+        "evaluating" if evaluating else "running",
+        ap=None if evaluating else status.ap,
+        progress=progress,
+        eta=_eta(status, age),
+        age=age,
+        requeues=requeues,
+        here=here,
+    )
+
+
+def _eta(status: Status, age: float) -> float | None:
+    """Seconds to the end, the evaluation's share guessed; None where the pace is not known yet."""
+    if status.seconds_per_iteration is None:
+        return None
+    whole = status.iterations * status.seconds_per_iteration / TRAINING_SHARE
+    return max(0.0, whole * (1 - fraction_done(status)) - age)
+
+
+def _never_spoke(seen: Seen, now: float) -> RunState:
+    """A folder without a heartbeat: just launched, or ended before its first word."""
+    name = classify("", seen.tail, exit_code=_exit(seen.scheduler), started=False)
+    if name != "unknown" or "Traceback (most recent call last)" in seen.tail:
+        return RunState("failed", _last_line(seen.tail), name)
+    if seen.scheduler is not None:
+        return RunState("lost", seen.scheduler.reason)
+    if seen.launched is None:
+        return RunState("not started")
+    age = max(0.0, now - seen.launched)
+    return RunState("starting", here=False) if age < STALE_SECONDS else RunState("lost?", age=age)
+
+
+def _gone(seen: Seen, queue: SchedulerState, age: float) -> RunState:
+    """Its last heartbeat says that it runs, and the queue has no such job any more."""
+    name = classify(queue.reason, seen.tail, exit_code=queue.exit_code)
+    if name == "unknown":
+        return RunState("lost", queue.reason, age=age, requeues=queue.requeues)
+    return RunState("failed", queue.reason or _last_line(seen.tail), name, age=age, requeues=queue.requeues)
+
+
+def _hint(tail: str) -> FailureName | None:
+    name = classify("", tail)
+    return None if name == "unknown" else name
+
+
+def _exit(queue: SchedulerState | None) -> int | None:
+    return queue.exit_code if queue is not None else None
+
+
+def _age(status: Status, now: float) -> float:
+    return max(0.0, now - status.time)
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def describe(state: RunState) -> str:
+    """The state in words, one line."""
+    suffix = f", requeued {state.requeues}x" if state.requeues and state.kind != "requeued" else ""
+    age = duration(state.age) if state.age is not None else "?"
+    if state.kind == "done":
+        ap = f"AP {state.ap:.1f}" if state.ap is not None else "AP -"
+        return f"done ({ap}{f'; {state.message}' if state.message else ''})"
+    if state.kind in ("pending", "requeued"):
+        named = f"requeued {state.requeues}x" if state.kind == "requeued" else "pending"
+        return f"{named} ({state.message or 'no reason yet'})"
+    if state.kind in ("starting", "running", "evaluating"):
+        return _describe_living(state, age) + suffix
+    if state.kind == "stopped":
+        return f"stopped ({f'{state.message}; ' if state.message else ''}{RESUMES}){suffix}"
+    if state.kind == "failed":
+        return f"failed ({state.failure}): {_short(state.message) or 'without a word'}{suffix}"
+    if state.kind == "lost":
+        return f"lost: gone from the queue{f' ({state.message})' if state.message else ''}; {RESUMES}{suffix}"
+    if state.kind == "lost?":
+        perhaps = f" (perhaps: {state.failure})" if state.failure else ""
+        return f"lost? no word for {age}, no process here{perhaps}; if it runs nowhere else: {RESUMES}"
+    return state.kind
+
+
+def _short(message: str) -> str:
+    line = next(iter(message.splitlines()), "")
+    return line if len(line) <= MESSAGE_WIDTH else f"{line[: MESSAGE_WIDTH - 3]}..."
+
+
+def _describe_living(state: RunState, age: str) -> str:
+    doubt = ""
+    if not state.here:
+        doubt = ", just launched" if state.age is None else f", last word {age} ago, no process here"
+    elif state.age is not None and state.age >= STALE_SECONDS:
+        doubt = f", but no word for {age}"
+    if state.kind == "starting" or state.progress is None:
+        return f"starting{doubt}"
+    if state.kind == "evaluating":
+        return f"evaluating {state.progress:.0%}{doubt}"
+    eta = duration(state.eta) if state.eta is not None else "?"
+    so_far = f", AP so far {state.ap:.1f}" if state.ap is not None else ""
+    return f"running {state.progress:.0%}, ETA {eta}{so_far}{doubt}"
+
+
+def is_settled(states: Iterable[RunState]) -> bool:
+    """Whether nothing waits or runs: what is not done goes on only if somebody asks for it."""
+    return not any(state.kind in LIVING for state in states)

@@ -1,0 +1,100 @@
+"""The states of runs as lines, as data, and as the next commands."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from msgspec import to_builtins
+
+from harness.failures.classes import Context, FailureName, advise
+from harness.status.find import FoundRuns, KnownRun
+from harness.status.observe import Observed
+from harness.status.state import Kind, describe
+
+NAME_WIDTH = 46
+
+
+def lines(observed: Sequence[Observed]) -> list[str]:
+    """A line a run: its rows, seed, training and state."""
+    names = [_cut(" = ".join(item.known.refs)) for item in observed]
+    width = max(map(len, names), default=0)
+    return [
+        f"{name:{width}}  seed {item.known.seed}  {item.known.run.root.name if item.known.run else '-':16}  "
+        f"{describe(item.state)}"
+        for name, item in zip(names, observed, strict=True)
+    ]
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 3]}..."
+
+
+def summary(observed: Sequence[Observed], found: FoundRuns, runs: Path, profile: str) -> list[str]:
+    """Counts of the states, and what else lies in the runs folder."""
+    kinds: Counter[Kind] = Counter(item.state.kind for item in observed)
+    counted = ", ".join(f"{kinds[kind]} {kind}" for kind in get_args(Kind) if kinds[kind])
+    plural = "" if len(observed) == 1 else "s"
+    said = [f"{len(observed)} run{plural}{': ' if counted else ''}{counted}; in {runs}"]
+    if found.others:
+        said.append(f"Other run folders there, of no row asked for at profile {profile}: {found.others}.")
+    said += [f"{path} cannot be read: of another version, or damaged." for path in found.unreadable]
+    return said
+
+
+def next_commands(observed: Sequence[Observed], context: ContextOf) -> list[str]:
+    """For each class of failure its sentence, and the command for the first run that failed so."""
+    said: dict[FailureName, str] = {}
+    for item in observed:
+        name = item.state.failure
+        if item.state.kind == "failed" and name is not None and name not in said:
+            sentence, command = advise(name, context.of(item.known))
+            said[name] = f"{name}: {sentence}\n  next: {command}"
+    return list(said.values())
+
+
+@dataclass(frozen=True)
+class ContextOf:
+    """The commands about a run, as they are to be typed. options: what ``run`` was given beside profile and seeds."""
+
+    profile: str
+    options: tuple[str, ...]
+    data: Path | None
+    runs: Path
+
+    def of(self, known: KnownRun) -> Context:
+        """The commands' arguments for one run."""
+        ref, profile = known.refs[0], f"--profile {self.profile}"
+        options = "".join(f" {shlex.quote(option)}" for option in self.options)
+        folder = known.run.root.name if known.run is not None else ref
+        return Context(
+            run=f"{ref} {profile}{f' --seeds {known.seed + 1}' if known.seed else ''}{options}",
+            logs=folder,
+            explain=f"{ref} {profile}",
+            data=shlex.quote(str(self.data)) if self.data is not None else "DIR",
+            runs=shlex.quote(str(self.runs)),
+        )
+
+
+def as_data(observed: Sequence[Observed], found: FoundRuns) -> dict[str, Any]:
+    """The same for --json."""
+    return {
+        "runs": [
+            {
+                "rows": list(item.known.refs),
+                "seed": item.known.seed,
+                "training": item.known.run.root.name if item.known.run is not None else None,
+                "folder": str(item.known.run.root) if item.known.run is not None else None,
+                "state": item.state.kind,
+                **{name: value for name, value in to_builtins(item.state).items() if name != "kind"},
+                "text": describe(item.state),
+            }
+            for item in observed
+        ],
+        "other_folders": found.others,
+        "unreadable": [str(path) for path in found.unreadable],
+    }

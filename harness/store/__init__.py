@@ -1,0 +1,1 @@
+"""Finished records on disk. Of ours it imports detector.runs and detector.storage only."""

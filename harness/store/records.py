@@ -1,0 +1,101 @@
+"""Finished records: found under the runs and under the committed results, and matched to the rows that they fill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from detector.errors import RecordError
+from detector.runs.folder import RunDir
+from detector.runs.job import AnnotatedFolder, EvalJob
+from detector.runs.record import Record
+from detector.storage.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Store:
+    """All records of both folders; a record under ``results`` stands before the same one under ``runs``."""
+
+    runs: Path
+    results: Path
+
+    def run_dir(self, train_id: str) -> RunDir:
+        """The folder of one training."""
+        return RunDir(self.runs / train_id)
+
+    def committed(self, record: Record) -> Path:
+        """Where a record lives among the results."""
+        return self.results / "records" / record.profile / f"{record.eval_id}.json"
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """Each evaluation's record once. Raises RecordError for a file that is damaged or lies about its job."""
+        found: dict[str, Record] = {}
+        committed = sorted(self.results.glob("records/*/*.json"))
+        for path in [*committed, *sorted(self.runs.glob("*/evals/*/record.json"))]:
+            record = read_record(path)
+            found.setdefault(record.eval_id, record)
+        return list(found.values())
+
+    @cached_property
+    def _by_row(self) -> dict[EvalJob, list[Record]]:
+        by_row: dict[EvalJob, list[Record]] = {}
+        for record in self.records:
+            by_row.setdefault(_row_key(record.job), []).append(record)
+        return by_row
+
+    def records_of(self, job: EvalJob) -> list[Record]:
+        """Records of a row, whatever their seed; over any data set where the job leaves it open."""
+        found = self._by_row.get(_row_key(job), [])
+        source = job.train.data
+        if not (isinstance(source, AnnotatedFolder) and source.test_sha256 is None):
+            found = [record for record in found if record.job.train.data == source]
+        return sorted(found, key=lambda record: record.job.train.seed)
+
+
+def read_record(path: Path) -> Record:
+    """One record. Raises RecordError where the file is damaged or is not of the job that it names."""
+    record = read_json(path, Record)
+    if record.job.id != record.eval_id:
+        raise RecordError(
+            f"{path}: its job has the id {record.job.id}, not {record.eval_id}: it was edited, or written by "
+            "code whose results have changed since. Move it away."
+        )
+    return record
+
+
+def _row_key(job: EvalJob) -> EvalJob:
+    """What the evaluations of one row have in common over seeds and (open) data sets; its id would take longer."""
+    return without_data(replace(job, train=replace(job.train, seed=0)))
+
+
+def collect(store: Store, profile: str | None) -> tuple[list[Path], list[str]]:
+    """Copy new records from the runs to the results. Returns the files written and the conflicts, in words.
+
+    A record that is already there and differs is never overwritten.
+    """
+    written, conflicts = [], []
+    for path in sorted(store.runs.glob("*/evals/*/record.json")):
+        record = read_record(path)
+        if profile is not None and record.profile != profile:
+            continue
+        target = store.committed(record)
+        if not target.exists():
+            write_json(target, record)
+            written.append(target)
+        elif read_record(target).metrics != record.metrics:
+            conflicts.append(f"{target} differs from {path}: the same job gave other numbers; nothing was overwritten.")
+    return written, conflicts
+
+
+def without_data(job: EvalJob) -> EvalJob:
+    """The job with an open data identity: what the records of one row over any data set share."""
+    source = job.train.data
+    if not isinstance(source, AnnotatedFolder):
+        return job
+    blank = msgspec.structs.replace(source, train_sha256=None, test_sha256=None)
+    return msgspec.structs.replace(job, train=msgspec.structs.replace(job.train, data=blank))

@@ -1,0 +1,1 @@
+"""Statistics, and verdicts on cells and claims. May import registry and what stands right of it."""

@@ -1,0 +1,91 @@
+"""What was measured: the finished runs of each row, and the seed deviation pooled over them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.verdicts.estimates import Spread, assumed_spread, pooled_spread
+
+COLLAPSE_RATIO = 0.5
+
+
+@dataclass(frozen=True)
+class RowRuns:
+    """The finished runs of one row, one entry a seed, in the order of ``seeds``.
+
+    ``pool``: rows with the same backbone and schedule share a deviation. ``runs``: AP..APL in percent and the mean
+    scores (0..1); None or absent where there is nothing to measure. ``train_ids``: the training behind each run (two
+    rows may stand on one). ``split``: what the metrics were measured on, ``test-dev`` only for the server's answer.
+    """
+
+    ref: str
+    pool: str
+    seeds: tuple[int, ...]
+    runs: tuple[Mapping[str, float | None], ...]
+    train_ids: tuple[str, ...]
+    split: str = "minival"
+
+    def by_training(self, metric: str) -> dict[str, float]:
+        """Training id -> value, without the runs that have none."""
+        pairs = ((train_id, run.get(metric)) for train_id, run in zip(self.train_ids, self.runs, strict=True))
+        return {train_id: value for train_id, value in pairs if value is not None}
+
+    def values(self, metric: str) -> list[float]:
+        """The measured values, one a seed."""
+        return list(self.by_training(metric).values())
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All rows that were run at one profile and, per metric, the deviation assumed until seeds have measured it."""
+
+    runs: Mapping[str, RowRuns]
+    assumed_sd: Mapping[str, float]
+
+    def values(self, ref: str, metric: str) -> list[float]:
+        """Values of a row, one a seed; empty where it has no run."""
+        return self.runs[ref].values(metric) if ref in self.runs else []
+
+    @cached_property
+    def collapsed(self) -> frozenset[str]:
+        """Rows whose mean AP is below half of their pool's median: their deviation is not that of the others.
+
+        The upper median, so that of two rows the collapsed one is seen.
+        """
+        found = set()
+        for pool in {row.pool for row in self.runs.values()}:
+            means = [statistics.fmean(values) for values in self._distinct(pool, "AP").values()]
+            if means:
+                limit = COLLAPSE_RATIO * statistics.median_high(means)
+                for ref, row in self.runs.items():
+                    values = row.values("AP")
+                    if row.pool == pool and values and statistics.fmean(values) < limit:
+                        found.add(ref)
+        return frozenset(found)
+
+    def spread(self, pool: str, metric: str) -> Spread | None:
+        """The pool's deviation; the assumed one while no row has two seeds; None where neither exists."""
+        if (pool, metric) not in self._spreads:
+            rows = self._distinct(pool, metric)
+            measured = pooled_spread(values for ref, values in rows.items() if ref not in self.collapsed)
+            assumed = assumed_spread(self.assumed_sd[metric]) if metric in self.assumed_sd else None
+            self._spreads[pool, metric] = measured or assumed
+        return self._spreads[pool, metric]
+
+    @cached_property
+    def _spreads(self) -> dict[tuple[str, str], Spread | None]:
+        return {}
+
+    def _distinct(self, pool: str, metric: str) -> dict[str, list[float]]:
+        """Values by row with each training counted once: for the row with most seeds, then the first by name."""
+        seen: set[str] = set()
+        distinct: dict[str, list[float]] = {}
+        for row in sorted(self.runs.values(), key=lambda row: (-len(row.runs), row.ref)):
+            fresh = {k: v for k, v in row.by_training(metric).items() if k not in seen}
+            if row.pool == pool and fresh:
+                seen |= fresh.keys()
+                distinct[row.ref] = list(fresh.values())
+        return distinct

@@ -1,0 +1,108 @@
+"""How likely a number of seeds a row is to decide a claim, if the paper's own difference is the truth.
+
+The tests are those of ``judge``: one-sided t at 5%, against Holm's first (hardest) step over every claim of
+the profile, with the deviation pooled over all rows that the plan runs in a pool. Where a claim has several tests, all
+must succeed, and the power is the lower bound 1 - sum (1 - power of each), however they depend on each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from harness.verdicts.estimates import t_quantile
+
+
+@dataclass(frozen=True)
+class Line:
+    """An evaluation of a training: rows that are the same run are one line.
+
+    ``training``: lines with the same one stand on the same weights. ``pool``: lines of one share a seed deviation; None
+    for a row that is expected to collapse, whose deviation is its own.
+    """
+
+    refs: tuple[str, ...]
+    training: str
+    pool: str | None
+
+
+@dataclass(frozen=True)
+class Test:
+    """Of two lines: their true difference is ``distances`` away from each bound that must be rejected."""
+
+    __test__ = False  # not a test case for pytest
+
+    a: Line
+    b: Line
+    distances: tuple[float, ...]
+    sd: float
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A claim that seeds can decide: by its tests or, where a row collapses, by the ratio of one seed a row.
+
+    Where two seeds of both rows are there already, a test takes the ratio's place; a collapse is taken to pass it.
+    """
+
+    id: str
+    tests: tuple[Test, ...]
+    by_ratio: bool = False
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """Each once."""
+        return tuple(dict.fromkeys(line for test in self.tests for line in (test.a, test.b)))
+
+
+Seeds = Mapping[Line, int]
+
+
+def degrees_of_freedom(seeds: Seeds) -> dict[str, int]:
+    """By pool, seeds beyond the first of each training: two lines on the same weights are one sample."""
+    runs: dict[tuple[str, str], int] = {}
+    for line, count in seeds.items():
+        if line.pool is not None:
+            key = (line.pool, line.training)
+            runs[key] = max(runs.get(key, 0), count)
+    degrees: dict[str, int] = {}
+    for (pool, _), count in runs.items():
+        degrees[pool] = degrees.get(pool, 0) + max(0, count - 1)
+    return degrees
+
+
+def claim_power(wanted: Wanted, seeds: Seeds, degrees: Mapping[str, int], alpha: float) -> float:
+    """Probability, at least, of a verdict for the claim. ``degrees``: those of ``seeds``."""
+    if wanted.by_ratio:
+        return float(all(seeds.get(line, 0) >= 1 for line in wanted.lines))
+    return max(0.0, 1.0 - sum(1.0 - power_of(test, seeds, degrees, alpha) for test in wanted.tests))
+
+
+def power_of(test: Test, seeds: Seeds, degrees: Mapping[str, int], alpha: float) -> float:
+    """The same of one test; 0 where a row has less than two seeds.
+
+    Two tests of the same weights are compared seed by seed, so both must have all of them. The deviation of such
+    differences is not known before they are seen: that of independent runs is an upper bound, since good weights are
+    good in both tests.
+    """
+    a, b = seeds.get(test.a, 0), seeds.get(test.b, 0)
+    paired = test.a.training == test.b.training
+    if min(a, b) < 2 or (paired and a != b):
+        return 0.0
+    if paired:
+        df = a - 1
+    elif test.a.pool is not None and test.a.pool == test.b.pool:
+        df = degrees[test.a.pool]
+    else:
+        df = min(a, b) - 1  # Welch's, at least
+    error = test.sd * math.sqrt(1 / a + 1 / b)
+    return 1.0 - sum(1.0 - _one_sided(distance / error, df, alpha) for distance in test.distances)
+
+
+@cache
+def _one_sided(noncentrality: float, df: int, alpha: float) -> float:
+    import scipy.special
+
+    return 1.0 - float(scipy.special.nctdtr(df, noncentrality, t_quantile(1 - alpha, df)))

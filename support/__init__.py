@@ -1,0 +1,1 @@
+"""What tests and benchmarks share. Imports neither; not in the wheel."""

@@ -1,0 +1,57 @@
+"""A training whose network is compiled: the same up to rounding, said in its record; a compiler that is missing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from detector.errors import UsageError
+from detector.runs.folder import RunDir
+from detector.runs.job import EvalJob
+from detector.worker.run import evaluate_and_record, train_to_final
+from support.final_weights import final_weights
+from support.micro import ALONE, micro_assignment
+
+
+def train(job: EvalJob, data: Path, folder: Path, *, compiled: bool) -> RunDir:
+    run = RunDir(folder)
+    run.root.mkdir()
+    assignment = micro_assignment(job, run.root, data, compile=compiled)
+    train_to_final(assignment, run, world=ALONE, heartbeat=None, stop=lambda: False)
+    evaluate_and_record(assignment, job, run, world=ALONE, heartbeat=None)
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own doings
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiled_training_takes_the_same_steps_up_to_rounding_and_says_so(
+    job: EvalJob, data: Path, tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)
+    plain, compiled = (train(job, data, tmp_path / str(c), compiled=c) for c in (False, True))
+    steps = [[json.loads(line) for line in run.metrics.read_text().splitlines()] for run in (plain, compiled)]
+    for expected, found in zip(*steps, strict=True):
+        assert found["iteration"] == expected["iteration"]
+        # At this scale's learning rate a last digit of the second step is a third one of the eighth.
+        rel = 1e-6 if found["iteration"] <= 2 else 1e-2
+        for name in ("classification", "bbox_regression"):
+            assert found[name] == pytest.approx(expected[name], rel=rel), (name, found["iteration"])
+    assert final_weights(plain).keys() == final_weights(compiled).keys()
+    records = [run.read_record(job.id) for run in (plain, compiled)]
+    assert [record.notes for record in records if record] == [
+        (),
+        ("1 processes of 1 threads, compiled: equal to other runs up to float rounding only",),
+    ]
+
+
+def test_a_missing_compiler_is_one_clear_error(
+    job: EvalJob, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UsageError, match="needs a C\\+\\+ compiler; no-such-compiler is not on the PATH"):
+        train(job, data, tmp_path / "run", compiled=True)

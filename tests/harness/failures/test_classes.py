@@ -1,0 +1,231 @@
+"""Classes of failures, by the texts that torch, NCCL, gloo, Slurm, Linux and this project really print."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from typer.main import get_command
+
+from detector.data.coco.index import load_index
+from detector.errors import HarnessError, TrainingError
+from detector.runs.assignment import AnchorRanges
+from detector.runs.status import Status
+from detector.sanity.first_batch import FirstLook, check_anchors, check_first_loss, check_scores
+from detector.storage.files import read_json
+from detector.training.train import _Window
+from detector.weights import checkpoint
+from detector.worker.reports import _describe
+from harness.cli import app
+from harness.failures.classes import ADVICE, Context, FailureName, advise, classify, last_error
+from support.micro import ALONE
+
+MESSAGES: list[tuple[FailureName, str]] = [
+    (
+        "GPU memory",
+        "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 15.77 GiB of "
+        "which 1.12 GiB is free. Including non-PyTorch memory, this process has 14.64 GiB memory in use.",
+    ),
+    ("GPU memory", "RuntimeError: CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    ("GPU memory", "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    (
+        "GPU memory",
+        "DistBackendError: NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.hpp:317, unhandled cuda error, NCCL "
+        "version 2.21.5\nLast error:\nCuda failure 2 'out of memory'",
+    ),
+    (
+        "host memory",
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you "
+        "tried to allocate 4000000000000 bytes. Error code 12 (Cannot allocate memory)",
+    ),
+    ("host memory", "OSError: [Errno 12] Cannot allocate memory"),
+    ("host memory", "_ArrayMemoryError: Unable to allocate 1.2 TiB for an array with shape (400000, 400000)"),
+    ("host memory", "RuntimeError: DataLoader worker (pid 4242) is killed by signal: Killed. "),
+    (
+        "host memory",
+        "RuntimeError: DataLoader worker (pid 17) is killed by signal: Bus error. It is possible that dataloader's "
+        "workers are out of shared memory. Please try to raise your shared memory limit.",
+    ),
+    ("disk full", "OSError: [Errno 28] No space left on device"),
+    ("disk full", "OSError: [Errno 122] Disk quota exceeded: '/runs/0123456789abcdef/.status.json.7.tmp'"),
+    ("import", "ModuleNotFoundError: No module named 'pycocotools'"),
+    ("import", "ImportError: libcudart.so.12: cannot open shared object file: No such file or directory"),
+    ("import", "ImportError: /lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.32' not found"),
+    (
+        "network",
+        "RuntimeError: [../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:3001",
+    ),
+    ("network", "RuntimeError: Gloo connectFullMesh failed with [../third_party/gloo/gloo/transport/tcp/pair.cc:144]"),
+    (
+        "network",
+        "DistBackendError: [1] is setting up NCCL communicator and retrieving ncclUniqueId from [0] via c10d key-value "
+        "store by key '0', but store->get('0') got error: Connection reset by peer",
+    ),
+    (
+        "network",
+        "[rank3]:[E ProcessGroupNCCL.cpp:616] [Rank 3] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7",
+    ),
+    (
+        "network",
+        "DistNetworkError: The server socket has failed to listen on any local network address. port: 29500, useIpv6: "
+        "false, code: -98, name: EADDRINUSE, message: address already in use",
+    ),
+    ("network", "DistStoreError: Timed out after 1801 seconds waiting for clients. 1/2 clients joined."),
+    ("node", "RuntimeError: CUDA error: uncorrectable ECC error encountered"),
+    ("node", "RuntimeError: No CUDA GPUs are available: no CUDA-capable device is detected"),
+    ("node", "AcceleratorError: CUDA error: CUDA-capable device(s) is/are busy or unavailable"),
+    ("node", "OSError: [Errno 116] Stale file handle: '/data/train2017/000000000009.jpg'"),
+    ("killed before start", "the process ended without a word while starting"),
+    ("killed", "the process ended without a word while training, iteration 20 of 60 (killed, or out of memory?)"),
+    ("unknown", "KeyError: 'bbox'"),
+    ("unknown", "RuntimeError: CUDA error: device-side assert triggered"),
+    ("unknown", ""),
+]
+
+
+@pytest.mark.parametrize(("expected", "message"), MESSAGES)
+def test_classify_knows_the_message(expected: FailureName, message: str) -> None:
+    assert classify(message) == expected
+
+
+@pytest.mark.parametrize(("expected", "text"), [(name, text) for name, text in MESSAGES if name != "unknown"])
+def test_classify_knows_it_in_the_output_of_a_process_without_last_words(expected: FailureName, text: str) -> None:
+    output = f"submitit INFO - Starting\n[Gloo] Rank 0 is connected to 1 peer ranks\nNCCL version 2.21.5\n{text}\n"
+    assert classify("", output) == expected
+
+
+def test_classify_harmless_output_is_no_cause() -> None:
+    output = "[Gloo] Rank 0 is connected to 1 peer ranks. Expected number of connected peer ranks is : 1\n"
+    assert classify("", f"{output}NCCL version 2.21.5+cuda12.4\nNCCL_TIMEOUT=1800\n") == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("expected", "tail"),
+    [
+        ("time", "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2024-05-01T10:00:00 DUE TO TIME LIMIT ***"),
+        ("time", "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2024-05-01T10:00:00 DUE TO PREEMPTION ***"),
+        (
+            "node",
+            "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2024-05-01T10:00:00 DUE TO NODE FAILURE, SEE LOG ***",
+        ),
+        (
+            "host memory",
+            "slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some of the step tasks have been ",
+        ),
+        ("host memory", "Out of memory: Killed process 4242 (python) total-vm:9000kB"),
+        ("import", "Traceback (most recent call last):\nModuleNotFoundError: No module named 'detector'"),
+    ],
+)
+def test_classify_prefers_the_cause_in_the_output_to_the_launchers_vague_words(
+    expected: FailureName, tail: str
+) -> None:
+    assert classify("the process ended without a word while training, iteration 5 of 60", tail) == expected
+    assert classify("", tail) == expected
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "started", "expected"),
+    [
+        (-9, True, "killed"),
+        (137, True, "killed"),
+        (140, False, "killed before start"),  # USR2 during the imports
+        (-12, False, "killed before start"),
+        (1, True, "unknown"),
+        (None, True, "unknown"),
+        (128, True, "unknown"),
+        (255, True, "unknown"),
+    ],
+)
+def test_classify_reads_the_exit_code_where_nothing_else_speaks(
+    exit_code: int | None, started: bool, expected: FailureName
+) -> None:
+    assert classify("", exit_code=exit_code, started=started) == expected
+
+
+def test_classify_a_message_comes_before_the_exit_code() -> None:
+    assert classify("OSError: [Errno 28] No space left on device", exit_code=-9) == "disk full"
+
+
+def not_finite() -> None:
+    window = _Window()
+    window.add({"loss": torch.tensor(float("nan"))})
+    window.close(ALONE, 3)
+
+
+LOOK = FirstLook(0.5, (900,), (0,), 900, 1000)
+
+
+@pytest.mark.parametrize(
+    ("expected", "fail"),
+    [
+        ("not finite", not_finite),
+        ("canary", lambda: check_scores([LOOK], 0.01)),
+        ("canary", lambda: check_first_loss(9.0, 1.0)),
+        ("canary", lambda: check_anchors([LOOK], AnchorRanges(positives=(5, 10), borderline=(5, 10)), ALONE)),
+    ],
+)
+def test_classify_knows_our_own_errors_as_they_are_worded_now(expected: FailureName, fail) -> None:
+    with pytest.raises(TrainingError) as caught:
+        fail()
+    assert classify(_describe(caught.value)) == expected
+
+
+@pytest.mark.parametrize("kind", ["data", "weights", "record", "disk full", "import"])
+def test_classify_knows_errors_of_files_as_the_worker_logs_them(kind: FailureName, tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{")
+
+    def full() -> None:
+        with open("/dev/full", "w") as file:
+            file.write("x" * 100_000)
+
+    fail = {
+        "data": lambda: load_index(tmp_path, "val2017"),
+        "weights": lambda: checkpoint.load(tmp_path / "bad.json"),
+        "record": lambda: read_json(tmp_path / "bad.json", Status),
+        "disk full": full,
+        "import": lambda: importlib.import_module("no_such_library"),
+    }[kind]
+    with pytest.raises((HarnessError, OSError, ImportError)) as caught:
+        fail()
+    message = _describe(caught.value)
+    # Reworded, the class in the log still tells it.
+    log = f"2024-05-01 10:00:00,000 ERROR detector.worker: {type(caught.value).__name__}: {message}\n"
+    assert classify(message, log) == kind
+
+
+def test_classify_reads_the_class_of_a_reworded_error_in_the_log() -> None:
+    log = "2024-05-01 10:00:00,000 ERROR detector.worker: DataError: something about pictures\n"
+    assert classify("something about pictures", log) == "data"
+    assert classify("something else", log.replace("DataError", "TrainingError")) == "unknown"
+
+
+def test_last_error_leaves_out_what_an_earlier_start_logged() -> None:
+    earlier = "2024-05-01 10:00:00,000 ERROR detector.worker: CUDA out of memory\nTraceback\n"
+    newest = "2024-05-02 10:00:00,000 ERROR detector.worker: Traceback\n  KeyError: 'x'\n"
+    assert last_error(earlier + newest) == newest
+    assert classify("KeyError: 'x'", earlier + newest) == "unknown"
+    assert last_error("no such line") == "no such line"
+
+
+CONTEXT = Context(
+    run="table2/L6 --profile tiny", logs="0123456789abcdef", explain="table2/L6", data="/data", runs="/runs"
+)
+
+
+@pytest.mark.parametrize("name", get_args(FailureName))
+def test_advice_is_a_sentence_and_a_command_that_exists(name: FailureName) -> None:
+    sentence, command = advise(name, CONTEXT)
+    assert sentence[0].isupper()
+    assert sentence.endswith(".")
+    assert "{" not in command
+    for part in (words.split() for words in command.split("; ")):
+        if part[0] != "harness":
+            assert part[0] in ("nvidia-smi", "free", "df")
+            continue
+        found = get_command(app).commands[part[1]]  # type: ignore[attr-defined]
+        options = [option for parameter in found.params for option in parameter.opts]
+        assert all(word in options for word in part[2:] if word.startswith("--"))
+    assert set(ADVICE) == set(get_args(FailureName))

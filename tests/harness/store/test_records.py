@@ -1,0 +1,137 @@
+"""Records on the disk: read, refused, collected, matched to rows; and what is said where weights are missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from detector.errors import RecordError, UsageError
+from detector.runs.job import AnnotatedFolder, EvalJob
+from detector.runs.record import Code, Record, SplitFingerprint
+from detector.storage.files import write_json
+from harness.planning.plan import Plan, make_plan
+from harness.planning.rows import row_records
+from harness.planning.selection import Selection
+from harness.registry.load import Registry
+from harness.registry.resolve import eval_job, resolve
+from harness.status.find import find_run, find_trained
+from harness.store.records import Store, collect
+
+REF = "table2/L6"
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry(Path(__file__).resolve().parents[3] / "experiments")
+
+
+@pytest.fixture
+def store(tmp_path: Path, empty_folders: None) -> Store:
+    return Store(tmp_path / "runs", tmp_path / "results")
+
+
+def job_of(registry: Registry, profile: str, seed: int = 0, sha: str | None = None) -> EvalJob:
+    job = eval_job(resolve(registry, REF, registry.profile(profile)), seed)
+    if sha is None:
+        return job
+    assert isinstance(job.train.data, AnnotatedFolder)
+    data = replace(job.train.data, train_sha256=sha, test_sha256=sha)
+    return replace(job, train=replace(job.train, data=data))
+
+
+def record_of(job: EvalJob, profile: str, ap: float = 20.0) -> Record:
+    split = SplitFingerprint(images=1, boxes=1, sha256="0")
+    return Record(
+        **{"format": 1, "eval_id": job.id, "train_id": job.train.id, "profile": profile, "job": job},
+        **{"metrics": {"AP": ap}, "train_split": split, "test_split": split, "environment": {}},
+        **{"code": Code(version="0", commit=None, modified=None), "train_seconds": 1.0, "eval_seconds": 1.0},
+        **{"finished": "2026-01-01T00:00:00+00:00", "notes": ()},
+    )
+
+
+def put(store: Store, record: Record) -> Path:
+    path = store.run_dir(record.train_id).record(record.eval_id)
+    write_json(path, record)
+    return path
+
+
+def plan_of(registry: Registry, profile: str) -> Plan:
+    return make_plan(registry, [REF], registry.profile(profile))
+
+
+def test_records_prefer_the_collected_one_and_name_each_evaluation_once(registry: Registry, store: Store) -> None:
+    job = job_of(registry, "tiny")
+    put(store, record_of(job, "tiny", ap=20.0))
+    write_json(store.committed(record_of(job, "tiny")), record_of(job, "tiny", ap=30.0))
+    assert [record.metrics["AP"] for record in store.records] == [30.0]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"format": 1}', b"\xff\xfe"])
+def test_records_that_are_damaged_are_named(store: Store, content: bytes) -> None:
+    path = store.results / "records" / "tiny" / "0123.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match="0123.json cannot be read as Record"):
+        _ = store.records
+
+
+def test_a_record_whose_job_was_edited_is_refused_and_not_collected(registry: Registry, store: Store) -> None:
+    path = put(store, record_of(job_of(registry, "tiny"), "tiny"))
+    content = json.loads(path.read_text())
+    content["job"]["train"]["optimizer"]["lr"] *= 2
+    path.write_text(json.dumps(content))
+    with pytest.raises(RecordError, match="its job has the id"):
+        _ = store.records
+    with pytest.raises(RecordError, match="its job has the id"):
+        collect(store, None)
+
+
+def test_collect_copies_one_profile_once_and_names_what_differs(registry: Registry, store: Store) -> None:
+    tiny, small = (record_of(job_of(registry, profile), profile) for profile in ("tiny", "small"))
+    put(store, tiny)
+    put(store, small)
+    assert collect(store, "tiny") == ([store.committed(tiny)], [])
+    assert collect(store, None) == ([store.committed(small)], [])
+    assert collect(store, None) == ([], [])
+    put(store, replace(tiny, metrics={"AP": 21.0}))
+    written, conflicts = collect(store, None)
+    assert written == []
+    assert len(conflicts) == 1
+    assert "the same job gave other numbers; nothing was overwritten" in conflicts[0]
+    assert json.loads(store.committed(tiny).read_text())["metrics"]["AP"] == 20.0
+
+
+def test_row_records_are_of_one_row_in_the_order_of_their_seeds(registry: Registry, store: Store) -> None:
+    for seed in (2, 0, 1):
+        put(store, record_of(job_of(registry, "tiny", seed), "tiny", ap=float(seed)))
+    put(store, record_of(job_of(registry, "small"), "small"))
+    found = row_records(store, [plan_of(registry, "tiny")])
+    assert [record.metrics["AP"] for record in found[REF]] == [0.0, 1.0, 2.0]
+
+
+def test_row_records_refuse_to_mix_data_sets_unless_one_is_named(registry: Registry, store: Store) -> None:
+    for sha, ap in (("a" * 64, 1.0), ("b" * 64, 2.0)):
+        put(store, record_of(job_of(registry, "overfit", sha=sha), "overfit", ap))
+    with pytest.raises(UsageError, match="2 different data sets.*--data DIR"):
+        row_records(store, [plan_of(registry, "overfit")])
+    data = job_of(registry, "overfit", sha="b" * 64).train.data
+    named = make_plan(registry, [REF], registry.profile("overfit"), data=data)
+    assert [record.metrics["AP"] for record in row_records(store, [named])[REF]] == [2.0]
+
+
+def test_weights_that_were_removed_are_told_from_a_run_that_never_was(registry: Registry, store: Store) -> None:
+    selection = Selection(REF, "tiny", [], None)
+    with pytest.raises(UsageError, match="No trained weights of table2/L6, seed 0, .*harness run table2/L6"):
+        find_trained(selection, 0)
+    record = record_of(job_of(registry, "tiny"), "tiny")
+    put(store, record)
+    message = rf"its weights .*final.pt are gone.*move .*{record.train_id} away, then: harness run table2/L6"
+    with pytest.raises(UsageError, match=message):
+        find_trained(Selection(REF, "tiny", [], None), 0)
+    with pytest.raises(UsageError, match=message):
+        find_run(selection, 0, selection.data_root())
+    with pytest.raises(UsageError, match="One row is needed"):
+        find_trained(Selection("table2", "tiny", [], None), 0)

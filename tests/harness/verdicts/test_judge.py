@@ -1,0 +1,295 @@
+"""Verdicts on cells and claims, with runs written by hand."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from scipy import stats
+
+from harness.registry.claims import Claim, Contrast
+from harness.verdicts.evidence import Evidence, RowRuns
+from harness.verdicts.judge import ClaimVerdict, judge_cell, judge_claims
+
+SD = {"AP": 1.0, "positive_score": 0.01}
+
+
+def row(ref: str, *values: float, metric: str = "AP", pool: str = "r50", ids: str | None = None) -> RowRuns:
+    """One run a value; ``ids`` names the training (default: the row's own)."""
+    return RowRuns(
+        ref=ref,
+        pool=pool,
+        seeds=tuple(range(len(values))),
+        runs=tuple({metric: value} for value in values),
+        train_ids=tuple(f"{ids or ref}-{seed}" for seed in range(len(values))),
+    )
+
+
+def rows(*given: RowRuns) -> dict[str, RowRuns]:
+    return {item.ref: item for item in given}
+
+
+def greater(name: str = "claim", *pairs: tuple[str, str], published: float | None = 1.0) -> Claim:
+    contrasts = tuple(Contrast(a, b) for a, b in pairs or [("t/a", "t/b")])
+    return Claim(
+        id=name,
+        text="a is better",
+        where="§0",
+        metric="AP",
+        kind="greater",
+        contrasts=contrasts,
+        published=published,
+        decidable_in=("paper", "tiny"),
+        reasons={"small": "too small"},
+    )
+
+
+def judge(claim: Claim, *given: RowRuns, profile: str = "tiny") -> ClaimVerdict:
+    return judge_claims([claim], rows(*given), profile, SD)[0]
+
+
+# Pool and collapse
+
+
+def test_evidence_pools_each_training_once_when_rows_share_it() -> None:
+    shared = [row("table1/x", 10, 12, ids="same"), row("table2/x", 10, 12, ids="same")]
+    spread = Evidence(rows(*shared, row("table2/y", 10, 16)), SD).spread("r50", "AP")
+    assert spread is not None
+    assert (spread.df, spread.num_rows) == (2, 2)  # counted twice it would be (3, 3)
+    assert spread.sd == pytest.approx(((2 + 18) / 2) ** 0.5)
+
+
+def test_evidence_leaves_collapsed_rows_out_of_the_pool() -> None:
+    evidence = Evidence(rows(row("t/all", 1, 15), row("t/dr", 31, 33), row("t/focal", 30, 32)), SD)
+    assert evidence.collapsed == {"t/all"}
+    spread = evidence.spread("r50", "AP")
+    assert spread is not None
+    assert spread.sd == pytest.approx(2**0.5)
+
+
+def test_evidence_sees_the_collapsed_one_of_two_rows() -> None:
+    assert Evidence(rows(row("t/all", 14), row("t/dr", 32)), SD).collapsed == {"t/all"}
+
+
+def test_evidence_assumes_the_deviation_without_a_second_seed() -> None:
+    spread = Evidence(rows(row("t/dr", 32)), SD).spread("r50", "AP")
+    assert spread is not None
+    assert spread.assumed
+    assert spread.sd == 1.0
+    assert Evidence(rows(row("t/dr", 32)), {}).spread("r50", "AP") is None
+
+
+def test_evidence_ignores_missing_metrics() -> None:
+    partial = RowRuns("t/a", "r50", (0, 1), ({"APL": None}, {"APL": 3.0}), ("x", "y"))
+    assert Evidence(rows(partial), SD).values("t/a", "APL") == [3.0]
+
+
+# Cells
+
+
+def test_judge_cell_is_pending_without_a_run() -> None:
+    verdict = judge_cell("t/a", "AP", 37.4, Evidence({}, SD))
+    assert (verdict.outcome, verdict.n, verdict.mean) == ("pending", 0, None)
+
+
+def test_judge_cell_is_provisional_with_one_seed() -> None:
+    verdict = judge_cell("t/a", "AP", 37.4, Evidence(rows(row("t/a", 37.5)), {"AP": 0.1}))
+    assert verdict.outcome == "reproduced"  # 0.1 + 1.645 sqrt(2 * 0.01 + 0.01 / 12) = 0.34
+    assert verdict.provisional
+    assert verdict.difference == pytest.approx(0.1)
+
+
+def test_judge_cell_uses_the_measured_deviation_with_its_quantile() -> None:
+    evidence = Evidence(rows(row("t/a", 37.3, 37.5, 37.7)), SD)
+    verdict = judge_cell("t/a", "AP", 37.4, evidence)
+    expected = stats.t.ppf(0.975, 2) * (0.2**2 * (1 + 1 / 3) + 0.01 / 12) ** 0.5
+    assert verdict.half_width == pytest.approx(expected)
+    assert not verdict.provisional
+    assert verdict.sd == pytest.approx(0.2)
+
+
+def test_judge_cell_takes_a_collapsed_rows_own_deviation() -> None:
+    evidence = Evidence(rows(row("t/all", 10, 16), row("t/dr", 37.3, 37.5), row("t/b", 37.0, 37.2)), SD)
+    assert judge_cell("t/all", "AP", 12.9, evidence).outcome == "consistent"
+    tight = Evidence(rows(row("t/all", 13.0), row("t/dr", 37.3, 37.5), row("t/b", 37.0, 37.2)), SD)
+    assert judge_cell("t/all", "AP", 12.9, tight).provisional  # another row's deviation stands in
+
+
+def test_judge_cell_widens_the_margin_for_size_classes() -> None:
+    runs = RowRuns("t/a", "r50", (0,), ({"AP": 38.1, "APS": 20.1},), ("x",))
+    evidence = Evidence(rows(runs), {"AP": 0.1, "APS": 0.1})
+    assert judge_cell("t/a", "AP", 37.5, evidence).outcome != "reproduced"
+    assert judge_cell("t/a", "APS", 19.5, evidence).outcome == "reproduced"
+
+
+# Claims
+
+
+def test_judge_claims_supports_a_large_difference() -> None:
+    a, b = [35.0, 35.2, 35.4], [31.0, 31.2, 31.1]
+    verdict = judge(greater(), row("t/a", *a), row("t/b", *b))
+    assert verdict.outcome == "supported"
+    assert verdict.p_value == pytest.approx(stats.ttest_ind(a, b, alternative="greater").pvalue)
+
+
+def test_judge_claims_contradicts_the_opposite_direction() -> None:
+    verdict = judge(greater(), row("t/a", 31.0, 31.2), row("t/b", 35.0, 35.2))
+    assert verdict.outcome == "contradicted"
+
+
+def test_judge_claims_leaves_noise_undecided_and_says_the_seeds() -> None:
+    verdict = judge(greater(), row("t/a", 31.0, 33.0), row("t/b", 31.0, 32.0))
+    assert verdict.outcome == "undecided"
+    assert verdict.seeds is not None
+    assert verdict.seeds > 2
+
+
+def test_judge_claims_decides_nothing_with_one_seed_in_an_arm() -> None:
+    verdict = judge(greater(), row("t/a", 90.0), row("t/b", 31.0, 31.1), row("t/c", 60.0, 60.1))
+    assert verdict.outcome == "undecided"
+    assert "one seed of t/a;" in verdict.reason
+
+
+def test_judge_claims_names_the_missing_row_and_the_command() -> None:
+    verdict = judge(greater(), row("t/a", 31.0, 31.1))
+    assert verdict.reason == "no run of t/b; next: harness run t/b --profile tiny"
+    assert verdict.measured == ()
+
+
+def test_judge_claims_needs_every_contrast() -> None:
+    claim = greater("claim", ("t/a", "t/x"), ("t/b", "t/x"))
+    base = row("t/x", 30.0, 30.2)
+    assert judge(claim, base, row("t/a", 35.0, 35.2), row("t/b", 35.0, 35.1)).outcome == "supported"
+    assert judge(claim, base, row("t/a", 35.0, 35.2), row("t/b", 30.0, 30.3)).outcome == "undecided"
+    assert judge(claim, base, row("t/a", 35.0, 35.2), row("t/b", 25.0, 25.3)).outcome == "contradicted"
+    assert judge(claim, base, row("t/a", 35.0, 35.2)).outcome == "undecided"  # the second was not run
+
+
+def test_judge_claims_corrects_for_every_claim_of_the_profile() -> None:
+    clear = rows(row("t/a", 33.0, 34.0), row("t/b", 30.0, 31.0))
+    others = [greater(f"other-{i}", ("t/x", "t/y")) for i in range(9)]
+    assert judge_claims([greater()], clear, "tiny", SD)[0].outcome == "supported"
+    crowded = judge_claims([greater(), *others], clear, "tiny", SD)[0]
+    assert crowded.outcome == "undecided"
+    assert crowded.p_value == pytest.approx(10 * stats.ttest_ind([33, 34], [30, 31], alternative="greater").pvalue)
+
+
+def test_judge_claims_counts_only_decidable_claims_in_the_family() -> None:
+    clear = rows(row("t/a", 33.0, 34.0), row("t/b", 30.0, 31.0))
+    only_paper = msgspec.structs.replace(greater("other"), decidable_in=("paper",), reasons={"tiny": "no"})
+    assert judge_claims([greater(), *[only_paper] * 9], clear, "tiny", SD)[0].outcome == "supported"
+
+
+def test_judge_claims_prints_the_difference_where_it_is_not_decidable() -> None:
+    verdict = judge(greater(), row("t/a", 31.0, 33.0), row("t/b", 30.0, 31.0), profile="small")
+    assert (verdict.outcome, verdict.reason) == ("not decidable here", "too small")
+    assert verdict.measured[0].value == pytest.approx(1.5)
+    assert verdict.seeds is not None
+
+
+def test_judge_claims_uses_welch_with_a_collapsed_row() -> None:
+    a, b = [31.0, 31.4, 31.2], [2.0, 9.0, 12.0]
+    others = [row("t/c", 31.0, 31.1), row("t/d", 30.9, 31.1)]
+    verdict = judge(greater(), row("t/a", *a), row("t/b", *b), *others)
+    assert verdict.p_value == pytest.approx(stats.ttest_ind(a, b, equal_var=False, alternative="greater").pvalue)
+
+
+def test_judge_claims_pairs_two_tests_of_the_same_trainings() -> None:
+    single = row("t/b", 30.0, 33.0, 36.0, ids="same")
+    multi = row("t/a", 31.0, 34.1, 37.05, ids="same")
+    verdict = judge(greater(), multi, single)
+    assert verdict.outcome == "supported"  # unpaired, a deviation of 3 would hide a difference of 1
+    assert verdict.p_value == pytest.approx(
+        stats.ttest_rel([31.0, 34.1, 37.05], [30.0, 33.0, 36.0], alternative="greater").pvalue
+    )
+    assert verdict.seeds is None
+
+
+def collapse() -> Claim:
+    return Claim(
+        id="collapse",
+        text="a fails",
+        where="§0",
+        metric="AP",
+        kind="collapses",
+        contrasts=(Contrast("t/a", "t/b"),),
+        decidable_in=("tiny",),
+    )
+
+
+@pytest.mark.parametrize(("ap", "outcome"), [(14.9, "supported"), (17.0, "contradicted")])
+def test_judge_claims_decides_a_collapse_by_its_ratio_with_one_seed(ap: float, outcome: str) -> None:
+    verdict = judge(collapse(), row("t/a", ap), row("t/b", 32.3))
+    assert (verdict.outcome, verdict.provisional, verdict.p_value) == (outcome, True, None)
+
+
+def test_judge_claims_tests_a_collapse_with_more_seeds() -> None:
+    sure = judge(collapse(), row("t/a", 3.0, 4.0, 3.5), row("t/b", 32.0, 32.5, 31.8))
+    assert (sure.outcome, sure.provisional) == ("supported", False)
+    noisy = judge(collapse(), row("t/a", 12.0, 20.0, 12.7), row("t/b", 32.0, 32.5, 31.8))
+    assert noisy.outcome == "undecided"  # 14.9 +- 4.4 is not surely below 16.05
+
+
+def test_judge_claims_sees_no_collapse_below_nothing() -> None:
+    assert judge(collapse(), row("t/a", 0.0), row("t/b", 0.0)).outcome == "undecided"
+
+
+def similar(published: float = 0.2) -> Claim:
+    return msgspec.structs.replace(greater(published=published), kind="similar", margin=0.5)
+
+
+@pytest.mark.parametrize(
+    ("a", "outcome"),
+    [((31.0, 31.02), "supported"), ((33.0, 33.02), "contradicted"), ((29.0, 29.02), "contradicted")],
+)
+def test_judge_claims_tests_similarity_on_both_sides(a: tuple[float, float], outcome: str) -> None:
+    assert judge(similar(), row("t/a", *a), row("t/b", 31.0, 31.04)).outcome == outcome
+
+
+def test_judge_claims_does_not_take_noise_for_similarity() -> None:
+    assert judge(similar(), row("t/a", 30.0, 32.0), row("t/b", 30.5, 31.5)).outcome == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "outcome"),
+    [
+        ("above", (0.55, 0.56, 0.57), "supported"),
+        ("above", (0.40, 0.41, 0.42), "contradicted"),
+        ("above", (0.49, 0.50, 0.52), "undecided"),
+        ("below", (0.40, 0.41, 0.42), "supported"),
+        ("below", (0.55, 0.56, 0.57), "contradicted"),
+    ],
+)
+def test_judge_claims_compares_a_row_with_a_threshold(kind: str, values: tuple[float, ...], outcome: str) -> None:
+    claim = msgspec.convert(
+        {"id": "c", "text": "t", "where": "§0", "metric": "positive_score", "kind": kind, "row": "t/a"}
+        | {"threshold": 0.5, "decidable_in": ["tiny"]},
+        Claim,
+    )
+    assert judge(claim, row("t/a", *values, metric="positive_score")).outcome == outcome
+    single = judge(claim, row("t/a", values[0], metric="positive_score"))
+    assert single.outcome == "undecided"
+
+
+# The struct
+
+
+BASE = {"id": "c", "text": "t", "where": "§0", "metric": "AP", "decidable_in": ["tiny"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kind": "greater"}, "takes contrasts only"),
+        ({"kind": "greater", "contrasts": [{"a": "t/a", "b": "t/b"}], "row": "t/a"}, "takes contrasts only"),
+        ({"kind": "above", "row": "t/a"}, "takes row and threshold only"),
+        ({"kind": "similar", "contrasts": [{"a": "t/a", "b": "t/b"}]}, "a margin belongs to"),
+        ({"kind": "greater", "contrasts": [{"a": "t/a", "b": "t/b"}], "reasons": {"tiny": "x"}}, "both decidable"),
+    ],
+)
+def test_claim_rejects_fields_that_its_kind_does_not_read(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=message):
+        msgspec.convert(BASE | fields, Claim)
+
+
+def test_claim_refs_are_named_once_in_order() -> None:
+    assert greater("c", ("t/b", "t/x"), ("t/a", "t/x")).refs() == ("t/b", "t/x", "t/a")
