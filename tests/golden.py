@@ -45,7 +45,7 @@ def draw_data(folder: Path) -> Path:
 
 
 def curve(job: TrainJob, data: Path) -> Curve:
-    """Both losses of the first iterations, by one process of one thread, with all canaries on."""
+    """Both losses of the first iterations, by one process of one thread, with all checks of the first batch on."""
     registry = Registry()
     test = eval_job(resolve(registry, REFS[0], registry.profile("tiny")), 0).test
     threads, every = torch.get_num_threads(), training.LOG_EVERY

@@ -20,9 +20,9 @@ from detector.worker.worker import Worker
 
 DATA, STEP, OPTIMISER = "data", "forward and backward", "optimiser's step"
 BEAT, METRICS, WINDOW, AGREE = "heartbeat", "metrics log", "window sums, finite check", "agreement to stop"
-CHECKPOINTS, CANARIES = "checkpoints", "canaries of the first batch"
+CHECKPOINTS, FIRST_BATCH = "checkpoints", "checks of the first batch"
 WORK = (DATA, STEP, OPTIMISER)
-HARNESS = (BEAT, METRICS, WINDOW, AGREE, CHECKPOINTS, CANARIES)
+HARNESS = (BEAT, METRICS, WINDOW, AGREE, CHECKPOINTS, FIRST_BATCH)
 BEATS = "heartbeats written"  # within BEAT: most calls find it fresh
 FINAL, DETECTION, SCORES, RECORD = "final weights", "detection", "COCO metrics", "fingerprints, detections and record"
 OUTSIDE = (FINAL, DETECTION, SCORES, RECORD)
@@ -171,7 +171,7 @@ def clock_loop(clock: Clock) -> None:
     clock.around(training, "_agree", AGREE)
     clock.around(training, "_save", CHECKPOINTS)
     for name in ("_look", "_check_first_loss"):
-        clock.around(training, name, CANARIES)
+        clock.around(training, name, FIRST_BATCH)
 
 
 def clock_outside(clock: Clock) -> None:

@@ -30,8 +30,8 @@ from benchmarks.overhead.clock import (
     AGREE,
     BEAT,
     BEATS,
-    CANARIES,
     CHECKPOINTS,
+    FIRST_BATCH,
     HARNESS,
     METRICS,
     OUTSIDE,
@@ -135,7 +135,7 @@ def describe(profile: str, runs: list[Found]) -> tuple[dict[str, Any], list[list
 def paper_scale(tiny: list[Found], model: list[Found], agree: float) -> dict[str, float]:
     """Seconds an iteration at the paper's scale, by part.
 
-    From the cost of one call here: the model-sized calls (checkpoints, canaries) as in ``model``, the others as in
+    From the cost of one call here: the model-sized calls (checkpoints, first batch) as in ``model``, the others as in
     ``tiny``; the agreement as between two processes.
     """
 
@@ -149,7 +149,7 @@ def paper_scale(tiny: list[Found], model: list[Found], agree: float) -> dict[str
         WINDOW: each(tiny, WINDOW, STEP),  # an iteration; its losses are added in each
         AGREE: agree,
         CHECKPOINTS: each(model, CHECKPOINTS, CHECKPOINTS) / PAPER_CHECKPOINT_EVERY,
-        CANARIES: median([found["seconds"][CANARIES] for found in model]) / PAPER_ITERATIONS,
+        FIRST_BATCH: median([found["seconds"][FIRST_BATCH] for found in model]) / PAPER_ITERATIONS,
     }
 
 

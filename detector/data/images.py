@@ -8,14 +8,14 @@ from PIL import Image
 
 from detector.data.coco.index import CocoIndex
 from detector.errors import DataError
-from detector.storage.retry import patiently
+from detector.storage.retry import retry
 
 
 def open_image(index: CocoIndex, position: int) -> Image.Image:
     """Decode one image as RGB. Raises DataError naming the file where it is missing, broken or of another size."""
     path = index.image_path(position)
     try:
-        decoded = patiently(lambda: _decode(path), f"reading {path}")
+        decoded = retry(lambda: _decode(path), f"reading {path}")
     except (OSError, SyntaxError) as error:
         raise DataError(
             f"{path} (image id {index.image_ids[position]}) cannot be read: {error}. "

@@ -49,7 +49,7 @@ class ScoreSums:
 
 
 @dataclass(frozen=True)
-class View:
+class Pass:
     """One forward pass of an image: the size it was resized to, what the heads gave, and the boxes before NMS."""
 
     width: int
@@ -67,7 +67,7 @@ def detect_image(model: RetinaNet, image: Image.Image, test: TestSettings) -> di
     return _merged(model, image, list(_views(model, image, test)), test)
 
 
-def _merged(model: RetinaNet, image: Image.Image, views: Sequence[View], test: TestSettings) -> dict[str, Tensor]:
+def _merged(model: RetinaNet, image: Image.Image, views: Sequence[Pass], test: TestSettings) -> dict[str, Tensor]:
     first = views[0]
     found = []
     for view in views:
@@ -84,7 +84,7 @@ def _ratio(size: tuple[int, int], target: tuple[int, int], like: Tensor) -> Tens
     return like.new_tensor([target[0] / size[0], target[1] / size[1]] * 2)
 
 
-def _views(model: RetinaNet, image: Image.Image, test: TestSettings) -> Iterator[View]:
+def _views(model: RetinaNet, image: Image.Image, test: TestSettings) -> Iterator[Pass]:
     """Each short side of the test in its order, flipped copies after each."""
     for short_side in test.short_sides:
         pixels = resized_pixels(image, short_side=short_side, max_size=test.max_size)
@@ -96,10 +96,10 @@ def _views(model: RetinaNet, image: Image.Image, test: TestSettings) -> Iterator
             if flipped:
                 boxes = mirrored(candidates.boxes, width, model.box_convention)
                 candidates = candidates._replace(boxes=boxes)
-            yield View(width, height, outputs, candidates)
+            yield Pass(width, height, outputs, candidates)
 
 
-def score_sums(model: RetinaNet, image: Image.Image, view: View, boxes: np.ndarray, labels: np.ndarray) -> ScoreSums:
+def score_sums(model: RetinaNet, image: Image.Image, view: Pass, boxes: np.ndarray, labels: np.ndarray) -> ScoreSums:
     """Scores of one image's entries in one view, told apart by the assignment of the training.
 
     boxes: (x, y, x + w, y + h) pixels of the image, [G, 4] without crowds; labels: [G].
@@ -144,7 +144,7 @@ def detect_split(
         image = open_image(index, position)
         rows = index.annotations_of(position)
         kept = ~index.crowd[rows]
-        views: list[View] = []
+        views: list[Pass] = []
         for view in _views(model, image, model.test):
             if not views:  # the scores of Fig. 4 are those of the first view
                 scores = score_sums(model, image, view, index.boxes[rows][kept], index.labels[rows][kept])

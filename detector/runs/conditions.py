@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 def execution_notes(executions: list[list[int]]) -> tuple[str, ...]:
     """What a record says of a training that was compiled, or resumed in another way than it was begun."""
-    ways = ", then ".join(str(Execution(way[0], way[1], len(way) > 2)) for way in executions)
+    ways = ", then ".join(str(Conditions(way[0], way[1], len(way) > 2)) for way in executions)
     if len(executions) > 1:
         return (f"resumed in another way ({ways}): equal to an undisturbed run up to float rounding only",)
     return (f"{ways}: equal to other runs up to float rounding only",) if "compiled" in ways else ()
 
 
-class Execution(NamedTuple):
+class Conditions(NamedTuple):
     """What a sum's rounding depends on."""
 
     processes: int

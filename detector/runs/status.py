@@ -40,7 +40,7 @@ def fraction_done(status: Status | None) -> float:
     return TRAINING_SHARE * status.iteration / status.iterations
 
 
-def describe(status: Status | None) -> str:
+def progress_text(status: Status | None) -> str:
     """A few words on a heartbeat."""
     if status is None or status.phase == "starting":
         return "starting"

@@ -17,18 +17,18 @@ FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 AWAY: Final = frozenset(
     {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EAGAIN}
 )
-PATIENCE_SECONDS = 300.0  # less than the ten minutes after which the other processes of a run give up waiting
+RETRY_SECONDS = 300.0  # less than the ten minutes after which the other processes of a run give up waiting
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 15.0
 
 
-def patiently(action: Callable[[], T], what: str, *, seconds: float | None = None) -> T:
+def retry(action: Callable[[], T], what: str, *, seconds: float | None = None) -> T:
     """Do ``action``, again and again while the disk is full or the file server away, for ``seconds`` at most.
 
-    what: for the log, such as "reading 17.jpg". seconds: ``PATIENCE_SECONDS`` if None. Any other error is raised at
-    once, and the last one when patience ends. ``action`` must be safe to repeat.
+    what: for the log, such as "reading 17.jpg". seconds: ``RETRY_SECONDS`` if None. Any other error is raised at
+    once, and the last one when the time is over. ``action`` must be safe to repeat.
     """
-    end = time.monotonic() + (PATIENCE_SECONDS if seconds is None else seconds)
+    end = time.monotonic() + (RETRY_SECONDS if seconds is None else seconds)
     wait = FIRST_WAIT_SECONDS
     while True:
         try:

@@ -10,12 +10,12 @@ from types import TracebackType
 
 from detector.runs.folder import RunDir
 from detector.storage.files import write_atomic
-from detector.storage.retry import patiently
+from detector.storage.retry import retry
 from detector.training.board import Board
 
 logger = logging.getLogger(__name__)
 
-LAST_PATIENCE_SECONDS = 20.0  # a scheduler kills soon after it asks to stop
+LAST_RETRY_SECONDS = 20.0  # a scheduler kills soon after it asks to stop
 
 
 class MetricsLog:
@@ -28,7 +28,7 @@ class MetricsLog:
 
     def __enter__(self) -> MetricsLog:
         if self.enabled:
-            patiently(self._keep_until_start, "the losses so far")
+            retry(self._keep_until_start, "the losses so far")
         return self
 
     def __exit__(
@@ -36,7 +36,7 @@ class MetricsLog:
     ) -> None:
         if self.enabled:
             try:  # a resume does not log these iterations again
-                patiently(self._append, "the last losses", seconds=LAST_PATIENCE_SECONDS)
+                retry(self._append, "the last losses", seconds=LAST_RETRY_SECONDS)
             except OSError as refused:
                 logger.warning("the last losses were not written: %s", refused)
             self.board.close()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from detector.device.world import World
-from detector.runs.conditions import Execution
+from detector.runs.conditions import Conditions
 from detector.weights import checkpoint
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 class TrainingState:
     """Model, optimiser, loss scaler, iteration and random state, saved and restored together.
 
-    executions: the ``Execution`` that the training ran with so far, as lists; a second one voids bit equality.
+    executions: the ``Conditions`` that the training ran with so far, as lists; a second one voids bit equality.
     seconds: training time up to the newest checkpoint, over all starts.
     """
 
@@ -46,7 +46,7 @@ class TrainingState:
 
     def resume(self, folder: Path, world: World) -> int:
         """Restore the newest checkpoint, if there is one; returns the number of steps already taken."""
-        way = Execution(world.size, torch.get_num_threads(), self.compiled)
+        way = Conditions(world.size, torch.get_num_threads(), self.compiled)
         here = list(way) if way.compiled else list(way[:2])
         state = checkpoint.load_newest(folder)
         if state is None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-PATIENCE = 20.0  # seconds: by how much the signals to the processes of a job may differ
+SIGNAL_SPREAD_SECONDS = 20.0  # seconds: by how much the signals to the processes of a job may differ
 
 
 class StopRequested(Exception):
@@ -44,7 +44,7 @@ class StopFlag:
 
     def wait_for_first(self) -> int | None:
         """The first signal; waits a little for it where another process of the run had it before us."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + SIGNAL_SPREAD_SECONDS
         while self.first is None and time.monotonic() < deadline:
             time.sleep(0.05)
         return self.first

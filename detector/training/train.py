@@ -38,7 +38,7 @@ from detector.sanity.first_batch import (
     expected_first_loss,
     look_at,
 )
-from detector.storage.retry import patiently
+from detector.storage.retry import retry
 from detector.training.metrics import MetricsLog
 from detector.training.schedule import learning_rate, parameter_groups, set_learning_rate
 from detector.training.state import TrainingState
@@ -46,7 +46,7 @@ from detector.training.stop import StopRequested
 
 logger = logging.getLogger(__name__)
 LOG_EVERY = 10  # iterations
-STOP_PATIENCE_SECONDS = 20.0  # a scheduler kills soon after it asks
+STOP_RETRY_SECONDS = 20.0  # a scheduler kills soon after it asks
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _save(state: TrainingState, run: RunDir, done: int, *, must: bool) -> bool:
     """
     try:
         if must:
-            patiently(lambda: state.save(run.checkpoints, done), f"checkpoint {done}", seconds=STOP_PATIENCE_SECONDS)
+            retry(lambda: state.save(run.checkpoints, done), f"checkpoint {done}", seconds=STOP_RETRY_SECONDS)
         else:
             state.save(run.checkpoints, done)
     except OSError as error:

@@ -15,7 +15,7 @@ import torch
 
 from detector.errors import WeightsError
 from detector.storage.files import write_atomic
-from detector.storage.retry import FULL, patiently
+from detector.storage.retry import FULL, retry
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def load(path: Path) -> dict[str, Any]:
     OSError where storage stays away: a checkpoint that cannot be read now is not a damaged one.
     """
     try:
-        content = patiently(path.read_bytes, f"reading {path}")
+        content = retry(path.read_bytes, f"reading {path}")
     except FileNotFoundError as error:
         raise WeightsError(f"No checkpoint at {path}. Run 'harness run' for it first.") from error
     try:
@@ -109,7 +109,7 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
 
     Raises OSError where storage stays away: to begin anew would throw away what was trained.
     """
-    for path in patiently(lambda: _steps(folder), f"reading {folder}"):
+    for path in retry(lambda: _steps(folder), f"reading {folder}"):
         try:
             return load(path)
         except WeightsError as error:

@@ -28,7 +28,7 @@ from detector.runs.folder import RunDir
 from detector.runs.job import DataSource, EvalJob
 from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint
 from detector.storage.files import write_json
-from detector.storage.retry import patiently
+from detector.storage.retry import retry
 from detector.training.train import Pace, Progress, train
 from detector.weights import checkpoint
 from detector.weights.network import network_of
@@ -98,8 +98,8 @@ def train_to_final(
             "executions": result.executions,
             "seconds": result.seconds,
         }
-        patiently(lambda: checkpoint.save(run.final, state), "final weights")
-        patiently(lambda: checkpoint.drop_steps(run.checkpoints), "removing checkpoints")
+        retry(lambda: checkpoint.save(run.final, state), "final weights")
+        retry(lambda: checkpoint.drop_steps(run.checkpoints), "removing checkpoints")
     world.gather(None)
 
 
@@ -142,7 +142,7 @@ def evaluate_and_record(
     if not world.is_main:
         return
     metrics = coco_metrics(index, detections) | sums.means()
-    patiently(lambda: write_detections(run.detections(job.id), detections), "detections")
+    retry(lambda: write_detections(run.detections(job.id), detections), "detections")
     train_index = _open(job.train.data, root, "train")
     record = Record(
         format=RECORD_FORMAT,
@@ -160,14 +160,14 @@ def evaluate_and_record(
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         notes=(*assignment.notes, *execution_notes(final["executions"])),
     )
-    patiently(lambda: write_json(run.record(job.id), record), "record")
+    retry(lambda: write_json(run.record(job.id), record), "record")
     logger.info("AP %s", metrics["AP"])
 
 
 def _open(source: DataSource, root: Path, part: Part) -> CocoIndex:
     """As ``open_split``, once the file server answers."""
-    return patiently(lambda: open_split(source, root, part), f"opening {root}")
+    return retry(lambda: open_split(source, root, part), f"opening {root}")
 
 
 def _fingerprint(source: DataSource, root: Path, part: Part, index: CocoIndex) -> SplitFingerprint:
-    return patiently(lambda: fingerprint(source, root, part, index), f"reading {root}")
+    return retry(lambda: fingerprint(source, root, part, index), f"reading {root}")

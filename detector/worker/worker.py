@@ -19,7 +19,7 @@ from detector.errors import RecordError
 from detector.runs.assignment import WORKER_LOG, Assignment
 from detector.runs.folder import RunDir
 from detector.storage.files import write_atomic, write_json
-from detector.storage.retry import patiently
+from detector.storage.retry import retry
 from detector.training.stop import StopFlag, StopRequested
 from detector.worker.processes import export_distributed, meeting_file
 from detector.worker.reports import Heartbeat, log_to, report_failure
@@ -57,7 +57,7 @@ class Worker:
                 except BlockingIOError:  # asked to stop while waiting
                     after_stop(stop, self.assignment.max_requeues)
                     sys.exit(130)
-                patiently(partial(_begin, run, self.assignment), "the run's folder")
+                retry(partial(_begin, run, self.assignment), "the run's folder")
                 heartbeat.beat("starting", force=True, ap=_ap_so_far(run))
             try:
                 self._run(run, heartbeat if rank == 0 else None, stop, stack)
@@ -86,7 +86,7 @@ class Worker:
         # Left with the stack, after a failure was reported: the others notice it by our leaving.
         world = stack.enter_context(join_world(assignment.device, meeting_file(run.root)))
         if world.is_main:
-            patiently(partial(_describe_start, run, world, assignment), "the run's environment")
+            retry(partial(_describe_start, run, world, assignment), "the run's environment")
         # What is there, rank 0 says for all: files appear at different times to different nodes.
         if not world.from_main(world.is_main and _is_there(run.final)):
             train_to_final(assignment, run, world=world, heartbeat=heartbeat, stop=stop)
@@ -114,7 +114,7 @@ def _describe_start(run: RunDir, world: World, assignment: Assignment) -> None:
 
 def _is_there(path: Path) -> bool:
     """Once the file server answers at all."""
-    return patiently(path.exists, f"looking for {path}")
+    return retry(path.exists, f"looking for {path}")
 
 
 def _ap_so_far(run: RunDir) -> float | None:

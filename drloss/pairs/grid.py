@@ -41,7 +41,7 @@ MIN_BUCKETS = 4096
 
 
 @dataclass(frozen=True)
-class Grid:
+class Cells:
     """C cells of the score axis, and B equal buckets that find a score's cell in a step or two.
 
     A score a lies in cell number (edges below a); ``first`` holds, for the bucket of a, the number of edges in lower
@@ -68,7 +68,7 @@ class PairSums(NamedTuple):
 class Nodes:
     """The logistic: a cell's negatives are, to the interpolation's error, weights at four nodes of their cell."""
 
-    grid: Grid
+    grid: Cells
     positives: Tensor  # [n+] float64, b
     surrogate: Surrogate
 
@@ -91,7 +91,7 @@ class Knots:
     truncated squares, with knots -b - rho and -b + rho.
     """
 
-    grid: Grid
+    grid: Cells
     polynomials: Tensor  # [m n+, 4] of each knot in x, lowest power first, knots ascending
     order: Tensor  # [m n+]: where a knot stood before sorting; [m, n+] when unfolded
     num_positives: int
@@ -130,13 +130,13 @@ def piecewise(surrogate: Surrogate, positives: Tensor, span: tuple[float, float]
     return None
 
 
-def _even_grid(like: Tensor, cells_per_unit: float, low: float, high: float) -> Grid:
+def _even_grid(like: Tensor, cells_per_unit: float, low: float, high: float) -> Cells:
     """Cells of one width, each its own bucket. Rounding may take x out of [-1, 1], where its cubic holds as well."""
     cells = torch.arange(floor((high - low) * cells_per_unit) + 1, device=like.device)
     edges = low + (cells + 1).double() / cells_per_unit
     edges[-1] = inf
     centres = low + (cells.double() + 0.5) / cells_per_unit
-    return Grid(low, cells_per_unit, cells.int(), edges, centres, 2.0 * cells_per_unit)
+    return Cells(low, cells_per_unit, cells.int(), edges, centres, 2.0 * cells_per_unit)
 
 
 def _knots(knots: Tensor, factors: Tensor, power: int, span: tuple[float, float]) -> Knots:
@@ -156,7 +156,7 @@ def _knots(knots: Tensor, factors: Tensor, power: int, span: tuple[float, float]
     buckets = ((knots - low) * buckets_per_unit).floor_().clamp_(-1, num_buckets - 1)
     first = torch.searchsorted(buckets, torch.arange(num_buckets, device=x.device).double(), out_int32=True)
     edges = torch.cat([knots, knots.new_tensor([inf])])
-    grid = Grid(low, buckets_per_unit, first, edges, torch.full_like(edges, origin), 1.0)
+    grid = Cells(low, buckets_per_unit, first, edges, torch.full_like(edges, origin), 1.0)
     return Knots(grid, polynomials, order, num_positives)
 
 

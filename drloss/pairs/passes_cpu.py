@@ -15,7 +15,7 @@ from numba import njit
 from torch import Tensor
 
 from drloss.kernels.cpu import Array, Item, each_block, new_tensor
-from drloss.pairs.grid import NUM_MOMENTS, Grid
+from drloss.pairs.grid import NUM_MOMENTS, Cells
 
 CHUNK = 2**18  # about a millisecond of work
 # Logits whose scores are held at a time, by a thread. From 2^15 on torch would start threads of its own for them.
@@ -31,7 +31,7 @@ class Rows(NamedTuple):
     anchors: slice  # the same, of all levels together
 
 
-def moments(values: Tensor, grid: Grid) -> Tensor:
+def moments(values: Tensor, grid: Cells) -> Tensor:
     """Sums of 1, x, x^2, x^3 over the values in each cell, [C, 4] float64. values: [n], float32 or float64."""
     array, table = values.detach().contiguous().numpy(), _table(grid)
 
@@ -43,7 +43,7 @@ def moments(values: Tensor, grid: Grid) -> Tensor:
     return _total(work, _slices(len(array), _chunk_size(grid)), grid)
 
 
-def polynomials(values: Tensor, grid: Grid, coefficients: Tensor) -> Tensor:
+def polynomials(values: Tensor, grid: Cells, coefficients: Tensor) -> Tensor:
     """Each value's cell's cubic at its x, of the shape and dtype of ``values`` [n]. coefficients: [C, 4] float64."""
     array, table, cubics = values.detach().contiguous().numpy(), _table(grid), coefficients.contiguous().numpy()
     result = new_tensor(values.shape, values.dtype)
@@ -52,7 +52,7 @@ def polynomials(values: Tensor, grid: Grid, coefficients: Tensor) -> Tensor:
     return result
 
 
-def moments_of_logits(levels: Sequence[Tensor], labels: Tensor, images: range, grid: Grid) -> Tensor:
+def moments_of_logits(levels: Sequence[Tensor], labels: Tensor, images: range, grid: Cells) -> Tensor:
     """``moments`` of p, in float32, of all negatives of some images. levels: contiguous [N, R_l, K]; labels: [N, R]."""
     table, classes = _table(grid), labels.numpy()
 
@@ -66,7 +66,7 @@ def moments_of_logits(levels: Sequence[Tensor], labels: Tensor, images: range, g
 
 
 def gradient_of_logits(
-    levels: Sequence[Tensor], labels: Tensor, images: range, form: tuple[Grid, Tensor], grads: Sequence[Tensor]
+    levels: Sequence[Tensor], labels: Tensor, images: range, form: tuple[Cells, Tensor], grads: Sequence[Tensor]
 ) -> None:
     """Writes the images' part of ``grads`` [N, R_l, K]: cubic times p (1 - p) of a negative, 0 of any other entry.
 
@@ -113,12 +113,12 @@ def _slices(length: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-def _chunk_size(grid: Grid) -> int:
+def _chunk_size(grid: Cells) -> int:
     """Entries a chunk: so many that a table of moments of its own is little beside them."""
     return max(CHUNK, 16 * NUM_MOMENTS * len(grid.edges))
 
 
-def _total(work: Callable[[Item], Array], chunks: Sequence[Item], grid: Grid) -> Tensor:
+def _total(work: Callable[[Item], Array], chunks: Sequence[Item], grid: Cells) -> Tensor:
     total = np.zeros((len(grid.edges), NUM_MOMENTS))
     for found in each_block(work, chunks):
         total += found
@@ -126,7 +126,7 @@ def _total(work: Callable[[Item], Array], chunks: Sequence[Item], grid: Grid) ->
 
 
 class Table(NamedTuple):
-    """A ``Grid`` as a kernel takes it."""
+    """A ``Cells`` as a kernel takes it."""
 
     low: float
     buckets_per_unit: float
@@ -136,7 +136,7 @@ class Table(NamedTuple):
     scale: float
 
 
-def _table(grid: Grid) -> Table:
+def _table(grid: Cells) -> Table:
     arrays = grid.first.numpy(), grid.edges.numpy(), grid.centres.numpy()
     return Table(grid.low, grid.buckets_per_unit, *arrays, grid.scale)
 

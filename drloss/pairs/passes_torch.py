@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from drloss.pairs.grid import NUM_MOMENTS, Grid
+from drloss.pairs.grid import NUM_MOMENTS, Cells
 
 CHUNK = 2**22
 # Sums of integers do not depend on the order in which a GPU adds them. A chunk's sum of powers of x in [-1, 1] fits.
 FIXED_POINT = 2.0**40
 
 
-def moments(values: Tensor, grid: Grid) -> Tensor:
+def moments(values: Tensor, grid: Cells) -> Tensor:
     """Sums of 1, x, x^2, x^3 over the values in each cell, [C, 4] float64. values: [n], float32 or float64."""
     result = grid.edges.new_zeros(len(grid.edges), NUM_MOMENTS)
     for chunk in torch.split(values.detach(), CHUNK):
@@ -27,7 +27,7 @@ def moments(values: Tensor, grid: Grid) -> Tensor:
     return result
 
 
-def polynomials(values: Tensor, grid: Grid, coefficients: Tensor) -> Tensor:
+def polynomials(values: Tensor, grid: Cells, coefficients: Tensor) -> Tensor:
     """Each value's cell's cubic at its x, of the shape and dtype of ``values`` [n]. coefficients: [C, 4] float64."""
     result = torch.empty_like(values)
     for chunk, out in zip(torch.split(values.detach(), CHUNK), torch.split(result, CHUNK), strict=True):
@@ -39,7 +39,7 @@ def polynomials(values: Tensor, grid: Grid, coefficients: Tensor) -> Tensor:
     return result
 
 
-def _located(values: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+def _located(values: Tensor, grid: Cells) -> tuple[Tensor, Tensor]:
     """The cell of each value, int64, and its x there, float64."""
     values = values.double()
     cell = torch.searchsorted(grid.edges, values)

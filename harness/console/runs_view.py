@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from detector.runs.status import Status, describe, fraction_done
+from detector.runs.status import Status, fraction_done, progress_text
 from harness.console.bars import LINE_SECONDS
 from harness.units import duration
 
@@ -52,7 +52,7 @@ class RunsView:
             self.first.setdefault(train_id, self.done[train_id])
         if train_id not in self.tasks:
             self.tasks[train_id] = self.progress.add_task(f"  {self.names[train_id]}", total=1.0, text="")
-        self.progress.update(self.tasks[train_id], completed=self.done[train_id], text=describe(status))
+        self.progress.update(self.tasks[train_id], completed=self.done[train_id], text=progress_text(status))
         self.progress.update(self.total, completed=self.overall, text=self._summary())
         if not self.console.is_terminal and time.monotonic() - self.last_line >= LINE_SECONDS:
             self.last_line = time.monotonic()

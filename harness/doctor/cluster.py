@@ -11,9 +11,9 @@ from pathlib import Path
 
 from detector.errors import SchedulerError
 from harness.doctor.machine import PACKAGES, Finding, folder_finding
-from harness.doctor.node import Check, Report
+from harness.doctor.node import Check, NodeReport
 from harness.doctor.node_checks import installed, links_and_renames, take_lock
-from harness.doctor.node_job import Watched, new_token, probe_folder, submit_probe, watch
+from harness.doctor.node_job import Watched, check_folder, new_token, submit_check, watch
 from harness.doctor.partitions import partition_findings
 from harness.folders import runs_folder
 from harness.launch.interrupts import terminate_is_interrupt
@@ -35,7 +35,7 @@ def examine_cluster(
     cluster: Cluster, data: Path | None, *, wait_minutes: float, say: Callable[[str], None]
 ) -> list[Finding]:
     """All findings, in the order of what a newcomer meets. say: what is waited for. An interrupt cancels the job."""
-    shape = probe_shape(cluster, Registry().profile("paper").execution)
+    shape = check_shape(cluster, Registry().profile("paper").execution)
     runs, root = runs_folder(), named_data(data)
     findings = [Finding("ok", "cluster file", f"{cluster.name}: {cluster.title}; the job takes {shape}")]
     slurm = _slurm_here()
@@ -46,7 +46,7 @@ def examine_cluster(
     if writable.state == "fail":
         return findings
     token = new_token()
-    folder = probe_folder(runs, token)
+    folder = check_folder(runs, token)
     folder.root.mkdir(parents=True)
     with ExitStack() as stack:
         here = [links_and_renames(folder.root, "command")]
@@ -58,7 +58,7 @@ def examine_cluster(
     return [*findings, *_clean_up(folder.root, findings)]
 
 
-def probe_shape(cluster: Cluster, execution: Execution) -> Shape:
+def check_shape(cluster: Cluster, execution: Execution) -> Shape:
     """Two nodes if runs may take them, and of each all that a run may take."""
     on_gpus = cluster.gpus_per_node > 0
     tasks = cluster.gpus_per_node if on_gpus else 1
@@ -95,14 +95,14 @@ def _by_job(
 ) -> list[Finding]:
     with terminate_is_interrupt():
         try:
-            job = submit_probe(cluster, shape, data, runs=runs, token=token)
+            job = submit_check(cluster, shape, data, runs=runs, token=token)
             text = f"took job {job.id} ({job.name}), time limit {job.limit_minutes} min"
             watched = watch(job, wait_seconds=60 * wait_minutes, say=say)
         except SchedulerError as error:
             return [Finding("fail", "sbatch", str(error))]
         except KeyboardInterrupt:
             cancel(f"{PREFIX}{token}")
-            shutil.rmtree(probe_folder(runs, token).root, ignore_errors=True)
+            shutil.rmtree(check_folder(runs, token).root, ignore_errors=True)
             say(f"Interrupted: job {PREFIX}{token} is cancelled.")
             raise
     findings = [Finding("ok", "sbatch", text), _job(job.id, watched), *report_findings(watched)]
@@ -127,7 +127,7 @@ def report_findings(watched: Watched) -> list[Finding]:
     noted = [(report, check) for report in reports for check in (*report.checks, _versions(report, here))]
     findings = list[Finding]()
     for name in dict.fromkeys(check.name for _, check in noted):
-        answers = dict[tuple[str, str], list[Report]]()
+        answers = dict[tuple[str, str], list[NodeReport]]()
         for report, check in noted:
             if check.name == name:
                 answers.setdefault((check.state, check.text), []).append(report)
@@ -139,7 +139,7 @@ def report_findings(watched: Watched) -> list[Finding]:
     return [*findings, _clocks(reports, watched.seen)]
 
 
-def _who(some: Sequence[Report], everyone: Sequence[Report]) -> str:
+def _who(some: Sequence[NodeReport], everyone: Sequence[NodeReport]) -> str:
     """Nodes whose processes are all among them, and the other processes by their rank."""
     names = list[str]()
     for node in dict.fromkeys(report.node for report in some):
@@ -149,14 +149,14 @@ def _who(some: Sequence[Report], everyone: Sequence[Report]) -> str:
     return ", ".join(names)
 
 
-def _versions(report: Report, here: Mapping[str, str]) -> Check:
+def _versions(report: NodeReport, here: Mapping[str, str]) -> Check:
     other = [
         f"{name} {there} (here {here.get(name)})" for name, there in report.versions.items() if there != here.get(name)
     ]
     return Check("versions", "note", ", ".join(other)) if other else Check("versions", "ok", "as here")
 
 
-def _clocks(reports: Sequence[Report], seen: Mapping[int, float]) -> Finding:
+def _clocks(reports: Sequence[NodeReport], seen: Mapping[int, float]) -> Finding:
     """A process read the time after the command had written its own down, and before the command saw its report."""
     wrong, width = dict[str, str](), 0.0
     for report in reports:
@@ -172,10 +172,10 @@ def _clocks(reports: Sequence[Report], seen: Mapping[int, float]) -> Finding:
 
 
 def _clean_up(folder: Path, findings: Sequence[Finding]) -> list[Finding]:
-    """Remove the probe's folder, unless it may say why something failed."""
+    """Remove the check's folder, unless it may say why something failed."""
     if any(finding.state == "fail" for finding in findings):
         return [Finding("note", "files", f"kept for a closer look: {folder}")]
     shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):  # other probes
+    with suppress(OSError):  # other checks
         folder.parent.rmdir()
     return []

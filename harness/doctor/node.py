@@ -42,7 +42,7 @@ class Check(Struct, frozen=True):
     text: str
 
 
-class Report(Struct, frozen=True, kw_only=True):
+class NodeReport(Struct, frozen=True, kw_only=True):
     """What one process found. ``doing``: the step under way, empty after the last one.
 
     ``heard``: the time in the command's ``Word`` (0 where it could not be read), and ``time``: this node's own right
@@ -59,7 +59,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class ProbeFolder:
+class NodeCheckFolder:
     """Where the command and the processes of its job leave files for each other."""
 
     root: Path
@@ -74,14 +74,14 @@ class ProbeFolder:
         return self.root / f"{holder}.lock"
 
     def report(self, rank: int) -> Path:
-        """A process's ``Report``."""
+        """A process's ``NodeReport``."""
         return self.root / f"report-{rank}.json"
 
 
 class Notebook:
     """The report of this process, rewritten with each step."""
 
-    def __init__(self, path: Path, report: Report) -> None:
+    def __init__(self, path: Path, report: NodeReport) -> None:
         self.path = path
         self.report = report
 
@@ -91,7 +91,7 @@ class Notebook:
         try:
             state, text = step()
         except Exception as error:
-            state, text = "fail", checks.describe(error)
+            state, text = "fail", checks.error_text(error)
         self.report = replace(self.report, checks=(*self.report.checks, Check(name, state, text)))
         return state != "fail"
 
@@ -99,13 +99,13 @@ class Notebook:
         """Nothing more is done."""
         self._write(replace(self.report, doing=""))
 
-    def _write(self, report: Report) -> None:
+    def _write(self, report: NodeReport) -> None:
         self.report = report
         write_json(self.path, report)
 
 
 @dataclass(frozen=True)
-class Probe:
+class NodeCheck:
     """Callable that looks at everything and writes the report of its process. Paths are absolute.
 
     code: the copy of the packages that runs would import. requeues: whether runs may ask Slurm to start them again.
@@ -125,9 +125,9 @@ class Probe:
         """Look, and end well whatever was found: a process that fails would make Slurm end the others."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit ignores it; there is nothing to save here
         rank, size, local = (_number(name) for name in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"))
-        folder = ProbeFolder(Path(self.folder))
+        folder = NodeCheckFolder(Path(self.folder))
         heard = _hear(folder)
-        report = Report(
+        report = NodeReport(
             rank=rank,
             node=checks.node_name(),
             heard=heard.time,
@@ -158,7 +158,12 @@ class Probe:
         return "fail", f"what the command wrote cannot be read in {self.folder}; HARNESS_RUNS must be on a shared disk"
 
     def _look_together(
-        self, look: Callable[[str, Callable[[], Answer]], bool], folder: ProbeFolder, rank: int, size: int, me: Present
+        self,
+        look: Callable[[str, Callable[[], Answer]], bool],
+        folder: NodeCheckFolder,
+        rank: int,
+        size: int,
+        me: Present,
     ) -> None:
         """What needs the other processes, and may take long."""
         others = dict[int, Present]()
@@ -189,7 +194,7 @@ def _number(variable: str) -> int:
     return int(os.environ.get(variable) or 0)
 
 
-def _hear(folder: ProbeFolder) -> Word:
+def _hear(folder: NodeCheckFolder) -> Word:
     """The command's word; it is written anew from time to time, and may be seen late."""
     end = time.monotonic() + WORD_SECONDS
     while time.monotonic() < end:

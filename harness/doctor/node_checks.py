@@ -40,7 +40,7 @@ def installed(packages: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def describe(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """One error in at most two lines, with its kind where the message alone may not say enough."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = " ".join(lines[:2])[:500]
@@ -161,7 +161,7 @@ def _why_no_cuda() -> str:
     try:
         torch.zeros(1, device="cuda")
     except (RuntimeError, AssertionError) as error:
-        return describe(error)
+        return error_text(error)
     return "its driver does not answer"
 
 

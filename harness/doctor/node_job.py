@@ -17,7 +17,7 @@ from detector.storage.files import read_json, write_json
 from detector.worker.requeue import job_fields
 from harness.code.snapshot import take_snapshot
 from harness.doctor.machine import PACKAGES
-from harness.doctor.node import Probe, ProbeFolder, Report, Word
+from harness.doctor.node import NodeCheck, NodeCheckFolder, NodeReport, Word
 from harness.slurm.clusters import Cluster
 from harness.slurm.commands import WAITING, QueuedJob, cancel, read_queue
 from harness.slurm.script import Shape, parameters
@@ -39,12 +39,12 @@ FIRST_TO_FAIL = re.compile(r"^srun: error: \S+: tasks? (\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class ProbeJob:
+class NodeCheckJob:
     """A submitted job. ranks: its processes."""
 
     id: str
     name: str
-    folder: ProbeFolder
+    folder: NodeCheckFolder
     ranks: int
     limit_minutes: int
     nonce: str
@@ -57,22 +57,22 @@ class Watched:
     problem: why not every process is through; empty where all are.
     """
 
-    reports: dict[int, Report] = field(default_factory=dict)
+    reports: dict[int, NodeReport] = field(default_factory=dict)
     seen: dict[int, float] = field(default_factory=dict)
     problem: str = ""
 
 
 def new_token() -> str:
-    """Of one probe; no other has it."""
+    """Of one check; no other has it."""
     return f"doctor-{secrets.token_hex(4)}"
 
 
-def probe_folder(runs: Path, token: str) -> ProbeFolder:
-    """Where a probe's files are: removed after one that found nothing wrong."""
-    return ProbeFolder(runs / "doctor" / token)
+def check_folder(runs: Path, token: str) -> NodeCheckFolder:
+    """Where a check's files are: removed after one that found nothing wrong."""
+    return NodeCheckFolder(runs / "doctor" / token)
 
 
-def submit_probe(cluster: Cluster, shape: Shape, data: Path | None, *, runs: Path, token: str) -> ProbeJob:
+def submit_check(cluster: Cluster, shape: Shape, data: Path | None, *, runs: Path, token: str) -> NodeCheckJob:
     """Hand the job to Slurm as runs are, but for a short time and once. Raises SchedulerError where it is refused."""
     short = replace(
         cluster,
@@ -80,10 +80,10 @@ def submit_probe(cluster: Cluster, shape: Shape, data: Path | None, *, runs: Pat
         signal_delay_seconds=min(SIGNAL_DELAY_SECONDS, cluster.signal_delay_seconds),
         max_requeues=0,
     )
-    folder = probe_folder(runs, token)
+    folder = check_folder(runs, token)
     code = take_snapshot(runs)
     name, nonce = f"{PREFIX}{token}", secrets.token_hex(8)
-    probe = Probe(
+    check = NodeCheck(
         folder=str(folder.root),
         nonce=nonce,
         code=str(code),
@@ -96,7 +96,7 @@ def submit_probe(cluster: Cluster, shape: Shape, data: Path | None, *, runs: Pat
     write_json(folder.word, Word(nonce, time.time()))
     options = parameters(short, shape, token=token, code=code, folder=folder.root, is_run=False)
     try:
-        job_id = hand_over([probe], short, options, folder.root)
+        job_id = hand_over([check], short, options, folder.root)
     except NoSlurm:
         raise
     except SchedulerError as error:
@@ -105,10 +105,10 @@ def submit_probe(cluster: Cluster, shape: Shape, data: Path | None, *, runs: Pat
     except KeyboardInterrupt:
         cancel(name)
         raise
-    return ProbeJob(job_id, name, folder, shape.tasks, short.time_minutes, nonce)
+    return NodeCheckJob(job_id, name, folder, shape.tasks, short.time_minutes, nonce)
 
 
-def watch(job: ProbeJob, *, wait_seconds: float, say: Callable[[str], None]) -> Watched:
+def watch(job: NodeCheckJob, *, wait_seconds: float, say: Callable[[str], None]) -> Watched:
     """Wait until all processes are through, or the job has ended, or waits or runs too long (then it is cancelled)."""
     watched = Watched()
     look = _Looks(job, say)
@@ -141,7 +141,7 @@ def watch(job: ProbeJob, *, wait_seconds: float, say: Callable[[str], None]) -> 
 class _Looks:
     """Looks at the queue, seldomer and seldomer, and says what changed; keeps the time that the nodes compare."""
 
-    def __init__(self, job: ProbeJob, say: Callable[[str], None]) -> None:
+    def __init__(self, job: NodeCheckJob, say: Callable[[str], None]) -> None:
         self.job = job
         self.say = say
         self.pause = FIRST_LOOK_SECONDS
@@ -174,21 +174,21 @@ def _state(job: QueuedJob) -> str:
     return f"{job.state.lower()}{reason}"
 
 
-def _collect(job: ProbeJob, watched: Watched) -> bool:
+def _collect(job: NodeCheckJob, watched: Watched) -> bool:
     """Read the reports anew; whether all processes are through."""
     os.listdir(job.folder.root)  # network file systems remember for a while that a file was not there
     for rank in range(job.ranks):
         path = job.folder.report(rank)
         try:
             if path.exists():
-                watched.reports[rank] = read_json(path, Report)
+                watched.reports[rank] = read_json(path, NodeReport)
                 watched.seen.setdefault(rank, time.time())
         except RecordError:  # as rarely as a network file system replaces a file that is being read
             continue
     return len(watched.reports) == job.ranks and not any(report.doing for report in watched.reports.values())
 
 
-def _after_the_end(job: ProbeJob, watched: Watched) -> str:
+def _after_the_end(job: NodeCheckJob, watched: Watched) -> str:
     """Why the job left processes that are not through; empty where their files only came late."""
     state, how = _how_it_ended(job)
     late = time.monotonic() + (LATE_SECONDS if state == "COMPLETED" else SHORT_SECONDS)
@@ -209,7 +209,7 @@ def _after_the_end(job: ProbeJob, watched: Watched) -> str:
     return "\n".join([*lines, *_last_words(job)])
 
 
-def _how_it_ended(job: ProbeJob) -> tuple[str, str]:
+def _how_it_ended(job: NodeCheckJob) -> tuple[str, str]:
     """The state in Slurm's word, empty where it is forgotten; and in a sentence."""
     late = time.monotonic() + GOING_SECONDS
     # While its nodes are cleared Slurm does not say how it ended.
@@ -223,7 +223,7 @@ def _how_it_ended(job: ProbeJob) -> tuple[str, str]:
     return state, f"ended as {state}{why}, exit code {fields.get('ExitCode')}"
 
 
-def _last_words(job: ProbeJob) -> list[str]:
+def _last_words(job: NodeCheckJob) -> list[str]:
     """The end of what the first process that failed printed, and of rank 0 and the job's script, which share a file."""
     printed = {0: _printed(job, 0)}
     failed = FIRST_TO_FAIL.search(printed[0])
@@ -236,16 +236,16 @@ def _last_words(job: ProbeJob) -> list[str]:
     return lines or [f"it printed nothing in {job.folder.root}: is HARNESS_RUNS on a disk that the nodes share?"]
 
 
-def _printed(job: ProbeJob, rank: int) -> str:
+def _printed(job: NodeCheckJob, rank: int) -> str:
     path = _output(job, rank)
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def _output(job: ProbeJob, rank: int) -> Path:
+def _output(job: NodeCheckJob, rank: int) -> Path:
     return job.folder.root / f"{job.id}_{rank}_log.out"
 
 
-def _let_go(job: ProbeJob) -> None:
+def _let_go(job: NodeCheckJob) -> None:
     """Wait until the job is out of the queue, so that nobody writes into its folder any more."""
     end = time.monotonic() + GOING_SECONDS
     while time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""How the processes of a probe see each other's files, and meet as the processes of a run do. Free of torch."""
+"""How the processes of a check see each other's files, and meet as the processes of a run do. Free of torch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from msgspec import Struct
 
 from detector.storage.files import read_json, write_json
 from detector.worker.processes import export_distributed, meeting_file
-from harness.doctor.node_checks import Answer, describe
+from harness.doctor.node_checks import Answer, error_text
 
 NETWORK_ADVICE = "Where nodes have several networks, name the right one in 'setup': export {0}_SOCKET_IFNAME=..."
-THREAD = "probe"
+THREAD = "check"
 
 
 class Present(Struct, frozen=True):
@@ -73,7 +73,7 @@ def add_up(folder: Path, device: str, *, rank: int, size: int, nodes: int, wait:
     thread.join(wait)
     where = f"rank 0 is at {os.environ.get('MASTER_ADDR')}. {NETWORK_ADVICE.format(backend)}"
     if errors:
-        return "fail", f"{describe(errors[0])}; {where}"
+        return "fail", f"{error_text(errors[0])}; {where}"
     if thread.is_alive():
         return "fail", f"the {size} processes did not find each other ({backend.lower()}) in {wait:.0f} s; {where}"
     if sums != [size * (size + 1) / 2]:

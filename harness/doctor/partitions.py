@@ -11,7 +11,7 @@ from harness.slurm.commands import NodeGroup, read_partitions
 
 
 def partition_findings(cluster: Cluster, nodes: int) -> list[Finding]:
-    """Against what the cluster file says. nodes: how many one job of the probe takes."""
+    """Against what the cluster file says. nodes: how many one job of the check takes."""
     try:
         groups = read_partitions()
     except SchedulerError as error:

@@ -17,7 +17,7 @@ FailureName = Literal[
     "host memory",
     "disk full",
     "not finite",
-    "canary",
+    "first batch",
     "data",
     "weights",
     "record",
@@ -69,7 +69,7 @@ ADVICE: dict[FailureName, Advice] = {
         "The loss became NaN or infinite, and will again: a learning rate or precision that does not fit the batch.",
         "harness explain {explain}",
     ),
-    "canary": Advice(
+    "first batch": Advice(
         "The first batch shows that boxes, anchors, inputs or the loss cannot be right; nothing was trained.",
         "harness explain {explain}",
     ),
@@ -114,7 +114,7 @@ _TEXTS: tuple[tuple[FailureName, str], ...] = (
         r"Unable to allocate .* for an array",
     ),
     ("not finite", r"The loss is not finite"),
-    ("canary", r"The mean score before the first step|anchors an image are |The first classification loss"),
+    ("first batch", r"The mean score before the first step|anchors an image are |The first classification loss"),
     # Our own errors are told by what they say; in log.txt their class stands before it.
     ("data", r"\bDataError\b|harness data (?:verify|synth|download)"),
     ("weights", r"\bWeightsError\b|is not a readable checkpoint|is no weights file|No checkpoint at "),

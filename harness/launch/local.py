@@ -18,7 +18,7 @@ from detector.runs.assignment import Assignment
 from detector.runs.folder import RunDir
 from detector.runs.status import Status
 from detector.storage.files import write_json
-from detector.storage.retry import patiently
+from detector.storage.retry import retry
 from detector.worker.worker import Worker
 from harness.failures.log_tail import last_lines, tail
 from harness.launch.cancel import is_cancelled
@@ -28,7 +28,7 @@ from harness.registry.declarations import Execution
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 60.0  # how long to wait for runs to save their state after Ctrl-C; they end by themselves after it
-BEREAVED_SECONDS = 30.0
+ABANDONED_SECONDS = 30.0
 NOT_STARTED = "cancelled before it started"
 FOREVER_MINUTES = 60 * 24 * 365
 
@@ -60,7 +60,7 @@ class _Active:
     slot: Slot
     started: float  # seconds since the epoch
     tasks: int = 1
-    bereaved: float | None = None  # monotonic; since when processes wait for one that was killed
+    abandoned: float | None = None  # monotonic; since when processes wait for one that was killed
 
     def status(self) -> Status | None:
         """The newest heartbeat; not the last words of an earlier start. None where it cannot be read."""
@@ -107,7 +107,7 @@ def run_local(assignments: list[Assignment], slots: list[Slot], view: View) -> l
                 train_id = item.assignment.train.id
                 view.update(train_id, item.status())
                 # A file server that is away for a while ends no training, so nor does it end the one who watches.
-                ended, done = patiently(partial(_look, item), f"looking at {item.run.root}")
+                ended, done = retry(partial(_look, item), f"looking at {item.run.root}")
                 if not ended:
                     continue
                 active.remove(item)
@@ -118,7 +118,7 @@ def run_local(assignments: list[Assignment], slots: list[Slot], view: View) -> l
                     waiting.append(item.assignment)
                 else:
                     cancelled = _is_cancelled(item.assignment, begun)
-                    failure = patiently(partial(_failure, item, cancelled=cancelled), "noting a failure")
+                    failure = retry(partial(_failure, item, cancelled=cancelled), "noting a failure")
                     failures.append(failure)
                     view.finish(train_id, f"{'stopped' if failure.stopped else 'failed'}: {failure.message}")
     except BaseException:
@@ -157,25 +157,25 @@ def _start(assignment: Assignment, slot: Slot) -> _Active:
 
 def _look(item: _Active) -> tuple[bool, bool]:
     """Whether it ended, and whether its records are there."""
-    _end_bereaved(item)
+    _end_abandoned(item)
     ended = not item.run.is_locked() if item.job is None else bool(item.job.done())
     return ended, ended and is_done(item.assignment)
 
 
-def _end_bereaved(item: _Active) -> None:
+def _end_abandoned(item: _Active) -> None:
     """End the processes of a run that wait for one that was killed; before they have met, they might for half an hour.
 
-    Those who have met notice by themselves, well within ``BEREAVED_SECONDS``.
+    Those who have met notice by themselves, well within ``ABANDONED_SECONDS``.
     """
     if item.job is None or item.tasks == 1:
         return
     living = _children(int(item.job.job_id))
     spoken = len(list(item.run.submitit.glob(f"{item.job.job_id}_*_result.pkl")))  # submitit's, of an end with words
     if not 0 < len(living) < item.tasks - spoken:
-        item.bereaved = None
-    elif item.bereaved is None:
-        item.bereaved = time.monotonic()
-    elif time.monotonic() - item.bereaved > BEREAVED_SECONDS:
+        item.abandoned = None
+    elif item.abandoned is None:
+        item.abandoned = time.monotonic()
+    elif time.monotonic() - item.abandoned > ABANDONED_SECONDS:
         for pid in living:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -67,7 +67,7 @@ def costs_as_lines(costs: Sequence[RunCost], wall_time: float | None) -> list[st
     longest = data["longest_run_seconds"]
     lines.append(
         f"Wall time, one run after another: {_sum_text(data['wall_seconds'])}"
-        + (f"; the longest run {duration(longest)}." if longest else ".")
+        + (f"; the longest run {rough_duration(longest)}." if longest else ".")
     )
     peak = byte_size(max(data["checkpoint_bytes_while_training"]))
     lines.append(
@@ -76,7 +76,8 @@ def costs_as_lines(costs: Sequence[RunCost], wall_time: float | None) -> list[st
     )
     if wall_time is not None:
         lines.append(
-            f"Requeues with {duration(wall_time)} a start ({START_UP_SECONDS:.0f} s of it for starting up, stated): "
+            f"Requeues with {rough_duration(wall_time)} per start "
+            f"({START_UP_SECONDS:.0f} s of it for starting up, stated): "
             f"{_sum_text(data['requeues'], '{:,.0f}')}."
         )
     return lines
@@ -106,8 +107,8 @@ def _backbone_row(costs: Sequence[RunCost], wall_time: float | None) -> list[str
         str(len(costs)),
         f"{one.devices} {device}{plural if one.devices > 1 else ''}",
         _or_unknown(one.seconds_per_iteration.value, "{:.3f}"),
-        duration(one.train_seconds.value),
-        duration(one.test_seconds.value),
+        rough_duration(one.train_seconds.value),
+        rough_duration(one.test_seconds.value),
         _or_unknown(None if one.device_hours is None else one.device_hours * len(costs), "{:,.1f}"),
     ]
     if wall_time is not None:
@@ -172,7 +173,7 @@ def budget_as_text(plan: BudgetPlan) -> str:
     return "\n".join(lines)
 
 
-def duration(seconds: float | None) -> str:
+def rough_duration(seconds: float | None) -> str:
     """``12.1 h``, ``35 min``, ``41 s``, or ``unknown``."""
     if seconds is None:
         return "unknown"
@@ -187,7 +188,7 @@ def _or_unknown(value: float | None, form: str) -> str:
 
 def _sum_text(total: dict[str, Any], form: str = "") -> str:
     """The sum, or what is known of it and how many runs are not in it."""
-    known = form.format(total["known"]) if form else duration(total["known"])
+    known = form.format(total["known"]) if form else rough_duration(total["known"])
     if total["value"] is not None:
         return known
     rest = f"unknown for {total['unknown_runs']} runs"

@@ -14,32 +14,32 @@ from detector.storage.files import read_json, write_once
 GRACE_SECONDS = 180.0
 
 
-class Claim(Struct, frozen=True, forbid_unknown_fields=True):
+class Reservation(Struct, frozen=True, forbid_unknown_fields=True):
     """In a run's folder: the submission that trains it."""
 
     token: str
 
 
-def claim_file(run: RunDir) -> Path:
+def reservation_file(run: RunDir) -> Path:
     """Says which submission trains the run."""
     return run.root / "claim.json"
 
 
-def read_claim(run: RunDir) -> str | None:
+def holder_of(run: RunDir) -> str | None:
     """The token that holds the run, or None."""
-    return read_json(claim_file(run), Claim).token if claim_file(run).exists() else None
+    return read_json(reservation_file(run), Reservation).token if reservation_file(run).exists() else None
 
 
-def claim(run: RunDir, token: str, *, living: set[str]) -> bool:
+def reserve(run: RunDir, token: str, *, living: set[str]) -> bool:
     """Take the run for a submission; False where another of the ``living`` ones has it.
 
     A claim whose submission has ended is replaced.
     """
-    path = claim_file(run)
+    path = reservation_file(run)
     for _ in range(2):
-        if write_once(path, Claim(token), token):
+        if write_once(path, Reservation(token), token):
             return True
-        holder = read_claim(run)
+        holder = holder_of(run)
         if holder == token or holder in living:
             return holder == token
         path.unlink(missing_ok=True)
@@ -48,8 +48,8 @@ def claim(run: RunDir, token: str, *, living: set[str]) -> bool:
 
 def release(run: RunDir, token: str) -> None:
     """Give the run back, if it is this submission's."""
-    if read_claim(run) == token:
-        claim_file(run).unlink(missing_ok=True)
+    if holder_of(run) == token:
+        reservation_file(run).unlink(missing_ok=True)
 
 
 def is_busy(run: RunDir, *, now: float | None = None) -> bool:

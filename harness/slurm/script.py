@@ -101,7 +101,7 @@ def parameters(
     options["additional_parameters"] = ({"requeue": True} if cluster.max_requeues else {"no_requeue": True}) | extra
     # Without kill-on-bad-exit rank 0 outlives a crashed rank; srun no longer takes the CPUs from the job by itself.
     options["srun_args"] = ["--kill-on-bad-exit=1", f"--cpus-per-task={shape.cpus_per_task}"]
-    options["setup"] = [*cluster.setup, *_setup(code, folder), *(_epilogue(cluster, folder) if is_run else ())]
+    options["setup"] = [*cluster.setup, *_setup(code, folder), *(_job_end(cluster, folder) if is_run else ())]
     return options
 
 
@@ -117,7 +117,7 @@ def _setup(code: Path, folder: Path) -> list[str]:
     ]
 
 
-def _epilogue(cluster: Cluster, folder: Path) -> list[str]:
+def _job_end(cluster: Cluster, folder: Path) -> list[str]:
     """Shell lines for a bad end: a killed process cannot ask for another start of its run."""
     command = f"{python_command(cluster)} -m harness.slurm.job_end {shlex.quote(str(folder))}"
     return [

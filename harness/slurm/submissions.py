@@ -1,7 +1,7 @@
 """What was handed to Slurm: a file a submission, a claim a run, and what the queue says of them.
 
 A submission is written down before ``sbatch`` is called, and its job carries its token as its name. So a crash in
-between loses nothing: the next command finds the job by that name. One run is claimed by one submission, so that two
+between loses nothing: the next command finds the job by that name. One run is reserved by one submission, so that two
 people on one runs folder train it once.
 """
 

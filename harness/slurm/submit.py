@@ -56,13 +56,13 @@ def submit(assignments: list[Assignment], cluster: Cluster, execution: Execution
         noted = [_claim(array, cluster, code, runs=runs) for array in arrays]
     submitted = _submit_all([(entry, array) for entry, array in noted if array.members], cluster, runs=runs)
     ours = {run for entry, _ in submitted for run in entry.runs}
-    taken |= {item.train.id: "claimed by another command" for item in free if item.train.id not in ours}
+    taken |= {item.train.id: "reserved by another command" for item in free if item.train.id not in ours}
     wanted = {item.train.id for item in assignments}
     return Outcome(tuple(submitted), {item: why for item, why in taken.items() if item in wanted}, tuple(adopted))
 
 
 def _claim(array: Array, cluster: Cluster, code: str, *, runs: Path) -> tuple[Submission, Array]:
-    """Write the submission down, then claim its runs; both are left with what could be claimed.
+    """Write the submission down, then claim its runs; both are left with what could be reserved.
 
     In this order, so that whoever meets a claim finds the submission behind it.
     """
@@ -70,7 +70,7 @@ def _claim(array: Array, cluster: Cluster, code: str, *, runs: Path) -> tuple[Su
     entry = Submission(token=array.token, cluster=cluster.name, runs=wanted, time=time.time(), code=code)
     book.register(runs, entry)
     living = {item.token for item in book.read_submissions(runs) if item.state != "ended"}
-    members = [m for m in array.members if reservations.claim(RunDir(Path(m.run_dir)), array.token, living=living)]
+    members = [m for m in array.members if reservations.reserve(RunDir(Path(m.run_dir)), array.token, living=living)]
     if len(members) == len(wanted):
         return entry, array
     entry = replace(entry, runs=tuple(item.train.id for item in members), state="submitting" if members else "ended")
@@ -79,15 +79,15 @@ def _claim(array: Array, cluster: Cluster, code: str, *, runs: Path) -> tuple[Su
 
 
 def _submit_all(
-    claimed: list[tuple[Submission, Array]], cluster: Cluster, *, runs: Path
+    reserved: list[tuple[Submission, Array]], cluster: Cluster, *, runs: Path
 ) -> list[tuple[Submission, Shape]]:
     """One after the other; where one is refused, the rest is given back and those before it stay submitted."""
     submitted = []
-    for position, (entry, array) in enumerate(claimed):
+    for position, (entry, array) in enumerate(reserved):
         try:
             submitted.append((_sbatch(entry, array, cluster, runs=runs), array.shape))
         except SchedulerError:
-            for later, _ in claimed[position + 1 :]:
+            for later, _ in reserved[position + 1 :]:
                 _give_back(later, runs)
             raise
     return submitted

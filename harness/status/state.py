@@ -159,7 +159,7 @@ def _last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
-def describe(state: RunState) -> str:
+def state_text(state: RunState) -> str:
     """The state in words, one line."""
     suffix = f", requeued {state.requeues}x" if state.requeues and state.kind != "requeued" else ""
     age = duration(state.age) if state.age is not None else "?"

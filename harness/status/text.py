@@ -14,7 +14,7 @@ from msgspec import to_builtins
 from harness.failures.classes import Context, FailureName, advise
 from harness.status.find import FoundRuns, KnownRun
 from harness.status.observe import Observed
-from harness.status.state import Kind, describe
+from harness.status.state import Kind, state_text
 
 NAME_WIDTH = 46
 
@@ -25,7 +25,7 @@ def lines(observed: Sequence[Observed]) -> list[str]:
     width = max(map(len, names), default=0)
     return [
         f"{name:{width}}  seed {item.known.seed}  {item.known.run.root.name if item.known.run else '-':16}  "
-        f"{describe(item.state)}"
+        f"{state_text(item.state)}"
         for name, item in zip(names, observed, strict=True)
     ]
 
@@ -91,7 +91,7 @@ def as_data(observed: Sequence[Observed], found: FoundRuns) -> dict[str, Any]:
                 "folder": str(item.known.run.root) if item.known.run is not None else None,
                 "state": item.state.kind,
                 **{name: value for name, value in to_builtins(item.state).items() if name != "kind"},
-                "text": describe(item.state),
+                "text": state_text(item.state),
             }
             for item in observed
         ],

@@ -22,7 +22,7 @@ from detector.data.coco.cache import content_of, open_columns, store_columns
 from detector.data.coco.files import annotation_file, annotations_sha256, is_labelled, missing_split
 from detector.data.coco.releases import IMAGE_FOLDERS
 from detector.errors import DataError
-from detector.storage.retry import patiently
+from detector.storage.retry import retry
 
 SHOWN_PROBLEMS = 3
 # The fields of an index that are kept by the cache, in the types of their declaration.
@@ -132,7 +132,7 @@ def load_index(root: Path, split: str) -> CocoIndex:
     """
     path, kind = annotation_file(root, split), "instances" if is_labelled(root, split) else "image_info"
     try:
-        content = patiently(lambda: content_of(path), f"reading {path}")
+        content = retry(lambda: content_of(path), f"reading {path}")
     except OSError:
         content = None  # told below
     if content is not None and (kept := _mapped(root, split, content.sha256, kind)) is not None:
@@ -159,7 +159,7 @@ def read_split(root: Path, split: str) -> tuple[CocoIndex | None, list[Problem]]
         return None, [Problem(name, None, missing_split(root, split))]
     labelled = is_labelled(root, split)
     try:
-        table = patiently(lambda: AnnotationTable.read(path, labelled=labelled), f"reading {path}")
+        table = retry(lambda: AnnotationTable.read(path, labelled=labelled), f"reading {path}")
     except (ValueError, OSError) as error:
         kind = "instances" if labelled else "image_info"
         return None, [Problem(name, None, f"not a readable COCO {kind} file: {error}")]

@@ -33,7 +33,7 @@ class SplitReport:
 
 
 @dataclass(frozen=True)
-class Report:
+class Verification:
     """What ``verify_root`` found; notes are no problems."""
 
     root: Path
@@ -46,7 +46,7 @@ class Report:
         return not self.problems
 
 
-def verify_root(root: Path, splits: Sequence[str] | None = None, *, decode: bool) -> Report:
+def verify_root(root: Path, splits: Sequence[str] | None = None, *, decode: bool) -> Verification:
     """Check the annotations and images of ``splits`` (None: of every annotation file in the root).
 
     Each image must exist and have the size that its annotations say; ``decode``: and its pixels must be readable,
@@ -65,7 +65,7 @@ def verify_root(root: Path, splits: Sequence[str] | None = None, *, decode: bool
             reports.append(_count(index))
             problems += check_images(index, decode=decode)
             notes += _notes(index)
-    return Report(root, tuple(reports), tuple(problems), tuple(notes))
+    return Verification(root, tuple(reports), tuple(problems), tuple(notes))
 
 
 def check_images(index: CocoIndex, *, decode: bool) -> list[Problem]:

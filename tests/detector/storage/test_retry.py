@@ -19,8 +19,8 @@ from detector.data.splits import open_split
 from detector.errors import DataError, RecordError
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
-from detector.storage import retry as patience
-from detector.storage.retry import patiently
+from detector.storage import retry as retrying
+from detector.storage.retry import retry
 from detector.training.metrics import MetricsLog
 from detector.training.train import StopRequested
 from detector.weights import checkpoint
@@ -41,8 +41,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         slept.append(seconds)
         clock[0] += seconds
 
-    monkeypatch.setattr(patience.time, "sleep", sleep)
-    monkeypatch.setattr(patience.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(retrying.time, "sleep", sleep)
+    monkeypatch.setattr(retrying.time, "monotonic", lambda: clock[0])
     return slept
 
 
@@ -60,22 +60,22 @@ class Failing:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE])
-def test_patiently_tries_again_with_growing_waits(number: int, waits: list[float]) -> None:
-    assert patiently(Failing(number, 4, lambda: 17), "counting") == 17
+def test_retry_tries_again_with_growing_waits(number: int, waits: list[float]) -> None:
+    assert retry(Failing(number, 4, lambda: 17), "counting") == 17
     assert waits == [0.5, 1.0, 2.0, 4.0]
 
 
-def test_patiently_raises_the_last_error_when_patience_ends(waits: list[float]) -> None:
+def test_retry_raises_the_last_error_when_the_time_is_over(waits: list[float]) -> None:
     with pytest.raises(OSError, match="No space left"):
-        patiently(Failing(errno.ENOSPC, 10_000, lambda: None), "writing", seconds=60)
+        retry(Failing(errno.ENOSPC, 10_000, lambda: None), "writing", seconds=60)
     assert sum(waits) <= 60
     assert max(waits) == 15.0
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.EROFS])
-def test_patiently_raises_what_time_does_not_heal_at_once(number: int, waits: list[float]) -> None:
+def test_retry_raises_what_time_does_not_heal_at_once(number: int, waits: list[float]) -> None:
     with pytest.raises(OSError, match=os.strerror(number)):
-        patiently(Failing(number, 1, lambda: None), "writing")
+        retry(Failing(number, 1, lambda: None), "writing")
     assert waits == []
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from detector.errors import WeightsError
-from detector.storage import retry as patience
+from detector.storage import retry as retrying
 from detector.weights import checkpoint
 
 
@@ -96,7 +96,7 @@ def test_load_newest_waits_for_storage_that_is_away_and_gives_nothing_up(
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", away_twice)
-    monkeypatch.setattr(patience.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(retrying.time, "sleep", lambda seconds: None)
     state = checkpoint.load_newest(tmp_path)
     assert state is not None
     assert state["iteration"] == 20
@@ -112,7 +112,7 @@ def test_load_newest_of_storage_that_stays_away_fails_instead_of_beginning_anew(
         raise OSError(errno.EIO, "away")
 
     monkeypatch.setattr(Path, "read_bytes", away)
-    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(retrying, "RETRY_SECONDS", 0.0)
     with pytest.raises(OSError, match="away"):
         checkpoint.load_newest(tmp_path)
 

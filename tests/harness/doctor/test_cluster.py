@@ -12,10 +12,10 @@ from typer.testing import CliRunner, Result
 
 from harness.cli import app
 from harness.doctor import cluster as cluster_doctor
-from harness.doctor import node_job as probe_job
-from harness.doctor.cluster import probe_shape, report_findings
+from harness.doctor import node_job
+from harness.doctor.cluster import check_shape, report_findings
 from harness.doctor.machine import PACKAGES, Finding
-from harness.doctor.node import Check, Report
+from harness.doctor.node import Check, NodeReport
 from harness.doctor.node_checks import installed
 from harness.doctor.node_job import Watched
 from harness.registry.declarations import Execution
@@ -25,7 +25,7 @@ from tests.squeue import squeue_line
 
 NOW = 1_000_000.0
 CLUSTER = "name: mine\ntitle: a test\ntime_minutes: 60\npartition: main\nnodes: 2\n"
-# The folder of the script is that of the probe; what the job printed goes there.
+# The folder of the script is that of the check; what the job printed goes there.
 PROGRAMS = {
     "sbatch": 'if [ "$1" = --version ]; then echo slurm 1.2; exit; fi\n'
     'echo "$1" > {here}/script; sh {here}/job "$(dirname "$1")" || exit 1; echo Submitted batch job 7',
@@ -37,15 +37,15 @@ PROGRAMS = {
 }
 
 
-def report(rank: int, node: str, *checks: tuple[str, str, str], **changes: Any) -> Report:
+def report(rank: int, node: str, *checks: tuple[str, str, str], **changes: Any) -> NodeReport:
     values = {
         **{"rank": rank, "node": node, "heard": NOW - 1, "time": NOW, "doing": "", "versions": installed(PACKAGES)},
         **changes,
     }
-    return msgspec.convert({**values, "checks": [Check(*check) for check in checks]}, Report)  # type: ignore[arg-type]
+    return msgspec.convert({**values, "checks": [Check(*check) for check in checks]}, NodeReport)  # type: ignore[arg-type]
 
 
-def findings_of(*reports: Report) -> dict[str, list[tuple[str, str]]]:
+def findings_of(*reports: NodeReport) -> dict[str, list[tuple[str, str]]]:
     """By name, what is said of it; each report was seen two seconds after NOW."""
     watched = Watched({item.rank: item for item in reports}, {item.rank: NOW + 2 for item in reports})
     found: dict[str, list[tuple[str, str]]] = {}
@@ -114,7 +114,7 @@ def test_probe_shape_is_two_nodes_at_most_and_a_process_each_gpu(
     execution = Execution(
         gpus_per_run="all", threads=4, memory_gb=8, loader_workers=4, checkpoint_every=1, groups_per_forward=1
     )
-    shape = probe_shape(msgspec.convert(values, Cluster), execution)
+    shape = check_shape(msgspec.convert(values, Cluster), execution)
     assert (shape.nodes, shape.tasks_per_node, shape.on_gpus) == expected
     assert (shape.cpus_per_task, shape.memory_gb) == (5, 3 * expected[1])
 
@@ -133,7 +133,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     monkeypatch.setenv("HARNESS_RUNS", str(tmp_path / "runs"))
     monkeypatch.delenv("HARNESS_DATA", raising=False)
-    monkeypatch.setattr(probe_job, "SHORT_SECONDS", 0.0)
+    monkeypatch.setattr(node_job, "SHORT_SECONDS", 0.0)
     monkeypatch.setattr(cluster_doctor, "new_token", lambda: "doctor-0")
     return tmp_path
 
@@ -275,9 +275,9 @@ def test_wait_needs_a_cluster() -> None:
 def test_how_a_job_ended_is_asked_again_while_its_nodes_are_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
     states = ["COMPLETING", "COMPLETING", "FAILED"]
     monkeypatch.setattr(
-        probe_job, "job_fields", lambda job: {"JobState": states.pop(0), "Reason": "NonZeroExitCode", "ExitCode": "1:0"}
+        node_job, "job_fields", lambda job: {"JobState": states.pop(0), "Reason": "NonZeroExitCode", "ExitCode": "1:0"}
     )
-    monkeypatch.setattr(probe_job, "FIRST_LOOK_SECONDS", 0.0)
-    folder = probe_job.ProbeFolder(Path("nowhere"))
-    job = probe_job.ProbeJob(id="3", name="n", folder=folder, ranks=2, limit_minutes=1, nonce="0")
-    assert probe_job._how_it_ended(job) == ("FAILED", "ended as FAILED (NonZeroExitCode), exit code 1:0")
+    monkeypatch.setattr(node_job, "FIRST_LOOK_SECONDS", 0.0)
+    folder = node_job.NodeCheckFolder(Path("nowhere"))
+    job = node_job.NodeCheckJob(id="3", name="n", folder=folder, ranks=2, limit_minutes=1, nonce="0")
+    assert node_job._how_it_ended(job) == ("FAILED", "ended as FAILED (NonZeroExitCode), exit code 1:0")

@@ -1,4 +1,4 @@
-"""What a probe finds on a node: each check by hand, and whole probes as processes of a job that Slurm did not start."""
+"""What a check finds on a node: each check by hand, and whole checks as processes of a job that Slurm did not start."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import torch
 
 import detector
 from detector.storage.files import read_json, write_json
-from harness.doctor import node_checks as probe_checks
-from harness.doctor.node import Notebook, ProbeFolder, Report, Word
+from harness.doctor import node_checks
+from harness.doctor.node import NodeCheckFolder, NodeReport, Notebook, Word
 from harness.doctor.node_meeting import Present, exchange
 
 PROJECT = Path(detector.__file__).parents[1]
@@ -26,14 +26,14 @@ SECONDS = 120
 ALONE = ["runs folder", "links", "code", "torch", "operators", "pycocotools", "scontrol", "/dev/shm", "locks"]
 
 
-def probe(folder: Path, *, variables: dict[str, str] | None = None, **changes: Any) -> dict[str, tuple[str, str]]:
-    """A probe as a process of its own that must end well; what it reports by name, once it is through."""
+def check(folder: Path, *, variables: dict[str, str] | None = None, **changes: Any) -> dict[str, tuple[str, str]]:
+    """A check as a process of its own that must end well; what it reports by name, once it is through."""
     values = {
         **{"folder": str(folder), "nonce": "right", "code": str(PROJECT), "on_gpus": False, "data": None},
         **{"packages": ["numpy"], "requeues": False, "patience": 1.0, **changes},
     }
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-    code = "import json, sys; from harness.doctor.node import Probe; Probe(**json.loads(sys.argv[1]))()"
+    code = "import json, sys; from harness.doctor.node import NodeCheck; NodeCheck(**json.loads(sys.argv[1]))()"
     subprocess.run(
         [sys.executable, "-c", code, json.dumps(values)],
         env={**environment, "SLURMD_NODENAME": "n1", **(variables or {})},
@@ -41,28 +41,28 @@ def probe(folder: Path, *, variables: dict[str, str] | None = None, **changes: A
         check=True,
         timeout=SECONDS,
     )
-    report = read_json(ProbeFolder(folder).report(0), Report)
+    report = read_json(NodeCheckFolder(folder).report(0), NodeReport)
     assert (report.rank, report.node, report.doing) == (0, "n1", "")
     assert set(report.versions) == {"python", "numpy"}
     return {check.name: (check.state, check.text) for check in report.checks}
 
 
 def test_probe_of_one_process_finds_everything_in_order(tmp_path: Path) -> None:
-    write_json(ProbeFolder(tmp_path).word, Word("right", 12.5))
+    write_json(NodeCheckFolder(tmp_path).word, Word("right", 12.5))
     (tmp_path / "coco" / "annotations").mkdir(parents=True)
     (tmp_path / "coco" / "annotations" / "instances_val2017.json").write_text("{}")
     with ExitStack() as stack:
-        probe_checks.take_lock(ProbeFolder(tmp_path).lock("command"), stack)
-        found = probe(tmp_path, data=str(tmp_path / "coco"))
+        node_checks.take_lock(NodeCheckFolder(tmp_path).lock("command"), stack)
+        found = check(tmp_path, data=str(tmp_path / "coco"))
     assert list(found) == [*ALONE[:6], "COCO data", *ALONE[6:], "locks of others"]
     assert {name for name, (state, _) in found.items() if state != "ok"} <= {"scontrol", "/dev/shm"}
     assert found["COCO data"] == ("ok", f"{tmp_path / 'coco'}: val2017")
     assert found["scontrol"][0] != "fail"  # nobody asks to be started again
-    assert read_json(ProbeFolder(tmp_path).report(0), Report).heard == 12.5
+    assert read_json(NodeCheckFolder(tmp_path).report(0), NodeReport).heard == 12.5
 
 
 def test_probe_goes_on_after_what_fails_and_ends_though_the_others_never_come(tmp_path: Path) -> None:
-    write_json(ProbeFolder(tmp_path).word, Word("of another folder", 0.0))
+    write_json(NodeCheckFolder(tmp_path).word, Word("of another folder", 0.0))
     for kind in ("present", "tried"):  # rank 1 was here, and is seen no more
         write_json(tmp_path / f"{kind}-1.json", Present("n2", False))
     variables = {
@@ -75,7 +75,7 @@ def test_probe_goes_on_after_what_fails_and_ends_though_the_others_never_come(tm
         },
         **{"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_NODELIST": "localhost,n2"},
     }
-    found = probe(tmp_path, variables=variables, code=str(tmp_path / "copy"), data=str(tmp_path / "none"))
+    found = check(tmp_path, variables=variables, code=str(tmp_path / "copy"), data=str(tmp_path / "none"))
     assert list(found) == [
         *(*ALONE[:6], "COCO data", *ALONE[6:], "files of others", "locks of others", "processes"),
     ]
@@ -89,16 +89,16 @@ def test_probe_goes_on_after_what_fails_and_ends_though_the_others_never_come(tm
 
 def test_notebook_takes_an_error_for_a_failure_and_says_what_is_under_way(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
-    notebook = Notebook(path, Report(rank=0, node="n1", heard=0.0, time=0.0, versions={}))
+    notebook = Notebook(path, NodeReport(rank=0, node="n1", heard=0.0, time=0.0, versions={}))
 
     def fail() -> tuple[Literal["ok"], str]:
-        assert read_json(path, Report).doing == "second"
+        assert read_json(path, NodeReport).doing == "second"
         raise PermissionError(errno.EACCES, "Permission denied", "/coco")
 
     assert notebook.look("first", lambda: ("note", "fine"))
     assert not notebook.look("second", fail)
     notebook.close()
-    report = read_json(path, Report)
+    report = read_json(path, NodeReport)
     assert report.doing == ""
     assert [(check.name, check.state, check.text) for check in report.checks] == [
         ("first", "note", "fine"),
@@ -116,7 +116,7 @@ def test_exchange_reads_what_the_others_leave_and_names_who_left_nothing(tmp_pat
 
 
 def test_links_and_renames_leave_nothing_behind(tmp_path: Path) -> None:
-    assert probe_checks.links_and_renames(tmp_path, "me")[0] == "ok"
+    assert node_checks.links_and_renames(tmp_path, "me")[0] == "ok"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -125,14 +125,14 @@ def test_links_fail_where_the_file_system_has_none(tmp_path: Path, monkeypatch: 
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    state, text = probe_checks.links_and_renames(tmp_path, "me")
+    state, text = node_checks.links_and_renames(tmp_path, "me")
     assert state == "fail"
     assert f"no hard links in {tmp_path} (Operation not permitted)" in text
 
 
 def test_links_fail_where_a_link_replaces_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", lambda source, target: None)
-    assert probe_checks.links_and_renames(tmp_path, "me")[0] == "fail"
+    assert node_checks.links_and_renames(tmp_path, "me")[0] == "fail"
 
 
 def test_take_lock_fails_where_flock_does_not_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,20 +141,20 @@ def test_take_lock_fails_where_flock_does_not_work(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with ExitStack() as stack:
-        state, text = probe_checks.take_lock(tmp_path / "a.lock", stack)
+        state, text = node_checks.take_lock(tmp_path / "a.lock", stack)
     assert (state, "No locks available" in text) == ("fail", True)
 
 
 def test_locks_of_others_are_honoured_as_long_as_they_are_held(tmp_path: Path) -> None:
     paths = [tmp_path / "command.lock", tmp_path / "1.lock"]
     with ExitStack() as stack:
-        probe_checks.take_lock(paths[0], stack)
-        assert probe_checks.locks_of_others(paths[:1]) == ("ok", "locks of the command's machine hold here")
-        state, text = probe_checks.locks_of_others(paths)
+        node_checks.take_lock(paths[0], stack)
+        assert node_checks.locks_of_others(paths[:1]) == ("ok", "locks of the command's machine hold here")
+        state, text = node_checks.locks_of_others(paths)
         assert (state, text.startswith("1.lock, locked on another machine, could be locked")) == ("note", True)
-        probe_checks.take_lock(paths[1], stack)
-        assert probe_checks.locks_of_others(paths)[0] == "ok"
-    assert probe_checks.locks_of_others(paths)[0] == "note"
+        node_checks.take_lock(paths[1], stack)
+        assert node_checks.locks_of_others(paths)[0] == "ok"
+    assert node_checks.locks_of_others(paths)[0] == "note"
 
 
 @pytest.mark.parametrize(
@@ -178,8 +178,8 @@ def test_gpus_compare_what_slurm_gave_with_what_torch_sees(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "H100")
     monkeypatch.setattr(torch, "zeros", no_driver)
-    monkeypatch.setattr(probe_checks, "operators_work", lambda device: ("ok", f"NMS on {device}"))
-    found = probe_checks.gpus_work(local)
+    monkeypatch.setattr(node_checks, "operators_work", lambda device: ("ok", f"NMS on {device}"))
+    found = node_checks.gpus_work(local)
     assert found[0] == state
     assert text in found[1]
 
@@ -187,15 +187,15 @@ def test_gpus_compare_what_slurm_gave_with_what_torch_sees(
 def test_gpus_say_that_a_build_of_torch_is_for_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "is a build for CPUs" in probe_checks.gpus_work(0)[1]
+    assert "is a build for CPUs" in node_checks.gpus_work(0)[1]
 
 
 def test_data_must_have_annotations_that_can_be_read(tmp_path: Path) -> None:
-    assert probe_checks.data_is_readable(tmp_path)[0] == "fail"
+    assert node_checks.data_is_readable(tmp_path)[0] == "fail"
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "instances_a.json").write_text("{}")
     (tmp_path / "a").mkdir()
-    assert probe_checks.data_is_readable(tmp_path) == ("ok", f"{tmp_path}: a")
+    assert node_checks.data_is_readable(tmp_path) == ("ok", f"{tmp_path}: a")
 
 
 def test_of_every_split_an_image_is_read_wherever_its_images_lie(
@@ -211,7 +211,7 @@ def test_of_every_split_an_image_is_read_wherever_its_images_lie(
         (tmp_path / name).touch()
     read, opened = set[str](), Path.open
     monkeypatch.setattr(Path, "open", lambda path, mode: read.add(path.name) or opened(path, mode))
-    assert probe_checks.data_is_readable(tmp_path)[0] == "ok"
+    assert node_checks.data_is_readable(tmp_path)[0] == "ok"
     assert read == {"instances_a.json", "image_info_test-dev2017.json", "1.jpg", "2.jpg"}
 
 
@@ -220,10 +220,10 @@ def test_scontrol_matters_where_runs_may_ask_to_be_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needed: bool, expected: str
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert probe_checks.scontrol_answers("7", needed=needed)[0] == expected
+    assert node_checks.scontrol_answers("7", needed=needed)[0] == expected
     (tmp_path / "scontrol").write_text('#!/bin/sh\n[ "$1 $2 $4" = "show job 7" ]\n')
     (tmp_path / "scontrol").chmod(0o755)
-    assert probe_checks.scontrol_answers("7", needed=needed) == ("ok", "answers on the node")
+    assert node_checks.scontrol_answers("7", needed=needed) == ("ok", "answers on the node")
 
 
 @pytest.mark.parametrize(("gib", "state"), [(0.0625, "note"), (1.0, "ok"), (24.0, "ok")])
@@ -231,5 +231,5 @@ def test_shared_memory_is_little_below_a_gib(monkeypatch: pytest.MonkeyPatch, gi
     class Usage:
         total = gib * 2**30
 
-    monkeypatch.setattr(probe_checks.shutil, "disk_usage", lambda path: Usage)
-    assert probe_checks.shared_memory()[0] == state
+    monkeypatch.setattr(node_checks.shutil, "disk_usage", lambda path: Usage)
+    assert node_checks.shared_memory()[0] == state

@@ -162,9 +162,9 @@ LOOK = FirstLook(0.5, (900,), (0,), 900, 1000)
     ("expected", "fail"),
     [
         ("not finite", not_finite),
-        ("canary", lambda: check_scores([LOOK], 0.01)),
-        ("canary", lambda: check_first_loss(9.0, 1.0)),
-        ("canary", lambda: check_anchors([LOOK], AnchorRanges(positives=(5, 10), borderline=(5, 10)), ALONE)),
+        ("first batch", lambda: check_scores([LOOK], 0.01)),
+        ("first batch", lambda: check_first_loss(9.0, 1.0)),
+        ("first batch", lambda: check_anchors([LOOK], AnchorRanges(positives=(5, 10), borderline=(5, 10)), ALONE)),
     ],
 )
 def test_classify_knows_our_own_errors_as_they_are_worded_now(expected: FailureName, fail) -> None:

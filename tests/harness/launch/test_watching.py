@@ -14,9 +14,9 @@ import pytest
 from detector.errors import RecordError
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
-from detector.storage import retry as patience
+from detector.storage import retry as retrying
 from harness.launch import local as launch
-from harness.launch.local import Slot, _Active, _end_bereaved, run_local
+from harness.launch.local import Slot, _Active, _end_abandoned, run_local
 from support.micro import micro_assignment, micro_job, write_experiments
 
 STARTS_A_CHILD = "import subprocess; print(subprocess.run(['sleep', '60']).returncode)"
@@ -58,15 +58,15 @@ def test_run_local_waits_while_the_runs_folder_is_away(
     monkeypatch.setattr(launch, "is_done", lambda item: True)
     monkeypatch.setattr(launch, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(RunDir, "read_status", unreadable)
-    monkeypatch.setattr(patience.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(retrying.time, "sleep", lambda seconds: None)
     assert run_local([assignment], [Slot(())], view) == []
     assert (answers, view.said) == ([], ["done"])
 
 
 @pytest.fixture
-def bereaved(job: EvalJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _Active:
+def abandoned(job: EvalJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _Active:
     """A run of two processes of which one lives."""
-    monkeypatch.setattr(launch, "BEREAVED_SECONDS", 0.0)
+    monkeypatch.setattr(launch, "ABANDONED_SECONDS", 0.0)
     controller = subprocess.Popen([sys.executable, "-c", STARTS_A_CHILD], stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not launch._children(controller.pid):
@@ -76,23 +76,23 @@ def bereaved(job: EvalJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _
     return _Active(micro_assignment(job, tmp_path, tmp_path), RunDir(tmp_path), fake, Slot((0, 1)), 0.0, tasks=2)
 
 
-def test_a_process_that_waits_for_a_killed_one_is_ended(bereaved: _Active) -> None:
-    _end_bereaved(bereaved)
-    assert bereaved.bereaved is not None  # not at once: those who have met end by themselves, with a reason
+def test_a_process_that_waits_for_a_killed_one_is_ended(abandoned: _Active) -> None:
+    _end_abandoned(abandoned)
+    assert abandoned.abandoned is not None  # not at once: those who have met end by themselves, with a reason
     time.sleep(0.01)
-    _end_bereaved(bereaved)
-    out, _ = bereaved.job.controller.communicate(timeout=60)
+    _end_abandoned(abandoned)
+    out, _ = abandoned.job.controller.communicate(timeout=60)
     assert out == "-9\n"
 
 
-def test_a_process_whose_companion_ended_with_words_is_left_alone(bereaved: _Active) -> None:
-    bereaved.run.submitit.mkdir()
-    (bereaved.run.submitit / f"{bereaved.job.job_id}_1_result.pkl").touch()
+def test_a_process_whose_companion_ended_with_words_is_left_alone(abandoned: _Active) -> None:
+    abandoned.run.submitit.mkdir()
+    (abandoned.run.submitit / f"{abandoned.job.job_id}_1_result.pkl").touch()
     for _ in range(3):
-        _end_bereaved(bereaved)
+        _end_abandoned(abandoned)
         time.sleep(0.01)
-    assert bereaved.bereaved is None
-    assert bereaved.job.controller.poll() is None
-    (child,) = launch._children(bereaved.job.controller.pid)
+    assert abandoned.abandoned is None
+    assert abandoned.job.controller.poll() is None
+    (child,) = launch._children(abandoned.job.controller.pid)
     subprocess.run(["kill", str(child)], check=True)
-    bereaved.job.controller.communicate(timeout=60)
+    abandoned.job.controller.communicate(timeout=60)

@@ -15,7 +15,7 @@ from harness.slurm.outputs import submitted_outputs
 from harness.slurm.queue import SlurmQueue, cancel_queued, has_submissions
 from harness.slurm.submissions import Submission, transport_folder, write_submission
 from harness.status.observe import NoScheduler, look_at_queue
-from harness.status.state import Seen, decide, describe
+from harness.status.state import Seen, decide, state_text
 from support.micro import micro_job, write_experiments
 from tests.command import invoke
 from tests.squeue import squeue_line
@@ -68,8 +68,8 @@ def test_the_queue_says_how_often_a_run_was_queued_again(runs: Path, tmp_path: P
     running, waiting = state(runs, "one"), state(runs, "two")
     assert running == SchedulerState("running", requeues=2)
     assert waiting == SchedulerState("pending", "BeginTime", requeues=1)
-    assert describe(decide(Seen(scheduler=running), OLD)) == "starting, requeued 2x"
-    assert describe(decide(Seen(scheduler=waiting), OLD)) == "requeued 1x (BeginTime)"
+    assert state_text(decide(Seen(scheduler=running), OLD)) == "starting, requeued 2x"
+    assert state_text(decide(Seen(scheduler=waiting), OLD)) == "requeued 1x (BeginTime)"
 
 
 def test_accounts_say_how_a_job_ended_that_the_queue_has_no_more(runs: Path, tmp_path: Path) -> None:

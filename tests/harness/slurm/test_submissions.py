@@ -14,7 +14,7 @@ from detector.runs.status import Status
 from detector.storage.files import write_json
 from harness.slurm.commands import QueuedJob, read_queue
 from harness.slurm.queue import settle
-from harness.slurm.reservations import GRACE_SECONDS, claim, claim_file, is_busy, read_claim, release
+from harness.slurm.reservations import GRACE_SECONDS, holder_of, is_busy, release, reservation_file, reserve
 from harness.slurm.submissions import Submission, next_token, read_submissions, register, write_submission
 from tests.squeue import squeue_line
 
@@ -87,25 +87,25 @@ def test_settle_adopts_the_job_of_a_command_that_died(queue: Path, tmp_path: Pat
 def test_settle_gives_a_submission_on_its_way_time_and_then_forgets_it(queue: Path, tmp_path: Path) -> None:
     entry = submission()
     write_submission(tmp_path, entry)
-    assert claim(RunDir(tmp_path / "r0"), entry.token, living=set())
+    assert reserve(RunDir(tmp_path / "r0"), entry.token, living=set())
     taken, _ = settle(tmp_path, now=NOW + GRACE_SECONDS - 1)
     assert {run: str(where) for run, where in taken.items()} == {"r0": "being submitted", "r1": "being submitted"}
     taken, _ = settle(tmp_path, now=NOW + GRACE_SECONDS + 1)
     assert taken == {}
     assert read_submissions(tmp_path)[0].state == "ended"
-    assert read_claim(RunDir(tmp_path / "r0")) is None
+    assert holder_of(RunDir(tmp_path / "r0")) is None
 
 
 def test_settle_frees_the_run_of_an_element_that_ended(queue: Path, tmp_path: Path) -> None:
     entry = submission(state="submitted", job_id="41")
     write_submission(tmp_path, entry)
     for run in entry.runs:
-        assert claim(RunDir(tmp_path / run), entry.token, living=set())
+        assert reserve(RunDir(tmp_path / run), entry.token, living=set())
     queue.write_text(squeue_line("41_1", "RUNNING", "None", "harness-a-0"))
     taken, _ = settle(tmp_path, now=NOW)
     assert set(taken) == {"r1"}
-    assert read_claim(RunDir(tmp_path / "r0")) is None
-    assert read_claim(RunDir(tmp_path / "r1")) == "a-0"
+    assert holder_of(RunDir(tmp_path / "r0")) is None
+    assert holder_of(RunDir(tmp_path / "r1")) == "a-0"
     assert read_submissions(tmp_path)[0].state == "submitted"
 
 
@@ -126,15 +126,15 @@ def test_settle_asks_no_more_about_what_has_ended(queue: Path, tmp_path: Path) -
 
 def test_a_run_is_claimed_by_one_living_submission(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
-    assert claim(run, "a-0", living=set())
-    assert claim(run, "a-0", living={"a-0"})  # again by the same
-    assert not claim(run, "b-0", living={"a-0", "b-0"})
-    assert read_claim(run) == "a-0"
-    assert claim(run, "b-0", living={"b-0"})  # a-0 has ended
+    assert reserve(run, "a-0", living=set())
+    assert reserve(run, "a-0", living={"a-0"})  # again by the same
+    assert not reserve(run, "b-0", living={"a-0", "b-0"})
+    assert holder_of(run) == "a-0"
+    assert reserve(run, "b-0", living={"b-0"})  # a-0 has ended
     release(run, "a-0")
-    assert read_claim(run) == "b-0"
+    assert holder_of(run) == "b-0"
     release(run, "b-0")
-    assert not claim_file(run).exists()
+    assert not reservation_file(run).exists()
     assert list(run.root.iterdir()) == []
 
 

@@ -18,7 +18,7 @@ from harness.code import snapshot, version
 from harness.registry.declarations import Execution
 from harness.slurm import submit as slurm
 from harness.slurm.clusters import Cluster
-from harness.slurm.reservations import claim_file
+from harness.slurm.reservations import reservation_file
 from harness.slurm.script import Shape, make_arrays, shape_of
 from harness.slurm.submissions import read_submissions
 from harness.slurm.submit import submit
@@ -203,7 +203,7 @@ def test_submit_notes_and_claims_before_it_calls_sbatch(
 
     def crash(entry: Any, array: Any, *args: Any, **options: Any) -> None:
         (noted,) = read_submissions(tmp_path)
-        seen.append((noted.state, claim_file(slurm.RunDir(Path(assignment.run_dir))).exists()))
+        seen.append((noted.state, reservation_file(slurm.RunDir(Path(assignment.run_dir))).exists()))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(slurm, "_sbatch", crash)

@@ -8,7 +8,7 @@ import pytest
 
 from detector.runs.status import Phase, Status
 from harness.slurm.commands import SchedulerState
-from harness.status.state import FAILED, LIVING, STALE_SECONDS, RunState, Seen, decide, describe, is_settled
+from harness.status.state import FAILED, LIVING, STALE_SECONDS, RunState, Seen, decide, is_settled, state_text
 
 NOW = 1_000_000.0
 
@@ -76,7 +76,7 @@ CASES: list[tuple[Seen, str]] = [
 
 @pytest.mark.parametrize(("seen", "expected"), CASES)
 def test_decide_gives_the_state_of_what_was_seen(seen: Seen, expected: str) -> None:
-    assert describe(decide(seen, NOW)).startswith(expected)
+    assert state_text(decide(seen, NOW)).startswith(expected)
 
 
 def test_lost_without_a_scheduler_takes_ten_silent_minutes() -> None:
@@ -89,7 +89,7 @@ def test_lost_without_a_scheduler_takes_ten_silent_minutes() -> None:
 
 def test_a_long_message_is_one_line_cut() -> None:
     state = decide(Seen(status=beat("failed", message="a" * 200 + "\nb")), NOW)
-    assert len(describe(state)) < 120
+    assert len(state_text(state)) < 120
     assert state.message.endswith("\nb")
 
 
