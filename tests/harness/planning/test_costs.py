@@ -235,7 +235,7 @@ def test_plan_prints_costs_with_their_basis() -> None:
     assert "stated (Detectron's model zoo, 8 P100)" in text
     assert "1,451.6" in text  # 15 trainings of ResNet-50, 96.8 GPU-hours each
     assert "Disk: 2.9 GB of final weights" in text
-    assert "Requeues with 4.0 h a start" in text
+    assert "Requeues with 4.0 h per start" in text
     data = json.loads(invoke("plan", "all", "--wall-time", "4h", "--json").stdout)["costs"]
     assert len(data["runs"]) == 17
     assert data["gpu_hours"]["value"] == pytest.approx(sum(run["device_hours"] for run in data["runs"]))
