@@ -25,22 +25,24 @@ from drloss.surrogates import hinge, logistic, quadratic
 
 
 def ranking_value(config: DRLossConfig, prior: float, counts: Sequence[GroupCounts]) -> float | None:
-    """Mean over the ranked sets of tau l(margin), or tau l(prior - 1 + margin) where a set has no positive (Eq. 9)."""
+    """Mean over a group's sets of tau l(margin), or tau l(prior - 1 + margin) where a set has no positive (Eq. 9)."""
     if config.pairing == "worst_case" or isinstance(config.prior, HardNegativePrior):
         return None
-    of_batch = config.scope == "batch"
-    sets = [[any(group.positives)] if of_batch else [count > 0 for count in group.positives] for group in counts]
-    z = torch.tensor(
-        [config.margin if found else prior - 1 + config.margin for group in sets for found in group],
-        dtype=torch.float64,
-    )
+    z = torch.tensor([config.margin, prior - 1 + config.margin], dtype=torch.float64)
     if isinstance(config.surrogate, Hinge):
         values = hinge(z)
     elif isinstance(config.surrogate, Quadratic):
         values = quadratic(z, config.surrogate.rho)
     else:
         values = logistic(z, config.surrogate.L)
-    return config.tau * float(values.mean())
+    with_positives, without = (config.tau * value for value in values.tolist())
+    of_batch = config.scope == "batch"
+    return fmean(
+        fmean(
+            with_positives if count else without for count in ([max(group.positives)] if of_batch else group.positives)
+        )
+        for group in counts
+    )
 
 
 def focal_value(config: FocalLossConfig, prior: float, counts: Sequence[GroupCounts]) -> float:
