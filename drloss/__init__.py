@@ -1,7 +1,8 @@
 """The DR loss and the losses that it is compared with. Importing this package does not import torch (PEP 562).
 
-Labels are int64 anchor labels: ``0 .. K-1`` a class, ``BACKGROUND``, or ``IGNORED``. The formulas are in
-``drloss.functional``, the modules in ``drloss.modules``, the losses as declared data in ``drloss.config``.
+Labels are int64, one per anchor: ``0 .. K-1`` a class, ``BACKGROUND`` (-1), or ``IGNORED`` (-2). The modules are in
+``drloss.modules``, the formulas in ``drloss.functional``. The losses as declared data are in ``drloss.config``, the
+table of all in ``drloss.registry``, those of other packages in ``drloss.plugins``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks of what a caller hands in: each raises ValueError with the value and the valid choices. Free of torch."""
+"""Checks of a caller's values: each raises ValueError with the value and the valid choices. Imports no torch."""
 
 from __future__ import annotations
 

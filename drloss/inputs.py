@@ -1,8 +1,8 @@
 """From logits and anchor labels to the two sets that are ranked: positive and negative entries of each image.
 
-Legend: N images, R anchors of all levels together, K classes; an entry is an (anchor, class) pair. Positives are the
-entries (j, k) with labels[j] == k; negatives are all other entries of anchors that are not ignored, so that a matched
-anchor contributes K - 1 negatives (section 3).
+Legend: N images, R anchors of all levels together, K classes. An entry is an (anchor, class) pair. Positives are the
+entries (j, k) with labels[j] == k; negatives are all other entries of anchors that are not ignored. So a matched anchor
+has one positive entry and K - 1 negative ones (section 3).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Scope: TypeAlias = Literal["image", "batch"]
 
 
 class Entries(NamedTuple):
-    """Both sets as logits with a mask. Row n holds image n; what the mask excludes is not in the set."""
+    """Both sets as logits with a mask. Row n is image n; only entries of the mask are in the set."""
 
     neg_logits: Tensor  # [N, R * K], anchor-major; or [N, M] with M of them at most
     is_neg: Tensor  # of that shape, bool
@@ -34,7 +34,7 @@ class Entries(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Checked input. Sets and groups are of consecutive images; the last one may have fewer."""
+    """Checked input. Sets and groups are consecutive images; the last one may have fewer."""
 
     levels: list[Tensor]  # each [N, R_l, K]
     labels: Tensor  # [N, R]
@@ -43,7 +43,7 @@ class Batch:
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which a loss is computed and returned: float64 for float64 logits, else float32."""
+        """The dtype in which a loss is computed and returned: float64 for float64 logits, else float32."""
         dtype = torch.float32
         for level in self.levels:
             dtype = torch.promote_types(dtype, level.dtype)
@@ -61,7 +61,7 @@ class Batch:
         return [image // self.images_per_set for image in range(len(self.labels))]
 
     def by_set(self, values: Tensor, fill: float) -> Tensor:
-        """[N, R, ...] of images to [S, images_per_set * R, ...] of sets, ``fill`` in the place of missing images."""
+        """[N, R, ...] by image to [S, images_per_set * R, ...] by set; missing images are filled with ``fill``."""
         missing = -len(values) % self.images_per_set
         if missing:
             values = torch.cat([values, values.new_full((missing, *values.shape[1:]), fill)])
@@ -79,16 +79,18 @@ class Batch:
 def prepared(
     logits: Logits, labels: Tensor, *, scope: Scope = "image", images_per_group: int | None = None
 ) -> Iterator[Batch]:
-    """The checked input as levels; autocast is off inside.
+    """Check the input and give it as levels; autocast is off inside the context.
 
     Takes logits [N, R, K] with labels [N, R]; [R, K] with [R] (one image); or a list of per-level [N, R_l, K] with the
     labels of all levels, [N, R]. scope: "image" ranks within each image, "batch" within each group.
     images_per_group: None makes one group of all images.
 
     Raises:
-        ValueError: a shape, dtype or label does not fit. The range of labels is checked on the CPU only: on a GPU it
-            would make the step wait. There, the value for a label out of range is undefined.
+        TypeError: logits or labels are not tensors.
+        ValueError: a shape, dtype or label does not fit. The range of labels is checked on a CPU only, because a GPU
+            would make the step wait; there the result of a label out of range is undefined.
     """
+    _require_tensors(logits, labels)
     require_choice("scope", scope, ("image", "batch"))
     require_positive("images_per_group", 1 if images_per_group is None else images_per_group)
     levels = _fit_levels(logits)
@@ -98,10 +100,35 @@ def prepared(
         yield Batch(levels, labels, group, group if scope == "batch" else 1)
 
 
+def _require_tensors(logits: object, labels: object) -> None:
+    """Raises TypeError for numbers, arrays or None in the place of tensors."""
+    wrong = ""
+    if isinstance(logits, (list, tuple)):
+        wrong = next(
+            (f"a {type(logits).__name__} of {type(level).__name__}" for level in logits if not _is_tensor(level)), ""
+        )
+    elif not _is_tensor(logits):
+        wrong = type(logits).__name__
+    if wrong:
+        raise TypeError(
+            f"logits are {wrong}. Expected: a torch tensor of floats, [N, R, K] or [R, K], or a list of one "
+            "[N, R_l, K] per pyramid level (N images, R anchors, K classes)."
+        )
+    if not _is_tensor(labels):
+        raise TypeError(
+            f"labels are {type(labels).__name__}. Expected: a torch tensor of int64, [N, R] or [R]: 0 .. K-1 a class, "
+            f"{BACKGROUND} background, {IGNORED} ignored. Convert with torch.as_tensor(labels)."
+        )
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)
+
+
 def positives(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Image and anchor of each positive among ``labels`` [N, R] on the CPU, in order.
 
-    Not found by torch: its threads, once woken, spin for milliseconds on the cores that the passes' own threads want.
+    Found by numpy: torch's threads, once woken, spin for milliseconds on the cores that the passes' own threads need.
     """
     places = np.flatnonzero(labels.numpy() >= 0)
     image, anchor = np.divmod(places, labels.shape[1])
@@ -146,7 +173,7 @@ def _fit_labels(levels: Sequence[Tensor], labels: Tensor) -> Tensor:
             f"{(num_images, num_anchors, num_classes)}. Valid: ({num_images}, {num_anchors}), torch.int64."
         )
     if labels.device.type == "cpu":
-        values = labels if is_transformed() else labels.numpy()  # for the reason of ``positives``
+        values = labels if is_transformed() else labels.numpy()  # numpy, as in ``positives``
         low, high = int(values.min()), int(values.max())
         if low < IGNORED or high >= num_classes:
             raise ValueError(
@@ -160,7 +187,7 @@ def split_entries(logits: Tensor, labels: Tensor, *, hard_negative_ratio: float 
     """Positive and negative entries of ``joined`` logits [N, R, K] and labels [N, R].
 
     hard_negative_ratio: None keeps all negatives (uniform prior); else o_j in {0, 1 / n^}, "Hard negative mining" of
-        section 3.2: see ``mined_negatives``.
+    section 3.2: see ``mined_negatives``.
     """
     num_classes = logits.shape[2]
     is_pos = labels >= 0
@@ -190,5 +217,5 @@ def mined_negatives(neg_logits: Tensor, is_neg: Tensor, num_pos: Tensor, ratio: 
 
 
 def is_transformed() -> bool:
-    """Whether the code that runs is being traced or transformed, so that only torch's own functions will do."""
+    """Whether torch traces or transforms the running code, so that only its own functions will do."""
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()

@@ -1,8 +1,9 @@
-"""The losses as modules, called as ``loss(logits, labels)``: hyperparameters are checked once, when built.
+"""The losses as modules, called as ``loss(logits, labels)``. Hyperparameters are checked once, when built.
 
-logits: [N, R, K], [R, K] or a list of per-level [N, R_l, K]; labels: int64 [N, R] (or [R]) with ``0 .. K-1`` a class,
-``drloss.BACKGROUND`` or ``drloss.IGNORED``. Returns a scalar: float64 for float64 logits, else float32, under autocast
-too. Raises ValueError where shapes or labels do not fit (``entries.prepared`` says when labels are checked).
+logits: [N, R, K] (N images, R anchors, K classes), [R, K] for one image, or a list with one [N, R_l, K] per pyramid
+level. labels: int64 [N, R] (or [R]): ``0 .. K-1`` a class, ``drloss.BACKGROUND`` (-1), ``drloss.IGNORED`` (-2).
+Returns a scalar: float64 for float64 logits, else float32, under autocast too. Raises TypeError where logits or labels
+are not tensors, ValueError where shapes or labels do not fit (``inputs.prepared`` says when labels are checked).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Pairing: TypeAlias = Literal["dr", "neg_only", "all", "worst_case"]
 
 
 class _Common(TypedDict):
-    """What every ranking loss takes."""
+    """Arguments of every ranking loss."""
 
     margin: float
     surrogate: Surrogate
@@ -33,21 +34,49 @@ class _Common(TypedDict):
 
 
 class DRLoss(nn.Module):
-    """tau times the mean over images of a ranking loss: Eq. 9 by default, with the paper's values.
+    """The DR loss: tau times the mean over images of a ranking loss, Eq. 9 with the paper's values by default.
+
+    In each image, the expected score of the hardest positives P+ is to lead that of the hardest negatives P- by a
+    margin: loss = tau * l(P- - P+ + margin). It is a mean over images: do not divide it by the number of positives.
+    Begin with the classifier's bias at 0 (all scores 0.5): the first loss is 2.03 where every image has a positive.
+
+    Called as ``loss(logits, labels)``:
+        logits: float [N, R, K] (N images, R anchors, K classes), [R, K] for one image, or a list with one [N, R_l, K]
+            per pyramid level.
+        labels: int64 [N, R] (or [R]): 0 .. K-1 a class, -1 background (``BACKGROUND``), -2 ignored (``IGNORED``).
+        Returns a scalar.
 
     Args:
-        lambda_pos, lambda_neg: KL regularisers of Propositions 1 and 2, > 0; inf gives plain means. "neg_only" has no
-            use for lambda_pos, "all" and "worst_case" for neither.
-        margin: gamma of the paper, by which positives are to lead. tau: weight of the loss, > 0.
-        surrogate: "logistic" with ``L``, "quadratic" with ``rho``, or "hinge".
-        pairing: "dr" ranks expectations (Eq. 9), "neg_only" each positive against P-, "all" every pair (Eq. 3, as the
-            mean of Eq. 4), "worst_case" the one extreme pair (Eq. 5).
+        lambda_pos: lambda+ of Proposition 2, the weight of the KL divergence from the positives' prior; > 0. The
+            default is 1 / log(h+) with h+ = e. inf gives the plain mean.
+        lambda_neg: lambda- of Proposition 1, the same for the negatives. The default is 0.1 / log(h-) with h- = 3.5,
+            0.0798. "neg_only" ignores lambda_pos; "all" and "worst_case" ignore both.
+        margin: gamma of the paper, by which positives are to lead: 0.5.
+        tau: weight of the loss beside the box regression's, > 0: 4.
+        surrogate: l, the smooth stand-in for the ranking error: "logistic" (Eq. 8), "quadratic" (Eq. 7) or "hinge".
+        L: of the logistic, > 0: 6.
+        rho: of the quadratic, > 0: 0.5.
+        pairing: "dr" ranks expectations (Eq. 9), "neg_only" each positive against P-, "all" every pair (the mean of
+            Eq. 4), "worst_case" the one extreme pair (Eq. 5).
         scope: "image" ranks within each image, "batch" all entries of all images as one set.
-        prior: "uniform", or "hard_negative" that admits ``ratio`` negatives a positive (``entries.mined_negatives``).
-        fused: False keeps to plain torch, which is slow and can be differentiated twice (see ``functional``).
+        prior: "uniform", or "hard_negative", which keeps only the ``ratio`` best-scoring negatives per positive.
+        ratio: of the hard negatives, > 0: 3.
+        fused: False computes in plain torch, which is slower and can be differentiated twice.
 
     Raises:
-        ValueError: a value out of range or an unknown name.
+        ValueError: a value is out of range or a name unknown.
+
+    Example:
+        >>> import torch
+        >>> from drloss import BACKGROUND, IGNORED, DRLoss
+        >>> logits = torch.zeros(2, 1000, 80, requires_grad=True)  # 2 images, 1000 anchors, 80 classes
+        >>> labels = torch.full((2, 1000), BACKGROUND)
+        >>> labels[:, :5] = 17  # five positive anchors of class 17 in each image
+        >>> labels[:, 5:20] = IGNORED
+        >>> loss = DRLoss()(logits, labels)
+        >>> round(loss.item(), 3)  # 4 log(1 + e^3) / 6
+        2.032
+        >>> loss.backward()
     """
 
     def __init__(
@@ -88,7 +117,7 @@ class DRLoss(nn.Module):
     def forward(self, logits: Logits, labels: Tensor, *, images_per_group: int | None = None) -> Tensor:
         """tau * mean over images (scope "image"), or tau * the loss of the one set (scope "batch").
 
-        images_per_group: None makes one group of all images, else the mean is taken over groups.
+        images_per_group: None makes one group of all images; else the mean is taken over groups.
         """
         common: _Common = {
             "margin": self.margin,
@@ -115,10 +144,11 @@ class DRLoss(nn.Module):
 
 
 class FocalLoss(nn.Module):
-    """Focal loss over a group of images (all of the call), divided by its ``normalizer``: ``functional.focal_loss``.
+    """Focal loss (Lin et al., 2017): the sum over a group of images, divided by its ``normalizer``.
 
-    normalizer: "positives_and_images" (positive anchors + images) or "positives" (at least 1).
-    Raises ValueError unless 0 <= alpha <= 1 and gamma >= 0, and for an unknown normalizer.
+    All images of a call are one group. Called as ``DRLoss``. alpha: weight of positives, 0..1. gamma: >= 0.
+    normalizer: "positives_and_images" (positive anchors + images) or "positives" (at least 1). Raises ValueError for a
+    value out of range and for an unknown normalizer.
     """
 
     def __init__(
@@ -154,9 +184,9 @@ class FocalLoss(nn.Module):
 
 
 class CrossEntropyLoss(nn.Module):
-    """Sigmoid cross entropy, divided by (positive anchors + images): ``functional.cross_entropy_loss``.
+    """Sigmoid cross entropy, divided by (positive anchors + images). Called as ``DRLoss``.
 
-    mining: "none", or "hard_negative" that keeps ``ratio`` negatives a positive, as SSD does with 3.
+    mining: "none", or "hard_negative", which keeps the ``ratio`` negatives of highest loss per positive (SSD: 3).
     Raises ValueError for an unknown mining or ratio <= 0.
     """
 

@@ -30,14 +30,14 @@ def quadratic(z: Tensor, rho: float = 0.5) -> Tensor:
 
     z for z >= rho, (z + rho)^2 / (4 rho) for -rho < z < rho, 0 for z <= -rho; rho > 0.
     """
-    # With x = max(z + rho, 0) this is smooth L1 with its change at 2 rho: x^2 / (4 rho), then x - rho.
+    # With x = max(z + rho, 0) this is smooth L1 that changes at 2 rho: x^2 / (4 rho) below, x - rho above.
     x = F.relu(z + rho)
     return F.smooth_l1_loss(x, torch.zeros_like(x), reduction="none", beta=2.0 * rho)
 
 
 def logistic(z: Tensor, L: float = 6.0) -> Tensor:
     """Smooth hinge, Eq. 8: log(1 + exp(L z)) / L, L > 0. z: [...] -> [...]."""
-    # Beyond 40, log(1 + exp(x)) is x to the last bit of a float64 (the default, 20, is exact to float32 only).
+    # Above 40, log(1 + exp(x)) is x to the last bit of a float64. torch's default, 20, is exact to float32 only.
     return F.softplus(z, beta=L, threshold=40.0)
 
 

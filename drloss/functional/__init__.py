@@ -1,4 +1,4 @@
-"""Each loss as a pure function, one formula each. May import fused, pairs and what stands right of them."""
+"""Each loss as a pure function, one formula each. May import fused, pairs and the rooms below them."""
 
 from __future__ import annotations
 

@@ -1,23 +1,23 @@
 """The ranking losses as pure functions, one formula each (section 3 of the DR loss paper, CVPR 2020).
 
-Legend: N images, R anchors, K classes. Every loss takes ``logits`` and ``labels`` in any form of ``entries.prepared``
-and returns the mean over images (over groups, if there are some), a scalar of the logits' dtype (float32 for half
-precision), not multiplied by tau.
+Legend: N images, R anchors, K classes. Every loss takes ``logits`` and ``labels`` in any form of ``inputs.prepared``
+and returns the mean over images (with groups: over groups), a scalar of the logits' dtype (float32 for half precision).
+It is not multiplied by tau.
 
 **Values.** All sums are over values v: p for a negative, -p for a positive. In both sets the harder entry is then the
 larger one, Propositions 1 and 2 are one formula, and z = P- - P+ + margin is a sum.
 
-**Empty sets.** An empty set scores perfectly. Without positives that is the paper's rule, P+ = 1 (below Eq. 9), taken
-for every pairing as one constant positive with p = 1; without negatives it is one constant negative with p = 0. An
-image without any candidate therefore adds the constant l(margin - 1), the least that an image can add, with gradient 0.
+**Empty sets.** An empty set scores perfectly. Without positives that is the paper's rule, P+ = 1 (below Eq. 9): for
+every pairing, one constant positive with p = 1. Without negatives there is one constant negative with p = 0. So an
+image with neither adds the constant l(margin - 1), the least that an image can add, with gradient 0.
 
-**Accuracy.** Up to 15 million entries are summed for an image; reductions over entries therefore accumulate in float64,
-while no float64 copy of the logits is made (all pairs excepted).
+**Accuracy.** One image can have 15 million entries. Sums over entries are therefore taken in float64, without a float64
+copy of the logits (all pairs excepted).
 
-**Two ways.** What follows is written as the formulas are, and differentiated by autograd, as often as one likes. With
-``fused``, the default, all that is of the logits' size goes through ``fused``, ``mining`` or ``pairs_logits`` instead,
-where they can do it (see ``backends``): the same values and first derivatives, several times as fast, in no more memory
-than the gradient takes.
+**Two ways.** The code below is written as the formulas are, and autograd can differentiate it any number of times. With
+``fused``, the default, the work on tensors of the logits' size is done by the rooms ``fused`` and ``pairs`` instead,
+where ``kernels.dispatch`` finds a backend: the same values and first derivatives, several times as fast, in no more
+memory than the gradient takes.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def dr_loss(
 ) -> Tensor:
     """Distributional ranking, Eq. 9: l(P- - P+ + margin), with P-, P+ of Eq. 6; the gradient flows through the weights.
 
-    lambda_pos, lambda_neg: > 0, inf for the plain mean. hard_negative_ratio: see ``entries.mined_negatives``.
-    scope, images_per_group: see ``entries.prepared``. fused: see above.
-    Raises ValueError for a lambda out of range, and as ``entries.prepared``.
+    lambda_pos, lambda_neg: > 0, inf for the plain mean. hard_negative_ratio: see ``inputs.mined_negatives``.
+    scope, images_per_group: see ``inputs.prepared``. fused: see the module's docstring.
+    Raises ValueError for a lambda out of range, and as ``inputs.prepared``.
     """
     with prepared(logits, labels, scope=scope, images_per_group=images_per_group) as batch:
         p_neg, pos_values, is_pos = _ranked(batch, lambda_neg, hard_negative_ratio, fused)
@@ -99,8 +99,8 @@ def all_pairs_loss(
 ) -> Tensor:
     """The All row of Table 3, Eqs. 3 and 4: mean over all n+ n- pairs of l(p_neg - p_pos + margin).
 
-    The number of pairs sizes the work, so a GPU waits for the host a few times an image. Arguments and errors as
-    ``dr_loss``.
+    The amount of work depends on the number of pairs, so a GPU waits for the host a few times per image. Arguments and
+    errors as ``dr_loss``.
     """
     with prepared(logits, labels, scope=scope, images_per_group=images_per_group) as batch:
         if fused and hard_negative_ratio is None and backend_for(batch.levels) is not None:
@@ -177,7 +177,7 @@ def expected_value(values: Tensor, candidates: Tensor, lambda_: float) -> Tensor
 def _ranked(
     batch: Batch, lambda_neg: float, hard_negative_ratio: float | None, fused: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """P- [S] float64, and the positives' values [S, P] with their mask."""
+    """P- [S] float64, and the values of the positives [S, P] with their mask."""
     found = fused_passes.expected_negative(batch, lambda_neg) if fused and hard_negative_ratio is None else None
     if found is not None:
         p_neg, pos_logits, is_pos = found
@@ -187,7 +187,7 @@ def _ranked(
 
 
 def _entries(batch: Batch, hard_negative_ratio: float | None, fused: bool, *, extremes_only: bool = False) -> Entries:
-    """Both sets; where few negatives count and ``fused`` holds, only those and the positives."""
+    """Both sets. With ``fused``, only the negatives that count, where these are few."""
     if fused and (extremes_only or hard_negative_ratio is not None):
         entries = hardest_entries(batch, None if extremes_only else hard_negative_ratio)
         if entries is not None:
@@ -211,5 +211,5 @@ def _scores_of_positives(pos_logits: Tensor, is_pos: Tensor) -> Tensor:
 
 
 def _or_constant(values: Tensor, constant: float) -> Tensor:
-    """A perfect score in the place of an empty set's; still part of the graph, with gradient 0. [M] -> [max(M, 1)]."""
+    """``values``, or one constant where there are none: part of the graph, with gradient 0. [M] -> [max(M, 1)]."""
     return values if len(values) else torch.cat([values, values.new_full((1,), constant)])

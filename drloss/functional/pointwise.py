@@ -1,8 +1,9 @@
 """Losses that judge each entry alone: focal loss and sigmoid cross entropy, the paper's baselines.
 
-Both are summed over the entries of all anchors that are not ignored and divided once a group: by (positive anchors +
-images), as the paper's base codebase does, or by max(1, positive anchors), as the focal loss's authors and torchvision.
-A group is all images of the call, unless ``images_per_group`` makes several: their mean is the loss.
+Both are summed over the entries of all anchors that are not ignored. The sum of a group of images is divided by
+(positive anchors + images), as in the paper's base codebase, or by max(1, positive anchors), as by the focal loss's
+authors and torchvision. All images of a call are one group; ``images_per_group`` makes several, and the loss is their
+mean.
 Legend: N images, R anchors, K classes.
 """
 
@@ -36,8 +37,8 @@ def focal_loss(
     """Focal loss (Lin et al., 2017, Eq. 5): -alpha_t (1 - p_t)^gamma log(p_t), summed and normalised. Scalar.
 
     p_t = p and alpha_t = alpha for a positive entry, 1 - p and 1 - alpha for a negative one; alpha in [0, 1],
-    gamma >= 0. logits and labels: any form of ``entries.prepared``. Raises ValueError for values out of range.
-    images_per_group: None is one group. fused: see ``functional``.
+    gamma >= 0. logits and labels: any form of ``inputs.prepared``. Raises ValueError for values out of range.
+    images_per_group: None makes one group. fused: see ``functional.distributional``.
     """
     require_choice("normalizer", normalizer, ("positives_and_images", "positives"))
     require_between("alpha", alpha, 0.0, 1.0)
@@ -46,8 +47,8 @@ def focal_loss(
         total = pointwise_sum(batch, "focal", alpha=alpha, gamma=gamma) if fused else None
         if total is None:
             is_pos, wrong = _wrong_way(batch)
-            # (1 - p_t)^gamma through its logarithm: pow has an infinite slope at 0 for gamma < 1.
-            # Without it where gamma is 0, which times the -inf of an ignored entry is no number.
+            # (1 - p_t)^gamma by its logarithm, because pow has an infinite slope at 0 for gamma < 1. Left out where
+            # gamma is 0: 0 times the -inf of an ignored entry is NaN.
             factor = torch.exp(gamma * F.logsigmoid(wrong)) if gamma else 1.0
             losses = factor * F.softplus(wrong, threshold=40.0)
             total = _image_sums(losses * torch.where(is_pos, alpha, 1.0 - alpha))
@@ -65,8 +66,8 @@ def cross_entropy_loss(
     """Sigmoid cross entropy -log(p_t), summed and normalised. Scalar. Arguments and errors as ``focal_loss``.
 
     hard_negative_ratio: None sums all entries. Else, as in SSD (Liu et al., 2016, section 2.2), each image keeps its
-    positives and the ``ratio`` * positives negatives of highest loss: see ``entries.mined_negatives`` (a negative's
-    loss rises with its logit, so that the order is the same).
+    positives and the ``ratio`` * positives negatives of highest loss: see ``inputs.mined_negatives`` (a negative's
+    loss rises with its logit, so the order is the same).
     """
     with prepared(logits, labels, images_per_group=images_per_group) as batch:
         if hard_negative_ratio is not None:
@@ -78,7 +79,7 @@ def cross_entropy_loss(
 
 
 def _mined_cross_entropy(batch: Batch, ratio: float, fused: bool) -> Tensor:
-    """Of the kept entries of each image, [N] float64."""
+    """Sum over the kept entries of each image, [N] float64."""
     entries = hardest_entries(batch, ratio) if fused else None
     if entries is None:
         entries = split_entries(*joined(batch), hard_negative_ratio=ratio)

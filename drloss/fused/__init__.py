@@ -1,1 +1,1 @@
-"""The losses in two passes over the logits. May import kernels and initial_value and what stands right of them."""
+"""The losses in two passes over the logits. May import kernels and the rooms below it."""

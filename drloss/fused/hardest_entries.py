@@ -1,4 +1,4 @@
-"""The hardest negatives of each set of images, found in one visit of each logit; what is left is a small problem.
+"""The hardest negatives of each set of images, found by reading each logit once; the rest of the work is then small.
 
 On a CPU. Legend: N images, R anchors of all levels together, K classes, S sets of images.
 """
@@ -18,7 +18,7 @@ from drloss.kernels.dispatch import backend_for
 
 
 class Places(NamedTuple):
-    """Entries of a batch: int64 [P] each."""
+    """Where P entries of a batch are: int64 [P] each."""
 
     image: Tensor
     anchor: Tensor  # of all levels together
@@ -30,11 +30,10 @@ class Places(NamedTuple):
 
 
 def hardest_entries(batch: Batch, ratio: float | None) -> Entries | None:
-    """All positives, and the negatives that ``entries.mined_negatives`` keeps of each set. None without a backend.
+    """All positives, and the negatives that ``inputs.mined_negatives`` keeps of each set, in float64: they are few.
 
-    In float64: they are few.
-
-    ratio: negatives a positive. None keeps the largest one, with all that equal it, for its gradient is shared.
+    None where there is no backend. ratio: negatives per positive. None keeps the largest negative and all that equal
+    it, because they share its gradient.
     """
     if ratio is not None:
         require_positive("hard negative ratio", ratio)
@@ -52,7 +51,7 @@ def hardest_entries(batch: Batch, ratio: float | None) -> Entries | None:
 
 
 class _Gather(torch.autograd.Function):
-    """The logits of one level at ``index``, [P]; their gradient is zeros elsewhere, in memory that nobody touched."""
+    """The logits of one level at ``index``, [P]. The gradient is 0 elsewhere, in memory that is not even written."""
 
     @staticmethod
     def forward(ctx: Any, level: Tensor, index: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -65,7 +64,7 @@ class _Gather(torch.autograd.Function):
         from drloss.kernels.cpu import new_tensor
 
         found = new_tensor(ctx.shape, ctx.dtype, zero=True)
-        # Each entry is in one set, as a negative or as a positive: none is added to twice.
+        # Each entry is in one set, as a negative or as a positive, so none is written twice.
         found[ctx.index] = grad
         return found, None
 
@@ -92,7 +91,7 @@ def _padded(values: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _hardest_negatives(batch: Batch, keep: list[float] | None) -> list[Places]:
-    """Of each set, in the order of its entries."""
+    """Those of each set, in the order of its entries."""
     from drloss.kernels.cpu_largest import largest_negatives
 
     num_classes = batch.levels[0].shape[2]

@@ -1,6 +1,6 @@
-"""The losses with their gradients in closed form: two passes over the logits, nothing of their size in between.
+"""The losses with their gradients in closed form: two passes over the logits, and nothing of their size in between.
 
-Legend: N images, R anchors of all levels together, K classes, S sets: consecutive images that are taken together.
+Legend: N images, R anchors of all levels together, K classes, S sets of consecutive images that are ranked together.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from drloss.checks import require_positive
 from drloss.inputs import Batch, positives
 from drloss.kernels.dispatch import Backend, Pointwise, backend_for
 
-# p / lambda is computed in float32: its rounding has to stay a small exponent.
+# p / lambda is computed in float32. Below this, its rounding would be too large an error of the exponent.
 SMALLEST_LAMBDA = 1e-6
 
 
 def expected_negative(batch: Batch, lambda_neg: float) -> tuple[Tensor, Tensor, Tensor] | None:
-    """P- of Eq. 6 [S] float64, and the positives' logits [S, P] with their mask. None where it cannot be had.
+    """P- of Eq. 6 [S] float64, and the positives' logits [S, P] with their mask. None where there is no backend.
 
-    lambda_neg: > 0, inf for the plain mean; plain torch takes those below ``SMALLEST_LAMBDA``.
+    lambda_neg: > 0, inf for the plain mean. None is returned below ``SMALLEST_LAMBDA`` too; plain torch does those.
     """
     require_positive("lambda", lambda_neg, or_inf=True)
     backend = backend_for(batch.levels)
@@ -33,7 +33,7 @@ def expected_negative(batch: Batch, lambda_neg: float) -> tuple[Tensor, Tensor, 
     levels = [level.contiguous() for level in batch.levels]
     matched, labels = None, batch.labels
     if labels.device.type == "cpu":
-        # Few anchors match: the rest of a loss then costs nothing, in float64 too. A GPU would make the host wait.
+        # Few anchors match, so that the rest of the loss costs next to nothing. On a GPU the host would have to wait.
         anchors = torch.unique(positives(labels)[1])
         matched = anchors if len(anchors) else anchors.new_zeros(1)
         labels = labels.index_select(1, matched)
@@ -58,7 +58,7 @@ class _ExpectedNegative(torch.autograd.Function):
     """P- of Eq. 6 [S] float64, and the logit of the own class of each anchor, [N, R] float32, or of those ``matched``.
 
     The gradient by a negative's logit, with q_j = exp(p_j / lambda) / sum_i exp(p_i / lambda):
-    q_j (1 + (p_j - P-) / lambda) p_j (1 - p_j). Neither p nor q is kept: both passes compute them.
+    q_j (1 + (p_j - P-) / lambda) p_j (1 - p_j). p and q are computed in both passes and never stored.
     """
 
     @staticmethod

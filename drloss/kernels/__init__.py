@@ -1,1 +1,1 @@
-"""Compiled loops: numba on CPUs, Triton on GPUs. May import inputs and surrogates and what stands right of them."""
+"""Compiled loops: numba on CPUs, Triton on GPUs. May import inputs, surrogates and the rooms below them."""

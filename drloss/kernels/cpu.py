@@ -1,7 +1,7 @@
-"""The losses' two passes over the logits on a CPU: blocks of anchors, shared out to as many threads as torch has.
+"""The losses' two passes over the logits on a CPU: blocks of anchors, spread over as many threads as torch has.
 
-What a block holds depends on the sizes only, and partial sums are added in the blocks' order: results are equal from
-run to run and for any number of threads. Half precision is converted a block at a time, while it is in the cache.
+What a block holds depends on the sizes only, and partial sums are added in the blocks' order. So results are equal from
+run to run and for any number of threads. Half precision is converted block by block, while it is in the cache.
 Legend: N images, R anchors of all levels together, K classes, S sets of images.
 """
 
@@ -50,9 +50,10 @@ class Block(NamedTuple):
 def reduce_negatives(
     levels: Sequence[Tensor], labels: Tensor, set_of_image: Sequence[int], inverse_lambda: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """P- [S], log sum_j exp(p_j / lambda) over the negatives [S], both float64 and 0 without negatives; pos_logits.
+    """P- [S]; log of sum_j exp(p_j / lambda) over the negatives [S]; pos_logits [N, R].
 
-    pos_logits: [N, R] float32, the logit of each anchor's own class, 0 where there is none.
+    The first two are float64, and 0 without negatives. pos_logits: float32, the logit of each anchor's own class, 0
+    where there is none.
     """
     arrays, classes, num_classes = as_arrays(levels), labels.contiguous().numpy(), levels[0].shape[2]
     pos_logits = torch.empty(labels.shape, dtype=torch.float32)
@@ -85,9 +86,9 @@ def negatives_gradient(
     grad_neg: Tensor,
     grad_pos: Tensor,
 ) -> list[Tensor]:
-    """The gradient by each level, in its dtype: a negative's is grad_neg * q_j (1 + (p_j - P-) / lambda) p_j (1 - p_j).
+    """The gradient by each level, in its dtype. Of a negative: grad_neg * q_j (1 + (p_j - P-) / lambda) p_j (1 - p_j).
 
-    The entry of an anchor's own class has its grad_pos [N, R], an ignored anchor 0. The rest as ``reduce_negatives``.
+    Of the entry of an anchor's own class: grad_pos [N, R]. Of an ignored anchor: 0. The rest as ``reduce_negatives``.
     """
     classes, num_classes, pos = labels.contiguous().numpy(), levels[0].shape[2], grad_pos.contiguous().numpy()
     scalars = torch.stack([expected_neg, log_normalizer, grad_neg.double()], dim=1).numpy()[list(set_of_image)]
@@ -142,12 +143,12 @@ def pointwise_gradient(
 
 
 def _constants(kind: Pointwise, alpha: float, gamma: float) -> tuple[np.float32, tuple[float, float]]:
-    """The exponent of p, and what multiplies negatives and positives."""
+    """The exponent gamma, and the weights of negatives and positives."""
     return (np.float32(gamma), (1.0 - alpha, float(alpha))) if kind == "focal" else (np.float32(0), (1.0, 1.0))
 
 
 def _gradients(work: Callable[[Block, Array, Array], None], levels: Sequence[Tensor]) -> list[Tensor]:
-    """New tensors like ``levels``, of which ``work`` fills each block from its logits, as float32 [n, r * K]."""
+    """New tensors like ``levels``; ``work`` fills each block from the block's logits, float32 [n, r * K]."""
     grads = [new_tensor(level.shape, level.dtype) for level in levels]
     arrays, targets = as_arrays(levels), as_arrays(grads)
 
@@ -165,9 +166,9 @@ def _gradients(work: Callable[[Block, Array, Array], None], levels: Sequence[Ten
 
 
 def new_tensor(shape: torch.Size, dtype: torch.dtype, *, zero: bool = False) -> Tensor:
-    """``torch.empty`` or ``torch.zeros``: but in huge pages, which the system hands out three times as fast.
+    """``torch.empty`` or ``torch.zeros``, but in huge pages, which the system hands out three times as fast.
 
-    Zeros are pages that nobody has touched yet: they take no time, and memory only when they are written.
+    Zeros take no time, and memory only where they are written: the system hands out zeroed pages when they are touched.
     """
     num_bytes = shape.numel() * dtype.itemsize
     if num_bytes < HUGE_BYTES:
@@ -192,7 +193,7 @@ def _blocks(levels: Sequence[Tensor]) -> Iterator[Block]:
 
 
 def each_block(work: Callable[[Item], Result], blocks: Sequence[Item]) -> list[Result]:
-    """The results in the blocks' order. The compiled loops release the interpreter, so that plain threads do."""
+    """The results in the blocks' order. The compiled loops release the GIL, so plain threads suffice."""
     num_threads = min(torch.get_num_threads(), len(blocks))
     return list(map(work, blocks) if num_threads < 2 else _pool(num_threads).map(work, blocks))
 
@@ -207,7 +208,9 @@ os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def as_arrays(levels: Sequence[Tensor]) -> list[Array | Tensor]:
-    """Contiguous levels as [N, R_l * K], without a copy; half precision, which numpy lacks, as tensors still."""
+    """Contiguous levels as [N, R_l * K] without a copy: numpy arrays, but tensors where half precision (no bfloat16 in
+    numpy).
+    """
     flat = [level.detach().flatten(1) for level in levels]
     return [level.numpy() if level.dtype == torch.float32 else level for level in flat]
 
@@ -219,7 +222,7 @@ def block_logits(arrays: Sequence[Array | Tensor], block: Block) -> Array:
 
 
 def _convert(source: Tensor, target: Tensor) -> Tensor:
-    """Copies piece by piece: torch would start threads of its own, in each of ours, for a longer one."""
+    """Copy piece by piece: for longer pieces torch would start threads of its own in each of ours."""
     for old, new in zip(torch.split(source.view(-1), 2**14), torch.split(target.view(-1), 2**14), strict=True):
         new.copy_(old)
     return target

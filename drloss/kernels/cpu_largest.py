@@ -1,4 +1,4 @@
-"""The largest negatives of a set of images on a CPU, by a bound that rises as more of them are found."""
+"""The largest negatives of a set of images on a CPU. Only logits above a bound are kept, which rises on the way."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from drloss.kernels.cpu_loops import negative_runs
 
 BLOCK_ENTRIES = 2**20
 MIN_BUFFER = 4096
-PIECE = 512  # entries that are looked through for large ones at a time
+PIECE = 512  # entries that are searched at a time
 
 
 def largest_negatives(
     levels: Sequence[Tensor], labels: Tensor, images: range, keep: float | None
 ) -> tuple[Tensor, Tensor]:
-    """The ``keep`` negatives of largest logit, of equal ones the first: their images and entries, int64 [P], in order.
+    """The ``keep`` negatives of largest logit: their images and entries, int64 [P], in order. Of equal ones the first.
 
-    An entry counts within its image, over levels: anchor * K + class. levels: contiguous [N, R_l, K] without gradient.
-    keep: None means the largest one and all that equal it.
+    An entry's number is anchor * K + class, with anchors counted over all levels of the image. levels: contiguous
+    [N, R_l, K] without gradient. keep: None means the largest one and all that equal it.
     """
     num_classes, classes, arrays = levels[0].shape[2], labels.contiguous().numpy(), as_arrays(levels)
     num_kept = int(min(keep or 1, len(images) * labels.shape[1] * num_classes))
@@ -56,7 +56,7 @@ def _largest_of_block(logits: Array, runs: Array, num_kept: int) -> tuple[Array,
         if held > num_kept:
             chosen = _largest(values[:held], num_kept)
             values[:num_kept], entries[:num_kept] = values[:held][chosen], entries[:held][chosen]
-            # A later one that only equals the smallest of these has come too late.
+            # Of equal logits the first is kept, so from here on only larger ones count.
             held, bound = num_kept, values[:num_kept].min()
     return values[:held], entries[:held]
 
@@ -79,7 +79,7 @@ def _collect_all(logits: Array, runs: Array, bound: np.float32) -> tuple[Array, 
 
 
 def _blocks(levels: Sequence[Tensor], images: range) -> Iterator[Block]:
-    """In the order of entries: image by image, each of one image."""
+    """Blocks of one image each, in the order of the entries."""
     num_classes = levels[0].shape[2]
     rows = max(1, BLOCK_ENTRIES // num_classes)
     for image in images:
@@ -108,8 +108,8 @@ def _collect_larger(
 ) -> tuple[int, int]:
     """Negatives above ``bound`` among ``logits`` [r * K], from entry ``start`` on, until ``values`` is full.
 
-    Returns how many, and the entry to go on from. NaN is above everything, and everything above NaN.
-    runs: of negatives; values: float32, entries: int64, both [at least PIECE].
+    Returns how many were found, and the entry to go on from. NaN is above everything, and everything is above NaN.
+    runs: as ``negative_runs`` gives them; values: float32, entries: int64, both [at least PIECE].
     """
     count = 0
     for k in range(runs.shape[0]):

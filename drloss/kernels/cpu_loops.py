@@ -1,11 +1,12 @@
-"""The inner loops on a CPU, compiled where they are first used and kept on disk: one visit of each logit a pass.
+"""The inner loops on a CPU: compiled when first used, then kept on disk. Each pass reads each logit once.
 
-The loops are written so that the compiler makes packed instructions of them: no branch, no call, no NaN-aware minimum;
-exp and log are polynomials. All of it is in one file, because the cache on disk looks at the file of a kernel only.
+The loops are written so that the compiler turns them into vector instructions: no branch, no call, no NaN-aware
+minimum; exp and log are polynomials. They stand in one file, because numba's cache looks only at the file of a kernel
+to see whether it changed.
 
-A block is ``logits`` [n, r * K] float32: consecutive anchors of one image, or all of a level's of some images. Its part
-of ``labels`` [N, R] starts at ``corner``, an image and an anchor. All arrays are contiguous.
-NaN logits of anchors that count make NaN, as everywhere in torch.
+A block is ``logits`` [n, r * K] float32: consecutive anchors of one image, or all anchors of one level of some images.
+Its part of ``labels`` [N, R] starts at ``corner`` (image, anchor). All arrays are contiguous. A NaN logit of an anchor
+that counts makes the result NaN, as everywhere in torch.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ Array: TypeAlias = NDArray[Any]
 Corner: TypeAlias = tuple[int, int]
 Weights: TypeAlias = tuple[float, float]
 
-# Entries that are summed in float32, in 64 or so partial sums, before float64 takes over.
+# This many entries are summed in float32, in some 64 partial sums; the sums of such runs are added in float64.
 RUN = 8192
-# exp(p / lambda) is taken as it is up to exp(40); above, relative to the largest, so that it cannot overflow.
+# exp(p / lambda) is used as it is up to exp(40). Above, it is taken relative to the largest, so it cannot overflow.
 LARGEST_EXPONENT = 40.0
 
 _BACKGROUND = -1
@@ -40,17 +41,18 @@ _LOG = (1.0, -0.499998927, 0.333297104, -0.249516159, 0.196632743, -0.152696669,
 _L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = (np.float32(c) for c in _LOG)
 _L8, _L9 = np.float32(0.0195425283), np.float32(-0.00317605701)
 
-# Sums may be reordered; but not inside exp, whose steps undo each other's rounding on purpose.
-_function = njit(fastmath={"contract"}, error_model="numpy", forceinline=True)  # a call would keep a loop scalar
+# Sums may be reordered, but not inside exp, where one step undoes another's rounding on purpose.
+# Functions are inlined, because a loop with a call in it is not turned into vector instructions.
+_function = njit(fastmath={"contract"}, error_model="numpy", forceinline=True)
 _SUMS = {"contract", "reassoc", "arcp", "nsz"}
 _kernel = njit(fastmath=_SUMS, error_model="numpy", nogil=True, cache=True)
-# A loop over floats is part of each kernel that has it. Were it called, a process that compiles would run the loop as
-# compiled alone, and one that reads the cache as compiled with the caller, whose sums are rounded otherwise.
+# Loops over floats are inlined into each kernel. Were they called, a process that compiles would run the loop compiled
+# by itself, and one that reads the cache the loop compiled with its caller: their sums are rounded differently.
 _loop = njit(fastmath=_SUMS, error_model="numpy", forceinline=True)
 
 
 def _bitcast(old: Any, new: Any) -> Any:
-    """Signature and code of an intrinsic that takes the bits of one type as another."""
+    """Signature and code of an intrinsic that reads the bits of one type as another."""
     return new(old), lambda context, builder, _, values: builder.bitcast(values[0], context.get_value_type(new))
 
 
@@ -68,7 +70,7 @@ def _from_bits(context: Any, value: Any) -> Any:
 
 @_function
 def _exp(x: Any) -> Any:
-    """exp(x), x at most 87 and taken as -87 below: 2^n times a polynomial of the rest (Cephes' expf)."""
+    """exp(x) for x up to 87, with x raised to -87 at least: 2^n times a polynomial of the rest (Cephes' expf)."""
     x = _LOW if x < _LOW else x
     n = np.int32(_bits(x * _LOG2E + _ROUND) - _ROUND_BITS)  # type: ignore[call-arg]
     r = x - np.float32(n) * _LOG2_HIGH + np.float32(n) * _LOG2_LOW
@@ -79,7 +81,7 @@ def _exp(x: Any) -> Any:
 
 @_function
 def _exp_minus(x: Any) -> Any:
-    """exp(-x), x taken as between -87 and 87."""
+    """exp(-x), with x limited to -87 .. 87."""
     return _exp(_HIGH if -x > _HIGH else -x)
 
 
@@ -92,7 +94,7 @@ def _log1p(e: Any) -> Any:
 
 @_kernel
 def negative_runs(labels: Array, num_classes: int) -> Array:
-    """[M, 2] first and end of the runs of negatives among the entries of ``labels`` [r], none longer than ``RUN``."""
+    """[M, 2] first and end of each run of negatives among the entries of ``labels`` [r], ``RUN`` long at most."""
     others = 0
     for label in labels:
         others += label != _BACKGROUND
@@ -123,7 +125,7 @@ def _largest(logits: Array) -> Any:
 
 @_loop
 def _weigh(logits: Array, inverse_lambda: Any, shift: Any) -> tuple[float, float]:
-    """sum w and sum w p of one run, w = exp(p / lambda - shift)."""
+    """Sum of w and sum of w p over one run, with w = exp(p / lambda - shift)."""
     weights, products = _ZERO, _ZERO
     for j in range(logits.size):
         p = _ONE / (_ONE + _exp_minus(logits[j]))
@@ -137,7 +139,7 @@ def _weigh(logits: Array, inverse_lambda: Any, shift: Any) -> tuple[float, float
 def reduce_block(
     logits: Array, labels: Array, corner: Corner, num_classes: int, inverse_lambda: Any, sums: Array, pos: Array
 ) -> None:
-    """Of each image: shift, sum w, sum w p into ``sums`` [n, 3] float64; positives' logits into ``pos`` [N, R]."""
+    """Writes shift, sum of w, sum of w p per image to ``sums`` [n, 3] float64; positives' logits to ``pos`` [N, R]."""
     anchors = slice(corner[1], corner[1] + logits.shape[1] // num_classes)
     for image in range(logits.shape[0]):
         row, classes, own = logits[image], labels[corner[0] + image, anchors], pos[corner[0] + image, anchors]
@@ -164,7 +166,7 @@ def _weigh_gradient(logits: Array, grad: Array, inverse_lambda: Any, expected: A
         e = _exp_minus(logits[j])
         p = _ONE / (_ONE + e)
         weight = scale * _exp(p * inverse_lambda - shift)
-        # 1 - p = e p keeps its digits where p is almost 1.
+        # e p is 1 - p, without the loss of digits where p is almost 1.
         grad[j] = weight * (_ONE + (p - expected) * inverse_lambda) * (e * p * p)
 
 
@@ -179,12 +181,14 @@ def gradient_block(
     pos: Array,
     grad: Array,
 ) -> None:
-    """All of ``grad`` [n, r * K]. scalars: [N, 3] P-, log of the normaliser, gradient by P-; pos: [N, R], by logit."""
+    """Writes ``grad`` [n, r * K]. scalars: [N, 3] P-, log of the normaliser, gradient by P-; pos: [N, R], gradient by
+    the logit of an anchor's own class.
+    """
     anchors = slice(corner[1], corner[1] + logits.shape[1] // num_classes)
     for image in range(logits.shape[0]):
         row, classes, out = logits[image], labels[corner[0] + image, anchors], grad[image]
         expected, log_normalizer, scale = scalars[corner[0] + image]
-        # Where the exponent may be large its rounded part stays in the exponent, the rest goes into the scale.
+        # Where the exponent may be large, its float32 part is subtracted there, and the rest goes into the scale.
         shift = np.float32(log_normalizer) if inverse_lambda > LARGEST_EXPONENT else _ZERO
         constants = np.float32(expected), shift, np.float32(scale * np.exp(shift - log_normalizer))
         runs = negative_runs(classes, num_classes)
@@ -196,7 +200,7 @@ def gradient_block(
 
 @_loop
 def _fill_others(labels: Array, num_classes: int, pos: Array, grad: Array) -> None:
-    """The entries of anchors' own classes, and zeros for ignored anchors."""
+    """Writes the entries of the anchors' own classes, and zeros for ignored anchors."""
     for j in range(labels.size):
         if labels[j] >= 0:
             grad[j * num_classes + labels[j]] = pos[j]
@@ -206,7 +210,7 @@ def _fill_others(labels: Array, num_classes: int, pos: Array, grad: Array) -> No
 
 @_function
 def _parts(x: Any) -> tuple[Any, Any, Any]:
-    """p, 1 - p and log(1 + exp(-|x|)), of which both softplus are made: max(x, 0) and max(-x, 0) more."""
+    """p, 1 - p and t = log(1 + exp(-|x|)): softplus(x) is max(x, 0) + t, softplus(-x) is max(-x, 0) + t."""
     e = _exp(-abs(x))
     larger = _ONE / (_ONE + e)
     smaller = e * larger
@@ -215,7 +219,7 @@ def _parts(x: Any) -> tuple[Any, Any, Any]:
 
 @_function
 def _power(x: Any, p: Any, tail: Any, gamma: Any, is_any: bool) -> Any:
-    """p^gamma, through the logarithm, which is exact where p is tiny. is_any: gamma may be neither 0 nor 2."""
+    """p^gamma, by the logarithm, which is exact where p is tiny. is_any: gamma may be other than 0 or 2."""
     if gamma == _TWO and not is_any:
         return p * p
     return _ONE if gamma == _ZERO and not is_any else _exp(-gamma * (max(-x, _ZERO) + tail))
@@ -223,7 +227,7 @@ def _power(x: Any, p: Any, tail: Any, gamma: Any, is_any: bool) -> Any:
 
 @_function
 def _loss(x: Any, gamma: Any, is_any: bool) -> Any:
-    """p^gamma softplus(x): focal loss of a negative with logit x, and of a positive with logit -x, without alpha."""
+    """p^gamma softplus(x): without alpha, the focal loss of a negative with logit x or of a positive with logit -x."""
     p, _, tail = _parts(x)
     return _power(x, p, tail, gamma, is_any) * (max(x, _ZERO) + tail)
 
@@ -238,7 +242,7 @@ def _slope(x: Any, gamma: Any, is_any: bool) -> Any:
 @_loop
 def _add_losses(logits: Array, gamma: Any) -> float:
     total = _ZERO
-    # Three loops: where gamma is a constant its power is next to nothing.
+    # Three loops: with a constant gamma the power costs next to nothing.
     if gamma == _TWO:
         for j in range(logits.size):
             total += _loss(logits[j], _TWO, False)
@@ -268,7 +272,7 @@ def _write_slopes(logits: Array, gamma: Any, scale: Any, grad: Array) -> None:
 def loss_block(
     logits: Array, labels: Array, corner: Corner, num_classes: int, gamma: Any, weights: Weights, sums: Array
 ) -> None:
-    """Sum of the losses of each image into ``sums`` [n] float64. weights: of negatives and of positives."""
+    """Writes the sum of the losses of each image to ``sums`` [n] float64. weights: of negatives and of positives."""
     anchors = slice(corner[1], corner[1] + logits.shape[1] // num_classes)
     for image in range(logits.shape[0]):
         row, classes = logits[image], labels[corner[0] + image, anchors]
@@ -286,7 +290,7 @@ def loss_block(
 def slope_block(
     logits: Array, labels: Array, corner: Corner, num_classes: int, gamma: Any, scales: Array, grad: Array
 ) -> None:
-    """All of ``grad`` [n, r * K]. scales: [N, 2] float32, times the slopes of an image's negatives and positives."""
+    """Writes ``grad`` [n, r * K]. scales: [N, 2] float32, factors of an image's negative and positive slopes."""
     anchors = slice(corner[1], corner[1] + logits.shape[1] // num_classes)
     for image in range(logits.shape[0]):
         row, classes, out = logits[image], labels[corner[0] + image, anchors], grad[image]

@@ -1,4 +1,4 @@
-"""What computes the losses in two passes over the logits: ``kernels_cpu``, or ``kernels_triton`` on a GPU."""
+"""Which backend computes the two passes over the logits: ``kernels.cpu`` with numba, ``kernels.gpu`` with Triton."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 class Backend(Protocol):
     """Levels are contiguous [N, R_l, K], labels [N, R] int64; both kinds of sums are taken by set of images.
 
-    inverse_lambda: 1 / lambda, 0 for the plain mean. See ``kernels_cpu`` for what each function returns.
+    inverse_lambda: 1 / lambda, 0 for the plain mean. See ``kernels.cpu`` for what each function returns.
     """
 
     def reduce_negatives(
@@ -62,10 +62,10 @@ class Backend(Protocol):
 
 
 def backend_for(levels: Sequence[Tensor]) -> Backend | None:
-    """What can compute the losses of these logits, None where only plain torch can.
+    """The backend for these logits; None where only plain torch will do.
 
-    That is float64, another device, levels of several dtypes there, and code that is being transformed
-    (``torch.compile``, ``torch.func``).
+    That is: without numba or Triton, in float64, on another device, for levels of several dtypes on a GPU, and in code
+    that torch transforms (``torch.compile``, ``torch.func``).
     """
     if any(level.dtype not in _DTYPES or level.device != levels[0].device for level in levels):
         return None
@@ -76,7 +76,7 @@ def backend_for(levels: Sequence[Tensor]) -> Backend | None:
 
 @cache
 def _backend(device: str) -> Backend | None:
-    """Imported where it is first needed: the kernels' compilers take a third of a second to load."""
+    """Imported when first needed: the kernels' compilers take a third of a second to load."""
     compiler, module = {"cpu": ("numba", "cpu"), "cuda": ("triton", "gpu")}.get(device, ("", ""))
     if not module or find_spec(compiler) is None or find_spec(f"drloss.kernels.{module}") is None:
         return None

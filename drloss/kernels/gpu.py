@@ -1,8 +1,8 @@
 """CUDA backend of the fused losses: the host side of the Triton kernels, with one launch for all levels and images.
 
-Nothing waits for the device: sizes and sets of images travel with the launch, by value. Sums are the same from run to
-run: there are no atomic additions. The logits are read twice and the gradient is written once; nothing else of their
-size is stored. Legend: N images, R anchors of all levels, R_l of one level, K classes, S sets of images.
+The host never waits for the device: sizes and sets of images travel with the launch, by value. Sums are the same from
+run to run, because there are no atomic additions. The logits are read twice and the gradient is written once; nothing
+else of their size is stored. Legend: N images, R anchors of all levels, R_l of one level, K classes, S sets of images.
 
 In all functions, levels: [N, R_l, K] of one dtype (float32, bfloat16, float16), read in place if contiguous; labels:
 [N, R] int64 over all levels' anchors in order; ``set_of_image[n]`` (or group) counts from 0.
@@ -19,10 +19,10 @@ from torch import Tensor
 
 Kind: TypeAlias = Literal["focal", "cross_entropy"]
 
-# float32 logits a thread keeps in registers: 40 to 64, with 128 threads a program.
+# With 128 threads per program, each keeps 40 to 64 float32 logits in registers.
 _ENTRIES_A_TILE = 8192
 _PARTIALS_AT_ONCE = 4096
-# Fused multiply-add said outright: triton warns of a default that is going to change.
+# Fused multiply-add is named, because triton warns of a default that is going to change.
 _OPTIONS: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": True}
 _COMBINE: dict[str, Any] = {"BLOCK": _PARTIALS_AT_ONCE, "num_warps": 8, "enable_fp_fusion": True}
 
@@ -30,7 +30,7 @@ _COMBINE: dict[str, Any] = {"BLOCK": _PARTIALS_AT_ONCE, "num_warps": 8, "enable_
 def reduce_negatives(
     levels: Sequence[Tensor], labels: Tensor, set_of_image: Sequence[int], inverse_lambda: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """P- of Eq. 6 and the logarithm of its normaliser, [S] float64, and each anchor's own class's logit, [N, R].
+    """P- of Eq. 6 and the log of its normaliser, [S] float64, and the logit of each anchor's own class, [N, R].
 
     P- = sum q_j p_j with q_j proportional to exp(p_j / lambda), over all entries of anchors that are not ignored except
     the anchor's own class; 0 for a set without any, with log normaliser -inf. pos_logits: float32, 0 where label < 0.
@@ -127,7 +127,7 @@ def pointwise_gradient(
 
 
 def _plan(levels: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], int, tuple[int, ...], dict[str, int]]:
-    """Levels to read in place, tiles of an image, anchors of each level by value, and the kernels' layout."""
+    """Contiguous levels, number of tiles per image, anchors per level (by value), and the layout of a tile."""
     layout = _tile_layout(levels[0].shape[2])
     sizes = [level.shape[1] for level in levels]
     num_tiles = sum(-(-size // layout["ROWS"]) for size in sizes)
@@ -135,19 +135,20 @@ def _plan(levels: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], int, tuple[int,
 
 
 def _by_value(numbers: Iterable[int]) -> tuple[int, ...]:
-    """Numbers as a tuple that travels with a launch: no copy to the device to wait for.
+    """Numbers as a tuple that travels with a launch, without a copy to the device.
 
-    Sent as odd numbers from 3. Triton compiles a kernel anew for a 1 and for multiples of 16; within a tuple
-    ``do_not_specialize`` does not keep it from that, and each new size of image would cost a second.
+    They are sent as odd numbers from 3 on. Triton compiles a kernel anew for a 1 and for multiples of 16; in a tuple
+    ``do_not_specialize`` does not prevent that, and each new image size would cost a second.
     """
     return tuple(2 * number + 3 for number in numbers)
 
 
 @cache
 def _tile_layout(num_classes: int) -> dict[str, int]:
-    """Compile-time sizes of a tile: five to eight pieces an anchor, where there are that many classes.
+    """Compile-time sizes of a tile: five to eight pieces per anchor, where there are that many classes.
 
-    For 80 classes 64 anchors in five pieces of 16, none of it padding; at least 4 classes a piece, 16 bytes of float32.
+    For 80 classes: 64 anchors in five pieces of 16, without padding. A piece has at least 4 classes, 16 bytes of
+    float32.
     """
     whole, eighth = _next_power_of_2(num_classes), _next_power_of_2(-(-num_classes // 8))
     width = min(whole, max(4, eighth))

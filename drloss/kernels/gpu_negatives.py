@@ -1,9 +1,9 @@
 """Triton kernels of the hardest negatives' distribution (Eq. 6): one pass for P-, one for the gradient.
 
-A program sums the weights exp(p_j / lambda) of one tile in float32, 5,120 entries for 80 classes, relative to the
-largest of them: nothing overflows at any lambda. ``combine_negatives`` joins the sums in float64 and in one order.
+A program sums the weights exp(p_j / lambda) of one tile (5,120 entries for 80 classes) in float32, relative to the
+largest of them, so nothing overflows at any lambda. ``combine_negatives`` adds the sums in float64, in a fixed order.
 
-Needs triton. Legend: N images, R anchors, K classes, S sets of images; tiles as in ``triton_tiles``.
+Needs triton. Legend: N images, R anchors, K classes, S sets of images; tiles as in ``gpu_tiles``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from drloss.kernels.gpu_tiles import (
     sigmoid,
 )
 
-EXCLUDED: tl.constexpr = tl.constexpr(-1e30)  # finite: times its weight, 0, it adds 0
+EXCLUDED: tl.constexpr = tl.constexpr(-1e30)  # finite, so that its weight, 0, times it is 0
 
 
 @triton.jit
@@ -45,11 +45,11 @@ def sum_negatives(
     label = load_labels(labels, anchor, rows, ROWS)
     row = tl.arange(0, ROWS)
     exists = row < rows
-    # A label >= K, which only the host could refuse, must not read another anchor's logit.
+    # A label >= K (only the host could refuse it) must not read another anchor's logit.
     pos_logit = tl.load(start + row * K + label, mask=(label >= 0) & (label < K), other=0.0)
     tl.store(pos_logits + anchor + row, pos_logit.to(tl.float32), mask=exists)
 
-    # Above 0, so that an excluded entry's weight is 0 for lambda = inf too.
+    # Above 0, so that the weight of an excluded entry is 0 for lambda = inf too.
     scale = tl.maximum(inverse_lambda * LOG2_E, 1e-24)
     scores = ()
     hardest = tl.zeros([ROWS, WIDTH], tl.float32)
@@ -83,7 +83,7 @@ def combine_negatives(
     log_normalizer: tl.tensor,
     BLOCK: tl.constexpr,
 ) -> None:
-    """Program s joins the partial sums of set s. partials: as ``sum_negatives``; expected_neg, log_normalizer: [S]."""
+    """Program s adds the partial sums of set s. partials: as ``sum_negatives``; expected_neg, log_normalizer: [S]."""
     num_partials = len(set_of_image) * num_tiles
     largest = tl.zeros([], tl.float32)
     total, weighted = tl.zeros([], tl.float64), tl.zeros([], tl.float64)

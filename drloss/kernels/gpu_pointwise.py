@@ -1,9 +1,9 @@
-"""Triton kernels of the losses that judge each entry alone: alpha_t (1 - p_t)^gamma (-log p_t), summed by image group.
+"""Triton kernels of the losses that judge each entry alone: alpha_t (1 - p_t)^gamma (-log p_t), summed by group.
 
 Cross entropy is alpha_t = 1 and gamma = 0. With z the logit of 1 - p_t (-x for a positive entry, x for a negative),
 1 - p_t = sigmoid(z) and -log p_t = softplus(z).
 
-Needs triton. Legend: N images, R anchors, K classes; tiles as in ``triton_tiles``.
+Needs triton. Legend: N images, R anchors, K classes; tiles as in ``gpu_tiles``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from drloss.kernels.gpu_tiles import (
 def _log1p(x: tl.tensor) -> Any:
     """log(1 + x) for x in [0, 1], to 2e-7 of itself: x times a polynomial of degree 8, fitted at Chebyshev's points.
 
-    The logarithm of 1 + x would lose the digits of a small x, and the library's takes five times the instructions.
+    log of the sum 1 + x would lose the digits of a small x, and the library's log1p takes five times the instructions.
     """
     value = 0.0052534578 * x - 0.0295885074
     value = value * x + 0.078361668
@@ -45,7 +45,7 @@ def _log1p(x: tl.tensor) -> Any:
 
 @triton.jit
 def _wrongness(z: tl.tensor, gamma: tl.tensor, GAMMA: tl.constexpr) -> Any:
-    """sigmoid(z), 1 - sigmoid(z), softplus(z) and sigmoid(z)^gamma, each to its last digits for any z."""
+    """sigmoid(z), 1 - sigmoid(z), softplus(z) and sigmoid(z)^gamma, accurate for any z."""
     tail = tl.exp2(tl.abs(z) * -LOG2_E)
     near = reciprocal(1.0 + tail)
     far = tail * near
@@ -74,7 +74,7 @@ def sum_pointwise(
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
 ) -> None:
-    """Sum of each tile. partials: [N, tiles] float32."""
+    """The sum of each tile. partials: [N, tiles] float32."""
     level, first, anchor, rows = find_tile(num_anchors, ROWS)
     start = pick(levels, level) + first * K
     label = load_labels(labels, anchor, rows, ROWS)
@@ -95,7 +95,7 @@ def sum_pointwise(
 def combine_sums(
     partials: tl.tensor, group_of_image: tl.tuple, num_tiles: tl.tensor, sums: tl.tensor, BLOCK: tl.constexpr
 ) -> None:
-    """Program g adds the partial sums of group g in float64, in one order. partials: [N, tiles]; sums: [groups]."""
+    """Program g adds the partial sums of group g in float64, in a fixed order. partials: [N, tiles]; sums: [groups]."""
     total = tl.zeros([], tl.float64)
     for image in tl.static_range(len(group_of_image)):
         if number(group_of_image, image) == tl.program_id(0):

@@ -1,9 +1,9 @@
-"""Which entries a program works on: one launch covers every level of every image, where the head wrote them.
+"""Which entries a program works on. One launch covers all levels of all images, in place.
 
-A tile is ``ROWS`` anchors of one level of one image, read in pieces of ``WIDTH`` classes. A label, 8 bytes, is then
-read once an anchor, and a thread reads 16 bytes of one anchor at a time: for 80 classes, five pieces of 16. Anchors
-padded to a power of two would leave 48 of 128 lanes idle, and entries taken as one long row would need a division and
-a label each, 8 bytes for the 4 or 2 of a logit.
+A tile is ``ROWS`` anchors of one level of one image, read in pieces of ``WIDTH`` classes (for 80 classes, five pieces
+of 16). So a label, 8 bytes, is read once per anchor, and a thread reads 16 bytes of an anchor at a time. With anchors
+padded to a power of two, 48 of 128 lanes would be idle; with all entries in one long row, each would need a division
+and a label of its own, 8 bytes beside the 4 or 2 of its logit.
 
 Needs triton. Legend: N images, R anchors of all levels, R_l of one level, K classes.
 """
@@ -30,7 +30,7 @@ def number(values: tl.tuple, index: tl.constexpr) -> Any:
 
 @triton.jit
 def number_of_image(values: tl.tuple) -> Any:
-    """The number, of one for each image, that belongs to this program's."""
+    """Of one number per image, that of this program's image."""
     value = number(values, 0)
     for image in tl.static_range(1, len(values)):
         value = tl.where(tl.program_id(1) == image, number(values, image), value)
@@ -39,7 +39,7 @@ def number_of_image(values: tl.tuple) -> Any:
 
 @triton.jit
 def find_tile(num_anchors: tl.tuple, ROWS: tl.constexpr) -> Any:
-    """Program (tile of an image, image) works on: level, first row in [N * R_l], first in [N * R], number of rows.
+    """What program (tile, image) works on: level, first row in [N * R_l], first row in [N * R], number of rows.
 
     num_anchors: R_l of each level, encoded as ``number`` decodes.
     """
@@ -52,13 +52,13 @@ def find_tile(num_anchors: tl.tuple, ROWS: tl.constexpr) -> Any:
             level, first, before, rows = candidate, start, total, in_level
         tile -= tl.cdiv(in_level, ROWS)
         total += in_level
-    image = tl.program_id(1).to(tl.int64)  # times the entries of an image, it can pass 2^31
+    image = tl.program_id(1).to(tl.int64)  # times the entries per image it can exceed 2^31
     return level, image * rows + first, image * total + before + first, tl.minimum(rows - first, ROWS)
 
 
 @triton.jit
 def pick(pointers: tl.tuple, index: tl.tensor) -> Any:
-    """The pointer ``pointers[index]``, for an index that is known when the program runs."""
+    """``pointers[index]``, for an index that is known only when the program runs."""
     pointer = pointers[0]
     for candidate in tl.static_range(1, len(pointers)):
         if index == candidate:
@@ -91,7 +91,7 @@ def entries_of(anchors: tl.tensor, column: tl.tensor, K: tl.constexpr, WIDTH: tl
 
 @triton.jit
 def reciprocal(x: tl.tensor) -> Any:
-    """1 / x for x >= 1, 0 for infinity: one instruction, where ``/`` is five for the sake of tiny and huge x."""
+    """1 / x for x >= 1, 0 for infinity. One instruction, where ``/`` takes five to be exact for tiny and huge x."""
     if INTERPRETED:
         return 1.0 / x
     return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=True, pack=1)

@@ -1,1 +1,1 @@
-"""All pairs of a positive and a negative, none of them in memory. May import kernels and what stands right of it."""
+"""All pairs of a positive and a negative, none of them in memory. May import kernels and the rooms below it."""

@@ -1,6 +1,6 @@
-"""All pairs straight from logits on a CPU: two passes over them, and nothing of their size but the gradient.
+"""All pairs straight from the logits on a CPU: two passes over them, and nothing of their size but the gradient.
 
-Legend: N images, R anchors of all levels together, K classes, S sets: consecutive images that are ranked as one.
+Legend: N images, R anchors of all levels together, K classes, S sets of consecutive images that are ranked together.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class _Set(NamedTuple):
 def pair_means(
     levels: Sequence[Tensor], labels: Tensor, *, margin: float, surrogate: Surrogate, images_per_set: int = 1
 ) -> Tensor | None:
-    """The mean over all pairs of each set, [S] float64, as ``pairs.pair_mean`` of its scores; differentiable once.
+    """The mean over all pairs of each set, [S] float64, as ``mean.pair_mean`` of its scores; differentiable once.
 
-    An empty set stands for one constant perfect score, see ``functional``. levels: each [N, R_l, K]; labels: [N, R].
-    None where this is no help: not on a CPU, float64, another surrogate, or few negatives.
+    An empty set stands for one constant perfect score, see ``functional.distributional``. levels: each [N, R_l, K];
+    labels: [N, R]. None where this is no help: not on a CPU, float64, another surrogate, or few negatives.
     """
     if any(level.device.type != "cpu" or level.dtype == torch.float64 for level in levels):
         return None
@@ -52,7 +52,7 @@ def pair_means(
 
 
 def _set(levels: Sequence[Tensor], labels: Tensor, images: range, margin: float, surrogate: Surrogate) -> _Set | None:
-    """None where the linear way is no help."""
+    """The set of ``images``; None where the linear way is no help."""
     labels = labels[images.start : images.stop]
     image, anchor = positives(labels)
     own = torch.stack([image + images.start, anchor, labels[image, anchor]], dim=1)
@@ -66,7 +66,7 @@ def _set(levels: Sequence[Tensor], labels: Tensor, images: range, margin: float,
 
 
 def _by_level(levels: Sequence[Tensor], own: Tensor) -> list[tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]]:
-    """Of each level: itself, which rows of ``own`` lie in it, and these as an index of it."""
+    """For each level: the level, which rows of ``own`` lie in it, and these rows as an index into it."""
     found, offset = [], 0
     for level in levels:
         here = ((own[:, 1] >= offset) & (own[:, 1] < offset + level.shape[1])).nonzero().squeeze(1)
@@ -77,7 +77,7 @@ def _by_level(levels: Sequence[Tensor], own: Tensor) -> list[tuple[Tensor, Tenso
 
 
 class _PairMeans(torch.autograd.Function):
-    """The means from the moments of the negatives' scores; the way back computes the scores once more."""
+    """The means from the moments of the negatives' scores; the backward pass computes the scores once more."""
 
     @staticmethod
     def forward(ctx: Any, sets: Sequence[_Set], labels: Tensor, *levels: Tensor) -> Tensor:

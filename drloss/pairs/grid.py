@@ -2,15 +2,15 @@
 
     F(a) = sum over j of l(a + b_j),  a = p of a negative,  b_j = -p of a positive + margin
 
-Cut the axis of scores into cells on each of which F is a polynomial of x = (a - centre) * scale, of degree 3 at most.
-All that a negative adds to the value and to the positives' gradients is then in four moments of its cell, the sums of
-1, x, x^2, x^3 (one pass); its own gradient F'(a) is its cell's polynomial (one more pass, backwards). What is left is
-arithmetic on cells and positives.
+Cut the axis of scores into cells, on each of which F is a polynomial of x = (a - centre) * scale, of degree 3 at most.
+One pass over the negatives sums 1, x, x^2 and x^3 in each cell; the value and the positives' gradients follow from
+these four moments. The gradient of a negative, F'(a), is the polynomial of its cell, evaluated in a second pass. The
+rest is arithmetic on cells and positives.
 
-**Hinge and quadratic** are exactly of this kind, with cells between knots, see ``Knots``. **Logistic**: F is smooth,
-so each cell's cubic is an interpolation, as narrow as its error bound asks for, see ``Nodes``. Being local it keeps the
-relative accuracy of the flat tail too, which one series over [0, 1] would lose, and its cost a negative does not grow
-with L.
+**Hinge and quadratic** are exactly of this kind, with cells between knots: see ``Knots``. **Logistic**: F is smooth.
+In each cell it is interpolated by a cubic, and the cells are as narrow as the error bound asks for: see ``Nodes``. The
+interpolation is local, so it keeps the relative accuracy of the flat tail, which one series over [0, 1] would lose, and
+its cost per negative does not grow with L.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from drloss.surrogates import Surrogate, hinge, logistic, quadratic
 # Fewer pairs cost less than loading the kernels.
 FEW_PAIRS = 2**16
 NUM_MOMENTS = 4
-# Cells in a length of 1 / L.
+# Cells per length of 1 / L.
 CELLS_PER_SCALE = 64
-# Relative error of l', at most, between the four Chebyshev nodes of a cell of half-width h = 1 / (128 L): by Lagrange's
+# Largest relative error of l' between the four Chebyshev nodes of a cell of half-width h = 1 / (128 L): by Lagrange's
 # remainder max|f''''| / 4! * h^4 / 8 for f = l' = sigmoid(L z), where |f''''| <= L^4 f, and f varies by exp(2 L h).
 INTERPOLATION_ERROR = (0.5 / CELLS_PER_SCALE) ** 4 / 192 * exp(1.0 / CELLS_PER_SCALE)  # 2e-11
-# Buckets find a score's cell: a knot apart, few scores share a bucket with a knot.
+# So many that few scores share a bucket with a knot.
 BUCKETS_PER_KNOT = 8
 MIN_BUCKETS = 4096
 
 
 @dataclass(frozen=True)
 class Cells:
-    """C cells of the score axis, and B equal buckets that find a score's cell in a step or two.
+    """C cells of the score axis, and B equal buckets by which the cell of a score is found in a step or two.
 
-    A score a lies in cell number (edges below a); ``first`` holds, for the bucket of a, the number of edges in lower
-    buckets, and the few that share a's bucket are compared with a itself, so no rounding can misplace it.
+    The number of a score's cell is the number of edges below it. ``first`` holds, for each bucket, the number of edges
+    in lower buckets. The few edges in the score's own bucket are compared with the score: rounding cannot misplace it.
     """
 
     low: float  # no score is lower
@@ -66,7 +66,7 @@ class PairSums(NamedTuple):
 
 @dataclass(frozen=True)
 class Nodes:
-    """The logistic: a cell's negatives are, to the interpolation's error, weights at four nodes of their cell."""
+    """The logistic. Up to the interpolation's error, the negatives of a cell are weights at four nodes of the cell."""
 
     grid: Cells
     positives: Tensor  # [n+] float64, b
@@ -92,8 +92,8 @@ class Knots:
     """
 
     grid: Cells
-    polynomials: Tensor  # [m n+, 4] of each knot in x, lowest power first, knots ascending
-    order: Tensor  # [m n+]: where a knot stood before sorting; [m, n+] when unfolded
+    polynomials: Tensor  # [m n+, 4], of each knot in x, lowest power first; knots ascending
+    order: Tensor  # [m n+]: the place of each knot before sorting, in the flattened [m, n+]
     num_positives: int
 
     def sums(self, moments: Tensor) -> PairSums:
@@ -111,8 +111,8 @@ class Knots:
 def piecewise(surrogate: Surrogate, positives: Tensor, span: tuple[float, float], num_neg: int) -> Nodes | Knots | None:
     """F for ``num_neg`` negatives, all within ``span``, against b of the positives, [n+] float64.
 
-    None where it is better to visit the pairs: few of them, an unknown surrogate, or an L so large that the cells would
-    have as many nodes as there are negatives, 256 L in a span of 1.
+    None where visiting every pair is better: for few pairs, for an unknown surrogate, or for an L so large that the
+    cells would have as many nodes (256 L in a span of 1) as there are negatives.
     """
     if num_neg * len(positives) <= FEW_PAIRS:
         return None
@@ -131,7 +131,7 @@ def piecewise(surrogate: Surrogate, positives: Tensor, span: tuple[float, float]
 
 
 def _even_grid(like: Tensor, cells_per_unit: float, low: float, high: float) -> Cells:
-    """Cells of one width, each its own bucket. Rounding may take x out of [-1, 1], where its cubic holds as well."""
+    """Cells of one width, each its own bucket. Rounding may take x just out of [-1, 1]; the cubic holds there too."""
     cells = torch.arange(floor((high - low) * cells_per_unit) + 1, device=like.device)
     edges = low + (cells + 1).double() / cells_per_unit
     edges[-1] = inf
@@ -146,7 +146,7 @@ def _knots(knots: Tensor, factors: Tensor, power: int, span: tuple[float, float]
     knots, order = knots.flatten().sort()
     low, high = span
     origin = low + (high - low) / 2
-    x = knots - origin  # one origin for all cells: moments and polynomials of different cells can then be added
+    x = knots - origin  # one origin for all cells, so that moments and polynomials of different cells can be added
     terms = [-x, torch.ones_like(x)] if power == 1 else [x * x, -2.0 * x, torch.ones_like(x)]
     terms += [torch.zeros_like(x)] * (NUM_MOMENTS - len(terms))
     polynomials = torch.stack(terms, dim=1) * factors[order].unsqueeze(1)

@@ -5,6 +5,7 @@ Both sets are given as values, p of a negative and -p of a positive: z = p_neg -
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from math import isfinite
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from drloss.pairs import passes_torch as pairs_torch
+from drloss.pairs import passes_torch
 from drloss.pairs.grid import Knots, Nodes, piecewise
 from drloss.pairs.tiled import TiledMean
 from drloss.surrogates import Surrogate
@@ -22,11 +23,11 @@ def pair_mean(negatives: Tensor, positives: Tensor, *, margin: float, surrogate:
     """E_{j+, j-}[l(p_neg - p_pos + margin)], Eq. 4, as a float64 scalar.
 
     negatives: [n-], p of each; positives: [n+], -p of each; not empty, any values.
-    Linear in n- + n+ for the three surrogates of this package (``pairs_grid``); any other visits every pair.
+    Linear in n- + n+ for the three surrogates of this package (``grid``); any other visits every pair.
     """
     b = positives.double() + margin
     low, high, sum_b = torch.stack([*torch.aminmax(negatives.detach()), b.detach().sum()]).tolist()
-    # A NaN or infinite score has no cell; pair by pair it ends in what the surrogate makes of it.
+    # A NaN or infinite score has no cell; pair by pair, the surrogate decides what becomes of it.
     is_finite = isfinite(high - low) and isfinite(sum_b)
     form = piecewise(surrogate, b.detach(), (low, high), len(negatives)) if is_finite else None
     mean: Tensor
@@ -38,7 +39,7 @@ def pair_mean(negatives: Tensor, positives: Tensor, *, margin: float, surrogate:
 
 
 class _PiecewiseMean(torch.autograd.Function):
-    """The mean over all pairs from the moments of the negatives; their gradients are computed on the way back."""
+    """The mean over all pairs from the moments of the negatives; their gradients are computed in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, negatives: Tensor, b: Tensor, form: Nodes | Knots) -> Tensor:
@@ -62,9 +63,9 @@ class _PiecewiseMean(torch.autograd.Function):
 
 
 def _passes(values: Tensor) -> Any:
-    """The module that runs the two passes where ``values`` lie."""
-    if values.device.type != "cpu":
-        return pairs_torch
-    from drloss.pairs import passes_cpu as pairs_cpu  # it needs numba, which is slow to import
+    """The module that runs the two passes: compiled on a CPU with numba, else in torch."""
+    if values.device.type != "cpu" or find_spec("numba") is None:
+        return passes_torch
+    from drloss.pairs import passes_cpu  # numba is slow to import
 
-    return pairs_cpu
+    return passes_cpu

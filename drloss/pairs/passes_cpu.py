@@ -1,7 +1,8 @@
-"""The two passes over the negatives on a CPU: compiled kernels on fixed chunks, shared out to a few threads.
+"""The two passes over the negatives on a CPU: compiled kernels on chunks of fixed size, spread over a few threads.
 
-The kernels wait for a table look-up a score, not for arithmetic, so they are scalar. A chunk depends on sizes only and
-partial sums are added in the order of the chunks: results are equal from run to run and for any number of threads.
+The kernels spend their time on one table look-up per score, not on arithmetic, so they are scalar. Chunks depend on
+sizes only, and partial sums are added in the order of the chunks. So results are equal from run to run and for any
+number of threads.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from drloss.kernels.cpu import Array, Item, each_block, new_tensor
 from drloss.pairs.grid import NUM_MOMENTS, Cells
 
 CHUNK = 2**18  # about a millisecond of work
-# Logits whose scores are held at a time, by a thread. From 2^15 on torch would start threads of its own for them.
+# Logits whose scores a thread holds at a time. From 2^15 on torch would start threads of its own for them.
 PIECE = 2**15 - 1
 
 
@@ -44,7 +45,7 @@ def moments(values: Tensor, grid: Cells) -> Tensor:
 
 
 def polynomials(values: Tensor, grid: Cells, coefficients: Tensor) -> Tensor:
-    """Each value's cell's cubic at its x, of the shape and dtype of ``values`` [n]. coefficients: [C, 4] float64."""
+    """The cubic of each value's cell at its x; shape and dtype of ``values`` [n]. coefficients: [C, 4] float64."""
     array, table, cubics = values.detach().contiguous().numpy(), _table(grid), coefficients.contiguous().numpy()
     result = new_tensor(values.shape, values.dtype)
     out = result.numpy()
@@ -68,7 +69,7 @@ def moments_of_logits(levels: Sequence[Tensor], labels: Tensor, images: range, g
 def gradient_of_logits(
     levels: Sequence[Tensor], labels: Tensor, images: range, form: tuple[Cells, Tensor], grads: Sequence[Tensor]
 ) -> None:
-    """Writes the images' part of ``grads`` [N, R_l, K]: cubic times p (1 - p) of a negative, 0 of any other entry.
+    """Writes the images' part of ``grads`` [N, R_l, K]: cubic times p (1 - p) for a negative, 0 for any other entry.
 
     form: the grid and its coefficients, [C, 4] float64. The rest as ``moments_of_logits``.
     """
@@ -114,7 +115,7 @@ def _slices(length: int, size: int) -> list[slice]:
 
 
 def _chunk_size(grid: Cells) -> int:
-    """Entries a chunk: so many that a table of moments of its own is little beside them."""
+    """Entries per chunk: so many that the chunk's own table of moments is small beside them."""
     return max(CHUNK, 16 * NUM_MOMENTS * len(grid.edges))
 
 
@@ -126,7 +127,7 @@ def _total(work: Callable[[Item], Array], chunks: Sequence[Item], grid: Cells) -
 
 
 class Table(NamedTuple):
-    """A ``Cells`` as a kernel takes it."""
+    """``Cells`` as a kernel takes them."""
 
     low: float
     buckets_per_unit: float
@@ -149,8 +150,8 @@ _inlined = njit(inline="always")
 def _cell(a: float, table: Table) -> Any:
     """The number of edges below a."""
     bucket, last = (a - table.low) * table.buckets_per_unit, len(table.first) - 1
-    # Unsigned: an index that may be negative is checked for it each time. And so ordered that a NaN takes the last
-    # bucket and stays there: its sums become NaN, its index never does.
+    # Unsigned, because numba checks each index that may be negative. The comparison sends a NaN to the last bucket,
+    # where it stays: its sums become NaN, its index is valid.
     cell = np.uintp(table.first[np.uintp(bucket if bucket < last else last)])
     while table.edges[cell] < a:
         cell += np.uintp(1)

@@ -1,4 +1,4 @@
-"""The two passes over the negatives in torch's own operations, on any device; see ``pairs_cpu`` for the faster ones."""
+"""The two passes over the negatives in torch's own operations, on any device; ``passes_cpu`` is faster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch import Tensor
 from drloss.pairs.grid import NUM_MOMENTS, Cells
 
 CHUNK = 2**22
-# Sums of integers do not depend on the order in which a GPU adds them. A chunk's sum of powers of x in [-1, 1] fits.
+# Sums of integers do not depend on the order in which a GPU adds them. A chunk's sum of powers of x in [-1, 1] fits in
+# 64 bits.
 FIXED_POINT = 2.0**40
 
 
@@ -28,7 +29,7 @@ def moments(values: Tensor, grid: Cells) -> Tensor:
 
 
 def polynomials(values: Tensor, grid: Cells, coefficients: Tensor) -> Tensor:
-    """Each value's cell's cubic at its x, of the shape and dtype of ``values`` [n]. coefficients: [C, 4] float64."""
+    """The cubic of each value's cell at its x; shape and dtype of ``values`` [n]. coefficients: [C, 4] float64."""
     result = torch.empty_like(values)
     for chunk, out in zip(torch.split(values.detach(), CHUNK), torch.split(result, CHUNK), strict=True):
         cell, x = _located(chunk, grid)

@@ -1,4 +1,4 @@
-"""Sums of l(a_i + b_j) pair by pair, in tiles: for any surrogate, and for the few pairs of small sets."""
+"""Sums of l(a_i + b_j) pair by pair, in tiles: for any surrogate, and where there are few pairs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch.autograd.function import once_differentiable
 
 from drloss.surrogates import Surrogate
 
-# Pairs held at a time. On a CPU a tile and its few temporaries stay in the cache; a GPU needs large ones to be busy.
+# Pairs held at a time. On a CPU a tile and its temporaries fit in the cache; a GPU needs large tiles to be busy.
 TILE_PAIRS_CPU = 2**18
 TILE_PAIRS_GPU = 2**25
 
 
 class TileSums(NamedTuple):
-    """Float64 sums over all pairs; the slopes are empty where they were not asked for."""
+    """Float64 sums over all pairs; without slopes these are empty."""
 
     total: Tensor  # scalar: sum of w_i l(a_i + b_j)
     slopes_a: Tensor  # [n]: sum over j of l'(a_i + b_j)
@@ -45,7 +45,7 @@ def tile_sums(
 
 
 class TiledMean(torch.autograd.Function):
-    """Mean of surrogate(a_i + b_j) over all pairs; the forward pass also sums the gradients, so nothing is redone."""
+    """Mean of surrogate(a_i + b_j) over all pairs. The forward pass sums the gradients too: one visit per pair."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, surrogate: Surrogate) -> Tensor:
