@@ -11,17 +11,18 @@ from typing import get_args
 from msgspec.structs import replace
 
 from detector.errors import UsageError
-from detector.runs.job import EvalJob, TrainJob
+from detector.runs.job import EvalJob
 from harness.planning.costs import Rates, RunCost, Unit, run_cost
 from harness.planning.plan import Cell
+from harness.planning.rows import pool_of
 from harness.planning.seed_choice import MAX_SEEDS, Choice, Open, Price, choose
 from harness.planning.selection import Selection
 from harness.registry.claims import Claim, Contrast
 from harness.registry.declarations import METRICS
 from harness.registry.load import Registry
 from harness.verdicts.estimates import ALPHA
-from harness.verdicts.evidence import Evidence
 from harness.verdicts.power import Line, Test, Wanted
+from harness.verdicts.runs import ProfileRuns
 
 
 @dataclass(frozen=True)
@@ -63,20 +64,24 @@ class BudgetPlan:
 def plan_budget(selection: Selection, text: str) -> BudgetPlan:
     """Choose rows and seeds for ``text`` (such as 400gpuh), for the claims that name a row of the selection's target.
 
+    Of the paper's claims; of the user's own where the target is a table or row of theirs.
+
     Raises UsageError for a budget that cannot be read or is of another device than the runs, and where no claim is
     decidable.
     """
     hours, unit = parse_budget(text)
     name = selection.profile.name
-    family = [claim for claim in selection.registry.claims if name in claim.decidable_in]
-    asked = [claim for claim in selection.registry.claims if not set(selection.refs).isdisjoint(claim.refs())]
+    own = set(selection.refs) <= selection.registry.own_rows
+    everyone = selection.registry.own_claims if own else selection.registry.claims
+    family = [claim for claim in everyone if name in claim.decidable_in]
+    asked = [claim for claim in everyone if not set(selection.refs).isdisjoint(claim.refs())]
     claims = [claim for claim in asked if claim in family]
     if not claims:
         raise UsageError(
             f"The runs of profile {name} decide no claim about {selection.target}, whatever is spent. "
             f"Run 'harness check {selection.target} --profile {name}' for the reasons."
         )
-    market = Market(selection, claims)
+    market = Market(selection, claims, own=own)
     market.require(unit)
     wanted, impossible = _as_tests(claims, market)
     price, done = market.price(), market.done()
@@ -110,22 +115,18 @@ def parse_budget(text: str) -> tuple[float, Unit]:
     return float(match[1]), "GPU" if match[2] == "gpu" else "CPU"
 
 
-def pool_of(job: TrainJob) -> str:
-    """Runs that share a seed deviation, as ``harness.planning.rows.row_runs`` names them."""
-    return f"{job.model.backbone}/{job.schedule.iterations}"
-
-
 class Market:
-    """The lines that claims need, with what each costs here."""
+    """The lines that claims need, with what each costs here. ``own``: the claims are the user's, not the paper's."""
 
-    def __init__(self, selection: Selection, claims: Sequence[Claim]) -> None:
+    def __init__(self, selection: Selection, claims: Sequence[Claim], *, own: bool = False) -> None:
         self.selection = selection
         self.registry: Registry = selection.registry
         refs = list(dict.fromkeys(ref for claim in claims for ref in claim.refs()))
         plan, *_ = selection.reading_plans(refs)
         collapsing = {pair.a for claim in claims if claim.kind == "collapses" for pair in claim.contrasts}
         self.rates = Rates(selection.profile, selection.store.records)
-        self.evidence = Evidence(selection.runs(), selection.profile.assumed_sd)
+        every = ProfileRuns(selection.runs(), selection.profile.assumed_sd)
+        self.runs = every if own else every.without(self.registry.own_rows)
         cells: dict[str, list[Cell]] = {}
         for cell in plan.cells:
             cells.setdefault(cell.job.id, []).append(cell)
@@ -156,7 +157,7 @@ class Market:
 
     def deviation(self, line: Line, metric: str) -> float:
         """Between the seeds of a line, as measured in its pool, else as assumed; 0 where neither is known."""
-        spread = self.evidence.spread(pool_of(self.jobs[line].train), metric)
+        spread = self.runs.spread(pool_of(self.jobs[line].train), metric)
         return spread.sd if spread else 0.0
 
     def price(self) -> Price:

@@ -17,7 +17,7 @@ from harness.registry.declarations import Profile
 from harness.registry.load import Registry
 from harness.registry.resolve import parse_overrides
 from harness.store.records import Store
-from harness.verdicts.evidence import RowRuns
+from harness.verdicts.runs import RowRuns
 
 TEST_DEV = "test-dev2017"
 

@@ -206,6 +206,10 @@ class Registry:
         ids = {source.value.id for source in self.table_files if source.own is None} - {ABLATIONS}
         return [table for table in self.tables.values() if table.id in ids]
 
+    def file_of(self, ref: str) -> Source:
+        """The file that declares a row."""
+        return self._rows[ref][0]
+
     def source_of(self, ref: str) -> tuple[Document, Keys]:
         """The file of a row and the row's key path in it, for error messages."""
         source, keys = self._rows[ref]

@@ -97,6 +97,14 @@ def test_registry_rejects_a_claim_about_a_missing_row(folder: Path) -> None:
         load_all(folder)
 
 
+def test_a_claim_that_leaves_a_profile_out_stops_nothing(folder: Path) -> None:
+    tiny = (folder / "profiles" / "tiny.yaml").read_text()
+    (folder / "profiles" / "mine.yaml").write_text(tiny.replace("name: tiny", "name: mine"))
+    load_all(folder)
+    claim = Registry(folder).claims[0]
+    assert claim.reason("mine").startswith("nobody has declared it for profile mine")
+
+
 def test_registry_rejects_a_row_with_an_unknown_setting(folder: Path) -> None:
     line = break_file(folder / "table2.yaml", "loss.surrogate:", "loss.surogate:")
     with pytest.raises(RegistryError, match=rf"table2\.yaml:{line}: unknown setting 'loss\.surogate'"):
