@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from detector.errors import UsageError
 from detector.runs.job import AnnotatedFolder, DataSource
 from harness.folders import results_folder, runs_folder
 from harness.planning import data as planning_data
@@ -53,8 +54,18 @@ class Selection:
         return planning_data.data_root(self.source, self.given_data, self.store.runs)
 
     def plan(self, seeds: int, *, root: Path | None = None, from_scratch: bool = False) -> Plan:
-        """The target's plan; with ``root``, or a folder named by --data or HARNESS_DATA, over that very data."""
-        return self.plan_of(self.refs, seeds, root=root or self._named_root(), from_scratch=from_scratch)
+        """The target's plan; with ``root``, or a folder named by --data or HARNESS_DATA, over that very data.
+
+        Raises UsageError where its rows are of several data sets, which recipes of one's own may name.
+        """
+        plan = self.plan_of(self.refs, seeds, root=root or self._named_root(), from_scratch=from_scratch)
+        first = {cell.job.train.data: cell.ref for cell in reversed(plan.cells)}
+        if len(first) > 1:
+            raise UsageError(
+                f"The rows of {self.target} are of {len(first)} data sets at profile {self.profile.name}; a plan has one. "
+                f"Take them apart, such as {' and '.join(first.values())}."
+            )
+        return plan
 
     def plan_of(self, refs: list[str], seeds: int, *, root: Path | None = None, from_scratch: bool = False) -> Plan:
         """A plan of any rows, as ``plan``."""
