@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import get_args
 
 from msgspec.structs import replace
 
@@ -27,7 +26,7 @@ from harness.verdicts.runs import ProfileRuns
 
 @dataclass(frozen=True)
 class LinePlan:
-    """One line of the bought plan: rows that are one run, seeds in all and of them done, and device-hours to spend."""
+    """Rows that are one run: seeds in all, those of them that are done, and device-hours to spend."""
 
     refs: tuple[str, ...]
     seeds: int
@@ -40,7 +39,7 @@ class BudgetPlan:
     """What a budget buys. Hours are device-hours of ``unit``.
 
     ``speed``: per backbone, where its times come from. ``decided``: claims with their power. ``provisional``: those of
-    them that one seed a row decides by a ratio. ``open``: what each further claim would cost on top. ``impossible``:
+    them that one seed per row decides by a ratio. ``open``: what each further claim would cost on top. ``impossible``:
     claims for which no number of seeds can be named, with the reason. ``elsewhere``: claims that this profile's runs
     cannot decide at all. ``recorded``: evaluations that the plan would repeat, since only the results folder has them.
     """
@@ -81,10 +80,10 @@ def plan_budget(selection: Selection, text: str) -> BudgetPlan:
             f"The runs of profile {name} decide no claim about {selection.target}, whatever is spent. "
             f"Run 'harness check {selection.target} --profile {name}' for the reasons."
         )
-    market = Market(selection, claims, own=own)
-    market.require(unit)
-    wanted, impossible = _as_tests(claims, market)
-    price, done = market.price(), market.done()
+    prices = PriceList(selection, claims, own=own)
+    prices.require(unit)
+    wanted, impossible = _as_tests(claims, prices)
+    price, done = prices.price(), prices.done()
     choice = choose(wanted, done=done, budget=hours, price=price, alpha=ALPHA / len(family))
     lines = _lines(choice, wanted, done, price)
     return BudgetPlan(
@@ -93,17 +92,17 @@ def plan_budget(selection: Selection, text: str) -> BudgetPlan:
         budget=hours,
         spent=choice.hours,
         num_runs=_num_runs(choice, price),
-        speed={cost.backbone: cost.seconds_per_iteration.text() for cost in market.first.values()},
+        speed={cost.backbone: cost.seconds_per_iteration.text() for cost in prices.first.values()},
         lines=lines,
         decided=choice.decided,
         provisional=tuple(claim.id for claim in wanted if claim.by_ratio and claim.id in choice.decided),
         open=choice.open,
-        impossible=impossible | dict.fromkeys(choice.beyond, f"it takes more than {MAX_SEEDS} seeds a row"),
+        impossible=impossible | dict.fromkeys(choice.beyond, f"it takes more than {MAX_SEEDS} seeds per row"),
         elsewhere=tuple(claim.id for claim in asked if claim not in family),
         commands=tuple(
             f"harness run {line.refs[0]} --profile {name} --seeds {line.seeds}" for line in lines if line.hours > 0
         ),
-        recorded=market.recorded(choice),
+        recorded=prices.recorded(choice),
     )
 
 
@@ -115,7 +114,7 @@ def parse_budget(text: str) -> tuple[float, Unit]:
     return float(match[1]), "GPU" if match[2] == "gpu" else "CPU"
 
 
-class Market:
+class PriceList:
     """The lines that claims need, with what each costs here. ``own``: the claims are the user's, not the paper's."""
 
     def __init__(self, selection: Selection, claims: Sequence[Claim], *, own: bool = False) -> None:
@@ -149,7 +148,7 @@ class Market:
         """Raise UsageError where the runs are on other devices than the budget is of."""
         others = {cost.unit for cost in self.first.values()} - {unit}
         if others:
-            (other,) = others or get_args(Unit)
+            other = others.pop()
             raise UsageError(
                 f"Runs of profile {self.selection.profile.name} are on the {other}: "
                 f"give the budget in {other.lower()}h."
@@ -197,11 +196,11 @@ class Market:
         return sum(job.id in known and not run_dir(job.train.id).record(job.id).exists() for job in planned)
 
 
-def _as_tests(claims: Sequence[Claim], market: Market) -> tuple[list[Wanted], dict[str, str]]:
+def _as_tests(claims: Sequence[Claim], prices: PriceList) -> tuple[list[Wanted], dict[str, str]]:
     """The claims that seeds can decide and, for the others, why none can be named."""
     wanted, impossible = [], {}
     for claim in claims:
-        found = _as_test(claim, market)
+        found = _as_test(claim, prices)
         if isinstance(found, str):
             impossible[claim.id] = found
         else:
@@ -209,18 +208,18 @@ def _as_tests(claims: Sequence[Claim], market: Market) -> tuple[list[Wanted], di
     return wanted, impossible
 
 
-def _as_test(claim: Claim, market: Market) -> Wanted | str:
-    unknown = [ref for ref in claim.refs() if not market.is_priced(market.by_ref[ref])]
+def _as_test(claim: Claim, prices: PriceList) -> Wanted | str:
+    unknown = [ref for ref in claim.refs() if not prices.is_priced(prices.by_ref[ref])]
     if unknown:
         return f"the cost of {unknown[0]} is unknown: no run of its backbone was measured, and none is stated"
     tests = []
     for pair in claim.contrasts:
-        a, b = market.by_ref[pair.a], market.by_ref[pair.b]
+        a, b = prices.by_ref[pair.a], prices.by_ref[pair.b]
         if claim.kind == "collapses":
             tests.append(Test(a, b, (), 0.0))
             continue
-        effect = _effect(claim, pair, market.registry)
-        sd = max(market.deviation(a, claim.metric), market.deviation(b, claim.metric))
+        effect = _effect(claim, pair, prices.registry)
+        sd = max(prices.deviation(a, claim.metric), prices.deviation(b, claim.metric))
         if effect is None or sd == 0:
             return "no deviation between seeds is known" if effect is not None else _SILENT
         distances = (effect,) if claim.margin is None else (claim.margin - abs(effect), claim.margin + abs(effect))
@@ -230,7 +229,7 @@ def _as_test(claim: Claim, market: Market) -> Wanted | str:
     return Wanted(claim.id, tuple(tests), claim.kind == "collapses") if tests else _SILENT
 
 
-_SILENT = "the paper prints no size of the effect, so no power can be reckoned"
+_SILENT = "the paper prints no size of the effect, so no power can be computed"
 
 
 def _effect(claim: Claim, pair: Contrast, registry: Registry) -> float | None:

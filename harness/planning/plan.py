@@ -79,7 +79,7 @@ def make_plan(
     """Every (row, seed) of ``refs`` resolved at the profile's scale.
 
     data: the identified data set for the rows whose settings leave it open (``identify``); None leaves it open.
-    batch_size: images a batch in place of the recipe's, with the schedule rescaled (``harness.registry.batch_rule``).
+    batch_size: images per batch in place of the recipe's, with the schedule rescaled (``harness.registry.batch_rule``).
     """
     if seeds < 1:
         raise UsageError(f"--seeds is {seeds}; it must be 1 or more.")

@@ -1,4 +1,4 @@
-"""What every command on a target begins with: registry, profile, rows, overrides, data and the store of results."""
+"""What every command on a target begins with: experiments, profile, rows, overrides, data and the store of results."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Selection:
 
     @cached_property
     def source(self) -> DataSource:
-        """The data that the profile's runs name, its identity still open where it is a folder."""
+        """The data that the runs name. A folder has no identity before it is named."""
         refs = self.refs or self.registry.select("all", self.profile.name)  # a table may have cited rows only
         return planning_data.data_source(self.registry, refs, self.profile, self.overrides)
 
@@ -62,8 +62,8 @@ class Selection:
         first = {cell.job.train.data: cell.ref for cell in reversed(plan.cells)}
         if len(first) > 1:
             raise UsageError(
-                f"The rows of {self.target} are of {len(first)} data sets at profile {self.profile.name}; a plan has one. "
-                f"Take them apart, such as {' and '.join(first.values())}."
+                f"The rows of {self.target} are of {len(first)} data sets at profile {self.profile.name}. "
+                f"Plan them apart, such as {' and '.join(first.values())}."
             )
         return plan
 
@@ -114,7 +114,7 @@ class Selection:
         return tuple(notes)
 
     def _named_root(self) -> Path | None:
-        """A COCO folder that the user named; None leaves the identity open (records of any one folder are shown)."""
+        """A COCO folder that the user named; without it the records of any one folder are shown."""
         return named_data(self.given_data) if isinstance(self.source, AnnotatedFolder) else None
 
 

@@ -47,7 +47,7 @@ def render_tables(views: Sequence[TableView], fmt: str) -> str:
 
 
 def render_check(view: CheckView, fmt: str) -> str:
-    """Verdicts on cells and claims; CSV has the claims only, one line a contrast (cells: the CSV of the tables)."""
+    """Verdicts on cells and claims; CSV has the claims only, one line per contrast (cells: the CSV of the tables)."""
     check_format(fmt)
     if fmt == "json":
         return _json(_check_data(view))

@@ -57,7 +57,7 @@ class TableView:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One line a row, all numbers unrounded and in percent; missing values are NaN or None."""
+        """One line per row, all numbers unrounded and in percent; missing values are NaN or None."""
         import pandas as pd
 
         return pd.DataFrame(self.lines())

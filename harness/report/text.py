@@ -18,7 +18,7 @@ CLAIM_OUTCOMES: tuple[ClaimOutcome, ...] = ("supported", "contradicted", "undeci
 
 
 def table_text(view: TableView) -> str:
-    """One block a row: ours, the paper's and, where compared, their difference with the verdict on AP."""
+    """One block per row: ours, the paper's and, where compared, their difference with the verdict on AP."""
     head = [*view.columns, "", "n", *METRICS]
     label_width = LABELS_WIDTH // len(view.columns)
     blocks = [_row_lines(row, view.compared, label_width) for row in view.rows]

@@ -81,8 +81,8 @@ class ClaimVerdict:
     """The verdict on one claim.
 
     ``p_value``: adjusted, against the claim where it is contradicted, else for it; None where nothing was tested.
-    ``seeds``: a row, to show the published effect with 80% power at the deviation here, even as Holm's first step; None
-    where the paper prints no effect. ``provisional``: decided by a single seed.
+    ``seeds``: per row, to show the published effect with 80% power at the deviation here, even as Holm's first step;
+    None where the paper prints no effect. ``provisional``: decided by a single seed.
     """
 
     claim: Claim
@@ -251,7 +251,7 @@ def _p_values(claim: Claim, estimate: Estimate) -> tuple[float, float]:
 
 
 def _seeds(claim: Claim, runs: ProfileRuns, alpha: float) -> int | None:
-    """Seeds a row that show the published effect (for ``similar``: its distance to the margin) at the deviation here.
+    """Seeds per row that show the published effect (for ``similar``: its distance to the margin) at the deviation here.
 
     None for two tests of the same trainings: their difference has a deviation of its own, far below that of the rows.
     """

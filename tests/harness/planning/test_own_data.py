@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from detector.errors import UsageError
 from detector.runs.job import AnnotatedFolder, EvalJob
-from harness.planning.budget import Market
+from harness.planning.budget import PriceList
 from harness.planning.plan import make_plan
 from harness.planning.rows import row_records, row_runs
 from harness.planning.selection import Selection
@@ -91,7 +91,7 @@ def test_a_budget_for_the_paper_reckons_without_rows_of_ones_own(
     found = {item.ref: item for item in (row("table2/L6", 37.0, 37.2), row("table5/high", 30.0, 44.0))}
     monkeypatch.setattr(Selection, "runs", lambda self, split=None: found)
     selection = Selection("all", "paper", [], None)
-    papers, own = (Market(selection, registry.claims, own=own) for own in (False, True))
+    papers, own = (PriceList(selection, registry.claims, own=own) for own in (False, True))
     line = papers.by_ref["table2/L6"]
     assert papers.deviation(line, "AP") == pytest.approx(0.02**0.5)
     assert own.deviation(line, "AP") > 5

@@ -42,7 +42,7 @@ def small_table(split: Literal["minival", "test-dev"] = "minival") -> Table:
 
 
 def runs(ref: str, *shifts: float, split: str = "minival") -> dict[str, RowRuns]:
-    """Runs at the published numbers plus a shift, one a seed."""
+    """Runs at the published numbers plus a shift, one per seed."""
     metrics = tuple({m: v + shift for m, v in zip(METRICS, PUBLISHED, strict=True)} for shift in shifts)
     seeds = tuple(range(len(shifts)))
     return {ref: RowRuns(ref, "r50", seeds, metrics, tuple(f"{ref}-{seed}" for seed in seeds), split)}
@@ -107,7 +107,7 @@ def test_build_table_names_collapsed_rows(tiny: Profile) -> None:
     assert any(note.startswith("Collapsed") and note.endswith(": A.") for note in view.footnotes)
 
 
-def test_table_frame_has_one_unrounded_line_a_row(paper: Profile) -> None:
+def test_table_frame_has_one_unrounded_line_per_row(paper: Profile) -> None:
     frame = build_table(small_table(), paper, runs("t/a", 0.123456, 0.123457)).frame
     assert list(frame["status"]) == ["measured", "pending", "cited"]
     assert frame.loc[0, "AP"] == pytest.approx(37.5234565, abs=1e-9)

@@ -14,7 +14,7 @@ SD = {"AP": 1.0, "positive_score": 0.01}
 
 
 def row(ref: str, *values: float, metric: str = "AP", pool: str = "r50", ids: str | None = None) -> RowRuns:
-    """One run a value; ``ids`` names the training (default: the row's own)."""
+    """One run per value; ``ids`` names the training (default: the row's own)."""
     return RowRuns(
         ref=ref,
         pool=pool,
