@@ -1,0 +1,178 @@
+"""``harness new``: commented files of one's own, and the command that comes next."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from harness.registry.load import Registry
+    from harness.scaffold.places import Place
+
+app = typer.Typer(
+    help="Write a commented file of your own, and print the command that uses it.\n\n"
+    "Tables, recipes and profiles go to the first folder of your own in HARNESS_EXPERIMENTS, else to ./my-experiments. "
+    "Nothing is ever overwritten.",
+    no_args_is_help=True,
+)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits and dashes.")]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Folder of experiments to write to. Default: your own."),
+]
+
+
+@app.command()
+def table(
+    name: NameArgument,
+    recipe: Annotated[str, typer.Option(metavar="RECIPE", help="The recipe that the rows start from.")] = "dr-r50-1x",
+    out: OutOption = None,
+) -> None:
+    """A table of your own rows: one recipe as it is, and one difference from it."""
+    from harness.scaffold.experiments import new_table
+
+    registry, place = _registry(), _experiments(out)
+    path = new_table(registry, place.folder, name, recipe)
+    _done(path, place, [f"harness plan {name} --profile tiny", f"harness run {name} --profile tiny"])
+
+
+@app.command()
+def recipe(
+    name: NameArgument,
+    extends: Annotated[str, typer.Option(metavar="RECIPE", help="The recipe that it differs from.")] = "dr-r50-1x",
+    out: OutOption = None,
+) -> None:
+    """A recipe of your own: another one, and what differs, each value with its source."""
+    from harness.scaffold.experiments import new_recipe
+
+    registry, place = _registry(), _experiments(out)
+    path = new_recipe(registry, place.folder, name, extends)
+    to = [] if out is None else ["--out", str(out)]
+    table = f"table-{name}"
+    _done(
+        path,
+        place,
+        [shlex.join(["harness", "new", "table", table, "--recipe", name, *to]), f"harness explain {table}/base"],
+    )
+
+
+@app.command()
+def profile(
+    name: NameArgument,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="ROOT", help="Your COCO root, which is looked at. Default: generated images."),
+    ] = None,
+    train_split: Annotated[
+        str | None, typer.Option(metavar="SPLIT", help="To train on. Default: the one that is named train...")
+    ] = None,
+    test_split: Annotated[
+        str | None, typer.Option(metavar="SPLIT", help="To test on. Default: the one that is named val... or test...")
+    ] = None,
+    gpu: Annotated[
+        bool | None,
+        typer.Option("--gpu/--cpu", help="ResNet-50, or a slim network. Default: ResNet-50 if a GPU is found."),
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=3, metavar="N", help="Length of a training. Default: by images and time.")
+    ] = None,
+    out: OutOption = None,
+) -> None:
+    """A scale of your own: data, image size, network, schedule.
+
+    With --data the data set is looked at first: its images, classes, boxes, and how many anchors match. The file says
+    what was found and why each value was chosen; it trains as it is.
+    """
+    from harness.scaffold.experiments import new_data_profile, new_shapes_profile
+
+    registry, place = _registry(), _experiments(out)
+    if data is None:
+        _only_with_data(train_split=train_split, test_split=test_split, gpu=gpu, iterations=iterations)
+        path, root = new_shapes_profile(registry, place.folder, name), []
+    else:
+        from harness.machine import visible_gpus
+
+        path, summary = new_data_profile(
+            registry,
+            place.folder,
+            name,
+            data,
+            train_split=train_split,
+            test_split=test_split,
+            gpu=bool(visible_gpus()) if gpu is None else gpu,
+            iterations=iterations,
+        )
+        root = ["--data", str(data)]
+        for line in summary:
+            typer.echo(line)
+    options = shlex.join(["--profile", name, *root])
+    _done(path, place, [f"harness run table2/L6 {options}", f"harness table table2 {options}"])
+
+
+@app.command()
+def cluster(
+    name: NameArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Default: HARNESS_CLUSTERS's folder, else ./clusters."),
+    ] = None,
+) -> None:
+    """A Slurm cluster: partition, account, nodes, time."""
+    from harness.scaffold.experiments import new_cluster
+    from harness.scaffold.places import clusters_place
+    from harness.slurm.clusters import known_clusters
+
+    place = clusters_place(out)
+    path = new_cluster(place.folder, name, set(known_clusters()))
+    _done(path, place, [f"harness run table2 --cluster {name} --dry-run", f"harness doctor --cluster {name}"])
+
+
+@app.command()
+def loss(
+    name: NameArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the package's folder goes.")] = Path(),
+) -> None:
+    """A Python package with a loss of your own and its test."""
+    from harness.scaffold.loss import new_loss, row_of
+
+    folder = new_loss(out, name)
+    where = shlex.quote(str(folder))
+    typer.echo(f"Wrote {folder}/ (pyproject.toml, the loss, its test). Next:\n")
+    for line in (f"pip install -e {where}", f"python -m pytest {where}", f"harness new table table-{name}"):
+        typer.echo(f"  {line}")
+    typer.echo(f"\nIn the table, a row with the loss:\n\n{row_of(name)}")
+    typer.echo(f"\nand to train it:\n\n  harness run table-{name}/mine --profile tiny")
+
+
+def _registry() -> Registry:
+    from harness.registry.load import Registry
+
+    return Registry()
+
+
+def _experiments(out: Path | None) -> Place:
+    from harness.scaffold.places import experiments_place
+
+    return experiments_place(out)
+
+
+def _only_with_data(**options: object) -> None:
+    """Raises UsageError for an option that speaks of a data set, where there is none."""
+    from detector.errors import UsageError
+
+    given = [name.replace("_", "-") for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(f"--{given[0]} goes with --data ROOT: without a data set the profile is of generated images.")
+
+
+def _done(path: Path, place: Place, commands: list[str]) -> None:
+    """Say what was written, and what to type next."""
+    typer.echo(f"Wrote {path}. Next:\n")
+    if place.export is not None:
+        typer.echo(f"  {place.export}  # without it, commands do not see {place.folder}")
+    for command in commands:
+        typer.echo(f"  {command}")

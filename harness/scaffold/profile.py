@@ -1,0 +1,112 @@
+"""``harness new profile``: a scale for a data set, from a look at it."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.registry.declarations import Profile
+from harness.registry.load import Registry, Source
+from harness.registry.resolve import eval_job, resolve
+from harness.registry.yaml_files import convert, read
+from harness.scaffold.choices import CPU, GPU, Choices, choose, pick_splits
+from harness.scaffold.data_set import DataSet, Matching, labelled_splits, look, match
+from harness.scaffold.render import render
+
+REF = "table2/L6"  # the row whose matching is measured: the paper's best DR loss
+
+
+@dataclass(frozen=True)
+class NewProfile:
+    """A profile's text, and what it was made from."""
+
+    text: str
+    data: DataSet
+    choices: Choices
+    matching: Matching
+
+
+def profile_text(
+    registry: Registry,
+    name: str,
+    root: Path,
+    *,
+    train_split: str | None = None,
+    test_split: str | None = None,
+    gpu: bool = False,
+    iterations: int | None = None,
+) -> NewProfile:
+    """Look at the COCO root and write down a scale for it. gpu: for the real ResNet-50 instead of the slim network.
+
+    Raises UsageError where it is unclear which splits are meant, DataError for a root that cannot be trained on.
+    """
+    splits = pick_splits(labelled_splits(root), train_split, test_split, str(root))
+    data = look(root, *splits)
+    scale = GPU if gpu else CPU
+    choices = choose(data.train, scale, iterations=iterations)
+    values: dict[str, Any] = {
+        "name": name,
+        "title": _title(data, choices, scale.backbone),
+        "command": _command(name, root, splits, gpu, iterations),
+        "needs": f"a COCO root with {splits[0]} and {splits[1]} (--data)",
+        "train": data.train,
+        "test": data.test,
+        "train_split": splits[0],
+        "test_split": splits[1],
+        "classes": _classes(data),
+        "cpu": scale is CPU,
+        "scale": scale,
+        "c": choices,
+        "median_box": data.train.relative_sides[1] * choices.short_side,
+        "large_box": data.train.relative_sides[2] * choices.short_side,
+        "iterations_reason": _iterations_reason(choices, given=iterations is not None),
+        "matching": None,
+    }
+    # Once without the ranges: the job that this text resolves to is what the anchors are matched by.
+    matching = match(data, _job(registry, name, render("profile_data.yaml", values)))
+    return NewProfile(render("profile_data.yaml", values | {"matching": matching}), data, choices, matching)
+
+
+def shapes_profile_text(name: str) -> str:
+    """A scale on generated images, for want of a data set to look at."""
+    return render("profile_shapes.yaml", {"name": name})
+
+
+def _job(registry: Registry, name: str, text: str) -> Any:
+    """The training of ``REF`` at the profile of that text. Raises RegistryError where the text does not hold."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{name}.yaml"
+        path.write_text(text, encoding="utf-8")
+        document = read(path)
+    profile = convert(document, Profile)
+    registry.profiles[name] = Source(document, profile)
+    try:
+        return eval_job(resolve(registry, REF, profile), 0).train
+    finally:
+        del registry.profiles[name]
+
+
+def _title(data: DataSet, choices: Choices, backbone: str) -> str:
+    return f"{data.root.resolve().name} at {choices.short_side} px, {backbone}, {choices.iterations:,} iterations"
+
+
+def _classes(data: DataSet) -> str:
+    names = data.train.classes
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    count = f"{len(names)} classes" if len(names) != 1 else "1 class"
+    return f"{count}: {' '.join(shown.split())}"  # a line break in a name would end the comment
+
+
+def _iterations_reason(choices: Choices, *, given: bool) -> str:
+    passes = f"each image is seen {choices.epochs:.1f} times"
+    return f"Given by --iterations; {passes}." if given else f"Ours: {passes}; the aim is 20, within the time of a run."
+
+
+def _command(name: str, root: Path, splits: tuple[str, str], gpu: bool, iterations: int | None) -> str:
+    words = ["harness", "new", "profile", name, "--data", str(root)]
+    words += ["--train-split", splits[0], "--test-split", splits[1], "--gpu" if gpu else "--cpu"]
+    words += ["--iterations", str(iterations)] if iterations is not None else []
+    return " ".join(shlex.join(words).split())
