@@ -83,6 +83,10 @@ def make_plan(
     """
     if seeds < 1:
         raise UsageError(f"--seeds is {seeds}; it must be 1 or more.")
+    if not refs:
+        raise UsageError(
+            f"No row of the target is trained at profile {profile.name}. Run 'harness list' for those that are."
+        )
     cells = []
     for ref in refs:
         resolution = resolve(

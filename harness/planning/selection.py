@@ -40,7 +40,8 @@ class Selection:
     @cached_property
     def source(self) -> DataSource:
         """The data that the profile's runs name, its identity still open where it is a folder."""
-        return planning_data.data_source(self.registry, self.refs, self.profile, self.overrides)
+        refs = self.refs or self.registry.select("all", self.profile.name)  # a table may have cited rows only
+        return planning_data.data_source(self.registry, refs, self.profile, self.overrides)
 
     @property
     def identity_is_open(self) -> bool:
