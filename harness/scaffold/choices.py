@@ -55,6 +55,7 @@ GPU = Scale("gpu", "resnet50", 4.0, 64, (320, 800), 0.01, 0.02, 6e-8, 60)
 class Choices:
     """A profile's numbers, as ``choose`` finds them."""
 
+    backbone: str
     short_side: int
     max_size: int
     last_level: int
@@ -76,7 +77,7 @@ def choose(train: SplitFigures, scale: Scale, *, iterations: int | None = None) 
     short_side = _short_side(train, scale)
     max_size = round(PAPER_MAX_SIZE * short_side / PAPER_SHORT_SIDE)
     large_box = train.relative_sides[2] * short_side
-    last_level = next((n for n in (5, 6, 7) if _largest_anchor(scale, n) >= large_box or n == 7))
+    last_level = next(n for n in (5, 6, 7) if _largest_anchor(scale, n) >= large_box or n == 7)
     batch = max(2, min(PAPER_BATCH, train.num_trainable) // 2 * 2)
     pixels = _padded(short_side) * _padded(min(max_size, round(short_side * train.aspects[1])))
     seconds = batch * pixels * scale.seconds_per_pixel
@@ -86,6 +87,7 @@ def choose(train: SplitFigures, scale: Scale, *, iterations: int | None = None) 
     # One forward pass takes as many pixels as the tiny profile's on a CPU; on a GPU one group, as the paper's.
     groups = max(1, min(batch // 2, 150_000 // (2 * pixels))) if scale.device == "cpu" else 1
     return Choices(
+        backbone=scale.backbone,
         short_side=short_side,
         max_size=max_size,
         last_level=last_level,
@@ -111,7 +113,9 @@ def pick_splits(splits: Sequence[str], train: str | None, test: str | None, root
     listed = ", ".join(splits) or "none"
     for option, given in (("--train-split", train), ("--test-split", test)):
         if given is not None and given not in splits:
-            raise UsageError(f"{option} {given}: {root} has no annotations/instances_{given}.json. Its splits: {listed}.")
+            raise UsageError(
+                f"{option} {given}: {root} has no annotations/instances_{given}.json. Its splits: {listed}."
+            )
     found = train or _only(splits, ("train",)), test or _only(splits, ("val", "test"))
     if found[0] is None or found[1] is None:
         missing = [option for option, name in zip(("--train-split", "--test-split"), found, strict=True) if not name]

@@ -7,13 +7,15 @@ from typing import Any
 
 from detector.errors import UsageError
 from harness.registry.load import Registry
-from harness.scaffold.profile import NewProfile, profile_text, shapes_profile_text
+from harness.scaffold.profile import NewProfile, duration, profile_text, shapes_profile_text
 from harness.scaffold.render import check_unused, checked_name, render, write_new
+
+NOT_TABLES = ("all", "claims", "ledger")  # a target, and files of other kinds
 
 
 def new_table(registry: Registry, folder: Path, name: str, recipe: str) -> Path:
     """Write ``NAME.yaml``. Raises UsageError for a name that is taken, and for an unknown recipe."""
-    check_unused("table", checked_name(name), registry.tables)
+    check_unused("table", checked_name(name), {*registry.tables, *NOT_TABLES})
     _known_recipe(registry, recipe)
     values = {"name": name, "title": f"{name}: rows of our own", "recipe": recipe}
     return _written(folder / f"{name}.yaml", render("table.yaml", values))
@@ -68,7 +70,7 @@ def _summary(made: NewProfile) -> tuple[str, ...]:
         f"{made.data.train_split}: {train.images:,} images of about {train.widths[1]:.0f} x {train.heights[1]:.0f} "
         f"pixels, {train.num_boxes:,} boxes of {len(train.classes)} classes; {made.data.test_split}: "
         f"{made.data.test.images:,} images.",
-        f"Chosen: short side {choices.short_side} pixels, {choices.iterations:,} iterations of {choices.batch} images, "
-        f"learning rate {choices.lr:.3g}; about {choices.minutes:.1f} minutes per run.",
+        f"Chosen: {choices.backbone}, short side {choices.short_side} pixels, {choices.iterations:,} iterations of "
+        f"{choices.batch} images, learning rate {choices.lr:.3g}; {duration(choices)} per run.",
         f"Anchors per image: {matching.positives:.1f} positive, {matching.borderline:.1f} borderline.",
     )

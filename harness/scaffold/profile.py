@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.registry.declarations import Profile
-from harness.registry.load import Registry, Source
+from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve
-from harness.registry.yaml_files import convert, read
+from harness.registry.sources import Source, load
 from harness.scaffold.choices import CPU, GPU, Choices, choose, pick_splits
 from harness.scaffold.data_set import DataSet, Matching, labelled_splits, look, match
 from harness.scaffold.render import render
@@ -49,7 +49,7 @@ def profile_text(
     choices = choose(data.train, scale, iterations=iterations)
     values: dict[str, Any] = {
         "name": name,
-        "title": _title(data, choices, scale.backbone),
+        "title": _title(data, choices),
         "command": _command(name, root, splits, gpu, iterations),
         "needs": f"a COCO root with {splits[0]} and {splits[1]} (--data)",
         "train": data.train,
@@ -62,6 +62,7 @@ def profile_text(
         "c": choices,
         "median_box": data.train.relative_sides[1] * choices.short_side,
         "large_box": data.train.relative_sides[2] * choices.short_side,
+        "duration": duration(choices),
         "iterations_reason": _iterations_reason(choices, given=iterations is not None),
         "matching": None,
     }
@@ -80,17 +81,22 @@ def _job(registry: Registry, name: str, text: str) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.yaml"
         path.write_text(text, encoding="utf-8")
-        document = read(path)
-    profile = convert(document, Profile)
-    registry.profiles[name] = Source(document, profile)
+        draft: Source = load(path, Profile)
+    registry.profiles[name] = draft
     try:
-        return eval_job(resolve(registry, REF, profile), 0).train
+        return eval_job(resolve(registry, REF, draft.value), 0).train
     finally:
         del registry.profiles[name]
 
 
-def _title(data: DataSet, choices: Choices, backbone: str) -> str:
-    return f"{data.root.resolve().name} at {choices.short_side} px, {backbone}, {choices.iterations:,} iterations"
+def duration(choices: Choices) -> str:
+    """The estimate for one run, in words."""
+    return f"about {choices.minutes:.0f} minutes" if choices.minutes >= 1.5 else "about a minute or less"
+
+
+def _title(data: DataSet, choices: Choices) -> str:
+    size = f"{choices.short_side} px, {choices.backbone}, {choices.iterations:,} iterations"
+    return f"{data.root.resolve().name} at {size}"
 
 
 def _classes(data: DataSet) -> str:

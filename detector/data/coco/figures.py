@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,7 @@ def split_figures(index: CocoIndex) -> SplitFigures:
     )
 
 
-def _spread(values: NDArray[np.generic], low: float = 0, high: float = 100) -> Spread:
+def _spread(values: NDArray[Any], low: float = 0, high: float = 100) -> Spread:
     if not len(values):
         return 0.0, 0.0, 0.0
     first, middle, last = np.percentile(values, (low, 50, high))

@@ -35,7 +35,7 @@ def table(
     """A table of your own rows: one recipe as it is, and one difference from it."""
     from harness.scaffold.experiments import new_table
 
-    registry, place = _registry(), _experiments(out)
+    registry, place = _begin(out)
     path = new_table(registry, place.folder, name, recipe)
     _done(path, place, [f"harness plan {name} --profile tiny", f"harness run {name} --profile tiny"])
 
@@ -49,7 +49,7 @@ def recipe(
     """A recipe of your own: another one, and what differs, each value with its source."""
     from harness.scaffold.experiments import new_recipe
 
-    registry, place = _registry(), _experiments(out)
+    registry, place = _begin(out)
     path = new_recipe(registry, place.folder, name, extends)
     to = [] if out is None else ["--out", str(out)]
     table = f"table-{name}"
@@ -89,7 +89,7 @@ def profile(
     """
     from harness.scaffold.experiments import new_data_profile, new_shapes_profile
 
-    registry, place = _registry(), _experiments(out)
+    registry, place = _begin(out)
     if data is None:
         _only_with_data(train_split=train_split, test_split=test_split, gpu=gpu, iterations=iterations)
         path, root = new_shapes_profile(registry, place.folder, name), []
@@ -138,26 +138,26 @@ def loss(
 ) -> None:
     """A Python package with a loss of your own and its test."""
     from harness.scaffold.loss import new_loss, row_of
-
-    folder = new_loss(out, name)
-    where = shlex.quote(str(folder))
-    typer.echo(f"Wrote {folder}/ (pyproject.toml, the loss, its test). Next:\n")
-    for line in (f"pip install -e {where}", f"python -m pytest {where}", f"harness new table table-{name}"):
-        typer.echo(f"  {line}")
-    typer.echo(f"\nIn the table, a row with the loss:\n\n{row_of(name)}")
-    typer.echo(f"\nand to train it:\n\n  harness run table-{name}/mine --profile tiny")
-
-
-def _registry() -> Registry:
-    from harness.registry.load import Registry
-
-    return Registry()
-
-
-def _experiments(out: Path | None) -> Place:
     from harness.scaffold.places import experiments_place
 
-    return experiments_place(out)
+    folder, table = new_loss(out, name), f"table-{name}"
+    where, place = shlex.quote(str(folder)), experiments_place(None)
+    typer.echo(f"Wrote {folder}/: its pyproject.toml, the loss and its test. Install it, and test it:\n")
+    typer.echo(f"  pip install -e {where}\n  python -m pytest {where}\n\nA table with a row of it, and its training:\n")
+    typer.echo(f"  harness new table {table}")
+    if place.export is not None:
+        typer.echo(f"  {place.export}")
+    typer.echo(f"  cat >> {shlex.quote(str(place.folder / f'{table}.yaml'))} <<'END'\n{row_of(name)}\nEND")
+    typer.echo(f"  harness run {table}/mine --profile tiny")
+
+
+def _begin(out: Path | None) -> tuple[Registry, Place]:
+    """Everything that is declared already, and where the new file goes."""
+    from harness.registry.load import Registry
+    from harness.scaffold.places import experiments_place
+
+    place = experiments_place(out)
+    return Registry(new=place.folder), place
 
 
 def _only_with_data(**options: object) -> None:
