@@ -85,7 +85,9 @@ def choose(train: SplitFigures, scale: Scale, *, iterations: int | None = None) 
         wanted = max(FEWEST, round(EPOCHS * train.num_trainable / batch))
         iterations = max(20, _rounded(min(wanted, 60 * scale.budget_minutes / seconds)))
     # One forward pass takes as many pixels as the tiny profile's on a CPU; on a GPU one group, as the paper's.
-    groups = max(1, min(batch // 2, 150_000 // (2 * pixels))) if scale.device == "cpu" else 1
+    on_cpu = scale.device == "cpu"
+    groups = max(1, min(batch // 2, 150_000 // (2 * pixels))) if on_cpu else 1
+    memory = max(1.5, math.ceil(2 * (1 + 2 * groups * pixels * 6e-6)) / 2) if on_cpu else 8.0
     return Choices(
         backbone=scale.backbone,
         short_side=short_side,
@@ -100,7 +102,7 @@ def choose(train: SplitFigures, scale: Scale, *, iterations: int | None = None) 
         epochs=iterations * batch / max(1, train.num_trainable),
         minutes=iterations * seconds / 60,
         groups_per_forward=groups,
-        memory_gb=max(1.5, math.ceil(2 * (1 + 2 * groups * pixels * 6e-6)) / 2),
+        memory_gb=memory,
         checkpoint_every=max(1, min(1000, iterations // 8)),
     )
 

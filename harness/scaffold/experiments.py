@@ -7,15 +7,21 @@ from typing import Any
 
 from detector.errors import UsageError
 from harness.registry.load import Registry
-from harness.scaffold.profile import NewProfile, duration, profile_text, shapes_profile_text
+from harness.scaffold.profile import NewProfile, class_count, duration, profile_text, shapes_profile_text
 from harness.scaffold.render import check_unused, checked_name, render, write_new
 
-NOT_TABLES = ("all", "claims", "ledger")  # a target, and files of other kinds
+NOT_TABLES = {
+    "all": "it stands for the paper's four tables",
+    "claims": "claims.yaml has claims",
+    "ledger": "ledger.yaml has deviations",
+}
 
 
 def new_table(registry: Registry, folder: Path, name: str, recipe: str) -> Path:
     """Write ``NAME.yaml``. Raises UsageError for a name that is taken, and for an unknown recipe."""
-    check_unused("table", checked_name(name), {*registry.tables, *NOT_TABLES})
+    check_unused("table", checked_name(name), registry.tables)
+    if name in NOT_TABLES:
+        raise UsageError(f"A table cannot be named {name!r}: {NOT_TABLES[name]}. Choose another name.")
     _known_recipe(registry, recipe)
     values = {"name": name, "title": f"{name}: rows of our own", "recipe": recipe}
     return _written(folder / f"{name}.yaml", render("table.yaml", values))
@@ -68,7 +74,7 @@ def _summary(made: NewProfile) -> tuple[str, ...]:
     train, choices, matching = made.data.train, made.choices, made.matching
     return (
         f"{made.data.train_split}: {train.images:,} images of about {train.widths[1]:.0f} x {train.heights[1]:.0f} "
-        f"pixels, {train.num_boxes:,} boxes of {len(train.classes)} classes; {made.data.test_split}: "
+        f"pixels, {train.num_boxes:,} boxes of {class_count(made.data)}; {made.data.test_split}: "
         f"{made.data.test.images:,} images.",
         f"Chosen: {choices.backbone}, short side {choices.short_side} pixels, {choices.iterations:,} iterations of "
         f"{choices.batch} images, learning rate {choices.lr:.3g}; {duration(choices)} per run.",

@@ -12,7 +12,7 @@ from harness.registry.declarations import Profile
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve
 from harness.registry.sources import Source, load
-from harness.scaffold.choices import CPU, GPU, Choices, choose, pick_splits
+from harness.scaffold.choices import CPU, EPOCHS, FEWEST, GPU, Choices, choose, pick_splits
 from harness.scaffold.data_set import DataSet, Matching, labelled_splits, look, match
 from harness.scaffold.render import render
 
@@ -63,7 +63,7 @@ def profile_text(
         "median_box": data.train.relative_sides[1] * choices.short_side,
         "large_box": data.train.relative_sides[2] * choices.short_side,
         "duration": duration(choices),
-        "iterations_reason": _iterations_reason(choices, given=iterations is not None),
+        "iterations_reason": _iterations_reason(choices, scale.budget_minutes, given=iterations is not None),
         "matching": None,
     }
     # Once without the ranges: the job that this text resolves to is what the anchors are matched by.
@@ -102,13 +102,21 @@ def _title(data: DataSet, choices: Choices) -> str:
 def _classes(data: DataSet) -> str:
     names = data.train.classes
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    count = f"{len(names)} classes" if len(names) != 1 else "1 class"
-    return f"{count}: {' '.join(shown.split())}"  # a line break in a name would end the comment
+    # A line break in a name would end the comment, and YAML takes no control characters at all.
+    return f"{class_count(data)}: {''.join(c if c.isprintable() else '?' for c in shown)}"
 
 
-def _iterations_reason(choices: Choices, *, given: bool) -> str:
-    passes = f"each image is seen {choices.epochs:.1f} times"
-    return f"Given by --iterations; {passes}." if given else f"Ours: {passes}; the aim is 20, within the time of a run."
+def class_count(data: DataSet) -> str:
+    """How many classes, in words."""
+    count = len(data.train.classes)
+    return f"{count} classes" if count != 1 else "1 class"
+
+
+def _iterations_reason(choices: Choices, minutes: float, *, given: bool) -> str:
+    seen = f"each image is seen {choices.epochs:.1f} times"
+    if given:
+        return f"Given by --iterations: {seen}."
+    return f"Ours: {seen}. Aimed at are {EPOCHS} times, in at least {FEWEST} iterations, within {minutes:g} minutes."
 
 
 def _command(name: str, root: Path, splits: tuple[str, str], gpu: bool, iterations: int | None) -> str:

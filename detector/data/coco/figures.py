@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def split_figures(index: CocoIndex) -> SplitFigures:
         boxes_per_image=_spread(counts),
         box_sides=_spread(box_sides, 10, 90),
         relative_sides=_spread(box_sides / np.maximum(short[image_of_box], 1), 10, 90),
-        suffixes=tuple(sorted({name.rpartition(".")[2].lower() for name in index.file_names})),
+        suffixes=tuple(sorted({PurePath(name).suffix.lower() for name in index.file_names})),
     )
 
 
