@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from detector.errors import UsageError
 from detector.runs.job import DataSource
 from detector.runs.record import Record
+from harness.planning.loss_sources import of_one_source
 from harness.planning.plan import Plan
 from harness.store.records import Store
 from harness.verdicts.evidence import RowRuns
@@ -32,17 +33,18 @@ def row_records(store: Store, plans: Iterable[Plan], *, split: str | None = None
     return rows
 
 
-def row_runs(records: Mapping[str, list[Record]], *, split: str) -> dict[str, RowRuns]:
-    """The same as the statistics need it: metrics a seed, and which rows share a seed deviation."""
+def row_runs(records_by_row: Mapping[str, list[Record]], *, split: str) -> dict[str, RowRuns]:
+    """The same as the statistics need it: metrics per seed, and which rows share a seed deviation."""
+    found = {ref: of_one_source(records) for ref, records in records_by_row.items()}
     return {
         ref: RowRuns(
             ref=ref,
-            pool=f"{found[0].job.train.model.backbone}/{found[0].job.train.schedule.iterations}",
-            seeds=tuple(record.job.train.seed for record in found),
-            train_ids=tuple(record.train_id for record in found),
-            runs=tuple(record.metrics for record in found),
+            pool=f"{records[0].job.train.model.backbone}/{records[0].job.train.schedule.iterations}",
+            seeds=tuple(record.job.train.seed for record in records),
+            train_ids=tuple(record.train_id for record in records),
+            runs=tuple(record.metrics for record in records),
             split=split,
         )
-        for ref, found in records.items()
-        if found
+        for ref, records in found.items()
+        if records
     }

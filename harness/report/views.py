@@ -17,7 +17,7 @@ def table_views(selection: Selection) -> list[TableView]:
         if wanted:
             seen = runs | server if table.split == "test-dev" else runs
             trained = [ref for ref in table.refs(selection.profile.name) if ref in wanted]
-            notes = table_notes(selection.registry, selection.profile, trained)
+            notes = table_notes(selection.registry, selection.profile, trained) + selection.left_out_notes(trained)
             views.append(build_table(table, selection.profile, seen, wanted, notes))
     return views
 
