@@ -32,7 +32,7 @@ def table(
     recipe: Annotated[str, typer.Option(metavar="RECIPE", help="The recipe that the rows start from.")] = "dr-r50-1x",
     out: OutOption = None,
 ) -> None:
-    """A table of your own rows: one recipe as it is, and one difference from it."""
+    """A table of your own: a recipe, and what differs from it."""
     from harness.scaffold.experiments import new_table
 
     registry, place = _begin(out)
@@ -46,7 +46,7 @@ def recipe(
     extends: Annotated[str, typer.Option(metavar="RECIPE", help="The recipe that it differs from.")] = "dr-r50-1x",
     out: OutOption = None,
 ) -> None:
-    """A recipe of your own: another one, and what differs, each value with its source."""
+    """A recipe of your own: what differs from another, with sources."""
     from harness.scaffold.experiments import new_recipe
 
     registry, place = _begin(out)
