@@ -1,8 +1,8 @@
-"""How many anchors an image match on a data set: what the profiles' ``anchor_ranges`` were taken from.
+"""How many anchors per image match on a data set: what the profiles' ``anchor_ranges`` were taken from.
 
     python benchmarks/calibration/anchor_ranges.py --profile paper --data COCO [--split train2017] [--images 80]
 
-Anchors an image that are positive, and that have an IoU between 0.4 and the positives', over the first images of the
+Anchors per image that are positive, and that have an IoU between 0.4 and the positives', over the first images of the
 split, and the means of 2,000 random batches of the profile's size. Beside them, the same where boxes are read wrongly:
 which of the mistakes a range can see. Results: benchmarks/results/anchor_ranges.json.
 """
