@@ -1,15 +1,21 @@
-"""The losses as declared data: what a recipe writes, what a run's identity hashes. Free of torch.
+"""The losses as declared data: what a recipe writes and what the id of a run is made from. Free of torch.
 
-One struct per loss, told apart by ``name``; a parameter exists only where it has a meaning (a hinge has no ``L``),
-so that two spellings of one loss cannot get two identities. ``drloss.build_loss`` makes the module.
+Each loss is a struct; its tag, ``name``, tells them apart. A parameter exists only where it has a meaning (a hinge has
+no ``L``), so that one loss cannot be written in two ways and get two ids. ``drloss.build_loss`` makes the module.
+``LossSpec`` says all that the rest of the software must know of a loss, a built-in one or a plug-in's.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from msgspec import Meta, Struct
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Positive = Annotated[float, Meta(gt=0)]
 # The base h of the paper's KL divergence: lambda_pos = 1 / log(h_pos), lambda_neg = 0.1 / log(h_neg), Table 1.
@@ -37,7 +43,7 @@ class UniformPrior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="n
 
 
 class HardNegativePrior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="hard_negative"):
-    """o_j in {0, 1 / n^}: only the best-scoring negatives are candidates, ``ratio`` a positive (at least 1)."""
+    """o_j in {0, 1 / n^}: only the best-scoring negatives count, ``ratio`` per positive (at least one)."""
 
     ratio: Positive = 3.0
 
@@ -68,7 +74,7 @@ class DRLossConfig(Struct, frozen=True, forbid_unknown_fields=True, tag_field="n
 class FocalLossConfig(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="focal", kw_only=True):
     """Focal loss (Lin et al., 2017), divided by positive anchors + images of the group, or by max(1, positives).
 
-    ``added``: fields of a later release; older jobs meant their defaults by leaving them out.
+    ``added``: fields that came in a later release. Jobs from before mean their defaults.
     """
 
     added: ClassVar[tuple[str, ...]] = ("normalizer",)
@@ -81,13 +87,57 @@ class FocalLossConfig(Struct, frozen=True, forbid_unknown_fields=True, tag_field
 class CrossEntropyConfig(
     Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="cross_entropy", kw_only=True
 ):
-    """Sigmoid cross entropy, optionally with SSD's hard negative mining (``ratio`` negatives a positive)."""
+    """Sigmoid cross entropy, optionally with SSD's hard negative mining (``ratio`` negatives per positive)."""
 
     mining: Literal["none", "hard_negative"] = "none"
     ratio: Positive = 3.0
 
 
-LossConfig = DRLossConfig | FocalLossConfig | CrossEntropyConfig
+# The built-in losses. ``drloss.plugins.LossConfig`` has those of installed packages as well.
+LossConfig: TypeAlias = DRLossConfig | FocalLossConfig | CrossEntropyConfig
+
+
+@dataclass(frozen=True)
+class GroupCounts:
+    """Of one group of images (those that share a normaliser), what a loss counts before the first step.
+
+    positives: positive anchors of each image. num_positive, num_negative: (anchor, class) entries of the whole group
+    that are positive and negative; entries of ignored anchors are neither.
+    """
+
+    positives: tuple[int, ...]
+    num_positive: int
+    num_negative: int
+
+
+Build: TypeAlias = "Callable[[Any], nn.Module]"
+InitialValue: TypeAlias = Callable[[Any, float, Sequence[GroupCounts]], float | None]
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """All that the software knows of one loss. A plug-in package has one per loss (entry points ``drloss.losses``).
+
+    Attributes:
+        name: what a recipe writes as ``loss: {name: ...}``; the tag of ``config``.
+        config: the loss's parameters, a msgspec Struct with frozen=True, forbid_unknown_fields=True, tag_field="name"
+            and tag=name.
+        build: ``build(config) -> nn.Module``. The module is called as ``loss(logits, labels, images_per_group=G)``:
+            logits is a list with one float tensor [N, R_l, K] per pyramid level, labels are int64 [N, R] with R the
+            sum of the R_l: 0 .. K-1 a class, -1 background, -2 ignored. G consecutive images are a group, which has
+            one normaliser. Returns the mean over the groups, a scalar. Persistent buffers are saved in checkpoints.
+        initial_value: ``initial_value(config, prior, counts) -> float | None``, the loss before training, where every
+            score equals ``prior`` (0..1): the mean over ``counts``, one per group of the first batch. A training whose
+            first loss is not within 0.7 to 1.4 times this value stops. None: the first loss is not checked.
+
+    ``build`` and ``initial_value`` are functions, or the text "package.module:function" that is imported when it is
+    first needed, so that a package can declare its loss without importing torch.
+    """
+
+    name: str
+    config: type[Struct]
+    build: Build | str
+    initial_value: InitialValue | str | None = None
 
 
 def log_base(h: KLBase) -> float:

@@ -17,18 +17,21 @@ BELONGS = (
 )
 
 
-def experiments_folders() -> tuple[Path, ...]:
+def experiments_folders(*, new: Path | None = None) -> tuple[Path, ...]:
     """Folders of experiments: your own, as $HARNESS_EXPERIMENTS lists them, and last the one with the paper's.
 
     $HARNESS_EXPERIMENTS names folders as PATH does; an empty name is skipped, and so is a folder named again. A
     complete folder (recipes, profiles and ``table1.yaml`` to ``table4.yaml``) replaces the installed one, wherever it
-    stands in the list. Any other folder adds what it has to the paper's.
+    stands in the list. Any other folder adds what it has to the paper's. new: a folder that may still be missing or
+    empty, because its first file is about to be written.
 
     Raises UsageError for a name that is no folder, for a folder with nothing to add, for a file whose name does not end
     in .yaml, and for two complete folders.
     """
     named: dict[Path, Path] = {}
     for folder in (Path(name) for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name):
+        if new is not None and folder.resolve() == new.resolve() and not any(new.glob("**/*")):
+            continue
         _check(folder)
         named.setdefault(folder.resolve(), folder)
     folders = list(named.values())

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from drloss.config import LossConfig
+from drloss.plugins import LossConfig
 
 # Bumped when a component's results change for the same job (a bug fix): old records then belong to old ids.
 TRAIN_SEMANTICS = {"data": 1, "loss": 1, "model": 1, "training": 1}
@@ -191,15 +191,17 @@ class TrainJob(Settings, frozen=True, kw_only=True):
     """Everything that decides the final weights.
 
     ``box_convention``: whether a box of w pixels spans x1 .. x1 + w - 1 (legacy) or x1 .. x1 + w (modern), everywhere.
+    ``loss_package``: ``name==version`` of the package that the loss comes from; None for a built-in loss.
     """
 
-    added: ClassVar[tuple[str, ...]] = ("box_convention",)
+    added: ClassVar[tuple[str, ...]] = ("box_convention", "loss_package")
 
     seed: Index
     box_convention: BoxConvention = "modern"
     data: DataSource
     model: ModelSettings
     loss: LossConfig
+    loss_package: str | None = None
     matching: MatchSettings
     regression: RegressionSettings
     optimizer: OptimizerSettings

@@ -21,7 +21,8 @@ class TrainingState:
     """Model, optimiser, loss scaler, iteration and random state, saved and restored together.
 
     executions: the ``Conditions`` that the training ran with so far, as lists; a second one voids bit equality.
-    seconds: training time up to the newest checkpoint, over all starts.
+    seconds: training time up to the newest checkpoint, over all starts. loss_sources: of the package that the loss
+    comes from (``runs.loss_package``); empty for a built-in loss.
     """
 
     model: nn.Module
@@ -30,6 +31,7 @@ class TrainingState:
     compiled: bool = False
     executions: list[list[int]] = field(default_factory=list)
     seconds: float = 0.0
+    loss_sources: list[str] = field(default_factory=list)
 
     def save(self, folder: Path, iteration: int) -> None:
         """Write the state after ``iteration`` steps."""
@@ -41,6 +43,7 @@ class TrainingState:
             "random": torch.get_rng_state(),
             "executions": self.executions,
             "seconds": self.seconds,
+            "loss_sources": self.loss_sources,
         }
         checkpoint.save_step(folder, iteration, state)
 
@@ -57,9 +60,16 @@ class TrainingState:
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
         self.executions, self.seconds = state["executions"], state["seconds"]
+        self._add_loss_sources(state.get("loss_sources", []))
         logger.info("resumed after iteration %d", state["iteration"])
         if here not in self.executions:
             self.executions.append(here)
             logger.warning("%s, not as before: equality to the last bit is void", way)
         iteration: int = state["iteration"]
         return iteration
+
+    def _add_loss_sources(self, earlier: list[str]) -> None:
+        """Earlier starts' sources before this one's."""
+        if earlier and earlier[-1:] != self.loss_sources:
+            logger.warning("the source of the loss's package changed since the checkpoint; the record will say so")
+        self.loss_sources = list(dict.fromkeys([*earlier, *self.loss_sources]))

@@ -30,6 +30,7 @@ from detector.model.retinanet import RetinaNet
 from detector.runs.assignment import AnchorRanges
 from detector.runs.folder import RunDir
 from detector.runs.job import Precision, TrainJob
+from detector.runs.loss_package import loss_source
 from detector.sanity.first_batch import (
     FirstLook,
     check_anchors,
@@ -39,6 +40,7 @@ from detector.sanity.first_batch import (
     look_at,
 )
 from detector.storage.retry import retry
+from detector.training.loss_state import LossState, loss_buffers
 from detector.training.metrics import MetricsLog
 from detector.training.schedule import learning_rate, parameter_groups, set_learning_rate
 from detector.training.state import TrainingState
@@ -95,9 +97,11 @@ def train(
     scaler = torch.amp.GradScaler(world.device.type, enabled=job.precision == "fp16")
     if pace.compile:
         compile_network(model)
-    state = TrainingState(model, optimizer, scaler, pace.compile)
+    source = loss_source(job)
+    state = TrainingState(model, optimizer, scaler, pace.compile, loss_sources=[source] if source else [])
     start = state.resume(run.checkpoints, world)
     replica = _distributed(model, world)
+    buffers = loss_buffers(model)
     model.train()
     window, clock = _Window(), _Clock()
     with MetricsLog(run, start=start, enabled=world.is_main) as log:
@@ -108,7 +112,9 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             # A resumed training has passed it.
             looks = _look(job, model, groups, world, anchor_ranges) if iteration == 0 else []
-            losses = _accumulate(replica, groups, job.precision, scaler, world, pace)
+            loss_state = LossState(buffers)
+            losses = _accumulate(replica, groups, job.precision, scaler, world, pace, loss_state)
+            loss_state.close(world)
             scaler.step(optimizer)
             scaler.update()
             window.add(losses)
@@ -162,6 +168,7 @@ def _accumulate(
     scaler: torch.amp.GradScaler,
     world: World,
     pace: Pace,
+    loss_state: LossState | None = None,
 ) -> dict[str, torch.Tensor]:
     """Forward and backward over this process's groups; returns its mean losses, detached (no host sync)."""
     micro_batches = list(_micro_batches(groups, pace.groups_per_forward))
@@ -176,6 +183,8 @@ def _accumulate(
                 losses = replica(images, targets)
             loss = sum(losses.values()) * share
             scaler.scale(loss).backward()
+        if loss_state is not None:
+            loss_state.take(share)
         for name, value in {**losses, "loss": sum(losses.values())}.items():
             total[name] = total.get(name, 0) + value.detach() * share
     return total

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from msgspec import to_builtins
+from msgspec.structs import replace
 
 from detector.build import build_model
 from detector.data.coco.index import CocoIndex
@@ -26,6 +27,7 @@ from detector.runs.assignment import WORKER_LOG, Assignment
 from detector.runs.conditions import execution_notes
 from detector.runs.folder import RunDir
 from detector.runs.job import DataSource, EvalJob
+from detector.runs.loss_package import recorded_source, source_notes
 from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint
 from detector.storage.files import write_json
 from detector.storage.retry import retry
@@ -98,6 +100,8 @@ def train_to_final(
             "executions": result.executions,
             "seconds": result.seconds,
         }
+        if result.loss_sources:
+            state["loss_sources"] = result.loss_sources
         retry(lambda: checkpoint.save(run.final, state), "final weights")
         retry(lambda: checkpoint.drop_steps(run.checkpoints), "removing checkpoints")
     world.gather(None)
@@ -144,6 +148,7 @@ def evaluate_and_record(
     metrics = coco_metrics(index, detections) | sums.means()
     retry(lambda: write_detections(run.detections(job.id), detections), "detections")
     train_index = _open(job.train.data, root, "train")
+    sources = final.get("loss_sources", [])
     record = Record(
         format=RECORD_FORMAT,
         eval_id=job.id,
@@ -154,11 +159,11 @@ def evaluate_and_record(
         train_split=_fingerprint(job.train.data, root, "train", train_index),
         test_split=_fingerprint(job.train.data, root, "test", index),
         environment=describe_environment(world),
-        code=assignment.code,
+        code=replace(assignment.code, loss_sha256=recorded_source(sources)),
         train_seconds=round(final["seconds"], 3),
         eval_seconds=round(time.perf_counter() - started, 3),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        notes=(*assignment.notes, *execution_notes(final["executions"])),
+        notes=(*assignment.notes, *execution_notes(final["executions"]), *source_notes(sources)),
     )
     retry(lambda: write_json(run.record(job.id), record), "record")
     logger.info("AP %s", metrics["AP"])

@@ -12,15 +12,17 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from detector.device.environment import describe_environment
 from detector.errors import RecordError
 from detector.runs.assignment import WORKER_LOG, Assignment
 from detector.runs.folder import RunDir
+from detector.runs.loss_package import check_loss_package
 from detector.storage.files import write_atomic, write_json
 from detector.storage.retry import retry
 from detector.training.stop import StopFlag, StopRequested
+from detector.worker import missing_loss
 from detector.worker.processes import export_distributed, meeting_file
 from detector.worker.reports import Heartbeat, log_to, report_failure
 from detector.worker.requeue import after_stop, signals_at_once
@@ -37,6 +39,13 @@ class Worker:
 
     assignment: Assignment
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: the assignment as bytes, which any machine can read."""
+        return self.__dict__ | {"assignment": missing_loss.encode(self.assignment)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"assignment": missing_loss.decode(state["assignment"])})
+
     def __call__(self) -> None:
         """Run to the end. A stop by a signal saves and exits with 130; any error is in status.json and log.txt.
 
@@ -44,6 +53,9 @@ class Worker:
         go with 0, for a process that fails makes Slurm end all of them. Where another command already runs this
         training, wait for it: what it leaves undone is done here.
         """
+        unpickled: object = self.assignment
+        if isinstance(unpickled, missing_loss.MissingLoss):
+            unpickled()
         stop = StopFlag()
         os.environ["OMP_NUM_THREADS"] = str(self.assignment.threads)
         run = RunDir(Path(self.assignment.run_dir))
@@ -76,6 +88,7 @@ class Worker:
                 raise
 
     def _run(self, run: RunDir, heartbeat: Heartbeat | None, stop: StopFlag, stack: ExitStack) -> None:
+        check_loss_package(self.assignment.train)
         import torch
 
         from detector.device.world import join_world

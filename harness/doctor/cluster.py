@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from detector.errors import SchedulerError
-from harness.doctor.machine import PACKAGES, Finding, folder_finding
+from harness.doctor.machine import Finding, folder_finding, packages
 from harness.doctor.node import Check, NodeReport
 from harness.doctor.node_checks import installed, links_and_renames, take_lock
 from harness.doctor.node_job import Watched, check_folder, new_token, submit_check, watch
@@ -123,7 +123,7 @@ def report_findings(watched: Watched) -> list[Finding]:
     reports = [report for _, report in sorted(watched.reports.items())]
     if not reports:
         return []
-    here = installed(PACKAGES)
+    here = installed(packages())
     noted = [(report, check) for report in reports for check in (*report.checks, _versions(report, here))]
     findings = list[Finding]()
     for name in dict.fromkeys(check.name for _, check in noted):

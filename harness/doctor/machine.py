@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from detector.errors import HarnessError
+from drloss.plugins import Plugin, plugins
 from harness.folders import results_folder, runs_folder
 from harness.machine import usable_cores, visible_gpus
 from harness.planning.data import named_data
@@ -41,6 +42,7 @@ def examine(data: Path | None) -> list[Finding]:
     )
     findings += [folder_finding("HARNESS_RUNS", runs_folder()), folder_finding("HARNESS_RESULTS", results_folder())]
     findings.append(_experiments())
+    findings += [_plugin_loss(plugin) for plugin in plugins()]
     findings.append(_data(data))
     findings += _weights()
     return findings
@@ -51,6 +53,18 @@ def _package(name: str) -> Finding:
         return Finding("ok", name, version(name))
     except PackageNotFoundError:
         return Finding("fail", name, "not installed; run 'make install'")
+
+
+def packages() -> tuple[str, ...]:
+    """Packages whose versions a cluster's nodes must share with this machine: those of plug-in losses too."""
+    return *PACKAGES, *dict.fromkeys(plugin.package for plugin in plugins())
+
+
+def _plugin_loss(plugin: Plugin) -> Finding:
+    name = f"loss {plugin.name}"
+    if plugin.problem:
+        return Finding("note", name, f"{plugin.release} cannot be used: {plugin.problem}")
+    return Finding("ok", name, f"{plugin.release}; it must be installed wherever runs are executed")
 
 
 def _operators() -> Finding:

@@ -16,7 +16,7 @@ from detector.errors import RecordError, SchedulerError
 from detector.storage.files import read_json, write_json
 from detector.worker.requeue import job_fields
 from harness.code.snapshot import take_snapshot
-from harness.doctor.machine import PACKAGES
+from harness.doctor.machine import packages
 from harness.doctor.node import NodeCheck, NodeCheckFolder, NodeReport, Word
 from harness.slurm.clusters import Cluster
 from harness.slurm.commands import WAITING, QueuedJob, cancel, read_queue
@@ -89,7 +89,7 @@ def submit_check(cluster: Cluster, shape: Shape, data: Path | None, *, runs: Pat
         code=str(code),
         on_gpus=shape.on_gpus,
         data=None if data is None else str(data.absolute()),
-        packages=PACKAGES,
+        packages=packages(),
         requeues=cluster.max_requeues > 0,
         patience=min(PATIENCE_SECONDS, 60 * short.time_minutes / 4),
     )

@@ -114,14 +114,15 @@ _TEXTS: tuple[tuple[FailureName, str], ...] = (
         r"Unable to allocate .* for an array",
     ),
     ("not finite", r"The loss is not finite"),
-    ("first batch", r"The mean score before the first step|anchors an image are |The first classification loss"),
+    ("first batch", r"The mean score before the first step|anchors (an|per) image are |The first classification loss"),
     # Our own errors are told by what they say; in log.txt their class stands before it.
     ("data", r"\bDataError\b|harness data (?:verify|synth|download)"),
     ("weights", r"\bWeightsError\b|is not a readable checkpoint|is no weights file|No checkpoint at "),
     ("record", r"\bRecordError\b|Move it away and run again"),
     (
         "import",
-        r"\bModuleNotFoundError\b|\bImportError\b|cannot open shared object file|GLIBC(?:XX)?_[\d.]+' not found",
+        r"\bModuleNotFoundError\b|\bImportError\b|of this run is that of |"
+        r"cannot open shared object file|GLIBC(?:XX)?_[\d.]+' not found",
     ),
     (
         "node",

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from detector.errors import UsageError
 from detector.runs.job import DataSource, TrainJob
 from detector.runs.record import Record
+from harness.planning.loss_sources import of_one_source
 from harness.planning.plan import Plan
 from harness.store.records import Store
 from harness.verdicts.runs import RowRuns
@@ -35,20 +36,21 @@ def row_records(store: Store, plans: Iterable[Plan], *, split: str | None = None
     return rows
 
 
-def row_runs(records: Mapping[str, list[Record]], *, split: str) -> dict[str, RowRuns]:
+def row_runs(records_by_row: Mapping[str, list[Record]], *, split: str) -> dict[str, RowRuns]:
     """The same as the statistics need it: the metrics of each seed, and which rows share a seed deviation."""
-    sources = list(dict.fromkeys(record.job.train.data for found in records.values() for record in found))
+    found = {ref: of_one_source(records) for ref, records in records_by_row.items()}
+    sources = list(dict.fromkeys(record.job.train.data for records in found.values() for record in records))
     return {
         ref: RowRuns(
             ref=ref,
-            pool=_pool_on(found[0].job.train, sources),
-            seeds=tuple(record.job.train.seed for record in found),
-            train_ids=tuple(record.train_id for record in found),
-            runs=tuple(record.metrics for record in found),
+            pool=_pool_on(records[0].job.train, sources),
+            seeds=tuple(record.job.train.seed for record in records),
+            train_ids=tuple(record.train_id for record in records),
+            runs=tuple(record.metrics for record in records),
             split=split,
         )
-        for ref, found in records.items()
-        if found
+        for ref, records in found.items()
+        if records
     }
 
 

@@ -12,6 +12,7 @@ from harness.folders import results_folder, runs_folder
 from harness.planning import data as planning_data
 from harness.planning import plan as planning
 from harness.planning.data import named_data
+from harness.planning.loss_sources import left_out_notes
 from harness.planning.plan import Plan
 from harness.planning.rows import row_records, row_runs
 from harness.registry.declarations import Profile
@@ -95,6 +96,10 @@ class Selection:
         """
         found = row_records(self.store, self._plans_of_all, split=split)
         return row_runs(found, split="test-dev" if split else "minival")
+
+    def left_out_notes(self, refs: list[str], split: str | None = None) -> tuple[str, ...]:
+        """A footnote for each of the rows of which ``runs`` leaves records out."""
+        return left_out_notes(row_records(self.store, self._plans_of_all, split=split), refs)
 
     @cached_property
     def _plans_of_all(self) -> list[Plan]:

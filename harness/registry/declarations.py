@@ -24,7 +24,7 @@ from detector.runs.job import (
     Settings,
     TestSettings,
 )
-from drloss.config import LossConfig
+from drloss.plugins import LossConfig
 from harness.registry.claims import Claim
 
 METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL")

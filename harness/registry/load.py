@@ -24,12 +24,12 @@ from harness.registry.yaml_files import Document, Keys
 class Registry:
     """Every experiment of the folders, each file read once, on first use.
 
-    folder: read this one alone; None for those that ``harness.folders.experiments_folders`` finds. Raises RegistryError
-    with FILE:LINE for anything wrong, and for a name that two folders give.
+    folder: read this one alone; None for those that ``harness.folders.experiments_folders`` finds. new: as there.
+    Raises RegistryError with FILE:LINE for anything wrong, and for a name that two folders give.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        *own, paper = (folder,) if folder is not None else experiments_folders()
+    def __init__(self, folder: Path | None = None, *, new: Path | None = None) -> None:
+        *own, paper = (folder,) if folder is not None else experiments_folders(new=new)
         self.folder: Path = paper
         self.own_folders: tuple[Path, ...] = tuple(own)
         self.folders: tuple[Path, ...] = (paper, *own)

@@ -12,6 +12,7 @@ from msgspec import to_builtins
 
 from detector.errors import UsageError
 from detector.runs.job import UNIT_RGB, EvalJob, TestSettings, TrainJob
+from drloss.plugins import package_of
 from harness.registry.batch_rule import rescale
 from harness.registry.declarations import Profile, RecipeFile, ResolvedSettings, Row
 from harness.registry.load import Registry, leaves
@@ -212,8 +213,8 @@ def _apply_profile(registry: Registry, profile: Profile, resolution: Resolution,
 def jobs(resolution: Resolution, seed: int) -> tuple[TrainJob, TestSettings]:
     """The training and its test settings for one seed."""
     settings = msgspec.convert(resolution.settings, ResolvedSettings)
-    fields = {name: getattr(settings, name) for name in TrainJob.__struct_fields__ if name != "seed"}
-    return TrainJob(seed=seed, **fields), settings.test
+    fields = {name: getattr(settings, name) for name in ResolvedSettings.__struct_fields__ if name != "test"}
+    return TrainJob(seed=seed, loss_package=package_of(settings.loss), **fields), settings.test
 
 
 def eval_job(resolution: Resolution, seed: int, split: str | None = None) -> EvalJob:

@@ -16,6 +16,7 @@ import yaml
 from msgspec import inspect
 
 from detector.errors import RegistryError
+from drloss.plugins import why_unknown
 
 T = TypeVar("T")
 Keys = tuple[str | int, ...]
@@ -118,7 +119,9 @@ def explain(error: msgspec.ValidationError, data: Any, kind: Any) -> tuple[Keys,
         return keys, f"{_name(keys)} lacks the required key {missing.group(1)!r}."
     choices = _values(_node_type(inspect.type_info(kind), data, keys))
     where = f"{_name(keys)} is {parent!r}: " if keys else ""
-    return keys, f"{where}{problem[0].lower()}{problem[1:]}. {_listing('Valid', choices)}".rstrip()
+    hint = why_unknown(parent) if keys[-2:] == ("loss", "name") else ""
+    message = f"{where}{problem[0].lower()}{problem[1:]}."
+    return keys, " ".join(filter(None, [message, _listing("Valid", choices), hint]))
 
 
 def _listing(title: str, choices: list[str]) -> str:

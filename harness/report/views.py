@@ -19,7 +19,7 @@ def table_views(selection: Selection) -> list[TableView]:
         if wanted:
             seen = runs | server if table.split == "test-dev" else runs
             trained = [ref for ref in table.refs(profile.name) if ref in wanted]
-            notes = table_notes(registry, profile, trained)
+            notes = table_notes(registry, profile, trained) + selection.left_out_notes(trained)
             views.append(build_table(table, profile, seen, wanted, notes, registry.own_rows))
     return views
 

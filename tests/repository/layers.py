@@ -28,7 +28,7 @@ ORDER: dict[str, tuple[tuple[str, ...], ...]] = {
         ("functional",),
         ("fused", "pairs"),
         ("kernels", "initial_value"),
-        ("inputs", "surrogates"),
+        ("inputs", "surrogates", "plugins"),
         ("labels", "checks", "config"),
     ),
     "detector": (

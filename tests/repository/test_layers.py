@@ -26,11 +26,12 @@ TORCH_FREE_ROOMS = {"errors", "storage", "runs", "worker"}
 WITH_TORCH = {"detector.worker.run"}
 # What each room of detector knows of drloss.
 OF_DRLOSS = {
-    "runs": {"drloss.config"},
+    "runs": {"drloss.plugins"},
     "model": {"drloss.labels"},
     "evaluation": {"drloss.labels"},
     "build": {"drloss.registry"},
     "sanity": {"drloss.registry", "drloss.labels"},
+    "worker": {"drloss.plugins"},
 }
 
 
@@ -99,7 +100,7 @@ def test_harness_imports_only_torch_free_rooms_of_ours_at_module_level() -> None
     for name, path in modules("harness").items():
         found = imports(path, only_at_import=True)
         assert not any(of(other, "torch") or of(other, "torchvision") for other in found), name
-        assert {other for other in found if of(other, "drloss")} <= {"drloss.config"}, name
+        assert {other for other in found if of(other, "drloss")} <= {"drloss.config", "drloss.plugins"}, name
         ours = {other for other in found if of(other, "detector")}
         assert {room(other) for other in ours} <= TORCH_FREE_ROOMS, name
         assert not ours & WITH_TORCH, name
@@ -111,7 +112,7 @@ def run(code: str) -> None:
 
 def test_what_the_harness_imports_at_module_level_does_not_load_torch() -> None:
     below = [name for name in modules("detector") if room(name) in TORCH_FREE_ROOMS and name not in WITH_TORCH]
-    every = ["drloss", "detector", "drloss.config", *below, *modules("harness")]
+    every = ["drloss", "detector", "drloss.config", "drloss.plugins", *below, *modules("harness")]
     every.remove("harness.cli.__main__")  # it is the command
     run(f"import sys, {', '.join(every)}; assert 'torch' not in sys.modules, 'torch was imported'")
 

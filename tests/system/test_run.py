@@ -120,7 +120,7 @@ def test_a_wrong_first_batch_stops_the_run_before_its_first_step_and_says_why(tm
     # As if this data were other data: so a run sees boxes that are read or scaled wrongly.
     path.write_text(path.read_text() + "anchor_ranges: {positives: [1000, 2000], borderline: [0, 5000]}\n")
     text = place.harness("run", "table2/L6", "--profile", "tiny", code=1)
-    assert "anchors an image are positive in the first batch; on this data 1000 to 2000 are." in text
+    assert "anchors per image are positive; on this data 1000 to 2000 are." in text
     assert "Usual causes: boxes read as (x, y, w, h) instead of corners" in text
     assert place.run_dir().metrics.read_text() == ""
     # What --set changes, the ranges do not know.

@@ -19,6 +19,7 @@ from detector.storage.files import read_json
 from detector.training.train import _Window
 from detector.weights import checkpoint
 from detector.worker.reports import _describe
+from drloss.config import GroupCounts
 from harness.cli import app
 from harness.failures.classes import ADVICE, Context, FailureName, advise, classify, last_error
 from support.micro import ALONE
@@ -155,7 +156,7 @@ def not_finite() -> None:
     window.close(ALONE, 3)
 
 
-LOOK = FirstLook(0.5, (900,), (0,), 900, 1000)
+LOOK = FirstLook(0.5, GroupCounts((900,), 900, 1000), (0,))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,57 @@
+"""A worker's assignment as bytes, so that a machine without the loss's package can say what it lacks. Free of torch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from detector.errors import TrainingError
+from detector.runs.assignment import Assignment
+from detector.runs.folder import RunDir
+from detector.worker.reports import Heartbeat, log_to, report_failure
+from drloss.plugins import plugins, why_unknown
+
+
+def encode(assignment: Assignment) -> bytes:
+    """The assignment as MessagePack."""
+    return msgspec.msgpack.encode(assignment)
+
+
+def decode(data: bytes) -> Assignment | MissingLoss:
+    """The assignment, or what stands for it where its loss is not installed here."""
+    try:
+        return msgspec.msgpack.decode(data, type=Assignment)
+    except msgspec.ValidationError as error:
+        told: Any = msgspec.msgpack.decode(data)
+        train, name = told["train"], told["train"]["loss"]["name"]
+        if train.get("loss_package") is None or any(plugin.name == name and plugin.spec for plugin in plugins()):
+            raise
+        text = (
+            f"The loss {name!r} of this run is that of {train['loss_package']}, which cannot be used here. "
+            f"{why_unknown(name) or 'It is not installed.'} Install it in the environment in which runs are executed: "
+            f"a copy of the code holds drloss-harness only. ({error})"
+        )
+        return MissingLoss(told["run_dir"], train["schedule"]["iterations"], text)
+
+
+@dataclass(frozen=True)
+class MissingLoss:
+    """Callable in the worker's place: reports the run as failed."""
+
+    run_dir: str
+    iterations: int
+    text: str
+
+    def __call__(self) -> None:
+        """Raises TrainingError, once ``harness status`` can tell it."""
+        run, rank = RunDir(Path(self.run_dir)), int(os.environ.get("SLURM_PROCID", "0"))
+        error = TrainingError(self.text)
+        run.root.mkdir(parents=True, exist_ok=True)
+        log_to(run.log)
+        heartbeat = Heartbeat(run.failure(rank) if rank else run.status, self.iterations)
+        report_failure(run, rank, heartbeat, error)
+        raise error
