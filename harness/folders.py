@@ -6,16 +6,75 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
+from detector.errors import UsageError
+
+VARIABLE = "HARNESS_EXPERIMENTS"
+PARTS = ("recipes", "profiles")  # with the four tables, what makes a folder complete
+OWN_PARTS = (*PARTS, "clusters")
+TABLES = tuple(f"table{i}.yaml" for i in (1, 2, 3, 4))
+BELONGS = (
+    "tables (such as table5.yaml), ablations.yaml, claims.yaml, or .yaml files in recipes/, profiles/ or clusters/"
+)
+
+
+def experiments_folders(*, new: Path | None = None) -> tuple[Path, ...]:
+    """Folders of experiments: your own, as $HARNESS_EXPERIMENTS lists them, and last the one with the paper's.
+
+    $HARNESS_EXPERIMENTS names folders as PATH does; an empty name is skipped, and so is a folder named again. A
+    complete folder (recipes, profiles and ``table1.yaml`` to ``table4.yaml``) replaces the installed one, wherever it
+    stands in the list. Any other folder adds what it has to the paper's. new: a folder that may still be missing or
+    empty, because its first file is about to be written.
+
+    Raises UsageError for a name that is no folder, for a folder with nothing to add, for a file whose name does not end
+    in .yaml, and for two complete folders.
+    """
+    named: dict[Path, Path] = {}
+    for folder in (Path(name) for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name):
+        if new is not None and folder.resolve() == new.resolve() and not any(new.glob("**/*")):
+            continue
+        _check(folder)
+        named.setdefault(folder.resolve(), folder)
+    folders = list(named.values())
+    complete = [folder for folder in folders if is_complete(folder)]
+    if len(complete) > 1:
+        raise UsageError(
+            f"{VARIABLE} names two folders that each replace the installed experiments: {complete[0]} and "
+            f"{complete[1]}. Name one of them; a folder that adds to it has only what is new."
+        )
+    own = tuple(folder for folder in folders if folder not in complete)
+    return (*own, complete[0] if complete else _installed())
+
 
 def experiments_folder() -> Path:
-    """$HARNESS_EXPERIMENTS, else the folder that is installed with the package."""
-    given = os.environ.get("HARNESS_EXPERIMENTS")
-    return Path(given) if given else Path(str(files("experiments")))
+    """The folder with the paper's experiments: the installed one, or the one that replaces it."""
+    return experiments_folders()[-1]
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a folder can stand for the installed experiments: it has recipes, profiles and all four tables."""
+    return all((folder / name).is_file() for name in TABLES) and all(any(folder.glob(f"{p}/*.yaml")) for p in PARTS)
+
+
+def _check(folder: Path) -> None:
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise UsageError(f"{VARIABLE} names {folder}, which {what}. Separate folders by {os.pathsep!r}.")
+    places = [folder, *(folder / part for part in OWN_PARTS)]
+    if wrong := sorted(path for place in places for path in place.glob("*.yml")):
+        raise UsageError(
+            f"{wrong[0]} would not be read: files of experiments end in .yaml. {VARIABLE} names its folder."
+        )
+    if not any(path for place in places for path in place.glob("*.yaml")):
+        raise UsageError(f"{VARIABLE} names {folder}, which has no experiments. What belongs there: {BELONGS}.")
+
+
+def _installed() -> Path:
+    return Path(str(files("experiments")))
 
 
 def checkout() -> Path | None:
     """The folder of the sources that run; None for an installed package."""
-    parent = Path(str(files("experiments"))).parent
+    parent = _installed().parent
     return parent if (parent / "pyproject.toml").exists() else None
 
 

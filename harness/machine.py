@@ -10,15 +10,15 @@ from pathlib import Path
 
 
 def processes_for(groups_per_batch: int, gpus: int) -> int:
-    """The most processes, one a GPU, that divide the groups of a batch."""
+    """The largest number of processes, one per GPU, that divides the groups of a batch."""
     return max(count for count in range(1, max(gpus, 1) + 1) if groups_per_batch % count == 0)
 
 
 def visible_gpus() -> list[int]:
     """Indices of the GPUs that this process may use, without importing torch.
 
-    CUDA_VISIBLE_DEVICES may name them by index or by the start of a UUID; as for CUDA, what follows an unknown one is
-    not seen.
+    CUDA_VISIBLE_DEVICES may name them by index or by the start of a UUID. CUDA ignores what follows an unknown name,
+    and so does this.
     """
     restricted = os.environ.get("CUDA_VISIBLE_DEVICES")
     if restricted is None:
@@ -48,7 +48,7 @@ def usable_cores() -> int:
 
 
 def free_memory_gb() -> float:
-    """Memory that new processes can have: Linux's estimate, elsewhere all that the machine has."""
+    """Memory in GiB that new processes can have: as Linux estimates it; elsewhere all that the machine has."""
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         for line in meminfo.read_text().splitlines():

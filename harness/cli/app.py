@@ -10,7 +10,7 @@ import sys
 import typer
 
 from detector.errors import HarnessError
-from harness.cli.files import bundle, data, model, schema, test_dev, weights
+from harness.cli.files import bundle, data, model, new, schema, test_dev, weights
 from harness.cli.results import collect, tables
 from harness.cli.runs import doctor, plan, run, status
 
@@ -26,6 +26,7 @@ for module in (tables, plan, run, status, doctor, collect, model, test_dev, sche
     module.add_to(app)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(data.app, name="data")
+app.add_typer(new.app, name="new")
 app.add_typer(weights.app, name="weights")
 
 

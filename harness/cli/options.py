@@ -66,12 +66,14 @@ def _profiles(incomplete: str) -> list[str]:
 TargetArgument = Annotated[
     str,
     typer.Argument(
-        help="all (the four tables), a table such as table2, or a row such as table2/L6.", autocompletion=_targets
+        help="all (the paper's tables), a table such as table2, or a row such as table2/L6.", autocompletion=_targets
     ),
 ]
 ProfileOption = Annotated[
     str,
-    typer.Option("--profile", "-p", help="The scale: paper, small, tiny, smoke or overfit.", autocompletion=_profiles),
+    typer.Option(
+        "--profile", "-p", help="The scale, such as paper or tiny; all: harness list.", autocompletion=_profiles
+    ),
 ]
 SeedsOption = Annotated[int, typer.Option("--seeds", "-n", min=1, help="Runs a row, with the seeds 0, 1, ...")]
 SetOption = Annotated[

@@ -97,7 +97,9 @@ def _experiments() -> Finding:
     try:
         registry = Registry()
         rows = sum(len(table.rows) for table in registry.tables.values())
-        return Finding("ok", "experiments", f"{rows} rows, {len(registry.claims)} claims in {registry.folder}")
+        claims = len(registry.claims) + len(registry.own_claims)
+        folders = ", ".join(map(str, registry.folders))
+        return Finding("ok", "experiments", f"{rows} rows, {claims} claims in {folders}")
     except HarnessError as error:
         return Finding("fail", "experiments", str(error))
 

@@ -6,27 +6,27 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import get_args
 
 from msgspec.structs import replace
 
 from detector.errors import UsageError
-from detector.runs.job import EvalJob, TrainJob
+from detector.runs.job import EvalJob
 from harness.planning.costs import Rates, RunCost, Unit, run_cost
 from harness.planning.plan import Cell
+from harness.planning.rows import pool_of
 from harness.planning.seed_choice import MAX_SEEDS, Choice, Open, Price, choose
 from harness.planning.selection import Selection
 from harness.registry.claims import Claim, Contrast
 from harness.registry.declarations import METRICS
 from harness.registry.load import Registry
 from harness.verdicts.estimates import ALPHA
-from harness.verdicts.evidence import Evidence
 from harness.verdicts.power import Line, Test, Wanted
+from harness.verdicts.runs import ProfileRuns
 
 
 @dataclass(frozen=True)
 class LinePlan:
-    """One line of the bought plan: rows that are one run, seeds in all and of them done, and device-hours to spend."""
+    """Rows that are one run: seeds in all, those of them that are done, and device-hours to spend."""
 
     refs: tuple[str, ...]
     seeds: int
@@ -39,7 +39,7 @@ class BudgetPlan:
     """What a budget buys. Hours are device-hours of ``unit``.
 
     ``speed``: per backbone, where its times come from. ``decided``: claims with their power. ``provisional``: those of
-    them that one seed a row decides by a ratio. ``open``: what each further claim would cost on top. ``impossible``:
+    them that one seed per row decides by a ratio. ``open``: what each further claim would cost on top. ``impossible``:
     claims for which no number of seeds can be named, with the reason. ``elsewhere``: claims that this profile's runs
     cannot decide at all. ``recorded``: evaluations that the plan would repeat, since only the results folder has them.
     """
@@ -63,23 +63,27 @@ class BudgetPlan:
 def plan_budget(selection: Selection, text: str) -> BudgetPlan:
     """Choose rows and seeds for ``text`` (such as 400gpuh), for the claims that name a row of the selection's target.
 
+    Of the paper's claims; of the user's own where the target is a table or row of theirs.
+
     Raises UsageError for a budget that cannot be read or is of another device than the runs, and where no claim is
     decidable.
     """
     hours, unit = parse_budget(text)
     name = selection.profile.name
-    family = [claim for claim in selection.registry.claims if name in claim.decidable_in]
-    asked = [claim for claim in selection.registry.claims if not set(selection.refs).isdisjoint(claim.refs())]
+    own = set(selection.refs) <= selection.registry.own_rows
+    everyone = selection.registry.own_claims if own else selection.registry.claims
+    family = [claim for claim in everyone if name in claim.decidable_in]
+    asked = [claim for claim in everyone if not set(selection.refs).isdisjoint(claim.refs())]
     claims = [claim for claim in asked if claim in family]
     if not claims:
         raise UsageError(
             f"The runs of profile {name} decide no claim about {selection.target}, whatever is spent. "
             f"Run 'harness check {selection.target} --profile {name}' for the reasons."
         )
-    market = Market(selection, claims)
-    market.require(unit)
-    wanted, impossible = _as_tests(claims, market)
-    price, done = market.price(), market.done()
+    prices = PriceList(selection, claims, own=own)
+    prices.require(unit)
+    wanted, impossible = _as_tests(claims, prices)
+    price, done = prices.price(), prices.done()
     choice = choose(wanted, done=done, budget=hours, price=price, alpha=ALPHA / len(family))
     lines = _lines(choice, wanted, done, price)
     return BudgetPlan(
@@ -88,17 +92,17 @@ def plan_budget(selection: Selection, text: str) -> BudgetPlan:
         budget=hours,
         spent=choice.hours,
         num_runs=_num_runs(choice, price),
-        speed={cost.backbone: cost.seconds_per_iteration.text() for cost in market.first.values()},
+        speed={cost.backbone: cost.seconds_per_iteration.text() for cost in prices.first.values()},
         lines=lines,
         decided=choice.decided,
         provisional=tuple(claim.id for claim in wanted if claim.by_ratio and claim.id in choice.decided),
         open=choice.open,
-        impossible=impossible | dict.fromkeys(choice.beyond, f"it takes more than {MAX_SEEDS} seeds a row"),
+        impossible=impossible | dict.fromkeys(choice.beyond, f"it takes more than {MAX_SEEDS} seeds per row"),
         elsewhere=tuple(claim.id for claim in asked if claim not in family),
         commands=tuple(
             f"harness run {line.refs[0]} --profile {name} --seeds {line.seeds}" for line in lines if line.hours > 0
         ),
-        recorded=market.recorded(choice),
+        recorded=prices.recorded(choice),
     )
 
 
@@ -110,22 +114,18 @@ def parse_budget(text: str) -> tuple[float, Unit]:
     return float(match[1]), "GPU" if match[2] == "gpu" else "CPU"
 
 
-def pool_of(job: TrainJob) -> str:
-    """Runs that share a seed deviation, as ``harness.planning.rows.row_runs`` names them."""
-    return f"{job.model.backbone}/{job.schedule.iterations}"
+class PriceList:
+    """The lines that claims need, with what each costs here. ``own``: the claims are the user's, not the paper's."""
 
-
-class Market:
-    """The lines that claims need, with what each costs here."""
-
-    def __init__(self, selection: Selection, claims: Sequence[Claim]) -> None:
+    def __init__(self, selection: Selection, claims: Sequence[Claim], *, own: bool = False) -> None:
         self.selection = selection
         self.registry: Registry = selection.registry
         refs = list(dict.fromkeys(ref for claim in claims for ref in claim.refs()))
         plan, *_ = selection.reading_plans(refs)
         collapsing = {pair.a for claim in claims if claim.kind == "collapses" for pair in claim.contrasts}
         self.rates = Rates(selection.profile, selection.store.records)
-        self.evidence = Evidence(selection.runs(), selection.profile.assumed_sd)
+        every = ProfileRuns(selection.runs(), selection.profile.assumed_sd)
+        self.runs = every if own else every.without(self.registry.own_rows)
         cells: dict[str, list[Cell]] = {}
         for cell in plan.cells:
             cells.setdefault(cell.job.id, []).append(cell)
@@ -148,7 +148,7 @@ class Market:
         """Raise UsageError where the runs are on other devices than the budget is of."""
         others = {cost.unit for cost in self.first.values()} - {unit}
         if others:
-            (other,) = others or get_args(Unit)
+            other = others.pop()
             raise UsageError(
                 f"Runs of profile {self.selection.profile.name} are on the {other}: "
                 f"give the budget in {other.lower()}h."
@@ -156,7 +156,7 @@ class Market:
 
     def deviation(self, line: Line, metric: str) -> float:
         """Between the seeds of a line, as measured in its pool, else as assumed; 0 where neither is known."""
-        spread = self.evidence.spread(pool_of(self.jobs[line].train), metric)
+        spread = self.runs.spread(pool_of(self.jobs[line].train), metric)
         return spread.sd if spread else 0.0
 
     def price(self) -> Price:
@@ -196,11 +196,11 @@ class Market:
         return sum(job.id in known and not run_dir(job.train.id).record(job.id).exists() for job in planned)
 
 
-def _as_tests(claims: Sequence[Claim], market: Market) -> tuple[list[Wanted], dict[str, str]]:
+def _as_tests(claims: Sequence[Claim], prices: PriceList) -> tuple[list[Wanted], dict[str, str]]:
     """The claims that seeds can decide and, for the others, why none can be named."""
     wanted, impossible = [], {}
     for claim in claims:
-        found = _as_test(claim, market)
+        found = _as_test(claim, prices)
         if isinstance(found, str):
             impossible[claim.id] = found
         else:
@@ -208,18 +208,18 @@ def _as_tests(claims: Sequence[Claim], market: Market) -> tuple[list[Wanted], di
     return wanted, impossible
 
 
-def _as_test(claim: Claim, market: Market) -> Wanted | str:
-    unknown = [ref for ref in claim.refs() if not market.is_priced(market.by_ref[ref])]
+def _as_test(claim: Claim, prices: PriceList) -> Wanted | str:
+    unknown = [ref for ref in claim.refs() if not prices.is_priced(prices.by_ref[ref])]
     if unknown:
         return f"the cost of {unknown[0]} is unknown: no run of its backbone was measured, and none is stated"
     tests = []
     for pair in claim.contrasts:
-        a, b = market.by_ref[pair.a], market.by_ref[pair.b]
+        a, b = prices.by_ref[pair.a], prices.by_ref[pair.b]
         if claim.kind == "collapses":
             tests.append(Test(a, b, (), 0.0))
             continue
-        effect = _effect(claim, pair, market.registry)
-        sd = max(market.deviation(a, claim.metric), market.deviation(b, claim.metric))
+        effect = _effect(claim, pair, prices.registry)
+        sd = max(prices.deviation(a, claim.metric), prices.deviation(b, claim.metric))
         if effect is None or sd == 0:
             return "no deviation between seeds is known" if effect is not None else _SILENT
         distances = (effect,) if claim.margin is None else (claim.margin - abs(effect), claim.margin + abs(effect))
@@ -229,7 +229,7 @@ def _as_test(claim: Claim, market: Market) -> Wanted | str:
     return Wanted(claim.id, tuple(tests), claim.kind == "collapses") if tests else _SILENT
 
 
-_SILENT = "the paper prints no size of the effect, so no power can be reckoned"
+_SILENT = "the paper prints no size of the effect, so no power can be computed"
 
 
 def _effect(claim: Claim, pair: Contrast, registry: Registry) -> float | None:

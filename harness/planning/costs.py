@@ -1,8 +1,8 @@
 """What the runs of a plan cost: device time, wall time, disk, and requeues under a wall-time limit.
 
 Times come from finished runs of the same profile, backbone and precision (measured), else from the figures that the
-profile quotes (stated), else they are unknown, which is never taken for 0. A cost is counted in device-seconds, of one
-GPU or of one CPU process, so that runs on different numbers of devices can be compared. Time is taken to grow with the
+profile quotes (stated). Else they are unknown, which never counts as 0. Costs are device-seconds, of one GPU or of one
+CPU process, so that runs on different numbers of devices can be compared. Time is taken to grow with the
 number of pixels (images times the square of the short side), which holds for convolutions and, roughly, for the rest.
 """
 
@@ -45,7 +45,7 @@ class Figure:
     source: str = ""
 
     def times(self, factor: float | None) -> Figure:
-        """Scaled; unknown where the factor is. Nothing of an unknown is still nothing."""
+        """Scaled; unknown where the factor is. Zero times an unknown is zero."""
         if factor == 0:
             return replace(self, value=0.0)
         if self.value is None or factor is None:
@@ -53,7 +53,7 @@ class Figure:
         return replace(self, value=self.value * factor)
 
     def text(self) -> str:
-        """How a reader is told of the basis."""
+        """The basis in words."""
         if self.basis == "measured":
             return f"measured ({self.runs} run{'s' if self.runs != 1 else ''}, {self.source})"
         return f"stated ({self.source})" if self.basis == "stated" else "unknown"
@@ -64,7 +64,7 @@ UNKNOWN = Figure(None, "unknown")
 
 @dataclass(frozen=True)
 class Speed:
-    """Device-seconds a megapixel of training and of testing, on ``devices`` devices a run where they are shared out."""
+    """Device-seconds per megapixel of training and of testing. ``devices``: how many each run had."""
 
     unit: Unit
     devices: int
@@ -117,7 +117,7 @@ class Rates:
         self._known: dict[tuple[str, str], Speed] = {}
 
     def speed(self, job: TrainJob) -> Speed:
-        """As measured on the job's kind of run; what was not measured, as stated."""
+        """As measured on runs of this kind; what was not measured, as the profile states it."""
         key = (job.model.backbone, job.precision)
         if key not in self._known:
             self._known[key] = self._look_up(job)
@@ -135,7 +135,7 @@ class Rates:
             for record in self.records
             if (record.job.train.model.backbone, record.job.train.precision) == (job.model.backbone, job.precision)
         ]
-        # Where some runs had a GPU and others none, those with one are what the next will be like.
+        # Where some runs had a GPU and others none, the next one is taken to have a GPU.
         with_gpu = [record for record in same if _unit(record) == "GPU"]
         chosen = with_gpu or same
         if not chosen:
@@ -155,7 +155,7 @@ def _unit(record: Record) -> Unit:
 
 
 def _measured(records: Sequence[Record]) -> Speed:
-    """Medians: one run beside a busy neighbour does not count for more than one run."""
+    """Medians, so that a run on a busy machine does not distort them."""
     processes = [int(record.environment.get("processes", "1")) for record in records]
     devices = ", ".join(sorted({record.environment.get("device", "unnamed device") for record in records}))
     training: dict[str, float] = {}  # a training with two tests has two records
@@ -192,7 +192,7 @@ def _stated(profile: Profile, backbone: Backbone) -> Speed:
 
 
 def _quoted(stated: StatedSpeed, seconds: float | None, factor: float) -> Figure:
-    """Device-seconds an image over its megapixels."""
+    """Device-seconds per megapixel, from seconds per image."""
     if seconds is None:
         return UNKNOWN
     return Figure(seconds * factor / _megapixels(stated.short_side), "stated", source=stated.source)
@@ -203,7 +203,7 @@ def _megapixels(short_side: int) -> float:
 
 
 def _train_megapixels(job: TrainJob) -> float:
-    """Of a training image, on the average over the drawn sides."""
+    """Of a training image, averaged over the sides that are drawn."""
     return statistics.fmean(_megapixels(side) for side in job.augmentation.short_sides)
 
 
@@ -261,7 +261,7 @@ def _test_images(job: TrainJob, rates: Rates) -> int | None:
 
 
 def _num_classes(job: TrainJob) -> int:
-    """A folder's number of classes is not known before it is named: COCO's."""
+    """COCO's for a folder, whose classes are unknown before it is named."""
     if isinstance(job.data, (CocoRelease, AnnotatedFolder)):
         return COCO_CLASSES
     return job.data.num_classes

@@ -17,7 +17,7 @@ from harness.registry.resolve import eval_job, resolve
 
 
 def data_source(registry: Registry, refs: list[str], profile: Profile, overrides: Mapping[str, Any]) -> DataSource:
-    """The data that a profile's runs name; one for all rows, since rows do not set it."""
+    """The data that the first row names at a profile; recipes of one's own may name other data."""
     return eval_job(resolve(registry, refs[0], profile, overrides=overrides), 0).train.data
 
 

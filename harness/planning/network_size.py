@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from detector.runs.job import ModelSettings
 
-FLOAT32 = 4  # bytes; weights and momentum are stored so whatever the precision of the training
+FLOAT32 = 4  # bytes; weights and momentum are stored like this whatever the precision of the training
 
 # Of each stage of a body (the stem, then the four residual stages): weights of its convolutions, and channels that are
 # normalised. A stage is what ``frozen_stages`` counts.
@@ -28,7 +28,7 @@ _RESNET_C3_TO_C5 = (512, 1024, 2048)
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """``stored``: numbers in a state dict; ``trained``: those of them that have a gradient, hence a momentum."""
+    """``stored``: numbers in a state dict; ``trained``: those with a gradient, which have a momentum too."""
 
     stored: int
     trained: int

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from detector.errors import UsageError
-from detector.runs.job import DataSource, EvalJob, TrainJob
+from detector.runs.job import AnnotatedFolder, DataSource, EvalJob, TrainJob
 from harness.registry.declarations import Profile
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve
@@ -49,7 +49,7 @@ class Plan:
 
     @property
     def data(self) -> DataSource:
-        """The data set of all of the plan's trainings: rows do not set it."""
+        """The data set of all of the plan's trainings (``Selection.plan`` refuses others)."""
         return self.cells[0].job.train.data
 
     def refs_of(self, train_id: str) -> list[str]:
@@ -78,11 +78,15 @@ def make_plan(
 ) -> Plan:
     """Every (row, seed) of ``refs`` resolved at the profile's scale.
 
-    data: the identified data set where the profile leaves it open (``identify``); None leaves it open.
-    batch_size: images a batch in place of the recipe's, with the schedule rescaled (``harness.registry.batch_rule``).
+    data: the identified data set for the rows whose settings leave it open (``identify``); None leaves it open.
+    batch_size: images per batch in place of the recipe's, with the schedule rescaled (``harness.registry.batch_rule``).
     """
     if seeds < 1:
         raise UsageError(f"--seeds is {seeds}; it must be 1 or more.")
+    if not refs:
+        raise UsageError(
+            f"No row of the target is trained at profile {profile.name}. Run 'harness list' for those that are."
+        )
     cells = []
     for ref in refs:
         resolution = resolve(
@@ -90,7 +94,14 @@ def make_plan(
         )
         for seed in range(seeds):
             job = eval_job(resolution, seed)
-            if data is not None:
+            if data is not None and _unnamed(job.train.data) == _unnamed(data):
                 job = msgspec.structs.replace(job, train=msgspec.structs.replace(job.train, data=data))
             cells.append(Cell(ref, seed, job))
     return Plan(profile, tuple(cells), from_scratch, bool(overrides))
+
+
+def _unnamed(source: DataSource) -> DataSource:
+    """A data source without the identity of a folder."""
+    if not isinstance(source, AnnotatedFolder):
+        return source
+    return msgspec.structs.replace(source, train_sha256=None, test_sha256=None)

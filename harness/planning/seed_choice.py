@@ -1,10 +1,10 @@
 """Which rows to train, and how often, so that a budget decides the most claims.
 
-Greedy: of the claims that are still open and fit, the next is the one whose least plan, together with all that was
-chosen before, adds the most claims a device-hour; at the end single claims are given up where that makes room for more.
-Costs are exact: a training serves all rows that share it, what is finished is free, and each step works out anew how
-few seeds do, since every row added makes the pooled deviation surer. At the paper's scale this finds as many claims as
-a search of all 8,192 sets of claims does, at each of 148 budgets, in half a second instead of half a minute.
+Greedy: of the open claims that fit the budget, the next is the one whose cheapest plan, together with all that was
+chosen before, adds the most claims per device-hour. At the end single claims are given up where that makes room for
+more. Costs are exact: a training serves all rows that share it, and what is finished is free. Each step works out again
+how few seeds suffice, since every row added makes the pooled deviation more certain. At the paper's scale this finds as
+many claims as a search of all 8,192 sets of claims, at each of 148 budgets, in half a second instead of half a minute.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from harness.verdicts.estimates import POWER, t_quantile
 from harness.verdicts.power import Line, Seeds, Wanted, claim_power, degrees_of_freedom, power_of
 
-MAX_SEEDS = 100  # a row; what takes more is out of reach
+MAX_SEEDS = 100  # per row; a claim that takes more is out of reach
 
 # Device-hours that are left of one seed of a training with the evaluations of these lines.
 Price = Callable[[tuple[Line, ...], int], float]
@@ -25,7 +25,7 @@ Price = Callable[[tuple[Line, ...], int], float]
 
 @dataclass(frozen=True)
 class Open:
-    """A claim left undecided, and what it would cost on top of the plan: seeds a row, and device-hours."""
+    """A claim left undecided, and what it would cost on top of the plan: seeds per row, and device-hours."""
 
     id: str
     seeds: int
@@ -34,9 +34,9 @@ class Open:
 
 @dataclass(frozen=True)
 class Choice:
-    """``seeds`` a line (those that were done before count), the claims decided with their power, and those left open.
+    """``seeds`` per line, with those that were done before, the claims decided with their power, and those left open.
 
-    ``beyond``: claims that more than MAX_SEEDS a row would not decide.
+    ``beyond``: claims that MAX_SEEDS per row would not decide.
     """
 
     seeds: dict[Line, int]
@@ -49,7 +49,7 @@ class Choice:
 def choose(wanted: Sequence[Wanted], *, done: Seeds, budget: float, price: Price, alpha: float) -> Choice:
     """The plan that ``budget`` device-hours buy.
 
-    done: seeds a line that are finished and free. alpha: of one test, after Holm's first step.
+    done: seeds per line that are finished, hence free. alpha: of one test, after Holm's first step.
     """
     offer = _Offer(dict(done), budget, price, alpha)
     within = [claim for claim in wanted if offer.least([claim]) is not None]
@@ -72,7 +72,7 @@ def choose(wanted: Sequence[Wanted], *, done: Seeds, budget: float, price: Price
 
 @dataclass(frozen=True)
 class _State:
-    """A plan under way."""
+    """A plan so far."""
 
     seeds: dict[Line, int]
     hours: float
@@ -85,7 +85,7 @@ class _State:
 
 @dataclass(frozen=True)
 class _Offer:
-    """What a choice is made under, as ``choose``."""
+    """What every step of a choice needs; the fields are the arguments of ``choose``."""
 
     done: dict[Line, int]
     budget: float
@@ -93,7 +93,7 @@ class _Offer:
     alpha: float
 
     def least(self, wanted: Sequence[Wanted]) -> dict[Line, int] | None:
-        """As ``least_seeds``."""
+        """The fewest seeds for these claims, as ``least_seeds``."""
         return least_seeds(wanted, self.done, self.price, self.alpha)
 
     def plan(self, wanted: Sequence[Wanted], within: Sequence[Wanted]) -> _State | None:
@@ -105,7 +105,7 @@ class _Offer:
 
 
 def _grow(state: _State, within: Sequence[Wanted], offer: _Offer) -> _State:
-    """Add claims one after another, the most a device-hour first, until none fits."""
+    """Add claims one after another, those with the most per device-hour first, until none fits."""
     while True:
         best: tuple[float, _State] | None = None
         for claim in within:
@@ -146,10 +146,10 @@ def cost(seeds: Seeds, price: Price) -> float:
 
 
 def least_seeds(wanted: Sequence[Wanted], base: Seeds, price: Price, alpha: float) -> dict[Line, int] | None:
-    """Few seeds a line, not below ``base``, that decide all of ``wanted``; None where MAX_SEEDS do not.
+    """Few seeds per line, not below ``base``, that decide all of ``wanted``; None where MAX_SEEDS do not.
 
-    Rows of the weakest tests are raised until all tests have their power, and every row is lowered as far as it goes;
-    at the end, rows that several tests share are raised further where others can be lowered for it.
+    Rows of the weakest tests get more seeds until all tests have their power; then every row loses those that are not
+    needed. At the end, rows that several tests share get more where that saves seeds elsewhere.
     """
     seeds = dict(base)
     for claim in wanted:
@@ -182,7 +182,7 @@ def least_seeds(wanted: Sequence[Wanted], base: Seeds, price: Price, alpha: floa
 def _lowered(
     given: Seeds, wanted: Sequence[Wanted], base: Seeds, price: Price, alpha: float, *, keep: Line | None = None
 ) -> dict[Line, int]:
-    """Without the seeds, taken away one by one, the dearest line first, that ``wanted`` can do without."""
+    """Without the seeds that ``wanted`` does not need, taken away one by one, from the most expensive line first."""
     seeds = dict(given)
     lines = [line for line in seeds if seeds[line] > base.get(line, 0) and line != keep]
     for line in sorted(lines, key=lambda line: -price((line,), seeds[line] - 1)):
@@ -195,7 +195,7 @@ def _lowered(
 
 
 def _floor(claim: Wanted, line: Line, alpha: float) -> int:
-    """Seeds below which the line cannot do, however many the other has: the normal test's against a known number."""
+    """Seeds that the line needs at least, however many the other has: those of a normal test against a known number."""
     if claim.by_ratio:
         return 1
     reach = t_quantile(1 - alpha, math.inf) + t_quantile(POWER, math.inf)

@@ -1,4 +1,4 @@
-"""What every command on a target begins with: registry, profile, rows, overrides, data and the store of results."""
+"""What every command on a target begins with: experiments, profile, rows, overrides, data and the store of results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from detector.errors import UsageError
 from detector.runs.job import AnnotatedFolder, DataSource
 from harness.folders import results_folder, runs_folder
 from harness.planning import data as planning_data
@@ -18,7 +19,7 @@ from harness.registry.declarations import Profile
 from harness.registry.load import Registry
 from harness.registry.resolve import parse_overrides
 from harness.store.records import Store
-from harness.verdicts.evidence import RowRuns
+from harness.verdicts.runs import RowRuns
 
 TEST_DEV = "test-dev2017"
 
@@ -40,8 +41,9 @@ class Selection:
 
     @cached_property
     def source(self) -> DataSource:
-        """The data that the profile's runs name, its identity still open where it is a folder."""
-        return planning_data.data_source(self.registry, self.refs, self.profile, self.overrides)
+        """The data that the runs name. A folder has no identity before it is named."""
+        refs = self.refs or self.registry.select("all", self.profile.name)  # a table may have cited rows only
+        return planning_data.data_source(self.registry, refs, self.profile, self.overrides)
 
     @property
     def identity_is_open(self) -> bool:
@@ -53,8 +55,18 @@ class Selection:
         return planning_data.data_root(self.source, self.given_data, self.store.runs)
 
     def plan(self, seeds: int, *, root: Path | None = None, from_scratch: bool = False) -> Plan:
-        """The target's plan; with ``root``, or a folder named by --data or HARNESS_DATA, over that very data."""
-        return self.plan_of(self.refs, seeds, root=root or self._named_root(), from_scratch=from_scratch)
+        """The target's plan; with ``root``, or a folder named by --data or HARNESS_DATA, over that very data.
+
+        Raises UsageError where its rows are of several data sets, which recipes of one's own may name.
+        """
+        plan = self.plan_of(self.refs, seeds, root=root or self._named_root(), from_scratch=from_scratch)
+        first = {cell.job.train.data: cell.ref for cell in reversed(plan.cells)}
+        if len(first) > 1:
+            raise UsageError(
+                f"The rows of {self.target} are of {len(first)} data sets at profile {self.profile.name}. "
+                f"Plan them apart, such as {' and '.join(first.values())}."
+            )
+        return plan
 
     def plan_of(self, refs: list[str], seeds: int, *, root: Path | None = None, from_scratch: bool = False) -> Plan:
         """A plan of any rows, as ``plan``."""
@@ -107,7 +119,7 @@ class Selection:
         return tuple(notes)
 
     def _named_root(self) -> Path | None:
-        """A COCO folder that the user named; None leaves the identity open (records of any one folder are shown)."""
+        """A COCO folder that the user named; without it the records of any one folder are shown."""
         return named_data(self.given_data) if isinstance(self.source, AnnotatedFolder) else None
 
 

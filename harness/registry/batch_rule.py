@@ -1,6 +1,6 @@
 """Remark 2 of the paper: the same epochs with another mini-batch, the learning rate in proportion.
 
-With m' = m / alpha images a batch and T' = alpha T iterations, Theorem 1 asks for eta' = eta / alpha, and gives the
+With m' = m / alpha images per batch and T' = alpha T iterations, Theorem 1 asks for eta' = eta / alpha, and gives the
 same convergence rate as long as eta' <= 1 / mu, mu being the smoothness of the objective. Nobody knows mu: a profile
 states the largest learning rate that is known to train (``lr_limit``).
 """
@@ -27,7 +27,7 @@ def rescale(resolution: Resolution, images: int, profile: Profile) -> None:
     before, group = resolution.get("batch.images"), resolution.get("batch.images_per_group")
     if images < 1 or images % group:
         raise UsageError(
-            f"--batch-size {images} is no multiple of the {group} images of a group (batch.images_per_group)."
+            f"--batch-size {images} is not a multiple of the {group} images of a group (batch.images_per_group)."
         )
     alpha = Fraction(before, images)
     rate = resolution.get("optimizer.lr") / float(alpha)

@@ -1,4 +1,4 @@
-"""A statement of the paper as a contrast between rows of our own, as ``experiments/claims.yaml`` writes it."""
+"""A statement as a contrast between rows that were trained here, as ``claims.yaml`` writes it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from msgspec import Meta, Struct
 
 ClaimMetric = Literal["AP", "AP50", "AP75", "APS", "APM", "APL", "positive_score", "negative_score"]
 ClaimKind = Literal["greater", "similar", "collapses", "above", "below"]
-ProfileName = Literal["paper", "small", "tiny", "smoke", "overfit"]
 Ref = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
 
 
@@ -26,7 +25,8 @@ class Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     below (the metric of ``row`` above or below ``threshold``). ``metric``: AP..APL in percent, or the mean sigmoid
     score (0..1) of the positive or negative entries over the test images. ``published``: the difference that the paper
     prints, in the metric's units: the smallest of several contrasts, for ``similar`` the largest. ``decidable_in``:
-    profiles whose runs can decide the claim; ``reasons``: for every other profile, why its runs cannot.
+    profiles whose runs can decide the claim; ``reasons``: by profile, why its runs cannot. A profile in neither cannot
+    decide the claim, since nobody has said that it can.
     """
 
     id: Annotated[str, Meta(pattern=r"^[a-z0-9-]+$")]
@@ -34,8 +34,8 @@ class Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     where: str
     metric: ClaimMetric
     kind: ClaimKind
-    decidable_in: tuple[ProfileName, ...]
-    reasons: dict[ProfileName, str] = {}
+    decidable_in: tuple[str, ...]
+    reasons: dict[str, str] = {}
     contrasts: tuple[Contrast, ...] = ()
     row: Ref | None = None
     threshold: float | None = None
@@ -62,5 +62,7 @@ class Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     def reason(self, profile: str) -> str:
         """Why the runs of ``profile`` cannot decide the claim."""
-        undeclared = f"the claim was not declared for the profile {profile!r}"
-        return next((text for name, text in self.reasons.items() if name == profile), undeclared)
+        undeclared = (
+            f"nobody has declared it for profile {profile} (decidable_in or reasons of this claim, in claims.yaml)"
+        )
+        return self.reasons.get(profile, undeclared)

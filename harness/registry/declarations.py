@@ -36,7 +36,7 @@ class Row(Settings, frozen=True):
     """A line of a table: a difference from a recipe, or numbers cited from another paper.
 
     ``published``: the paper's AP, AP50, AP75, APS, APM, APL in percent on the table's split. ``profiles``: those at
-    which the row means something, where the others themselves set what it compares; None for all.
+    which the row means something, if the others set what it compares; None for all.
     """
 
     id: Name
@@ -50,7 +50,7 @@ class Row(Settings, frozen=True):
 
 
 class Table(Settings, frozen=True):
-    """One table of the paper, or ``ablations``: rows of our own. ``columns`` are the headings of the rows' cells."""
+    """A table of the paper, ``ablations`` (rows of our own), or one of the user. ``columns``: headings of the cells."""
 
     id: Name
     title: str
@@ -98,17 +98,17 @@ class Execution(Settings, frozen=True):
     """How a profile's runs are executed; recorded, and no part of any identity."""
 
     gpus_per_run: Literal["all"] | Annotated[int, Meta(ge=0)]
-    threads: Count  # CPU threads a process
-    memory_gb: Annotated[float, Meta(gt=0)]  # of main memory a run, to decide how many go side by side
+    threads: Count  # CPU threads per process
+    memory_gb: Annotated[float, Meta(gt=0)]  # of main memory per run, to decide how many go side by side
     loader_workers: Annotated[int, Meta(ge=0)]
     checkpoint_every: Count  # iterations
     groups_per_forward: Count  # groups of equal shape that share a forward pass
-    evaluate_every: Annotated[int, Meta(ge=0)] = 0  # iterations, for 'AP so far' in the status alone; 0: never
+    evaluate_every: Annotated[int, Meta(ge=0)] = 0  # iterations; only for 'AP so far' in the status; 0: never
     compile: bool = False  # trains with backbone and head under torch.compile; needs a C++ compiler
 
 
 class StatedSpeed(Settings, frozen=True):
-    """How fast others say that such trainings go: for plans, until runs of this software have been measured.
+    """How fast such trainings are by others' account: for plans, until runs of this software are measured.
 
     ``seconds_per_iteration``: of ``images`` images of that ``short_side`` on ``gpus`` GPUs together;
     ``seconds_per_test_image``: on one GPU at that side.
@@ -128,8 +128,8 @@ class Profile(Settings, frozen=True):
     ``iterations_1x``: what the paper's 90,000 iterations become; ``short_side_800``: what its 800 pixels become.
     ``assumed_sd``: the deviation between seeds (percent) where it cannot be estimated yet. ``lr_limit``: the largest
     learning rate that is known to train at this scale, up to which ``--batch-size`` rescales. ``anchor_ranges``: how
-    many anchors an image the first batch can match on this data, else a run stops. ``stated_speed``: what
-    ``harness plan`` reckons with while there is no record to measure by.
+    many anchors per image the first batch may match on this data; a run with others stops. ``stated_speed``: what
+    ``harness plan`` uses while there is no record to measure by.
     """
 
     FIXED: ClassVar[tuple[str, ...]] = (
@@ -192,7 +192,7 @@ class LedgerFile(Settings, frozen=True):
 
 
 class ClaimsFile(Settings, frozen=True):
-    """claims.yaml: the statements of the paper's section 4."""
+    """claims.yaml: the statements of the paper's section 4, or those of the user."""
 
     claims: tuple[Claim, ...]
 

@@ -1,4 +1,4 @@
-"""The deviation ledger applied: what the sources say of a row's settings, and what the row uses."""
+"""Where the sources of a row's settings differ (ledger.yaml), and what the row uses."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def table_notes(registry: Registry, profile: Profile, refs: Sequence[str]) -> tu
         _, row = registry.row(ref)
         for item in deviations(registry, ref, resolve(registry, ref, profile)):
             if profile.without_weights == "from_scratch" and item.entry.path in FROM_SCRATCH:
-                continue  # a record says which of the two it was
+                continue  # trained with or without weights: the record says which
             _, used = by_entry.setdefault(id(item.entry), (item.entry, {}))
             used.setdefault(plain(item.used), []).append(" ".join(row.cells))
     notes = [_note(entry, used) for entry, used in by_entry.values()]

@@ -1,62 +1,89 @@
-"""The paper as declared data, read from ``experiments/`` and validated (``declarations`` says what files hold).
+"""The experiments as declared data, read from their folders and validated (``declarations`` says what files hold).
 
-Nothing here trains or computes; ``resolve`` turns a row, a profile and a seed into jobs.
+The paper's stand in one folder; folders of your own (``harness.folders``) add tables, rows of ``ablations``, recipes,
+profiles and claims. Nothing here trains or computes; ``resolve`` turns a row, a profile and a seed into jobs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+import msgspec
 
 from detector.errors import RegistryError, UsageError
-from harness.folders import experiments_folder
+from harness.folders import VARIABLE, experiments_folders
 from harness.registry.claims import Claim
 from harness.registry.declarations import ClaimsFile, LedgerFile, Profile, RecipeFile, Row, Table
-from harness.registry.yaml_files import Document, convert, read
-
-
-@dataclass(frozen=True)
-class Source:
-    """A loaded file: the struct and the document that knows its lines."""
-
-    document: Document
-    value: Any
+from harness.registry.sources import ABLATIONS, Source, check_same_table, load, read_part, read_tables, twice
+from harness.registry.yaml_files import Document, Keys
 
 
 class Registry:
-    """Every experiment of one folder, read on first use. Raises RegistryError with FILE:LINE for anything wrong."""
+    """Every experiment of the folders, each file read once, on first use.
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or experiments_folder()
+    folder: read this one alone; None for those that ``harness.folders.experiments_folders`` finds. new: as there.
+    Raises RegistryError with FILE:LINE for anything wrong, and for a name that two folders give.
+    """
+
+    def __init__(self, folder: Path | None = None, *, new: Path | None = None) -> None:
+        *own, paper = (folder,) if folder is not None else experiments_folders(new=new)
+        self.folder: Path = paper
+        self.own_folders: tuple[Path, ...] = tuple(own)
+        self.folders: tuple[Path, ...] = (paper, *own)
 
     @cached_property
     def tables(self) -> dict[str, Table]:
-        """By id: table1..table4, then ablations."""
-        paths = [*sorted(self.folder.glob("table*.yaml")), self.folder / "ablations.yaml"]
+        """By id: table1..table4, then ablations with your own rows at its end, then tables of your own."""
         tables: dict[str, Table] = {}
-        for path in paths:
-            if path.exists():
-                source = self._load(path, Table)
-                self._check_table(source)
-                tables[source.value.id] = source.value
-        if not tables:
-            raise RegistryError(f"No table*.yaml in {self.folder}. Set HARNESS_EXPERIMENTS to a folder that has them.")
+        for source in self.table_files:
+            table: Table = source.value
+            if source.own is not None and table.id == ABLATIONS and ABLATIONS in tables:
+                table = msgspec.structs.replace(tables[ABLATIONS], rows=(*tables[ABLATIONS].rows, *table.rows))
+            tables[table.id] = table
         return tables
+
+    @cached_property
+    def table_files(self) -> tuple[Source, ...]:
+        """Every file of a table, the paper's first."""
+        found: list[Source] = []
+        for source in read_tables(self.folders):
+            self._check_table(source)
+            before = [other for other in found if other.value.id == source.value.id]
+            if before and source.value.id != ABLATIONS:
+                raise twice("table", source.value.id, before[0], source, ("id",))
+            for other in before:
+                check_same_table(other, source)
+            found.append(source)
+        if not any(source.own is None for source in found):
+            raise RegistryError(f"No table*.yaml in {self.folder}. Set {VARIABLE} to a folder that has them.")
+        return tuple(found)
+
+    @cached_property
+    def own_rows(self) -> frozenset[str]:
+        """``table/row`` of every row that a folder of your own adds: no verdict on the paper may rest on them."""
+        return frozenset(ref for ref, (source, _) in self._rows.items() if source.own is not None)
+
+    @cached_property
+    def _rows(self) -> dict[str, tuple[Source, Keys]]:
+        """By ``table/row``, the row's file and where it stands there."""
+        return {
+            f"{source.value.id}/{row.id}": (source, ("rows", i))
+            for source in self.table_files
+            for i, row in enumerate(source.value.rows)
+        }
 
     @cached_property
     def recipes(self) -> dict[str, Source]:
         """Recipe files by name (``harness.registry.resolve`` merges what they extend)."""
-        return self._by_name(self.folder / "recipes", RecipeFile)
+        return read_part(self.folders, "recipes", RecipeFile)
 
     @cached_property
     def profiles(self) -> dict[str, Source]:
         """Profiles by name."""
-        profiles = self._by_name(self.folder / "profiles", Profile)
+        profiles = read_part(self.folders, "profiles", Profile)
         for source in profiles.values():
             for path in leaves(source.value.settings):
                 if path.startswith(Profile.FIXED):
@@ -68,22 +95,47 @@ class Registry:
 
     @cached_property
     def claims(self) -> tuple[Claim, ...]:
-        """The paper's claims; every row that they name exists and every profile is either decidable or has a reason."""
-        source = self._load(self.folder / "claims.yaml", ClaimsFile)
-        known = {f"{table.id}/{row.id}" for table in self.tables.values() for row in table.rows if row.recipe}
-        for i, claim in enumerate(source.value.claims):
-            for ref in claim.refs():
-                if ref not in known:
-                    where = source.document.find(ref, below=("claims", i))
-                    raise source.document.error(
-                        where, f"claim {claim.id!r} names the unknown row {ref!r}. {_known(known)}"
-                    )
-            missing = set(self.profiles) - set(claim.decidable_in) - set(claim.reasons)
-            if missing:
-                raise source.document.error(
-                    ("claims", i), f"claim {claim.id!r} says nothing of the profiles {', '.join(sorted(missing))}."
-                )
+        """The paper's claims. They speak of the paper's rows; a profile that a claim leaves out cannot decide it."""
+        (source,) = [source for source in self.claims_files if source.own is None]
         return tuple(source.value.claims)
+
+    @cached_property
+    def own_claims(self) -> tuple[Claim, ...]:
+        """Claims of your own, on any rows: a family apart, which no verdict on the paper's claims counts."""
+        return tuple(claim for source in self.claims_files if source.own is not None for claim in source.value.claims)
+
+    @cached_property
+    def claims_files(self) -> tuple[Source, ...]:
+        """Every claims.yaml, the paper's first; every row and profile that the claims name exists."""
+        own = [(folder, folder / "claims.yaml") for folder in self.own_folders]
+        sources = [load(self.folder / "claims.yaml", ClaimsFile)]
+        sources += [load(path, ClaimsFile, folder) for folder, path in own if path.exists()]
+        trained = {ref for table in self.tables.values() for ref in table.refs()}
+        first: dict[str, Source] = {}
+        for source in sources:
+            known = trained if source.own is not None else trained - self.own_rows
+            for i, claim in enumerate(source.value.claims):
+                if claim.id in first:
+                    raise twice("claim", claim.id, first[claim.id], source, ("claims", i, "id"))
+                first[claim.id] = source
+                self._check_claim(source.document, i, claim, known)
+        return tuple(sources)
+
+    def _check_claim(self, document: Document, i: int, claim: Claim, known: set[str]) -> None:
+        """Raise RegistryError for an unknown row or profile."""
+        for ref in claim.refs():
+            if ref not in known:
+                where = document.find(ref, below=("claims", i))
+                raise document.error(where, f"claim {claim.id!r} names the unknown row {ref!r}. {_known(known)}")
+        for key, names in (("decidable_in", claim.decidable_in), ("reasons", claim.reasons)):
+            for name in names:
+                if name not in self.profiles:
+                    where = (
+                        ("claims", i, key, name) if key == "reasons" else document.find(name, below=("claims", i, key))
+                    )
+                    raise document.error(
+                        where, f"claim {claim.id!r} names the unknown profile {name!r}. {_known(self.profiles)}"
+                    )
 
     @cached_property
     def ledger(self) -> LedgerFile:
@@ -91,7 +143,7 @@ class Registry:
         path = self.folder / "ledger.yaml"
         if not path.exists():
             return LedgerFile((), ())
-        source = self._load(path, LedgerFile)
+        source = load(path, LedgerFile)
         refs = {ref for table in self.tables.values() for ref in table.refs()}
         for i, entry in enumerate(source.value.fields):
             named = [("ablations", entry.ablations, refs), ("rows", entry.rows or (), refs)]
@@ -130,12 +182,12 @@ class Registry:
         return self.tables[table_id]
 
     def select(self, target: str, profile: str | None = None) -> list[str]:
-        """Refs of the rows that ``target`` trains: ``all`` (the four tables), a table, or ``table/row``.
+        """Refs of the rows that ``target`` trains: ``all`` (the paper's tables), a table, or ``table/row``.
 
         Rows that mean nothing at ``profile`` are left out. Raises UsageError where nothing is left to train.
         """
         if target == "all":
-            return [ref for table in self.tables.values() if table.id != "ablations" for ref in table.refs(profile)]
+            return [ref for table in self.paper_tables for ref in table.refs(profile)]
         if "/" not in target:
             return self.table(target).refs(profile)
         _, row = self.row(target)
@@ -148,29 +200,25 @@ class Registry:
             raise UsageError(f"{target} is cited from another paper ({row.cited}); there is nothing to train.")
         return [target]
 
-    def source_of(self, ref: str) -> tuple[Document, tuple[str | int, ...]]:
+    @property
+    def paper_tables(self) -> list[Table]:
+        """What the target ``all`` stands for: no ablations, and none of your own."""
+        ids = {source.value.id for source in self.table_files if source.own is None} - {ABLATIONS}
+        return [table for table in self.tables.values() if table.id in ids]
+
+    def file_of(self, ref: str) -> Source:
+        """The file that declares a row."""
+        return self._rows[ref][0]
+
+    def source_of(self, ref: str) -> tuple[Document, Keys]:
         """The file of a row and the row's key path in it, for error messages."""
-        table, row = self.row(ref)
-        name = f"{table.id}.yaml"
-        return read(self.folder / name), ("rows", table.rows.index(row))
-
-    def _load(self, path: Path, kind: type[Struct]) -> Source:
-        document = read(path)
-        return Source(document, convert(document, kind))
-
-    def _by_name(self, folder: Path, kind: type[Struct]) -> dict[str, Source]:
-        found: dict[str, Source] = {}
-        for path in sorted(folder.glob("*.yaml")):
-            source = self._load(path, kind)
-            if source.value.name != path.stem:
-                raise source.document.error(("name",), f"the name must be the file's: {path.stem!r}.")
-            found[path.stem] = source
-        return found
+        source, keys = self._rows[ref]
+        return source.document, keys
 
     def _check_table(self, source: Source) -> None:
         table, document = source.value, source.document
-        if table.id != document.path.stem:
-            raise document.error(("id",), f"the id must be the file's name: {document.path.stem!r}.")
+        if table.id == "all":
+            raise document.error(("id",), "'all' stands for the paper's tables; take another id.")
         seen: set[str] = set()
         for i, row in enumerate(table.rows):
             where = ("rows", i, "id")

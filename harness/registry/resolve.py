@@ -19,7 +19,7 @@ from harness.registry.load import Registry, leaves
 from harness.registry.resolution import Resolution
 from harness.registry.yaml_files import explain, read_value
 
-# The scale on which recipes are written; profiles shrink from it.
+# The scale of the recipes; profiles scale it down.
 PAPER_ITERATIONS = 90_000
 PAPER_SHORT_SIDE = 800
 # Training from scratch (weights: none): nothing is frozen, group norm, since there are no statistics to freeze, and
@@ -140,7 +140,7 @@ def _override(resolution: Resolution, overrides: Mapping[str, Any]) -> None:
 
 
 def _wrong(resolution: Resolution) -> tuple[tuple[str | int, ...], str] | None:
-    """The first thing wrong in merged settings: its keys and a message; also what no single field can tell."""
+    """The first thing wrong in merged settings, as keys and a message; also what takes several fields to see."""
     try:
         settings = msgspec.convert(resolution.settings, ResolvedSettings)
     except msgspec.ValidationError as error:

@@ -1,7 +1,7 @@
 """Experiment files: YAML read safely, with the line of every key, and validated strictly into structs.
 
-``read`` rejects duplicate keys; ``convert`` turns msgspec's path (``$.rows[3].set``) into ``FILE:LINE`` and adds the
-valid choices, so that a typo costs a reader one look.
+``read`` rejects duplicate keys. ``convert`` turns msgspec's path (``$.rows[3].set``) into ``FILE:LINE`` and adds the
+valid choices.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Everything that ``harness check`` says of a target: verdicts on cells (at the paper's scale) and on claims."""
+"""What ``harness check`` says of a target: verdicts on cells (at the paper's scale) and on claims."""
 
 from __future__ import annotations
 
@@ -8,22 +8,18 @@ from dataclasses import dataclass
 from harness.registry.claims import Claim
 from harness.registry.declarations import Profile, Table
 from harness.report.tables import RowView, build_table
-from harness.verdicts.evidence import RowRuns
 from harness.verdicts.judge import ClaimVerdict, judge_claims
+from harness.verdicts.runs import ProfileRuns, RowRuns
 
 
 @dataclass(frozen=True)
-class CheckView:
-    """``cells``: rows with a published number that were run; empty where numbers are not compared (``compared``).
+class Verdicts:
+    """Verdicts on a target: those on the paper, or those on the user's own rows and claims.
 
-    ``claims``: those about a row of the target. ``family_size``: claims that the profile can decide, which is what
-    Holm's correction counts.
+    ``cells``: rows with a published number that were run; empty where numbers are not compared. ``claims``: those about
+    a row of the target. ``family_size``: claims that the profile can decide, which is what Holm's correction counts.
     """
 
-    target: str
-    profile: str
-    scale: str
-    compared: bool
     cells: tuple[RowView, ...]
     claims: tuple[ClaimVerdict, ...]
     family_size: int
@@ -35,6 +31,27 @@ class CheckView:
         return "not reproduced" in cells or any(claim.outcome == "contradicted" for claim in self.claims)
 
 
+@dataclass(frozen=True)
+class CheckView:
+    """What is said of a target: ``paper`` of the paper, ``own`` of the user's own rows and claims.
+
+    Either is None where the target has nothing of it. ``compared``: whether the profile's numbers may stand against
+    published ones.
+    """
+
+    target: str
+    profile: str
+    scale: str
+    compared: bool
+    paper: Verdicts | None
+    own: Verdicts | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything shown is not reproduced or contradicted."""
+        return any(part.failed for part in (self.paper, self.own) if part is not None)
+
+
 def build_check(
     target: str,
     refs: Collection[str],
@@ -44,25 +61,57 @@ def build_check(
     *,
     runs: Mapping[str, RowRuns],
     server: Mapping[str, RowRuns] | None = None,
+    own_rows: Collection[str] = (),
+    own_claims: Sequence[Claim] = (),
 ) -> CheckView:
     """Judge the cells of ``refs`` and the claims that name one of them.
 
-    ``claims``: all of the registry's. ``runs``: every finished row by ref, of every table. ``server``: test-dev runs
-    that have the evaluation server's answer.
+    ``claims``: all of the paper's, ``own_claims``: all of the user's; each is corrected for its own number alone, and
+    the paper's are judged without ``own_rows``. ``runs``: every finished row by ref, of every table. ``server``:
+    test-dev runs that have the evaluation server's answer. The target ``all`` shows every claim of the user.
     """
-    views = [
-        build_table(table, profile, {**runs, **(server or {})} if table.split == "test-dev" else runs, refs)
-        for table in tables
-    ]
-    verdicts = judge_claims(claims, runs, profile.name, profile.assumed_sd)
+    every = ProfileRuns(runs, profile.assumed_sd)
+    cells = _cells(refs, tables, profile, runs=runs, server=server or {}, own_rows=own_rows)
+    asked = set(refs)
+
+    def verdicts(family: Sequence[Claim], at_profile: ProfileRuns, *, own: bool) -> Verdicts:
+        shown = asked.union(*(claim.refs() for claim in family)) if own and target == "all" else asked
+        return Verdicts(
+            cells=tuple(row for row in cells if (row.ref in own_rows) == own),
+            claims=tuple(
+                verdict
+                for verdict in judge_claims(family, at_profile, profile.name)
+                if not shown.isdisjoint(verdict.claim.refs())
+            ),
+            family_size=sum(profile.name in claim.decidable_in for claim in family),
+        )
+
+    own = verdicts(own_claims, every, own=True)
+    all_own = bool(asked) and asked <= set(own_rows)
     return CheckView(
         target=target,
         profile=profile.name,
         scale=profile.title,
         compared=profile.compare_with_paper,
-        cells=tuple(row for view in views for row in view.rows if row.published and row.status != "cited")
-        if profile.compare_with_paper
-        else (),
-        claims=tuple(verdict for verdict in verdicts if not set(refs).isdisjoint(verdict.claim.refs())),
-        family_size=sum(profile.name in claim.decidable_in for claim in claims),
+        paper=None if all_own else verdicts(claims, every.without(own_rows), own=False),
+        own=own if own.claims or not asked.isdisjoint(own_rows) else None,
     )
+
+
+def _cells(
+    refs: Collection[str],
+    tables: Sequence[Table],
+    profile: Profile,
+    *,
+    runs: Mapping[str, RowRuns],
+    server: Mapping[str, RowRuns],
+    own_rows: Collection[str],
+) -> list[RowView]:
+    """The rows of ``refs`` that have published numbers; none where numbers are not compared."""
+    if not profile.compare_with_paper:
+        return []
+    views = [
+        build_table(table, profile, {**runs, **server} if table.split == "test-dev" else runs, refs, own=own_rows)
+        for table in tables
+    ]
+    return [row for view in views for row in view.rows if row.published and row.status != "cited"]

@@ -52,13 +52,13 @@ def _total(values: Iterable[float | None]) -> dict[str, float | int | None]:
 
 
 def costs_as_lines(costs: Sequence[RunCost], wall_time: float | None) -> list[str]:
-    """A table a backbone, then totals of time and disk."""
+    """One line per kind of run, then totals of time and disk."""
     if not costs:
         return []
     rows = [_backbone_row(same, wall_time) for same in _alike(costs)]
-    headers = ["backbone", "runs", "on each", "s/iteration", "train a run", "test a run", "device-hours"]
+    headers = ["backbone", "runs", "on each", "s/iteration", "training per run", "testing per run", "device-hours"]
     table = tabulate(rows, [*headers, *(["requeues"] if wall_time else [])], disable_numparse=True)
-    lines = ["", "What is to do costs (times scaled to the images of each row):", table]
+    lines = ["", "What is left to do costs (times scaled to the images of each row):", table]
     lines += [f"  {backbone}: {text}" for backbone, text in _sources(costs).items()]
     data = costs_as_data(costs, wall_time)
     for key, name, device in (("gpu_hours", "GPU-hours", "GPU"), ("cpu_process_hours", "CPU-process-hours", "CPU")):
@@ -147,12 +147,12 @@ def budget_as_text(plan: BudgetPlan) -> str:
         "in the hardest case of Holm's correction.",
     ]
     for claim_id, power in plan.decided.items():
-        how = "by the ratio of one seed a row, provisional" if claim_id in plan.provisional else f"{100 * power:.1f}%"
+        how = "by the ratio of one seed per row, provisional" if claim_id in plan.provisional else f"{100 * power:.1f}%"
         lines.append(f"  {claim_id}: {how}")
     if plan.open:
         lines += ["", "Does not decide; on top of this plan each would take:"]
         lines += [
-            f"  {item.id}: {item.extra_hours:,.2f} more {hours} (seeds a row: {item.seeds})" for item in plan.open
+            f"  {item.id}: {item.extra_hours:,.2f} more {hours} (seeds per row: {item.seeds})" for item in plan.open
         ]
         following = plan.open[0]
         total = math.ceil(100 * (plan.spent + following.extra_hours)) / 100

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import to_builtins
 from tabulate import tabulate
 
+from detector.errors import UsageError
 from detector.runs.job import EvalJob
 from harness.planning.selection import Selection
 from harness.registry.declarations import ResolvedSettings
@@ -19,18 +20,17 @@ from harness.report.listing import row_as_data
 def explanation(ref: str, profile: str, overrides: list[str], batch_size: int | None = None) -> dict[str, Any]:
     """A row's settings with their sources, the runs that it stands for, and its published numbers."""
     selection = Selection(ref, profile, overrides, None, batch_size)
-    table, row = selection.registry.row(selection.refs[0]) if "/" in ref else (None, None)
-    if table is None or row is None:
-        from detector.errors import UsageError
-
+    if "/" not in ref:
         raise UsageError(f"explain takes one row, such as table2/L6; got {ref!r}. Run 'harness list'.")
+    table, row = selection.registry.row(ref)
     resolution = resolve(
         selection.registry, ref, selection.profile, overrides=parse_overrides(overrides), batch_size=batch_size
     )
     job: EvalJob = eval_job(resolution, 0)
     shared = [
         other
-        for other in selection.registry.select("all", profile) + selection.registry.table("ablations").refs(profile)
+        for listed in selection.registry.tables.values()
+        for other in listed.refs(profile)
         if other != ref and _train_id(selection, other) == job.train.id
     ]
     return {

@@ -12,8 +12,8 @@ import msgspec
 
 from detector.errors import UsageError
 from harness.registry.declarations import METRICS
-from harness.report.check import CheckView
-from harness.report.markup import Grid, html_fragment, latex, markdown
+from harness.report.check import CheckView, Verdicts
+from harness.report.markup import TextTable, html_fragment, latex, markdown
 from harness.report.tables import RowView, TableView
 from harness.report.text import (
     check_text,
@@ -25,9 +25,10 @@ from harness.report.text import (
     title_text,
     verdict_text,
 )
+from harness.verdicts.judge import ClaimVerdict
 
 FORMATS = ("text", "md", "latex", "csv", "json", "html")
-_GRIDS = {"md": markdown, "latex": latex, "html": html_fragment}
+_MARKUP = {"md": markdown, "latex": latex, "html": html_fragment}
 
 
 def render_tables(views: Sequence[TableView], fmt: str) -> str:
@@ -42,11 +43,11 @@ def render_tables(views: Sequence[TableView], fmt: str) -> str:
         return _tables_csv(views)
     if fmt == "text":
         return "\n\n".join(table_text(view) for view in views)
-    return "\n\n".join(_GRIDS[fmt](_table_grid(view)) for view in views)
+    return "\n\n".join(_MARKUP[fmt](_text_table(view)) for view in views)
 
 
 def render_check(view: CheckView, fmt: str) -> str:
-    """Verdicts on cells and claims; CSV has the claims only, one line a contrast (cells: the CSV of the tables)."""
+    """Verdicts on cells and claims; CSV has the claims only, one line per contrast (cells: the CSV of the tables)."""
     check_format(fmt)
     if fmt == "json":
         return _json(_check_data(view))
@@ -54,8 +55,12 @@ def render_check(view: CheckView, fmt: str) -> str:
         return _claims_csv(view)
     if fmt == "text":
         return check_text(view)
-    grids = [_cells_grid(view)] if view.compared else []
-    return "\n\n".join(_GRIDS[fmt](grid) for grid in [*grids, _claims_grid(view)])
+    tables = []
+    for verdicts, own in ((view.paper, False), (view.own, True)):
+        if verdicts is not None:
+            tables += [_cells_table(view, verdicts, own=own)] if view.compared and (verdicts.cells or not own) else []
+            tables.append(_claims_table(view, verdicts, own=own))
+    return "\n\n".join(_MARKUP[fmt](table) for table in tables)
 
 
 def check_format(fmt: str) -> None:
@@ -68,7 +73,7 @@ def _json(value: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
-def _table_grid(view: TableView) -> Grid:
+def _text_table(view: TableView) -> TextTable:
     spans = [("", len(view.columns) + 1), ("ours", len(METRICS)), ("paper", len(METRICS))]
     headings = [*view.columns, "n", *METRICS, *METRICS]
     if view.compared:
@@ -79,7 +84,7 @@ def _table_grid(view: TableView) -> Grid:
         (i, f"{group} detectors") for i, group in enumerate(groups) if group and (i == 0 or groups[i - 1] != group)
     )
     rows = [_table_line(row, view.compared) for row in view.rows]
-    return Grid(title_text(view), headings, rows, len(view.columns), view.footnotes, spans, sections)
+    return TextTable(title_text(view), headings, rows, len(view.columns), view.footnotes, spans, sections)
 
 
 def _table_line(row: RowView, compared: bool) -> list[str]:
@@ -143,70 +148,86 @@ def _tables_csv(views: Sequence[TableView]) -> str:
     return _csv(lines)
 
 
-def _cells_grid(view: CheckView) -> Grid:
-    rows = [[row.ref, str(len(row.seeds)), *(_cell(row, metric) for metric in METRICS)] for row in view.cells]
-    caption = f"Verdicts on the cells of {view.target} (profile {view.profile})"
-    return Grid(caption, ["row", "n", *METRICS], rows, 1)
+def _cells_table(view: CheckView, verdicts: Verdicts, *, own: bool) -> TextTable:
+    rows = [[row.ref, str(len(row.seeds)), *(_cell(row, metric) for metric in METRICS)] for row in verdicts.cells]
+    caption = f"Verdicts on {'your own' if own else 'the'} cells of {view.target} (profile {view.profile})"
+    return TextTable(caption, ["row", "n", *METRICS], rows, 1)
 
 
 def _cell(row: RowView, metric: str) -> str:
     return verdict_text(row.verdicts[metric]) if metric in row.verdicts else row.status
 
 
-def _claims_grid(view: CheckView) -> Grid:
+def _claims_table(view: CheckView, verdicts: Verdicts, *, own: bool) -> TextTable:
     rows = [
         [
             f"{verdict.outcome}{' (provisional)' if verdict.provisional else ''}",
             f"{verdict.claim.text} {verdict.claim.where}.",
             "\n".join(measured_text(pair, verdict.claim.metric) for pair in verdict.measured) or "-",
             "" if verdict.claim.published is None else f"{verdict.claim.published}",
-            explanation_text(verdict, view.family_size),
+            explanation_text(verdict, verdicts.family_size),
         ]
-        for verdict in view.claims
+        for verdict in verdicts.claims
     ]
-    caption = f"The paper's claims about {view.target} (profile {view.profile}: {view.scale})"
+    whose = "Your own" if own else "The paper's"
+    caption = f"{whose} claims about {view.target} (profile {view.profile}: {view.scale})"
     headings = ["verdict", "claim", "measured", "paper", "why"]
-    return Grid(caption, headings, rows, len(headings))
+    return TextTable(caption, headings, rows, len(headings))
 
 
 def _check_data(view: CheckView) -> dict[str, Any]:
+    """The paper's verdicts at the top level; the user's own, of the same form, under ``own``."""
+    empty = Verdicts((), (), 0)
     return {
         "target": view.target,
         "profile": view.profile,
         "scale": view.scale,
         "compared_with_paper": view.compared,
-        "family_size": view.family_size,
         "failed": view.failed,
+        **_verdicts_data(view.paper or empty),
+        "own": _verdicts_data(view.own) if view.own is not None else None,
+    }
+
+
+def _verdicts_data(verdicts: Verdicts) -> dict[str, Any]:
+    return {
+        "family_size": verdicts.family_size,
         "cells": [
             {"ref": row.ref, "status": row.status, "published": dict(row.published)}
             | {"verdicts": {metric: asdict(verdict) for metric, verdict in row.verdicts.items()}}
-            for row in view.cells
+            for row in verdicts.cells
         ],
-        "claims": [
-            {
-                "id": verdict.claim.id,
-                "text": verdict.claim.text,
-                "where": verdict.claim.where,
-                "kind": verdict.claim.kind,
-                "metric": verdict.claim.metric,
-                "published": verdict.claim.published,
-                "outcome": verdict.outcome,
-                "provisional": verdict.provisional,
-                "p_value": verdict.p_value,
-                "seeds_needed": verdict.seeds,
-                "reason": verdict.reason,
-                "measured": [asdict(pair) for pair in verdict.measured],
-            }
-            for verdict in view.claims
-        ],
+        "claims": [_claim_data(verdict) for verdict in verdicts.claims],
+    }
+
+
+def _claim_data(verdict: ClaimVerdict) -> dict[str, Any]:
+    return {
+        "id": verdict.claim.id,
+        "text": verdict.claim.text,
+        "where": verdict.claim.where,
+        "kind": verdict.claim.kind,
+        "metric": verdict.claim.metric,
+        "published": verdict.claim.published,
+        "outcome": verdict.outcome,
+        "provisional": verdict.provisional,
+        "p_value": verdict.p_value,
+        "seeds_needed": verdict.seeds,
+        "reason": verdict.reason,
+        "measured": [asdict(pair) for pair in verdict.measured],
     }
 
 
 def _claims_csv(view: CheckView) -> str:
+    """The paper's claims, then the user's own, which have a column ``own`` that says so."""
     lines = []
-    for claim in _check_data(view)["claims"]:
+    papers = [(verdict, False) for verdict in (view.paper.claims if view.paper else ())]
+    own = [(verdict, True) for verdict in (view.own.claims if view.own else ())]
+    for verdict, is_own in [*papers, *own]:
+        claim = _claim_data(verdict)
         head = {key: value for key, value in claim.items() if key != "measured"}
         for pair in claim["measured"] or [{}]:
             estimate = pair.pop("estimate", None) or {}
-            lines.append(head | pair | {"standard_error": estimate.get("standard_error"), "df": estimate.get("df")})
+            numbers = {"standard_error": estimate.get("standard_error"), "df": estimate.get("df")}
+            lines.append(head | pair | numbers | ({"own": True} if is_own else {}))
     return _csv(lines)

@@ -1,4 +1,4 @@
-"""``harness list``: tables, rows, profiles and recipes."""
+"""``harness list``: tables, rows, profiles, recipes and claims, the paper's and the user's own."""
 
 from __future__ import annotations
 
@@ -9,30 +9,51 @@ from tabulate import tabulate
 
 from harness.registry.declarations import METRICS, Row, Table
 from harness.registry.load import Registry
+from harness.registry.sources import Source
 
 
 def registry_as_data(registry: Registry) -> dict[str, Any]:
-    """Every table, row (with its published numbers by metric), profile, recipe and claim."""
+    """Every table, row (with its published numbers by metric), profile, recipe and claim.
+
+    ``folder``: the user's own folder that it is from; null for the paper's.
+    """
     return {
         "tables": [
             {
                 "id": table.id,
                 "title": table.title,
                 "split": table.split,
-                "rows": [row_as_data(table, row) for row in table.rows],
+                "rows": [
+                    row_as_data(table, row) | {"folder": _folder(registry.file_of(f"{table.id}/{row.id}"))}
+                    for row in table.rows
+                ],
             }
             for table in registry.tables.values()
         ],
-        "profiles": [to_builtins(source.value) for source in registry.profiles.values()],
+        "profiles": [to_builtins(source.value) | {"folder": _folder(source)} for source in registry.profiles.values()],
         "recipes": [
-            {"name": source.value.name, "title": source.value.title, "extends": source.value.extends}
+            {
+                "name": source.value.name,
+                "title": source.value.title,
+                "extends": source.value.extends,
+                "folder": _folder(source),
+            }
             for source in registry.recipes.values()
         ],
-        "claims": [to_builtins(claim) for claim in registry.claims],
+        "claims": [
+            to_builtins(claim) | {"folder": _folder(source)}
+            for source in registry.claims_files
+            for claim in source.value.claims
+        ],
     }
 
 
+def _folder(source: Source) -> str | None:
+    return str(source.own) if source.own is not None else None
+
+
 def row_as_data(table: Table, row: Row) -> dict[str, Any]:
+    """One row with its published numbers by metric."""
     published = dict(zip(METRICS, row.published, strict=True)) if row.published else None
     return {
         "ref": f"{table.id}/{row.id}",
@@ -45,15 +66,36 @@ def row_as_data(table: Table, row: Row) -> dict[str, Any]:
 
 
 def registry_as_text(registry: Registry) -> str:
-    """Tables with their rows and published numbers, then profiles and recipes."""
+    """Tables with their rows and published numbers, then profiles, recipes and claims.
+
+    What is the user's own has its folder in a last column, which is there only where something is.
+    """
     blocks = []
     for table in registry.tables.values():
         rows = [[row.id, *row.cells, *(row.published or [""] * 6), row.recipe or "cited"] for row in table.rows]
+        files = [registry.file_of(f"{table.id}/{row.id}") for row in table.rows]
         head = f"{table.id}: {table.title} ({table.split})"
-        blocks.append(f"{head}\n{tabulate(rows, ['row', *table.columns, *METRICS, 'recipe'], floatfmt='.1f')}")
-    profiles = [[p.value.name, p.value.title, p.value.needs] for p in registry.profiles.values()]
-    blocks.append(tabulate(profiles, ["profile", "scale", "needs"], maxcolwidths=[None, 60, 50]))
-    recipes = [[r.value.name, r.value.title, r.value.extends or ""] for r in registry.recipes.values()]
-    blocks.append(tabulate(recipes, ["recipe", "what", "extends"]))
+        listed = _listed(rows, ["row", *table.columns, *METRICS, "recipe"], files, floatfmt=".1f")
+        blocks.append(f"{head}\n{listed}")
+    profiles = list(registry.profiles.values())
+    lines = [[p.value.name, p.value.title, p.value.needs] for p in profiles]
+    blocks.append(_listed(lines, ["profile", "scale", "needs"], profiles, maxcolwidths=[None, 60, 50]))
+    recipes = list(registry.recipes.values())
+    lines = [[r.value.name, r.value.title, r.value.extends or ""] for r in recipes]
+    blocks.append(_listed(lines, ["recipe", "what", "extends"], recipes))
     blocks.append(f"{len(registry.claims)} claims of section 4: harness check")
+    for source in registry.claims_files:
+        if source.own is not None:
+            names = ", ".join(claim.id for claim in source.value.claims)
+            blocks.append(f"Claims of your own, from {source.own}: {names}")
     return "\n\n".join(blocks)
+
+
+def _listed(lines: list[list[Any]], headings: list[str], sources: list[Source], **how: Any) -> str:
+    """A table with the folders of the user's own lines, where there are any."""
+    if any(source.own is not None for source in sources):
+        lines = [[*line, _folder(source) or ""] for line, source in zip(lines, sources, strict=True)]
+        headings = [*headings, "your own, from"]
+        if "maxcolwidths" in how:
+            how["maxcolwidths"] = [*how["maxcolwidths"], None]
+    return tabulate(lines, headings, **how)

@@ -1,4 +1,4 @@
-"""A grid of strings as Markdown, LaTeX or HTML. It knows nothing of tables, claims or numbers."""
+"""A table of strings as Markdown, LaTeX or HTML. It knows nothing of tables, claims or numbers."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _STYLE = (
 
 
 @dataclass(frozen=True)
-class Grid:
+class TextTable:
     """``spans`` group neighbouring columns under a heading (their widths add up to the columns; may be empty).
 
     ``sections``: row index -> a line that stands before that row. ``num_labels``: left-aligned columns at the start;
-    the others are numbers, except in a grid of prose (``num_labels`` equal to the columns).
+    the others are numbers, except in a table of prose (``num_labels`` equal to the columns).
     """
 
     caption: str
@@ -46,22 +46,22 @@ class Grid:
     sections: tuple[tuple[int, str], ...] = ()
 
 
-def markdown(grid: Grid) -> str:
+def markdown(table: TextTable) -> str:
     """GitHub's pipe tables; spans become prefixes of the headings, sections bold lines of their own."""
     from tabulate import tabulate
 
-    prefixes = [name for name, width in grid.spans for _ in range(width)] or [""] * len(grid.headings)
-    headings = [f"{prefix} {heading}".strip() for prefix, heading in zip(prefixes, grid.headings, strict=True)]
-    sections = dict(grid.sections)
+    prefixes = [name for name, width in table.spans for _ in range(width)] or [""] * len(table.headings)
+    headings = [f"{prefix} {heading}".strip() for prefix, heading in zip(prefixes, table.headings, strict=True)]
+    sections = dict(table.sections)
     rows = []
-    for i, row in enumerate(grid.rows):
+    for i, row in enumerate(table.rows):
         if i in sections:
             rows.append([f"**{sections[i]}**", *[""] * (len(headings) - 1)])
         rows.append([cell.replace("|", "\\|").replace("\n", "<br>") for cell in row])
-    align = ["left"] * grid.num_labels + ["right"] * (len(headings) - grid.num_labels)
+    align = ["left"] * table.num_labels + ["right"] * (len(headings) - table.num_labels)
     body = tabulate(rows, headings, tablefmt="pipe", disable_numparse=True, colalign=align if rows else None)
-    notes = "\n".join(f"- {note}" for note in grid.notes)
-    return f"### {grid.caption}\n\n{body}\n" + (f"\n{notes}\n" if notes else "")
+    notes = "\n".join(f"- {note}" for note in table.notes)
+    return f"### {table.caption}\n\n{body}\n" + (f"\n{notes}\n" if notes else "")
 
 
 def latex_escape(text: str) -> str:
@@ -71,53 +71,53 @@ def latex_escape(text: str) -> str:
     return "".join(_LATEX.get(char, char) for char in text)
 
 
-def latex(grid: Grid) -> str:
+def latex(table: TextTable) -> str:
     """A ``table*`` without packages; prose is a ``longtable`` of equal paragraphs, since it may fill pages."""
-    prose = grid.num_labels == len(grid.headings)
-    width = len(grid.headings)
-    columns = f"p{{{0.85 / width:.3f}\\textwidth}}" * width if prose else "l" * grid.num_labels
-    columns += "" if prose else "r" * (width - grid.num_labels)
-    caption = f"\\caption{{{latex_escape(grid.caption)}}}"
+    prose = table.num_labels == len(table.headings)
+    width = len(table.headings)
+    columns = f"p{{{0.85 / width:.3f}\\textwidth}}" * width if prose else "l" * table.num_labels
+    columns += "" if prose else "r" * (width - table.num_labels)
+    caption = f"\\caption{{{latex_escape(table.caption)}}}"
     if prose:
         lines = [r"% \usepackage{longtable}, in a document of one column", r"\begingroup\footnotesize\raggedright"]
         lines += [f"\\begin{{longtable}}{{{columns}}}", f"{caption} \\\\", r"\hline"]
     else:
         lines = [r"\begin{table*}", r"\centering\footnotesize", caption]
         lines += [f"\\begin{{tabular}}{{{columns}}}", r"\hline"]
-    if grid.spans:
-        spans = (f"\\multicolumn{{{span}}}{{c}}{{{latex_escape(name)}}}" for name, span in grid.spans)
+    if table.spans:
+        spans = (f"\\multicolumn{{{span}}}{{c}}{{{latex_escape(name)}}}" for name, span in table.spans)
         lines.append(" & ".join(spans) + r" \\")
-    lines += [" & ".join(map(latex_escape, grid.headings)) + r" \\", r"\hline"]
-    sections = dict(grid.sections)
-    for i, row in enumerate(grid.rows):
+    lines += [" & ".join(map(latex_escape, table.headings)) + r" \\", r"\hline"]
+    sections = dict(table.sections)
+    for i, row in enumerate(table.rows):
         if i in sections:
             lines.append(f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{latex_escape(sections[i])}}}}} \\\\")
         lines.append(" & ".join(latex_escape(cell).replace("\n", "; ") for cell in row) + r" \\")
     lines += [r"\hline", r"\end{longtable}" if prose else r"\end{tabular}"]
-    lines += [f"\\par\\smallskip\\raggedright {latex_escape(note)}" for note in grid.notes]
+    lines += [f"\\par\\smallskip\\raggedright {latex_escape(note)}" for note in table.notes]
     return "\n".join([*lines, r"\endgroup" if prose else r"\end{table*}", ""])
 
 
-def html_fragment(grid: Grid) -> str:
+def html_fragment(table: TextTable) -> str:
     """A standalone fragment: style, table, notes. Everything is escaped."""
-    spans = "".join(f'<th colspan="{width}">{_cell(name)}</th>' for name, width in grid.spans)
-    heads = "".join(f"<th>{_cell(heading)}</th>" for heading in grid.headings)
+    spans = "".join(f'<th colspan="{width}">{_cell(name)}</th>' for name, width in table.spans)
+    heads = "".join(f"<th>{_cell(heading)}</th>" for heading in table.headings)
     head = (f"<tr>{spans}</tr>" if spans else "") + f"<tr>{heads}</tr>"
-    sections = dict(grid.sections)
+    sections = dict(table.sections)
     body = []
-    for i, row in enumerate(grid.rows):
+    for i, row in enumerate(table.rows):
         if i in sections:
-            body.append(f'<tr class="section"><td colspan="{len(grid.headings)}">{_cell(sections[i])}</td></tr>')
+            body.append(f'<tr class="section"><td colspan="{len(table.headings)}">{_cell(sections[i])}</td></tr>')
         cells = (
-            f"<td>{_cell(cell)}</td>" if j < grid.num_labels else f'<td class="number">{_cell(cell)}</td>'
+            f"<td>{_cell(cell)}</td>" if j < table.num_labels else f'<td class="number">{_cell(cell)}</td>'
             for j, cell in enumerate(row)
         )
         body.append(f"<tr>{''.join(cells)}</tr>")
-    notes = "".join(f"<li>{_cell(note)}</li>" for note in grid.notes)
+    notes = "".join(f"<li>{_cell(note)}</li>" for note in table.notes)
     return "\n".join(
         [
             _STYLE,
-            f'<table class="harness"><caption>{_cell(grid.caption)}</caption>',
+            f'<table class="harness"><caption>{_cell(table.caption)}</caption>',
             f"<thead>{head}</thead>",
             "<tbody>",
             *body,

@@ -1,4 +1,4 @@
-"""What ``list``, ``plan`` and ``explain`` print: as data for --json, and as text for a person."""
+"""What ``harness plan`` prints: as data for --json, and as text for a person."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from harness.verdicts.estimates import resolvable_effect, seeds_needed
 
 
 def plan_as_data(selection: Selection, plan: Plan, wall_time: float | None = None) -> dict[str, Any]:
-    """Trainings with their rows, state and resolved job, what is to do costs, and what the planned seeds can resolve.
+    """Trainings with their rows, state and job, what is left to do costs, and which differences the seeds can show.
 
-    wall_time: seconds that a start may take, which decides the requeues; None leaves them out.
+    wall_time: seconds that one start may take, which gives the number of requeues; None leaves them out.
     """
     to_do = missing(plan, selection.store)
     return {
@@ -42,7 +42,10 @@ def plan_as_data(selection: Selection, plan: Plan, wall_time: float | None = Non
 
 
 def plan_as_text(selection: Selection, plan: Plan, seeds: int, wall_time: float | None = None) -> str:
-    """A line a training, what is to do costs, and what the seeds can resolve. wall_time: as ``plan_as_data``."""
+    """One line per training, what is left to do costs, and which differences the seeds can show.
+
+    wall_time: as ``plan_as_data``.
+    """
     to_do = missing(plan, selection.store)
     rows = []
     for train_id, job in plan.trainings.items():
@@ -67,15 +70,15 @@ def plan_as_text(selection: Selection, plan: Plan, seeds: int, wall_time: float 
     lines += costs_as_lines(plan_costs(plan, selection.store, to_do), wall_time)
     resolution = _resolution(plan, seeds)
     lines.append(
-        f"Seed deviation assumed {resolution['assumed_sd']} AP. With {seeds} seed{'s' if seeds > 1 else ''} an arm "
+        f"Seed deviation assumed {resolution['assumed_sd']} AP. With {seeds} seed{'s' if seeds > 1 else ''} per row "
         + (
             f"a difference of {resolution['resolvable']:.2f} AP is seen with 80% power."
             if resolution["resolvable"] is not None
-            else "no difference can be tested: one seed decides no claim but that All collapses."
+            else "no difference can be tested: one seed decides only whether All collapses."
         )
     )
     wanted = ", ".join(f"{effect} AP: {count}" for effect, count in resolution["seeds_needed"].items())
-    lines.append(f"Seeds an arm for 80% power (one-sided test, alpha 0.05): {wanted}.")
+    lines.append(f"Seeds per row for 80% power (one-sided test, alpha 0.05): {wanted}.")
     return "\n".join(lines)
 
 

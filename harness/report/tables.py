@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.registry.declarations import METRICS, Profile, Row, Table
-from harness.verdicts.evidence import Evidence, RowRuns
+from harness.verdicts.estimates import Spread
 from harness.verdicts.judge import DELTA, CellVerdict, judge_cell
+from harness.verdicts.runs import ProfileRuns, RowRuns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +57,7 @@ class TableView:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One line a row, all numbers unrounded and in percent; missing values are NaN or None."""
+        """One line per row, all numbers unrounded and in percent; missing values are NaN or None."""
         import pandas as pd
 
         return pd.DataFrame(self.lines())
@@ -89,19 +90,23 @@ def build_table(
     runs: Mapping[str, RowRuns],
     refs: Collection[str] | None = None,
     notes: tuple[str, ...] = (),
+    own: Collection[str] = (),
 ) -> TableView:
     """Fill ``table`` with what was run at ``profile``.
 
     ``runs``: every finished row by ref, other tables' too: they share the seed deviation. ``refs``: only these rows.
-    ``notes``: footnotes to add. Where numbers are compared, a row of a test-dev table takes runs with the server's
-    answer only, never minival.
+    ``notes``: footnotes to add. ``own``: the user's own rows; they may use the deviation of the paper's rows, never the
+    other way round. Where numbers are compared, a row of a test-dev table takes runs with the server's answer only,
+    never minival.
     """
     compared = profile.compare_with_paper
     test_dev = table.split == "test-dev"
     on_split = {ref: row for ref, row in runs.items() if not compared or (row.split == "test-dev") == test_dev}
-    evidence = Evidence(on_split, profile.assumed_sd)
+    every = ProfileRuns(on_split, profile.assumed_sd)
+    papers = every.without(own)
     chosen = [row for row in table.rows if refs is None or f"{table.id}/{row.id}" in refs]
-    rows = tuple(_row_view(table, row, evidence, runs, profile) for row in chosen)
+    runs_of = {f"{table.id}/{row.id}": every if f"{table.id}/{row.id}" in own else papers for row in chosen}
+    rows = tuple(_row_view(table, row, runs_of[f"{table.id}/{row.id}"], runs, profile) for row in chosen)
     return TableView(
         id=table.id,
         title=table.title,
@@ -111,16 +116,18 @@ def build_table(
         compared=compared,
         columns=table.columns,
         rows=rows,
-        footnotes=(*_footnotes(table, profile, rows, evidence), *notes),
+        footnotes=(*_own_notes(rows, own), *_footnotes(table, profile, rows, runs_of), *notes),
     )
 
 
-def _row_view(table: Table, row: Row, evidence: Evidence, runs: Mapping[str, RowRuns], profile: Profile) -> RowView:
+def _row_view(
+    table: Table, row: Row, at_profile: ProfileRuns, runs: Mapping[str, RowRuns], profile: Profile
+) -> RowView:
     ref = f"{table.id}/{row.id}"
-    found = evidence.runs.get(ref)
+    found = at_profile.rows.get(ref)
     ours = {}
     for metric in METRICS:
-        if values := evidence.values(ref, metric):
+        if values := at_profile.values(ref, metric):
             ours[metric] = Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
     status: Status = "cited" if row.cited else "measured" if ours else "pending"
     if row.profiles is not None and profile.name not in row.profiles:
@@ -130,7 +137,7 @@ def _row_view(table: Table, row: Row, evidence: Evidence, runs: Mapping[str, Row
         status = "awaiting server"
     published = dict(zip(METRICS, row.published, strict=True)) if row.published else {}
     verdicts = (
-        {metric: judge_cell(ref, metric, published[metric], evidence) for metric in ours if metric in published}
+        {metric: judge_cell(ref, metric, published[metric], at_profile) for metric in ours if metric in published}
         if compared
         else {}
     )
@@ -147,13 +154,28 @@ def _row_view(table: Table, row: Row, evidence: Evidence, runs: Mapping[str, Row
     )
 
 
-def _footnotes(table: Table, profile: Profile, rows: tuple[RowView, ...], evidence: Evidence) -> list[str]:
-    """What a reader must know to read the numbers, and nothing that this table does not show."""
+def _own_notes(rows: tuple[RowView, ...], own: Collection[str]) -> list[str]:
+    """Which rows are the user's own, where there are any."""
+    mine = [" ".join(row.label) for row in rows if row.ref in own]
+    if not mine:
+        return []
+    if len(mine) == len(rows):
+        return ["A table of your own: no verdict on the paper counts it."]
+    return [f"Rows of your own, which no verdict on the paper counts: {', '.join(mine)}."]
+
+
+def _footnotes(
+    table: Table, profile: Profile, rows: tuple[RowView, ...], runs_of: Mapping[str, ProfileRuns]
+) -> list[str]:
+    """What a reader must know to read the numbers, and nothing that this table does not show.
+
+    ``runs_of``: by row, the runs that its verdicts may rest on.
+    """
     measured = [row for row in rows if row.status == "measured"]
     notes = [f"Profile {profile.name}: {profile.title}. COCO box metrics in percent; n: seeds of a row."]
     if any(len(row.seeds) > 1 for row in measured):
         notes.append("±: deviation between seeds.")
-    notes += _spread_notes(measured, evidence)
+    notes += _spread_notes(measured, runs_of)
     if profile.compare_with_paper:
         if any(row.verdicts for row in rows):
             notes.append(
@@ -167,7 +189,7 @@ def _footnotes(table: Table, profile: Profile, rows: tuple[RowView, ...], eviden
             f"What can be compared are the claims: harness check --profile {profile.name}"
         )
     if table.split == "test-dev" and not profile.compare_with_paper and measured:
-        answered = any(evidence.runs[row.ref].split == "test-dev" for row in measured)
+        answered = any(runs_of[row.ref].rows[row.ref].split == "test-dev" for row in measured)
         exception = ", except where the server answered" if answered else ""
         notes.append(f"Ours: the profile's own test images, not test-dev{exception}.")
     if any(row.status == "awaiting server" for row in rows):
@@ -181,10 +203,14 @@ def _footnotes(table: Table, profile: Profile, rows: tuple[RowView, ...], eviden
     return notes
 
 
-def _spread_notes(measured: list[RowView], evidence: Evidence) -> list[str]:
+def _spread_notes(measured: list[RowView], runs_of: Mapping[str, ProfileRuns]) -> list[str]:
+    """How far seeds scatter, per pool, and which rows are so low that they were left out."""
+    pools: dict[str, Spread | None] = {}
+    for row in measured:
+        at_profile = runs_of[row.ref]
+        pools.setdefault(at_profile.rows[row.ref].pool, at_profile.spread(at_profile.rows[row.ref].pool, "AP"))
     notes = []
-    for pool in dict.fromkeys(evidence.runs[row.ref].pool for row in measured):
-        spread = evidence.spread(pool, "AP")
+    for pool, spread in pools.items():
         if spread and spread.assumed:
             notes.append(
                 f"Seed deviation of AP ({pool}): {spread.sd:.1f} assumed, for want of a second seed: provisional."
@@ -194,6 +220,6 @@ def _spread_notes(measured: list[RowView], evidence: Evidence) -> list[str]:
                 f"Seed deviation of AP ({pool}): {spread.sd:.2f}, pooled over {spread.num_rows} "
                 f"row{'s' if spread.num_rows > 1 else ''}, {spread.df:.0f} degrees of freedom."
             )
-    if collapsed := [" ".join(row.label) for row in measured if row.ref in evidence.collapsed]:
+    if collapsed := [" ".join(row.label) for row in measured if row.ref in runs_of[row.ref].collapsed]:
         notes.append(f"Collapsed (below half of the median AP), left out of that deviation: {', '.join(collapsed)}.")
     return notes

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from harness.registry.declarations import METRICS
-from harness.report.check import CheckView
+from harness.report.check import CheckView, Verdicts
 from harness.report.tables import Mean, RowView, TableView
 from harness.verdicts.judge import CellVerdict, ClaimOutcome, ClaimVerdict, Measured
 
@@ -18,7 +18,7 @@ CLAIM_OUTCOMES: tuple[ClaimOutcome, ...] = ("supported", "contradicted", "undeci
 
 
 def table_text(view: TableView) -> str:
-    """One block a row: ours, the paper's and, where compared, their difference with the verdict on AP."""
+    """One block per row: ours, the paper's and, where compared, their difference with the verdict on AP."""
     head = [*view.columns, "", "n", *METRICS]
     label_width = LABELS_WIDTH // len(view.columns)
     blocks = [_row_lines(row, view.compared, label_width) for row in view.rows]
@@ -122,35 +122,52 @@ def explanation_text(verdict: ClaimVerdict, family_size: int) -> str:
 
 
 def check_text(view: CheckView) -> str:
-    """Cells first (or why there are none), then each claim with what was measured."""
-    lines = [f"Verdicts on {view.target}, profile {view.profile}: {view.scale}", ""]
-    lines += [*_cell_lines(view), ""]
-    counts = Counter(verdict.outcome for verdict in view.claims)
+    """Of the paper, then of the user's own: cells (or why there are none), then each claim with what was measured."""
+    lines = [f"Verdicts on {view.target}, profile {view.profile}: {view.scale}"]
+    if view.paper is not None:
+        lines += [
+            "",
+            *_cell_lines(view, view.paper),
+            "",
+            *_claim_lines(view.paper, f"{len(view.paper.claims)} claims of the paper"),
+        ]
+    if view.own is not None:
+        lines += ["", "Your own; no verdict on the paper counts them:"]
+        if view.own.cells or view.paper is None:
+            lines += ["", *_cell_lines(view, view.own)]
+        lines += ["", *_claim_lines(view.own, f"Claims of your own, {len(view.own.claims)} in all")]
+    return "\n".join(lines)
+
+
+def _claim_lines(verdicts: Verdicts, heading: str) -> list[str]:
+    counts = Counter(verdict.outcome for verdict in verdicts.claims)
     summary = ", ".join(f"{counts[outcome]} {outcome}" for outcome in CLAIM_OUTCOMES)
-    lines.append(f"{len(view.claims)} claims of the paper: {summary}.")
+    lines = [f"{heading}: {summary}."]
     indent = " " * 4
     for outcome in CLAIM_OUTCOMES:
-        for verdict in (verdict for verdict in view.claims if verdict.outcome == outcome):
+        for verdict in (verdict for verdict in verdicts.claims if verdict.outcome == outcome):
             claim = verdict.claim
             published = f", paper: {claim.published}" if claim.published is not None else ""
             provisional = " (provisional)" if verdict.provisional else ""
             lines += ["", f"{outcome.upper()}{provisional}  {claim.id}  ({claim.metric}{published})"]
             lines += _wrap(f"{claim.text} {claim.where}.", indent, indent)
             lines += [f"{indent}{measured_text(pair, claim.metric)}" for pair in verdict.measured]
-            lines += _wrap(explanation_text(verdict, view.family_size), indent, indent)
-    return "\n".join(lines)
+            lines += _wrap(explanation_text(verdict, verdicts.family_size), indent, indent)
+    return lines
 
 
-def _cell_lines(view: CheckView) -> list[str]:
+def _cell_lines(view: CheckView, verdicts: Verdicts) -> list[str]:
     if not view.compared:
         return _wrap(
             f"Cells: the numbers of profile {view.profile} are at another scale than the paper's, so none is compared.",
             "",
         )
-    run = [row for row in view.cells if row.verdicts]
-    waiting = Counter(row.status for row in view.cells if not row.verdicts)
+    run = [row for row in verdicts.cells if row.verdicts]
+    waiting = Counter(row.status for row in verdicts.cells if not row.verdicts)
     rest = "".join(f", {count} {status}" for status, count in waiting.items())
-    lines = [f"Cells: {len(run)} of {len(view.cells)} rows measured{rest}. *: provisional, the deviation is assumed."]
+    lines = [
+        f"Cells: {len(run)} of {len(verdicts.cells)} rows measured{rest}. *: provisional, the deviation is assumed."
+    ]
     if not run:
         return [lines[0].removesuffix(" *: provisional, the deviation is assumed.")]
     head = ["row", "n", *METRICS]

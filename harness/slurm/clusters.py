@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from detector.errors import UsageError
 from detector.runs.job import Count, Settings
-from harness.folders import experiments_folder
+from harness.folders import experiments_folders
 from harness.registry.declarations import Name
 from harness.registry.yaml_files import convert, read
 
@@ -110,7 +110,7 @@ def known_clusters() -> dict[str, Path]:
 
 def _folders() -> list[Path]:
     own = os.environ.get("HARNESS_CLUSTERS")
-    return [*([Path(own)] if own else []), experiments_folder() / "clusters"]
+    return [*([Path(own)] if own else []), *(folder / "clusters" for folder in experiments_folders())]
 
 
 def _keys(data: Any) -> Any:

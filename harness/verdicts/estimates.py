@@ -2,7 +2,7 @@
 
 A cell compares the mean of n seeds with one published number; a claim compares our own rows with each other. Units are
 those of the inputs: AP points (0..100) for the six box metrics, 0..1 for scores. Only ``scipy.special`` is used:
-``scipy.stats`` has the same distributions, but takes a second to import, which ``harness table`` would spend each time.
+``scipy.stats`` has the same distributions, but takes a second to import, at every ``harness table``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal
 ALPHA = 0.05
 POWER = 0.80
 ROUNDING = 0.1  # the paper prints one decimal
-# Rows of one pool when all of Tables 1-3 has run: 15 different trainings, less the one that collapses.
+# Rows of one pool once Tables 1 to 3 have run: 15 different trainings, without the one that collapses.
 POOLED_ROWS = 14
 
 CellOutcome = Literal["reproduced", "not reproduced", "consistent", "inconclusive"]
@@ -60,7 +60,7 @@ def t_quantile(q: float, df: float) -> float:
 
 
 def _upper_tail(distance: float, standard_error: float, df: float) -> float:
-    if standard_error == 0:  # identical runs: no evidence at a distance of 0, certainty at any other
+    if standard_error == 0:  # identical runs: no information at a distance of 0, certainty at any other
         return 0.5 if distance == 0 else float(distance < 0)
     return float(_special().stdtr(df, -distance / standard_error))
 
@@ -164,7 +164,7 @@ def seeds_needed(
     arms: int = 2,
     num_rows: int = POOLED_ROWS,
 ) -> int:
-    """Seeds an arm (at least 2) that see ``effect`` with probability ``power``: 0.2 AP at sd 0.2 takes 13.
+    """Seeds per arm (at least 2) that see ``effect`` with probability ``power``: 0.2 AP at sd 0.2 takes 13.
 
     ``arms``: 2 for a contrast of two rows, 1 for a row against a threshold or for paired differences.
 
@@ -189,7 +189,7 @@ def resolvable_effect(
     arms: int = 2,
     num_rows: int = POOLED_ROWS,
 ) -> float:
-    """The smallest difference that n seeds an arm see with probability ``power``: what a plan can hope to decide.
+    """The smallest difference that n seeds per arm see with probability ``power``: what a plan can hope to decide.
 
     Infinite with one seed, which has no deviation to measure a difference by.
     """

@@ -9,7 +9,7 @@ contradicts the claim (Bonferroni over the contrasts).
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -30,7 +30,7 @@ from harness.verdicts.estimates import (
     two_sample,
     welch,
 )
-from harness.verdicts.evidence import COLLAPSE_RATIO, Evidence, RowRuns
+from harness.verdicts.runs import COLLAPSE_RATIO, ProfileRuns
 
 # What counts as the same number, declared beforehand (AP points): the size classes have fewer objects, so more noise.
 DELTA: dict[str, float] = {"AP": 0.5, "AP50": 0.5, "AP75": 0.5, "APS": 1.0, "APM": 1.0, "APL": 1.0}
@@ -81,8 +81,8 @@ class ClaimVerdict:
     """The verdict on one claim.
 
     ``p_value``: adjusted, against the claim where it is contradicted, else for it; None where nothing was tested.
-    ``seeds``: a row, to show the published effect with 80% power at the deviation here, even as Holm's first step; None
-    where the paper prints no effect. ``provisional``: decided by a single seed.
+    ``seeds``: per row, to show the published effect with 80% power at the deviation here, even as Holm's first step;
+    None where the paper prints no effect. ``provisional``: decided by a single seed.
     """
 
     claim: Claim
@@ -94,15 +94,15 @@ class ClaimVerdict:
     provisional: bool = False
 
 
-def judge_cell(ref: str, metric: str, published: float, evidence: Evidence) -> CellVerdict:
+def judge_cell(ref: str, metric: str, published: float, runs: ProfileRuns) -> CellVerdict:
     """The verdict on one number of a table; only meaningful at the paper's own scale."""
-    values = evidence.values(ref, metric)
+    values = runs.values(ref, metric)
     if not values:
         return CellVerdict("pending", 0)
     n, mean = len(values), statistics.fmean(values)
     sd = statistics.stdev(values) if n > 1 else None
-    own = pooled_spread([values]) if ref in evidence.collapsed else None
-    spread = own or evidence.spread(evidence.runs[ref].pool, metric)
+    own = pooled_spread([values]) if ref in runs.collapsed else None
+    spread = own or runs.spread(runs.rows[ref].pool, metric)
     if spread is None:
         return CellVerdict("inconclusive", n, mean, sd, mean - published, provisional=True)
     difference = Estimate(mean - published, standard_error(spread.sd, n), spread.df)
@@ -113,24 +113,22 @@ def judge_cell(ref: str, metric: str, published: float, evidence: Evidence) -> C
         sd=sd,
         difference=difference.value,
         half_width=difference.half_width(),
-        provisional=spread.assumed or (ref in evidence.collapsed and own is None),
+        provisional=spread.assumed or (ref in runs.collapsed and own is None),
     )
 
 
-def judge_claims(
-    claims: Sequence[Claim], runs: Mapping[str, RowRuns], profile: str, assumed_sd: Mapping[str, float]
-) -> list[ClaimVerdict]:
-    """Verdicts in the order of ``claims``, which must be all of them: they are the family that Holm corrects for.
+def judge_claims(claims: Sequence[Claim], runs: ProfileRuns, profile: str) -> list[ClaimVerdict]:
+    """Verdicts in the order of ``claims``, which must be all of one family: Holm corrects for those of this profile.
 
-    ``runs``: row by ref, of every table the claims speak of; ``assumed_sd``: the profile's, per metric.
+    The paper's claims are one family, the user's own another. ``runs``: of every table that the claims speak of; for
+    the paper's claims without the user's own rows.
     """
-    evidence = Evidence(runs, assumed_sd)
-    measured = {claim.id: _measure_all(claim, evidence) for claim in claims}
+    measured = {claim.id: _measure_all(claim, runs) for claim in claims}
     family = [claim for claim in claims if profile in claim.decidable_in]
     p_for = holm([_p_for(claim, measured[claim.id]) for claim in family])
     p_against = holm([_p_against(measured[claim.id]) for claim in family])
     decided = {
-        claim.id: _decide(claim, measured[claim.id], p, q, profile, evidence)
+        claim.id: _decide(claim, measured[claim.id], p, q, profile, runs)
         for claim, p, q in zip(family, p_for, p_against, strict=True)
     }
     verdicts = []
@@ -138,22 +136,22 @@ def judge_claims(
         known = decided.get(claim.id)
         alpha = ALPHA / len(family) if known else ALPHA
         verdict = known or ClaimVerdict(claim, "not decidable here", claim.reason(profile), measured[claim.id])
-        verdicts.append(replace(verdict, seeds=_seeds(claim, evidence, alpha)))
+        verdicts.append(replace(verdict, seeds=_seeds(claim, runs, alpha)))
     return verdicts
 
 
 def _decide(
-    claim: Claim, measured: tuple[Measured, ...], p_for: float, p_against: float, profile: str, evidence: Evidence
+    claim: Claim, measured: tuple[Measured, ...], p_for: float, p_against: float, profile: str, runs: ProfileRuns
 ) -> ClaimVerdict:
     if p_for < ALPHA:
         return ClaimVerdict(claim, "supported", "", measured, p_for)
     if p_against < ALPHA:
         return ClaimVerdict(claim, "contradicted", "", measured, p_against)
-    missing = [ref for ref in claim.refs() if not evidence.values(ref, claim.metric)]
+    missing = [ref for ref in claim.refs() if not runs.values(ref, claim.metric)]
     if missing:
         reason = f"no run of {', '.join(missing)}; next: harness run {missing[0]} --profile {profile}"
         return ClaimVerdict(claim, "undecided", reason, measured)
-    single = [ref for ref in claim.refs() if len(evidence.values(ref, claim.metric)) < 2]
+    single = [ref for ref in claim.refs() if len(runs.values(ref, claim.metric)) < 2]
     if single and claim.kind == "collapses":
         return _by_ratio(claim, measured)
     if single:
@@ -179,22 +177,22 @@ def _p_against(measured: Sequence[Measured]) -> float:
     return min([1.0, *(len(measured) * pair.p_against for pair in measured)])
 
 
-def _measure_all(claim: Claim, evidence: Evidence) -> tuple[Measured, ...]:
+def _measure_all(claim: Claim, runs: ProfileRuns) -> tuple[Measured, ...]:
     """The contrasts of which both rows have runs."""
     if claim.row is not None:
-        return _measure_row(claim, claim.row, evidence)
+        return _measure_row(claim, claim.row, runs)
     return tuple(
-        _measure(claim, pair, evidence)
+        _measure(claim, pair, runs)
         for pair in claim.contrasts
-        if evidence.values(pair.a, claim.metric) and evidence.values(pair.b, claim.metric)
+        if runs.values(pair.a, claim.metric) and runs.values(pair.b, claim.metric)
     )
 
 
-def _measure_row(claim: Claim, ref: str, evidence: Evidence) -> tuple[Measured, ...]:
-    values = evidence.values(ref, claim.metric)
+def _measure_row(claim: Claim, ref: str, runs: ProfileRuns) -> tuple[Measured, ...]:
+    values = runs.values(ref, claim.metric)
     if not values:
         return ()
-    spread = _spread(ref, claim.metric, evidence)
+    spread = _spread(ref, claim.metric, runs)
     estimate = one_sample(values, spread) if spread else None
     p_for = p_against = 1.0
     if estimate and len(values) > 1:
@@ -206,18 +204,18 @@ def _measure_row(claim: Claim, ref: str, evidence: Evidence) -> tuple[Measured, 
     return (Measured(ref, None, len(values), 0, mean, None, "a", mean, estimate, p_for, p_against),)
 
 
-def _spread(ref: str, metric: str, evidence: Evidence) -> Spread | None:
+def _spread(ref: str, metric: str, runs: ProfileRuns) -> Spread | None:
     """The pool's deviation, or the row's own where it collapsed."""
-    if ref in evidence.collapsed:
-        return pooled_spread([evidence.values(ref, metric)])
-    return evidence.spread(evidence.runs[ref].pool, metric)
+    if ref in runs.collapsed:
+        return pooled_spread([runs.values(ref, metric)])
+    return runs.spread(runs.rows[ref].pool, metric)
 
 
-def _measure(claim: Claim, pair: Contrast, evidence: Evidence) -> Measured:
-    a, b = evidence.values(pair.a, claim.metric), evidence.values(pair.b, claim.metric)
+def _measure(claim: Claim, pair: Contrast, runs: ProfileRuns) -> Measured:
+    a, b = runs.values(pair.a, claim.metric), runs.values(pair.b, claim.metric)
     mean_a, mean_b = statistics.fmean(a), statistics.fmean(b)
     factor = COLLAPSE_RATIO if claim.kind == "collapses" else 1.0
-    estimate = _estimate(claim, pair, evidence)
+    estimate = _estimate(claim, pair, runs)
     p_for = p_against = 1.0
     if estimate and min(len(a), len(b)) > 1:
         p_for, p_against = _p_values(claim, estimate)
@@ -226,9 +224,9 @@ def _measure(claim: Claim, pair: Contrast, evidence: Evidence) -> Measured:
     return Measured(pair.a, pair.b, len(a), len(b), mean_a, mean_b, quantity, value, estimate, p_for, p_against)
 
 
-def _estimate(claim: Claim, pair: Contrast, evidence: Evidence) -> Estimate | None:
+def _estimate(claim: Claim, pair: Contrast, runs: ProfileRuns) -> Estimate | None:
     """Paired for two tests of the same trainings, Welch for unequal deviations, else the pooled deviation."""
-    row_a, row_b = evidence.runs[pair.a], evidence.runs[pair.b]
+    row_a, row_b = runs.rows[pair.a], runs.rows[pair.b]
     by_a, by_b = row_a.by_training(claim.metric), row_b.by_training(claim.metric)
     a, b = list(by_a.values()), list(by_b.values())
     replicated = min(len(a), len(b)) > 1
@@ -236,9 +234,9 @@ def _estimate(claim: Claim, pair: Contrast, evidence: Evidence) -> Estimate | No
         return welch(a, b, COLLAPSE_RATIO) if replicated else None
     if by_a.keys() == by_b.keys():
         return paired(a, [by_b[train_id] for train_id in by_a]) if replicated else None
-    if row_a.pool != row_b.pool or not evidence.collapsed.isdisjoint((pair.a, pair.b)):
+    if row_a.pool != row_b.pool or not runs.collapsed.isdisjoint((pair.a, pair.b)):
         return welch(a, b) if replicated else None
-    spread = evidence.spread(row_a.pool, claim.metric)
+    spread = runs.spread(row_a.pool, claim.metric)
     return two_sample(a, b, spread) if spread else None
 
 
@@ -252,19 +250,19 @@ def _p_values(claim: Claim, estimate: Estimate) -> tuple[float, float]:
     return inside, outside
 
 
-def _seeds(claim: Claim, evidence: Evidence, alpha: float) -> int | None:
-    """Seeds a row that show the published effect (for ``similar``: its distance to the margin) at the deviation here.
+def _seeds(claim: Claim, runs: ProfileRuns, alpha: float) -> int | None:
+    """Seeds per row that show the published effect (for ``similar``: its distance to the margin) at the deviation here.
 
     None for two tests of the same trainings: their difference has a deviation of its own, far below that of the rows.
     """
     if claim.published is None or claim.kind not in ("greater", "similar"):
         return None
-    rows = [evidence.runs[ref] for ref in claim.refs() if ref in evidence.runs]
+    rows = [runs.rows[ref] for ref in claim.refs() if ref in runs.rows]
     if len({train_id for row in rows for train_id in row.train_ids}) < sum(len(row.train_ids) for row in rows):
         return None
     effect = claim.published if claim.margin is None else claim.margin - claim.published
     pools = {row.pool for row in rows} or {""}  # no run yet: the assumed deviation
-    spreads = [spread for pool in pools if (spread := evidence.spread(pool, claim.metric)) and spread.sd > 0]
+    spreads = [spread for pool in pools if (spread := runs.spread(pool, claim.metric)) and spread.sd > 0]
     if not spreads or effect <= 0:
         return None
     widest = max(spreads, key=lambda spread: spread.sd)

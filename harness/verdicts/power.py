@@ -1,4 +1,4 @@
-"""How likely a number of seeds a row is to decide a claim, if the paper's own difference is the truth.
+"""How likely a number of seeds per row is to decide a claim, if the paper's own difference is the truth.
 
 The tests are those of ``judge``: one-sided t at 5%, against Holm's first (hardest) step over every claim of
 the profile, with the deviation pooled over all rows that the plan runs in a pool. Where a claim has several tests, all
@@ -17,10 +17,10 @@ from harness.verdicts.estimates import t_quantile
 
 @dataclass(frozen=True)
 class Line:
-    """An evaluation of a training: rows that are the same run are one line.
+    """An evaluation of a training. Rows that are the same run are one line.
 
-    ``training``: lines with the same one stand on the same weights. ``pool``: lines of one share a seed deviation; None
-    for a row that is expected to collapse, whose deviation is its own.
+    ``training``: lines of the same training use the same weights. ``pool``: lines of the same pool share a seed
+    deviation; None for a row that is expected to collapse, whose deviation is its own.
     """
 
     refs: tuple[str, ...]
@@ -42,9 +42,9 @@ class Test:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A claim that seeds can decide: by its tests or, where a row collapses, by the ratio of one seed a row.
+    """A claim that seeds can decide: by its tests or, where a row collapses, by the ratio of one seed per row.
 
-    Where two seeds of both rows are there already, a test takes the ratio's place; a collapse is taken to pass it.
+    Where both rows have two seeds already, a test takes the ratio's place; a collapse is assumed to pass it.
     """
 
     id: str
@@ -83,9 +83,9 @@ def claim_power(wanted: Wanted, seeds: Seeds, degrees: Mapping[str, int], alpha:
 def power_of(test: Test, seeds: Seeds, degrees: Mapping[str, int], alpha: float) -> float:
     """The same of one test; 0 where a row has less than two seeds.
 
-    Two tests of the same weights are compared seed by seed, so both must have all of them. The deviation of such
-    differences is not known before they are seen: that of independent runs is an upper bound, since good weights are
-    good in both tests.
+    Two tests of the same weights are compared seed by seed, so both need the same seeds. How much such differences
+    scatter is unknown before they are measured. The deviation of independent runs is an upper bound, since good weights
+    are good in both tests.
     """
     a, b = seeds.get(test.a, 0), seeds.get(test.b, 0)
     paired = test.a.training == test.b.training

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.planning.budget import Market, parse_budget, pool_of
+from harness.planning.budget import PriceList, parse_budget, pool_of
 from harness.planning.rows import row_runs
 from harness.planning.seed_choice import choose, cost, least_seeds
 from harness.planning.selection import Selection
@@ -74,7 +74,7 @@ def test_power_needs_two_seeds_and_equal_ones_of_a_pair() -> None:
     )
 
 
-def test_collapse_takes_one_seed_a_row() -> None:
+def test_collapse_takes_one_seed_per_row() -> None:
     claim = Wanted("c", (Test(A, B, (), 0.0),), by_ratio=True)
     assert claim_power(claim, {A: 1, B: 1}, {}, ALPHA) == 1
     assert claim_power(claim, {A: 1}, {}, ALPHA) == 0
@@ -142,7 +142,7 @@ def test_choice_names_what_no_seeds_decide() -> None:
 
 
 def brute_force(claims: list[Wanted], prices: dict[Line, float], budget: float, most: int) -> int:
-    """Of all numbers of seeds a line up to ``most``: the most claims that one within the budget decides."""
+    """Of all numbers of seeds per line up to ``most``: the most claims that one within the budget decides."""
     best = 0
     for counts in itertools.product(range(most + 1), repeat=len(prices)):
         seeds = dict(zip(prices, counts, strict=True))
@@ -180,7 +180,7 @@ def test_choice_decides_as_many_claims_as_a_search_of_all_plans(case: int) -> No
     assert found == expected
 
 
-def test_pool_is_named_as_the_evidence_names_it() -> None:
+def test_pool_is_named_as_in_the_statistics() -> None:
     registry = Registry(PROJECT / "experiments")
     job = eval_job(resolve(registry, "table2/L6", registry.profile("paper")), 0)
     runs = row_runs({"table2/L6": [record_of(job, train_seconds=1, eval_seconds=1)]}, split="minival")
@@ -218,10 +218,10 @@ def test_budget_reckons_with_holm_and_the_distance_to_the_margin(target: str, cl
 
 def test_rows_that_collapse_stay_out_of_the_pool() -> None:
     selection = Selection("all", "paper", [], None)
-    market = Market(selection, selection.registry.claims)
-    assert market.by_ref["table3/all"].pool is None
-    assert market.by_ref["ablations/worst-case"].pool is None
-    assert market.by_ref["table3/dr"].pool == "resnet50/90000"
+    prices = PriceList(selection, selection.registry.claims)
+    assert prices.by_ref["table3/all"].pool is None
+    assert prices.by_ref["ablations/worst-case"].pool is None
+    assert prices.by_ref["table3/dr"].pool == "resnet50/90000"
 
 
 def test_budget_decides_everything_that_can_be_with_enough() -> None:

@@ -50,8 +50,8 @@ def test_the_profiles_own_scale_comes_first() -> None:
     [
         (34, "paper", r"learning rate of 0\.02125, .* smoothness .* 0\.02 is known to train, which is a batch of 32\."),
         (64, "tiny", r"learning rate of 0\.4, .* 0\.2 is known to train, which is a batch of 32\."),
-        (5, "paper", r"--batch-size 5 is no multiple of the 2 images of a group"),
-        (0, "paper", r"--batch-size 0 is no multiple"),
+        (5, "paper", r"--batch-size 5 is not a multiple of the 2 images of a group"),
+        (0, "paper", r"--batch-size 0 is not a multiple"),
     ],
 )
 def test_a_batch_that_the_rule_cannot_serve_is_refused_with_the_reason(images: int, profile: str, message: str) -> None:

@@ -97,6 +97,14 @@ def test_registry_rejects_a_claim_about_a_missing_row(folder: Path) -> None:
         load_all(folder)
 
 
+def test_a_claim_that_leaves_a_profile_out_stops_nothing(folder: Path) -> None:
+    tiny = (folder / "profiles" / "tiny.yaml").read_text()
+    (folder / "profiles" / "mine.yaml").write_text(tiny.replace("name: tiny", "name: mine"))
+    load_all(folder)
+    claim = Registry(folder).claims[0]
+    assert claim.reason("mine").startswith("nobody has declared it for profile mine")
+
+
 def test_registry_rejects_a_row_with_an_unknown_setting(folder: Path) -> None:
     line = break_file(folder / "table2.yaml", "loss.surrogate:", "loss.surogate:")
     with pytest.raises(RegistryError, match=rf"table2\.yaml:{line}: unknown setting 'loss\.surogate'"):
@@ -189,7 +197,7 @@ def test_overrides_are_validated(item: str, message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_plan_trains_the_17_rows_of_tables_1_to_3_with_15_trainings_a_seed() -> None:
+def test_plan_trains_the_17_rows_of_tables_1_to_3_with_15_trainings_per_seed() -> None:
     registry = Registry()
     refs = [ref for name in ("table1", "table2", "table3") for ref in registry.select(name)]
     for profile in ("paper", "small", "tiny"):
@@ -200,7 +208,7 @@ def test_plan_trains_the_17_rows_of_tables_1_to_3_with_15_trainings_a_seed() -> 
     assert shared == [["table1/hp-e_hn-3.5", "table2/L6", "table3/dr"]] * 3
 
 
-def test_plan_names_all_of_its_trainings_with_one_id_a_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_names_all_of_its_trainings_with_one_id_per_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = Registry()
     plan = make_plan(registry, registry.select("table3"), registry.profile("tiny"), seeds=5)
     trainings, original = list(plan.trainings), TrainJob.id

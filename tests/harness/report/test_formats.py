@@ -18,9 +18,9 @@ from harness.registry.declarations import METRICS
 from harness.registry.load import Registry
 from harness.report.check import CheckView, build_check
 from harness.report.formats import FORMATS, render_check, render_tables
-from harness.report.markup import Grid, html_fragment, latex_escape, markdown
+from harness.report.markup import TextTable, html_fragment, latex_escape, markdown
 from harness.report.tables import TableView, build_table
-from harness.verdicts.evidence import RowRuns
+from harness.verdicts.runs import RowRuns
 
 EXPERIMENTS = Path(__file__).resolve().parents[3] / "experiments"
 
@@ -145,7 +145,7 @@ def test_render_markdown_is_a_pipe_table_with_equal_columns(registry: Registry, 
 
 
 def test_markdown_escapes_pipes() -> None:
-    assert "a\\|b" in markdown(Grid("c", ["x"], [["a|b"]], 1))
+    assert "a\\|b" in markdown(TextTable("c", ["x"], [["a|b"]], 1))
 
 
 @pytest.mark.parametrize("profile", ["paper", "tiny"])
@@ -194,7 +194,7 @@ def test_render_html_is_balanced(registry: Registry, runs: dict[str, RowRuns]) -
 
 
 def test_html_escapes_everything() -> None:
-    fragment = html_fragment(Grid("<c>", ["<h>"], [["<b>&"]], 1, ["<n>"]))
+    fragment = html_fragment(TextTable("<c>", ["<h>"], [["<b>&"]], 1, ["<n>"]))
     assert not re.search(r"<[chbn]>", fragment)
     assert "&lt;b&gt;&amp;" in fragment
 

@@ -12,7 +12,7 @@ from harness.registry.declarations import METRICS, Profile, Row, Table
 from harness.registry.load import Registry
 from harness.report.check import build_check
 from harness.report.tables import TableView, build_table
-from harness.verdicts.evidence import RowRuns
+from harness.verdicts.runs import RowRuns
 
 PUBLISHED = (37.4, 56.0, 40.0, 20.8, 41.2, 50.5)
 
@@ -42,7 +42,7 @@ def small_table(split: Literal["minival", "test-dev"] = "minival") -> Table:
 
 
 def runs(ref: str, *shifts: float, split: str = "minival") -> dict[str, RowRuns]:
-    """Runs at the published numbers plus a shift, one a seed."""
+    """Runs at the published numbers plus a shift, one per seed."""
     metrics = tuple({m: v + shift for m, v in zip(METRICS, PUBLISHED, strict=True)} for shift in shifts)
     seeds = tuple(range(len(shifts)))
     return {ref: RowRuns(ref, "r50", seeds, metrics, tuple(f"{ref}-{seed}" for seed in seeds), split)}
@@ -107,7 +107,7 @@ def test_build_table_names_collapsed_rows(tiny: Profile) -> None:
     assert any(note.startswith("Collapsed") and note.endswith(": A.") for note in view.footnotes)
 
 
-def test_table_frame_has_one_unrounded_line_a_row(paper: Profile) -> None:
+def test_table_frame_has_one_unrounded_line_per_row(paper: Profile) -> None:
     frame = build_table(small_table(), paper, runs("t/a", 0.123456, 0.123457)).frame
     assert list(frame["status"]) == ["measured", "pending", "cited"]
     assert frame.loc[0, "AP"] == pytest.approx(37.5234565, abs=1e-9)
@@ -125,10 +125,12 @@ def test_build_check_lists_the_targets_cells_and_claims(registry: Registry, pape
         paper,
         runs=runs("table3/dr", 0.0),
     )
-    assert [row.ref for row in view.cells] == ["table3/all", "table3/neg-only", "table3/dr"]
-    assert {verdict.claim.id for verdict in view.claims} >= {"all-pairs-collapse", "dr-beats-neg-only"}
-    assert "smooth-beats-hinge" not in {verdict.claim.id for verdict in view.claims}
-    assert view.family_size == len(registry.claims)  # the paper's scale decides all, whatever the target
+    assert view.paper is not None
+    assert view.own is None
+    assert [row.ref for row in view.paper.cells] == ["table3/all", "table3/neg-only", "table3/dr"]
+    assert {verdict.claim.id for verdict in view.paper.claims} >= {"all-pairs-collapse", "dr-beats-neg-only"}
+    assert "smooth-beats-hinge" not in {verdict.claim.id for verdict in view.paper.claims}
+    assert view.paper.family_size == len(registry.claims)  # the paper's scale decides all, whatever the target
     assert not view.failed
 
 
@@ -141,5 +143,6 @@ def test_build_check_fails_on_a_cell_that_is_not_reproduced(registry: Registry, 
 def test_build_check_compares_no_cell_at_another_scale(registry: Registry, tiny: Profile) -> None:
     tables = list(registry.tables.values())
     view = build_check("x", ["table3/dr"], tables, registry.claims, tiny, runs=runs("table3/dr", -9.0, -9.1))
-    assert view.cells == ()
+    assert view.paper is not None
+    assert view.paper.cells == ()
     assert not view.failed

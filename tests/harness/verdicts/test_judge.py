@@ -7,14 +7,14 @@ import pytest
 from scipy import stats
 
 from harness.registry.claims import Claim, Contrast
-from harness.verdicts.evidence import Evidence, RowRuns
 from harness.verdicts.judge import ClaimVerdict, judge_cell, judge_claims
+from harness.verdicts.runs import ProfileRuns, RowRuns
 
 SD = {"AP": 1.0, "positive_score": 0.01}
 
 
 def row(ref: str, *values: float, metric: str = "AP", pool: str = "r50", ids: str | None = None) -> RowRuns:
-    """One run a value; ``ids`` names the training (default: the row's own)."""
+    """One run per value; ``ids`` names the training (default: the row's own)."""
     return RowRuns(
         ref=ref,
         pool=pool,
@@ -44,63 +44,63 @@ def greater(name: str = "claim", *pairs: tuple[str, str], published: float | Non
 
 
 def judge(claim: Claim, *given: RowRuns, profile: str = "tiny") -> ClaimVerdict:
-    return judge_claims([claim], rows(*given), profile, SD)[0]
+    return judge_claims([claim], ProfileRuns(rows(*given), SD), profile)[0]
 
 
 # Pool and collapse
 
 
-def test_evidence_pools_each_training_once_when_rows_share_it() -> None:
+def test_profile_runs_pools_each_training_once_when_rows_share_it() -> None:
     shared = [row("table1/x", 10, 12, ids="same"), row("table2/x", 10, 12, ids="same")]
-    spread = Evidence(rows(*shared, row("table2/y", 10, 16)), SD).spread("r50", "AP")
+    spread = ProfileRuns(rows(*shared, row("table2/y", 10, 16)), SD).spread("r50", "AP")
     assert spread is not None
     assert (spread.df, spread.num_rows) == (2, 2)  # counted twice it would be (3, 3)
     assert spread.sd == pytest.approx(((2 + 18) / 2) ** 0.5)
 
 
-def test_evidence_leaves_collapsed_rows_out_of_the_pool() -> None:
-    evidence = Evidence(rows(row("t/all", 1, 15), row("t/dr", 31, 33), row("t/focal", 30, 32)), SD)
-    assert evidence.collapsed == {"t/all"}
-    spread = evidence.spread("r50", "AP")
+def test_profile_runs_leaves_collapsed_rows_out_of_the_pool() -> None:
+    runs = ProfileRuns(rows(row("t/all", 1, 15), row("t/dr", 31, 33), row("t/focal", 30, 32)), SD)
+    assert runs.collapsed == {"t/all"}
+    spread = runs.spread("r50", "AP")
     assert spread is not None
     assert spread.sd == pytest.approx(2**0.5)
 
 
-def test_evidence_sees_the_collapsed_one_of_two_rows() -> None:
-    assert Evidence(rows(row("t/all", 14), row("t/dr", 32)), SD).collapsed == {"t/all"}
+def test_profile_runs_sees_the_collapsed_one_of_two_rows() -> None:
+    assert ProfileRuns(rows(row("t/all", 14), row("t/dr", 32)), SD).collapsed == {"t/all"}
 
 
-def test_evidence_assumes_the_deviation_without_a_second_seed() -> None:
-    spread = Evidence(rows(row("t/dr", 32)), SD).spread("r50", "AP")
+def test_profile_runs_assumes_the_deviation_without_a_second_seed() -> None:
+    spread = ProfileRuns(rows(row("t/dr", 32)), SD).spread("r50", "AP")
     assert spread is not None
     assert spread.assumed
     assert spread.sd == 1.0
-    assert Evidence(rows(row("t/dr", 32)), {}).spread("r50", "AP") is None
+    assert ProfileRuns(rows(row("t/dr", 32)), {}).spread("r50", "AP") is None
 
 
-def test_evidence_ignores_missing_metrics() -> None:
+def test_profile_runs_ignores_missing_metrics() -> None:
     partial = RowRuns("t/a", "r50", (0, 1), ({"APL": None}, {"APL": 3.0}), ("x", "y"))
-    assert Evidence(rows(partial), SD).values("t/a", "APL") == [3.0]
+    assert ProfileRuns(rows(partial), SD).values("t/a", "APL") == [3.0]
 
 
 # Cells
 
 
 def test_judge_cell_is_pending_without_a_run() -> None:
-    verdict = judge_cell("t/a", "AP", 37.4, Evidence({}, SD))
+    verdict = judge_cell("t/a", "AP", 37.4, ProfileRuns({}, SD))
     assert (verdict.outcome, verdict.n, verdict.mean) == ("pending", 0, None)
 
 
 def test_judge_cell_is_provisional_with_one_seed() -> None:
-    verdict = judge_cell("t/a", "AP", 37.4, Evidence(rows(row("t/a", 37.5)), {"AP": 0.1}))
+    verdict = judge_cell("t/a", "AP", 37.4, ProfileRuns(rows(row("t/a", 37.5)), {"AP": 0.1}))
     assert verdict.outcome == "reproduced"  # 0.1 + 1.645 sqrt(2 * 0.01 + 0.01 / 12) = 0.34
     assert verdict.provisional
     assert verdict.difference == pytest.approx(0.1)
 
 
 def test_judge_cell_uses_the_measured_deviation_with_its_quantile() -> None:
-    evidence = Evidence(rows(row("t/a", 37.3, 37.5, 37.7)), SD)
-    verdict = judge_cell("t/a", "AP", 37.4, evidence)
+    runs = ProfileRuns(rows(row("t/a", 37.3, 37.5, 37.7)), SD)
+    verdict = judge_cell("t/a", "AP", 37.4, runs)
     expected = stats.t.ppf(0.975, 2) * (0.2**2 * (1 + 1 / 3) + 0.01 / 12) ** 0.5
     assert verdict.half_width == pytest.approx(expected)
     assert not verdict.provisional
@@ -108,17 +108,17 @@ def test_judge_cell_uses_the_measured_deviation_with_its_quantile() -> None:
 
 
 def test_judge_cell_takes_a_collapsed_rows_own_deviation() -> None:
-    evidence = Evidence(rows(row("t/all", 10, 16), row("t/dr", 37.3, 37.5), row("t/b", 37.0, 37.2)), SD)
-    assert judge_cell("t/all", "AP", 12.9, evidence).outcome == "consistent"
-    tight = Evidence(rows(row("t/all", 13.0), row("t/dr", 37.3, 37.5), row("t/b", 37.0, 37.2)), SD)
+    runs = ProfileRuns(rows(row("t/all", 10, 16), row("t/dr", 37.3, 37.5), row("t/b", 37.0, 37.2)), SD)
+    assert judge_cell("t/all", "AP", 12.9, runs).outcome == "consistent"
+    tight = ProfileRuns(rows(row("t/all", 13.0), row("t/dr", 37.3, 37.5), row("t/b", 37.0, 37.2)), SD)
     assert judge_cell("t/all", "AP", 12.9, tight).provisional  # another row's deviation stands in
 
 
 def test_judge_cell_widens_the_margin_for_size_classes() -> None:
-    runs = RowRuns("t/a", "r50", (0,), ({"AP": 38.1, "APS": 20.1},), ("x",))
-    evidence = Evidence(rows(runs), {"AP": 0.1, "APS": 0.1})
-    assert judge_cell("t/a", "AP", 37.5, evidence).outcome != "reproduced"
-    assert judge_cell("t/a", "APS", 19.5, evidence).outcome == "reproduced"
+    measured = RowRuns("t/a", "r50", (0,), ({"AP": 38.1, "APS": 20.1},), ("x",))
+    runs = ProfileRuns(rows(measured), {"AP": 0.1, "APS": 0.1})
+    assert judge_cell("t/a", "AP", 37.5, runs).outcome != "reproduced"
+    assert judge_cell("t/a", "APS", 19.5, runs).outcome == "reproduced"
 
 
 # Claims
@@ -167,8 +167,8 @@ def test_judge_claims_needs_every_contrast() -> None:
 def test_judge_claims_corrects_for_every_claim_of_the_profile() -> None:
     clear = rows(row("t/a", 33.0, 34.0), row("t/b", 30.0, 31.0))
     others = [greater(f"other-{i}", ("t/x", "t/y")) for i in range(9)]
-    assert judge_claims([greater()], clear, "tiny", SD)[0].outcome == "supported"
-    crowded = judge_claims([greater(), *others], clear, "tiny", SD)[0]
+    assert judge_claims([greater()], ProfileRuns(clear, SD), "tiny")[0].outcome == "supported"
+    crowded = judge_claims([greater(), *others], ProfileRuns(clear, SD), "tiny")[0]
     assert crowded.outcome == "undecided"
     assert crowded.p_value == pytest.approx(10 * stats.ttest_ind([33, 34], [30, 31], alternative="greater").pvalue)
 
@@ -176,7 +176,7 @@ def test_judge_claims_corrects_for_every_claim_of_the_profile() -> None:
 def test_judge_claims_counts_only_decidable_claims_in_the_family() -> None:
     clear = rows(row("t/a", 33.0, 34.0), row("t/b", 30.0, 31.0))
     only_paper = msgspec.structs.replace(greater("other"), decidable_in=("paper",), reasons={"tiny": "no"})
-    assert judge_claims([greater(), *[only_paper] * 9], clear, "tiny", SD)[0].outcome == "supported"
+    assert judge_claims([greater(), *[only_paper] * 9], ProfileRuns(clear, SD), "tiny")[0].outcome == "supported"
 
 
 def test_judge_claims_prints_the_difference_where_it_is_not_decidable() -> None:

@@ -1,9 +1,9 @@
-"""What was measured: the finished runs of each row, and the seed deviation pooled over them."""
+"""The finished runs of each row at one profile, and the deviation between seeds that is pooled over rows."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,11 +14,11 @@ COLLAPSE_RATIO = 0.5
 
 @dataclass(frozen=True)
 class RowRuns:
-    """The finished runs of one row, one entry a seed, in the order of ``seeds``.
+    """The finished runs of one row, one per seed, in the order of ``seeds``.
 
-    ``pool``: rows with the same backbone and schedule share a deviation. ``runs``: AP..APL in percent and the mean
-    scores (0..1); None or absent where there is nothing to measure. ``train_ids``: the training behind each run (two
-    rows may stand on one). ``split``: what the metrics were measured on, ``test-dev`` only for the server's answer.
+    ``pool``: rows of the same pool (backbone and schedule) share a deviation. ``runs``: AP..APL in percent and the mean
+    scores (0..1); None or absent where there is nothing to measure. ``train_ids``: the training behind each run; two
+    rows may share one. ``split``: what the metrics were measured on, ``test-dev`` only for the server's answer.
     """
 
     ref: str
@@ -34,20 +34,27 @@ class RowRuns:
         return {train_id: value for train_id, value in pairs if value is not None}
 
     def values(self, metric: str) -> list[float]:
-        """The measured values, one a seed."""
+        """The measured values, one per seed."""
         return list(self.by_training(metric).values())
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """All rows that were run at one profile and, per metric, the deviation assumed until seeds have measured it."""
+class ProfileRuns:
+    """All rows that were run at one profile, by ref.
 
-    runs: Mapping[str, RowRuns]
+    ``assumed_sd``: per metric, the deviation to assume until two seeds of a row have measured it.
+    """
+
+    rows: Mapping[str, RowRuns]
     assumed_sd: Mapping[str, float]
 
+    def without(self, refs: Collection[str]) -> ProfileRuns:
+        """The other rows. What is said of the paper is said without the user's own rows."""
+        return ProfileRuns({ref: row for ref, row in self.rows.items() if ref not in refs}, self.assumed_sd)
+
     def values(self, ref: str, metric: str) -> list[float]:
-        """Values of a row, one a seed; empty where it has no run."""
-        return self.runs[ref].values(metric) if ref in self.runs else []
+        """Values of a row, one per seed; empty where it has no run."""
+        return self.rows[ref].values(metric) if ref in self.rows else []
 
     @cached_property
     def collapsed(self) -> frozenset[str]:
@@ -56,11 +63,11 @@ class Evidence:
         The upper median, so that of two rows the collapsed one is seen.
         """
         found = set()
-        for pool in {row.pool for row in self.runs.values()}:
+        for pool in {row.pool for row in self.rows.values()}:
             means = [statistics.fmean(values) for values in self._distinct(pool, "AP").values()]
             if means:
                 limit = COLLAPSE_RATIO * statistics.median_high(means)
-                for ref, row in self.runs.items():
+                for ref, row in self.rows.items():
                     values = row.values("AP")
                     if row.pool == pool and values and statistics.fmean(values) < limit:
                         found.add(ref)
@@ -80,10 +87,10 @@ class Evidence:
         return {}
 
     def _distinct(self, pool: str, metric: str) -> dict[str, list[float]]:
-        """Values by row with each training counted once: for the row with most seeds, then the first by name."""
+        """Values by row, each training counted once: for the row with most seeds, then the first by name."""
         seen: set[str] = set()
         distinct: dict[str, list[float]] = {}
-        for row in sorted(self.runs.values(), key=lambda row: (-len(row.runs), row.ref)):
+        for row in sorted(self.rows.values(), key=lambda row: (-len(row.runs), row.ref)):
             fresh = {k: v for k, v in row.by_training(metric).items() if k not in seen}
             if row.pool == pool and fresh:
                 seen |= fresh.keys()

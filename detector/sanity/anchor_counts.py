@@ -1,0 +1,79 @@
+"""How many anchors per image match on a data set: what a profile's ``anchor_ranges`` are taken from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from detector.data.coco.index import CocoIndex
+from detector.data.transforms import resized_size
+from detector.geometry.boxes import trainable_corners
+from detector.geometry.padding import Shape, padded_shape
+from detector.model.anchors import AnchorSettings, grid_anchors
+from detector.model.assign import assign_anchors
+from detector.runs.assignment import AnchorRanges
+from detector.runs.job import TrainJob
+from detector.sanity.first_batch import BORDERLINE_IOU
+from drloss.labels import IGNORED
+
+Boxes = NDArray[np.float64]
+Change = Callable[[Boxes, Shape], Boxes]
+NUM_BATCHES = 2000
+# Batches that the sample does not show: a range reaches from half the lowest mean to twice the highest.
+MARGIN = 2.0
+
+
+def anchor_counts(
+    job: TrainJob, index: CocoIndex, positions: Iterable[int], change: Change | None = None
+) -> NDArray[np.int64]:
+    """Anchors of the images at ``positions``, resized and padded as in the job's training, each image alone.
+
+    Returns [M, 2] int64: positive anchors, and those with an IoU between 0.4 and the positives'; images without a box
+    to train on are left out. change: called with the corners in the resized image [G, 4] and that image's (H, W);
+    gives other boxes, to see what a mistake in reading them would do.
+    """
+    matching = replace(job.matching, background_iou=min(BORDERLINE_IOU, job.matching.foreground_iou))
+    found = []
+    for position in positions:
+        rows = index.annotations_of(position)
+        width, height = int(index.widths[position]), int(index.heights[position])
+        boxes, kept = trainable_corners(index.boxes[rows][~index.crowd[rows]], width, height, job.box_convention)
+        if not kept.any():
+            continue
+        side = job.augmentation.short_sides[-1]
+        resized = resized_size(width, height, short_side=side, max_size=job.augmentation.max_size)
+        shape = resized[::-1]
+        scaled = boxes[kept] * np.tile([resized[0] / width, resized[1] / height], 2)
+        tensor = torch.from_numpy((scaled if change is None else change(scaled, shape)).astype(np.float32))
+        nobody = torch.zeros(len(tensor), dtype=torch.int64)
+        labels, _ = assign_anchors(_anchors(job, shape), tensor, nobody, matching, job.box_convention)
+        found.append((int((labels >= 0).sum()), int((labels == IGNORED).sum())))
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+
+def batch_means(counts: NDArray[np.int64], batch: int) -> NDArray[np.float64]:
+    """Means per image over 2,000 random batches of ``batch`` images: [2000, 2]; the same at each call."""
+    draw = np.random.default_rng(0)
+    return np.array([counts[draw.choice(len(counts), batch)].mean(axis=0) for _ in range(NUM_BATCHES)])
+
+
+def anchor_ranges(counts: NDArray[np.int64], batch: int) -> AnchorRanges:
+    """What the mean of a batch can be: from half of what was seen to twice of it, in whole numbers."""
+    means = batch_means(counts, batch)
+    # A set of few borderline anchors may show none in the sample.
+    highest = np.maximum(np.ceil(means.max(axis=0) * MARGIN), 10).tolist()
+    lowest = np.floor(means.min(axis=0) / MARGIN).tolist()
+    return AnchorRanges(positives=(lowest[0], highest[0]), borderline=(lowest[1], highest[1]))
+
+
+def _anchors(job: TrainJob, shape: Shape) -> torch.Tensor:
+    first, last = job.model.fpn_levels
+    strides = tuple(2**level for level in range(first, last + 1))
+    padded = padded_shape([shape])
+    shapes = tuple((-(-padded[0] // stride), -(-padded[1] // stride)) for stride in strides)
+    settings = AnchorSettings.of(job.model, job.box_convention)
+    return torch.cat(grid_anchors(shapes, strides, settings, image_shape=padded))

@@ -1,0 +1,1 @@
+"""New experiment files and packages from templates. May import registry, console, folders, machine and below."""

@@ -1,0 +1,66 @@
+"""Anchors that match, counted by hand on one box, and the ranges that follow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from detector.data.coco.index import CocoIndex, load_index
+from detector.runs.assignment import AnchorRanges
+from detector.runs.job import EvalJob, TrainJob
+from detector.sanity.anchor_counts import anchor_counts, anchor_ranges, batch_means
+
+
+@pytest.fixture
+def index(data: Path) -> CocoIndex:
+    return load_index(data, "train2017")
+
+
+@pytest.fixture
+def train(job: EvalJob) -> TrainJob:
+    """One anchor of 16 pixels per location, in a convention that puts its centre on the grid."""
+    model = replace(job.train.model, scales_per_octave=1, aspect_ratios=(1.0,), anchor_scale=2.0)
+    return replace(job.train, model=model, box_convention="modern")
+
+
+def one_box(*corners: float):
+    return lambda boxes, shape: np.array([corners], dtype=np.float64)
+
+
+def first_with_boxes(index: CocoIndex) -> int:
+    return int(np.flatnonzero(np.diff(index.offsets))[0])
+
+
+def test_box_of_an_anchor_matches_it_and_leaves_its_neighbours_borderline_or_negative(
+    train: TrainJob, index: CocoIndex
+) -> None:
+    # The box is the anchor around (16, 16). Shifted by 8 pixels, IoU is 8 / 24 = 1/3: negative at 0.4.
+    counts = anchor_counts(train, index, [first_with_boxes(index)], one_box(8, 8, 24, 24))
+    assert counts.tolist() == [[1, 0]]
+
+
+def test_anchors_between_the_thresholds_are_borderline(train: TrainJob, index: CocoIndex) -> None:
+    # Of 20 x 16 pixels around (18, 16): IoU 16/20 with the anchor around (16, 16), 14/22 with the one around (24, 16),
+    # 6/30 with the one around (8, 16). With a threshold of 0.7 the second is borderline.
+    high = replace(train, matching=replace(train.matching, foreground_iou=0.7, background_iou=0.5))
+    counts = anchor_counts(high, index, [first_with_boxes(index)], one_box(8, 8, 28, 24))
+    assert counts.tolist() == [[1, 1]]
+
+
+def test_images_without_boxes_are_left_out(train: TrainJob, index: CocoIndex) -> None:
+    empty = np.flatnonzero(np.diff(index.offsets) == 0).tolist()
+    assert empty
+    assert anchor_counts(train, index, empty).shape == (0, 2)
+
+
+def test_ranges_reach_from_half_the_lowest_to_twice_the_highest_mean() -> None:
+    counts = np.array([[30, 61]] * 8)
+    assert (batch_means(counts, 4) == [30, 61]).all()
+    assert anchor_ranges(counts, 4) == AnchorRanges(positives=(15, 60), borderline=(30, 122))
+
+
+def test_ranges_allow_a_few_where_the_sample_has_none() -> None:
+    assert anchor_ranges(np.array([[1, 0]] * 4), 2) == AnchorRanges(positives=(0, 10), borderline=(0, 10))
