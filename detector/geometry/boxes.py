@@ -47,6 +47,16 @@ def clipped(boxes: Tensor, image_shape: tuple[int, int], convention: BoxConventi
     return torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], dim=-1)
 
 
+def paired_iou(boxes: Tensor, others: Tensor, convention: BoxConvention) -> Tensor:
+    """Intersection over union, box by box: [..., 4] and [..., 4], xyxy -> [...]; 0 for boxes without an area."""
+    one = PIXEL[convention]
+    sides = (torch.minimum(boxes[..., 2:], others[..., 2:]) - torch.maximum(boxes[..., :2], others[..., :2])) + one
+    intersection = sides.clamp(min=0).prod(dim=-1)
+    area, other_area = ((corners[..., 2:] - corners[..., :2] + one).prod(dim=-1) for corners in (boxes, others))
+    union = area + other_area - intersection
+    return torch.where(union > 0, intersection / union, 0.0)
+
+
 def trainable_corners(
     boxes: NDArray[np.float64], width: int, height: int, convention: BoxConvention
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
