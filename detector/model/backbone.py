@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from pkgutil import resolve_name
 from typing import Any, Final, Literal
 
 from torch import Tensor, nn
@@ -17,15 +18,11 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
+from detector.runs.backbones import BACKBONES, BackboneEntry
 from detector.runs.job import ModelSettings
 
 NormLayer = Callable[[int], nn.Module]
 
-_RESNETS: Final[dict[str, dict[str, Any]]] = {
-    "resnet50": {"layers": [3, 4, 6, 3]},
-    "resnet101": {"layers": [3, 4, 23, 3]},
-    "resnext101_32x8d": {"layers": [3, 4, 23, 3], "groups": 32, "width_per_group": 8},
-}
 _C3_TO_C5: Final = {"layer2": "p3", "layer3": "p4", "layer4": "p5"}
 # What `frozen_stages` counts: a residual network's modules, from the image on.
 _STAGES: Final = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
@@ -36,18 +33,32 @@ def build_backbone(settings: ModelSettings) -> Backbone:
     norm: NormLayer = group_norm
     if settings.norm == "frozen_batch":
         norm = partial(FrozenNorm, eps=settings.norm_epsilon)
-    network: nn.Module
-    if settings.backbone == "slim":
-        network, channels = SlimResNet(norm), SlimResNet.channels[1:]
-    else:
-        network, channels = ResNet(FoldedBottleneck, norm_layer=norm, **_RESNETS[settings.backbone]), (512, 1024, 2048)
-        if settings.stride_in_1x1:
-            _stride_in_1x1(network)
-    backbone = Backbone(network, channels, settings)
+    entry = BACKBONES[settings.backbone]
+    network: nn.Module = resolve_name(entry.builder)(entry, settings, norm)
+    backbone = Backbone(network, entry.channels, settings)
     for stage in _STAGES[: settings.frozen_stages]:
         for name in stage:
             backbone.body[name].requires_grad_(False)
     return backbone
+
+
+def bottleneck_network(entry: BackboneEntry, settings: ModelSettings, norm: NormLayer) -> nn.Module:
+    """A ResNet or ResNeXt of bottleneck blocks, as torchvision builds it."""
+    network = ResNet(
+        FoldedBottleneck,
+        list(entry.blocks),
+        groups=entry.groups,
+        width_per_group=entry.width_per_group,
+        norm_layer=norm,
+    )
+    if settings.stride_in_1x1:
+        _stride_in_1x1(network)
+    return network
+
+
+def slim_network(entry: BackboneEntry, settings: ModelSettings, norm: NormLayer) -> nn.Module:
+    """The body of the profiles that train from scratch; it has no 1x1 convolution that could stride."""
+    return SlimResNet((24, *entry.channels), norm)
 
 
 def _stride_in_1x1(network: nn.Module) -> None:
@@ -162,11 +173,10 @@ class SlimResNet(nn.Module):
     A 5x5 stem of stride 2, then one basic block (ResNet, Fig. 5 left) of stride 2 for each of C2 .. C5. No max pooling.
     """
 
-    channels = (24, 48, 64, 96)
-
-    def __init__(self, norm: NormLayer) -> None:
+    def __init__(self, channels: tuple[int, int, int, int], norm: NormLayer) -> None:
+        """channels: of C2 .. C5."""
         super().__init__()
-        widths = (16, *self.channels)
+        widths = (16, *channels)
         self.conv1 = nn.Conv2d(3, widths[0], 5, 2, 2, bias=False)
         self.bn1 = norm(widths[0])
         self.relu = nn.ReLU(inplace=True)

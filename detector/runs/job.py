@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
 
+from detector.runs.backbones import BACKBONES
 from drloss.config import LossConfig
 
 # Bumped when a component's results change for the same job (a bug fix): old records then belong to old ids.
@@ -25,7 +26,10 @@ Count = Annotated[int, Meta(ge=1)]
 Index = Annotated[int, Meta(ge=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
-Backbone = Literal["resnet50", "resnet101", "resnext101_32x8d", "slim"]
+if TYPE_CHECKING:
+    Backbone: TypeAlias = str
+else:  # so that the table is the only list of names, and files are still checked by it
+    Backbone = Literal[tuple(BACKBONES)]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 BoxConvention = Literal["legacy", "modern"]
 # caffe2, torchvision: ImageNet weights of the backbone in that project's file; sha256:...: any readable file, named by
