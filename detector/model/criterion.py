@@ -32,12 +32,12 @@ class ClassificationLoss(Protocol):
     images of each group, then over groups. In both cases an image's values may depend on all images of its group (a
     ranking over the batch of one GPU: split logits and labels by ``images_per_group``), and on nothing else.
 
-    That is what a run's identity promises: how many groups share a forward pass, and how many processes share the
-    groups, may not change a result. So a loss must not rank, count or normalise over several groups. The same holds for
-    its buffers: ``forward`` may not change them by what it sees, because processes do not exchange them and call it a
-    different number of times. Buffers are saved in checkpoints and final weights; detection does without them.
+    A run's identity promises this: how many groups share a forward pass, and how many processes share the groups, does
+    not change the result. So a loss must not rank, count or normalise over several groups. The same holds for persistent
+    buffers that ``forward`` updates: an update is a mean over the groups of the call, of which a training step then
+    takes the mean over all its groups. Checkpoints and final weights carry the buffers; detection does without them.
 
-    Computed in float32, under autocast too.
+    Compute in float32, under autocast too.
     """
 
     def __call__(self, logits: list[Tensor], labels: Tensor, *, images_per_group: int) -> Tensor: ...
