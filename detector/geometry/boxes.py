@@ -3,7 +3,7 @@
 legacy (Detectron, maskrcnn-benchmark): corners are pixels, and a box of w pixels spans x1 .. x1 + w - 1.
 modern (torchvision, Detectron2): corners are edges, and a box of w pixels spans x1 .. x1 + w.
 
-Boxes are xyxy. What is written to files, drawn and scored is always (x, y, width, height) or edges.
+Boxes are xyxy. Files, drawings and scores always have (x, y, width, height) or edges.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ _STAGES: Final = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("lay
 
 
 def build_backbone(settings: ModelSettings) -> Backbone:
-    """Body and pyramid of ``settings``, randomly initialised, its first ``frozen_stages`` without gradient."""
+    """The body and pyramid of ``settings``, randomly initialised; the first ``frozen_stages`` are not trained."""
     norm: NormLayer = group_norm
     if settings.norm == "frozen_batch":
         norm = partial(FrozenNorm, eps=settings.norm_epsilon)
@@ -70,12 +70,12 @@ def _stride_in_1x1(network: nn.Module) -> None:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm of 8 channels a group, but at most 32 groups (fewer, where ``channels`` cannot be divided so)."""
+    """Group norm of 8 channels per group, but at most 32 groups; fewer where they do not divide ``channels``."""
     return nn.GroupNorm(math.gcd(channels, min(32, max(1, channels // 8))), channels)
 
 
 class FrozenNorm(FrozenBatchNorm2d):
-    """Frozen batch norm with torchvision's values that overwrites its input, which a convolution has just made."""
+    """Frozen batch norm with torchvision's values. It overwrites its input, a convolution's fresh output."""
 
     weight: Tensor
     bias: Tensor
@@ -83,18 +83,18 @@ class FrozenNorm(FrozenBatchNorm2d):
     running_var: Tensor
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """Of each channel: [C] and [C]."""
+        """The norm as ``scale * x + shift``: [C] and [C]."""
         scale: Tensor = self.weight * (self.running_var + self.eps).rsqrt()
         return scale, self.bias - self.running_mean * scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> the same in the dtype of the norm, overwritten unless it must be converted."""
+        """[N, C, H, W] -> the same shape in the norm's dtype; ``x`` is overwritten if it has that dtype."""
         scale, shift = (values[:, None, None] for values in self.scale_and_shift())
         return x.to(scale.dtype).mul_(scale).add_(shift)
 
 
 class FoldedBottleneck(Bottleneck):
-    """A residual block (ResNet, Fig. 5 right) whose frozen norms need no passes over its activations."""
+    """A residual block (ResNet, Fig. 5 right) that folds frozen norms into its convolutions on a GPU."""
 
     downsample: Any  # a convolution and its norm, or None
 
@@ -108,8 +108,8 @@ class FoldedBottleneck(Bottleneck):
 
 
 def _normed(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
-    """The norm of the convolution: a frozen one as part of the convolution's weight and bias."""
-    # On a CPU the convolutions take nearly all of the time, and float32 stays comparable with torchvision's.
+    """``norm(conv(x))``; on a GPU a frozen norm becomes part of the convolution's weight and bias."""
+    # On a CPU folding saves hardly any time, and the values would no longer be torchvision's to the last bit.
     if x.device.type == "cpu" or not isinstance(norm, FrozenNorm):
         normed: Tensor = norm(conv(x))
         return normed

@@ -33,9 +33,10 @@ class ClassificationLoss(Protocol):
     ranking over the batch of one GPU: split logits and labels by ``images_per_group``), and on nothing else.
 
     A run's identity promises this: how many groups share a forward pass, and how many processes share the groups, does
-    not change the result. So a loss must not rank, count or normalise over several groups. The same holds for persistent
-    buffers that ``forward`` updates: an update is a mean over the groups of the call, of which a training step then
-    takes the mean over all its groups. Checkpoints and final weights carry the buffers; detection does without them.
+    not change the result. So a loss must not rank, count or normalise over several groups. The same holds for
+    persistent buffers that ``forward`` updates: an update must be a mean over the groups of the call, so that a
+    training step can take the mean over all its groups. Checkpoints and final weights carry the buffers; detection does
+    without them.
 
     Compute in float32, under autocast too.
     """
@@ -84,8 +85,9 @@ class Criterion(nn.Module):
     ) -> dict[str, Tensor]:
         """The head's outputs and their anchors -> {"classification", "bbox_regression"}, each a mean over groups.
 
-        cls_logits: [N, R_l, K], bbox_regression: [N, R_l, 4], anchors: [R_l, 4], a sequence over levels each; targets:
-        N of {"boxes": [G, 4], "labels": [G]}. Raises ValueError where the classification loss returns another shape.
+        cls_logits: [N, R_l, K], bbox_regression: [N, R_l, 4], anchors: [R_l, 4], each a sequence over levels;
+        targets: N of {"boxes": [G, 4], "labels": [G]}. Raises ValueError where the classification loss returns another
+        shape than a scalar or [N].
         """
         all_anchors, deltas = torch.cat(list(anchors)), torch.cat(bbox_regression, dim=1)
         boxes, box_labels = padded_targets(targets, like=all_anchors)

@@ -21,7 +21,7 @@ from detector.model.postprocess import Candidates, image_candidates, merge_candi
 from detector.runs.job import BoxConvention, MatchSettings, ModelSettings, RegressionSettings, TestSettings
 
 Target = dict[str, Tensor]
-# cls_logits [N, R_l, K], bbox_regression [N, R_l, 4] and anchors [R_l, 4], each over the levels.
+# cls_logits [N, R_l, K], bbox_regression [N, R_l, 4] and anchors [R_l, 4], each a sequence over levels.
 HeadOutputs = tuple[list[Tensor], list[Tensor], tuple[Tensor, ...]]
 
 
@@ -108,7 +108,7 @@ class RetinaNet(nn.Module):
         return self.criterion.matching
 
     def detections(self, images: Sequence[Tensor], outputs: HeadOutputs) -> list[dict[str, Tensor]]:
-        """What the head's ``outputs`` say of each image."""
+        """Each image's detections from the head's ``outputs``."""
         found = self.candidates(images, outputs)
         return [merge_candidates([of_image], self.test, self.box_convention) for of_image in found]
 
@@ -150,7 +150,7 @@ class RetinaNet(nn.Module):
         """Images -> [N, 3, H, W] in the model's dtype, as ``settings.pixels`` says, then padded with zeros."""
         pixels = self.settings.pixels
         height, width = padded_shape([(image.shape[-2], image.shape[-1]) for image in images])
-        # Whole rows of a colour, as images are, are normalised twice as fast as pixels; then one pass reorders them.
+        # Colour by colour, as images are stored, is twice as fast as pixel by pixel; one pass reorders them at the end.
         batch = self.mean.new_zeros(len(images), 3, height, width)
         for slot, image in zip(batch, images, strict=True):
             values = image.to(self.mean.device, non_blocking=True)
