@@ -17,6 +17,7 @@ release = version = installed_version("drloss-harness")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
+highlight_language = "text"  # what commands print; code is marked as such
 nitpicky = True
 # Types of other projects: their pages are not fetched, so their names cannot become links.
 nitpick_ignore_regex = [("py:.*", ".*")]
@@ -24,6 +25,7 @@ nitpick_ignore_regex = [("py:.*", ".*")]
 myst_fence_as_directive = ["math"]
 myst_heading_anchors = 3
 
+autodoc_default_options = {"exclude-members": "extra_repr"}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -33,6 +35,8 @@ maximum_signature_line_length = 88
 
 html_theme = "furo"
 html_title = "DR Loss, reproduced"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_copy_source = False
 html_show_sourcelink = False
 
