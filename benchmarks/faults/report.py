@@ -79,7 +79,7 @@ PHASES = {
 
 
 class Row(Struct, frozen=True, kw_only=True):
-    """The trials of one way. by_itself, by_command: of those struck, how they came to their end."""
+    """The trials of one way. by_itself, by_command: how those that were struck came to their end."""
 
     way: str
     title: str
@@ -96,7 +96,7 @@ class Row(Struct, frozen=True, kw_only=True):
 
 
 def make_row(way: str, trials: Sequence[Trial]) -> Row:
-    """One line of the table."""
+    """One line of the table, from the trials of one way."""
     struck = [trial for trial in trials if trial.phases]
     ended = [trial for trial in struck if not trial.lost]
     again = [trial.iterations_again for trial in struck] or [0]
@@ -118,7 +118,7 @@ def make_row(way: str, trials: Sequence[Trial]) -> Row:
 
 
 def make_table(rows: Sequence[Row]) -> str:
-    """The page's table."""
+    """The page's table, as Markdown."""
     heads = ["way", "trials", "struck in time", "queued again by Slurm", "ended by itself", "by the same command"]
     heads += ["lost", "doubled", "differing", "iterations again, median", "max"]
     cells = [list(msgspec.structs.astuple(row))[1:] for row in rows]
@@ -126,7 +126,7 @@ def make_table(rows: Sequence[Row]) -> str:
 
 
 def write_report(trials: Sequence[Trial]) -> None:
-    """Write both files."""
+    """Write the page and the numbers."""
     rows = [make_row(way, found) for way in WAYS if (found := [trial for trial in trials if trial.way == way])]
     struck = [trial for trial in trials if trial.phases]
     phases = Counter(PHASES.get(phase, phase) for trial in trials for phase in trial.phases)
@@ -158,7 +158,7 @@ def write_report(trials: Sequence[Trial]) -> None:
 
 
 def slurm_version() -> str:
-    """Of the programs installed here; empty without any."""
+    """The version of the Slurm installed here, in words; empty without one."""
     if missing_programs():
         return ""
     said = subprocess.run(["sinfo", "--version"], capture_output=True, text=True, check=False).stdout
