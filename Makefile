@@ -1,9 +1,9 @@
-# Everything runs in .venv; `make` alone lists what there is.
+# Everything runs in .venv; `make` alone lists the targets.
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
-# Only what is committed: no runs of this machine.
+# The committed records alone, without runs of this machine.
 COMMITTED := HARNESS_RUNS=/nonexistent HARNESS_RESULTS=$(CURDIR)/results $(BIN)/harness
 QUICK := HARNESS_RUNS=$(CURDIR)/.quickstart/runs HARNESS_RESULTS=$(CURDIR)/.quickstart/results
 
@@ -12,11 +12,11 @@ QUICK := HARNESS_RUNS=$(CURDIR)/.quickstart/runs HARNESS_RESULTS=$(CURDIR)/.quic
 help:
 	@echo "make quickstart  install, train table 2 at the tiny scale (minutes), print the table and the verdicts"
 	@echo "make test        install and run the tests, without those marked slow"
-	@echo "make test-slow   the slow tests, learning eight real images by heart among them"
-	@echo "make slurm-ready start a real Slurm of two nodes once and end it; installs slurm-wlm and munge (apt-get, root)"
-	@echo "make test-slurm  runs on that Slurm, which is started for them"
+	@echo "make test-slow   the slow tests; one of them learns eight real images by heart"
+	@echo "make slurm-ready start a real Slurm of two nodes and end it; installs slurm-wlm and munge (apt-get, root)"
+	@echo "make test-slurm  tests on that Slurm, which is started for them"
 	@echo "make fidelity    compare with other codebases, on real COCO images, and write docs/fidelity.md"
-	@echo "make bench       measure everything against its peers (half an hour), print one table and write docs/performance.md"
+	@echo "make bench       compare costs with those of peers (half an hour), and write docs/performance.md"
 	@echo "make docs        build the pages of docs/ as a site in docs/_build; every warning is an error"
 	@echo "make tables      render results/tables again from results/records"
 	@echo "make lint        ruff and mypy"

@@ -17,9 +17,9 @@ PLOT_INCHES = (5.5, 3.6)
 INTRODUCTION = """\
 # What it costs
 
-Measured by `make bench` on {device} ({versions}), {day}. Peers and ours run in turn in one process, and the medians
-are given; what counts are the ratios: peer's time / ours. A limit is what the machine cannot do faster, measured in the
-same run; the share is limit / ours. No test asserts a time. Numbers: [{results}]({results}).
+Measured by `make bench` on {device} ({versions}), {day}. Peers and ours run in turn in one process, and the times are
+medians. What counts are the ratios: the peer's time / ours. A limit is the least time that this machine needs, measured
+in the same run; the share is limit / ours. No test asserts a time. Numbers: [{results}]({results}).
 """
 
 

@@ -88,7 +88,7 @@ def process(place: Path, *arguments: str) -> Callable[[], object]:
 
 
 def make_records(results: Path, number: int) -> None:
-    """Write finished records of the four tables' rows: every training's seeds 0, 1, ... in turn, APs between 20 and 21."""
+    """Write finished records of the four tables' rows: seeds 0, 1, ... of each training, APs between 20 and 21."""
     rng = random.Random(0)
     for job in islice(all_jobs(), number):
         record = record_of(job)

@@ -47,7 +47,7 @@ def report(*, quick: bool) -> Report:
 
 
 def write_instances(root: Path, num_images: int, num_boxes: int) -> None:
-    """Write a COCO root of annotations alone, with polygons, all fields of the real file and about its bytes per box."""
+    """Write a COCO root of annotations alone, with polygons, all fields of the real file, and its size per box."""
     rng = np.random.default_rng(0)
     points = [np.round(600 * rng.random(2 * n), 2).tolist() for n in rng.integers(6, 38, 500)]
     shapes = [f"[{polygon}]" for polygon in points]
