@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -38,7 +41,7 @@ def pages() -> list[Path]:
     ]
 
 
-def other_texts() -> list[Path]:
+def other_files() -> list[Path]:
     """Code, experiments, build files: what else names files in words."""
     folders = [PROJECT / name for name in (*OURS, "experiments", "docs")]
     found = [path for folder in folders for suffix in ("py", "yaml") for path in folder.rglob(f"*.{suffix}")]
@@ -99,12 +102,26 @@ def test_files_and_modules_that_a_page_names_exist(page: Path) -> None:
     assert unknown_modules(text) == []
 
 
-def test_files_that_code_and_experiments_name_exist() -> None:
-    missing = {
-        str(path.relative_to(PROJECT)): found for path in other_texts() if (found := missing_files(path.read_text()))
-    }
-    missing.pop("tests/repository/test_docs.py", None)
-    assert missing == {}
+def words_of(path: Path) -> str:
+    """Comments and docstrings of Python; the whole of any other file."""
+    text = path.read_text()
+    if path.suffix != ".py":
+        return text
+    comments = [
+        token.string for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type == tokenize.COMMENT
+    ]
+    with_docstring = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, with_docstring)]
+    return "\n".join([*comments, *(ast.get_docstring(node) or "" for node in nodes)])
+
+
+def test_files_and_modules_that_comments_and_docstrings_name_exist() -> None:
+    wrong = {}
+    for path in other_files():
+        words = words_of(path)
+        if found := [*missing_files(words), *unknown_modules(words)]:
+            wrong[str(path.relative_to(PROJECT))] = found
+    assert wrong == {}
 
 
 def test_a_file_or_module_that_is_gone_would_be_seen() -> None:
