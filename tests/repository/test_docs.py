@@ -226,9 +226,10 @@ def test_the_reference_documents_each_package_and_its_public_names() -> None:
     text = (DOCS / "api.md").read_text()
     for name in (*ORDER, "drloss.functional", "detector.errors"):
         assert f".. automodule:: {name}\n   :members:\n" in text
-    for name in ("drloss", "drloss.functional", "detector"):
+    for name in (*ORDER, "drloss.functional"):  # Sphinx leaves out what cannot be imported, without a warning
         module = import_module(name)
-        assert all(getattr(module, public).__doc__ for public in module.__all__ if public.lower() == public)
+        for public in getattr(module, "__all__", ()):
+            assert getattr(module, public).__doc__, public
 
 
 def test_the_readme_is_short_and_names_both_commands() -> None:
