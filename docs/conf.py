@@ -42,8 +42,9 @@ html_show_sourcelink = False
 
 
 def _quote_trailing_underscores(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """An argument such as ``lambda_`` would be read as a link."""
-    lines[:] = [re.sub(r"(?<![`\w])(\w+_)(?![`\w])", r"``\1``", line) for line in lines]
+    """An argument such as ``lambda_`` would be read as a link. What is quoted already stays."""
+    name_or_quoted = re.compile(r"``.*?``|(?<![`\w])\w+_(?![`\w])")
+    lines[:] = [name_or_quoted.sub(lambda found: f"``{found[0].strip('`')}``", line) for line in lines]
 
 
 def setup(app: Any) -> None:
