@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import io
 import re
-import tokenize
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -108,9 +106,7 @@ def words_of(path: Path) -> str:
     text = path.read_text()
     if path.suffix != ".py":
         return text
-    comments = [
-        token.string for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type == tokenize.COMMENT
-    ]
+    comments = [line.partition("#")[2] for line in text.splitlines() if "#" in line]
     with_docstring = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, with_docstring)]
     return "\n".join([*comments, *(ast.get_docstring(node) or "" for node in nodes)])
