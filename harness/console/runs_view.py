@@ -84,3 +84,8 @@ class RunsView:
         gained = self.overall - sum(self.first.values()) / len(self.done)
         eta = duration(self.elapsed * (1 - self.overall) / gained) if gained > 0.01 else "?"
         return f"ETA {eta}, {self.finished}/{len(self.names)} done, {duration(self.elapsed)} elapsed"
+
+
+def runs_view(names: dict[str, str]) -> RunsView:
+    """The progress of runs on stderr. names: by training id, what a person calls the run."""
+    return RunsView(names, Console(stderr=True))
