@@ -41,15 +41,21 @@ def records(target: Targets | None = None, profile: str | None = None) -> pd.Dat
     registry, store = Registry(), Store(runs_folder(), results_folder())
     if profile is not None:
         registry.profile(profile)
-    wanted = None if target is None else {ref for name in target_names(target) for ref in registry.select(name)}
+    every = [ref for table in registry.tables.values() for ref in table.refs()]
+    wanted = every if target is None else [ref for name in target_names(target) for ref in registry.select(name)]
+    position = {ref: i for i, ref in enumerate(wanted)}
     rows = _rows_by_record(registry, store, [profile] if profile is not None else list(registry.profiles))
+
+    def place(record: Record) -> int:
+        """Of the first wanted row that it fills; behind all of them where it fills none."""
+        return min((position[ref] for ref in rows.get(record.eval_id, ()) if ref in position), default=len(position))
+
     chosen = [
         record
         for record in store.records
-        if (profile is None or record.profile == profile)
-        and (wanted is None or not wanted.isdisjoint(rows.get(record.eval_id, ())))
+        if (profile is None or record.profile == profile) and (target is None or place(record) < len(position))
     ]
-    chosen.sort(key=lambda record: (record.profile, rows.get(record.eval_id, ()), record.job.train.seed))
+    chosen.sort(key=lambda record: (record.profile, place(record), record.job.train.seed))
     if not chosen:
         return pd.DataFrame(columns=["eval_id", "train_id", "profile", "rows", "seed", *METRICS])
     frame = pd.DataFrame([_record_line(record, rows.get(record.eval_id, ())) for record in chosen])

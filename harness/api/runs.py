@@ -138,8 +138,9 @@ def curves(
 
     >>> import harness
     >>> frame = harness.curves("table2/L6", profile="tiny")
-    >>> frame.columns[:5].tolist()
-    ['row', 'seed', 'train_id', 'iteration', 'loss']
+    >>> frame.columns.tolist()
+    ['row', 'seed', 'train_id', 'iteration', 'classification', 'bbox_regression', 'loss', 'lr',
+     'seconds_per_iteration']
     """
     selection = select(target, profile, overrides=overrides, data=data, batch_size=batch_size)
     found = [known for known in RunFinder(selection, seeds=0).find().runs if known.run and known.run.metrics.exists()]

@@ -81,6 +81,7 @@ def test_collect_copies_records_once_and_never_overwrites(done: Workplace) -> No
     path.unlink()
 
 
+@pytest.mark.slow
 def test_python_trains_what_is_missing_and_reads_its_curves(
     done: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -51,6 +51,13 @@ def test_a_target_chooses_records_and_none_takes_those_of_no_row() -> None:
     assert set(harness.records(["table2", "table3"])["eval_id"]) < set(tables["eval_id"])
 
 
+def test_records_stand_in_the_order_of_the_rows_and_of_their_seeds() -> None:
+    frame = harness.records(["table3", "table2/focal"], profile="tiny")
+    first = [next(row for row in rows if row.startswith(("table3/", "table2/focal"))) for rows in frame["rows"]]
+    assert list(dict.fromkeys(first)) == ["table3/all", "table3/neg-only", "table3/dr", "table2/focal"]
+    assert frame["seed"].tolist() == [0, 1, 2] * 4
+
+
 def test_nothing_recorded_is_an_empty_frame_and_a_wrong_name_is_an_error(tmp_path: Path) -> None:
     empty = harness.records("table2", profile="paper")
     assert len(empty) == 0
