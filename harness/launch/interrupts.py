@@ -1,4 +1,4 @@
-"""SIGTERM means the same as Ctrl-C, and a second one does not tear what the first began."""
+"""Signals while runs go on: SIGTERM means the same as Ctrl-C, and Ctrl-C reaches the launcher only."""
 
 from __future__ import annotations
 

@@ -25,16 +25,16 @@ def doctor(
     wait: WaitOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check this machine: versions, cores, GPUs, folders, data, weights. Exits with 1 if something needed fails.
+    """Check this machine: versions, cores, GPUs, folders, data, weights. Exits with 1 if a needed check fails.
 
-    With --cluster: check that cluster instead, by one job of a few minutes on at most two nodes.
+    With --cluster: check that cluster instead, with one job of a few minutes on at most two nodes.
     """
     from harness.doctor.machine import examine
 
     if cluster is not None:
         findings = _examine_cluster(cluster, data, wait)
     elif wait is not None:
-        raise UsageError("--wait is for --cluster NAME: how long the job of the check may wait in the queue.")
+        raise UsageError("--wait goes with --cluster NAME: how long the job of the check may wait in the queue.")
     else:
         findings = examine(data)
     if as_json:
@@ -49,7 +49,7 @@ def doctor(
 
 
 def _examine_cluster(name: str, data: Path | None, wait: float | None) -> list[Finding]:
-    """Says on stderr what is waited for; Ctrl-C cancels the job."""
+    """Check a cluster, saying on stderr what it waits for. Ctrl-C cancels the job."""
     from harness.doctor.cluster import DEFAULT_WAIT_MINUTES, examine_cluster
     from harness.slurm.clusters import find_cluster
 

@@ -38,15 +38,15 @@ def run(
     data: DataOption = None,
     weights: WeightsOption = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Only what failed or was lost, not what was never started.")
+        bool, typer.Option("--retry-failed", help="Only what failed or was lost, not what never started.")
     ] = False,
     cluster: ClusterOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train, evaluate and record what is missing of a target, on this machine's GPUs or CPU cores.
 
-    With --cluster it is submitted to Slurm, and the command returns at once. Interrupted, or with a part that failed,
-    the same command goes on from the last checkpoints; with everything done it answers at once.
+    With --cluster the runs are submitted to Slurm, and the command returns at once. After an interruption or a failure
+    the same command goes on from the last checkpoints. What is done is not trained again.
     """
     from harness.cli.runs.submit import print_dry_run, print_submission
     from harness.launch.run import Request, run_target
@@ -80,7 +80,7 @@ def run(
 
 
 def _end_with_failures(result: RunResult, options: tuple[str, ...]) -> None:
-    """Say what to do about them. Exits with 130 where all were stopped, else with 1."""
+    """Say what failed and what to do. Exits with 130 if all of them were only stopped, else with 1."""
     from harness.cli.runs.failure_report import failure_lines
     from harness.status.text import ContextOf
 
