@@ -87,10 +87,10 @@ def import_(
 ) -> None:
     """Import bundles: new records into the results folder, weights into the runs folder if that run is not there.
 
-    All files are verified before anything is written. What was damaged or edited is named, with exit code 2; forgery is
-    not found, since a false record can carry the hash that fits. Nothing is overwritten: where an evaluation has other
-    numbers here, or a training other weights, that is named, the rest is imported, and the exit code is 1. Importing
-    again changes nothing.
+    All files are verified before anything is written; what is wrong is named, with exit code 2. That finds damage and
+    careless edits, not forgery: a false record can carry the hash that fits. Nothing is overwritten: where an evaluation
+    has other numbers here, or a training other weights, that is named, the rest is imported, and the exit code is 1.
+    Importing again changes nothing.
     """
     from harness.bundles.format import read_bundle
     from harness.bundles.merge import apply_merge, plan_merge
