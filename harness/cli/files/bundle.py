@@ -88,9 +88,9 @@ def import_(
     """Import bundles: new records into the results folder, weights into the runs folder if that run is not there.
 
     All files are verified before anything is written; what is wrong is named, with exit code 2. That finds damage and
-    careless edits, not forgery: a false record can carry the hash that fits. Nothing is overwritten: where an evaluation
-    has other numbers here, or a training other weights, that is named, the rest is imported, and the exit code is 1.
-    Importing again changes nothing.
+    careless edits, not forgery: a false record can carry the hash that fits. Nothing is overwritten: where this place
+    has other numbers for an evaluation, or other weights of a training, that is named, the rest is imported, and the
+    exit code is 1. Importing again changes nothing.
     """
     from harness.bundles.format import read_bundle
     from harness.bundles.merge import apply_merge, plan_merge
