@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+import harness
 from detector.runs.status import Status
 from detector.storage.files import read_json
 from support.micro import micro_job
 from support.workplace import Workplace, make_workplace
+from tests.examples import run_examples
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +79,25 @@ def test_collect_copies_records_once_and_never_overwrites(done: Workplace) -> No
     assert "conflict" in done.harness("collect", code=1)
     assert json.loads(path.read_text())["metrics"]["AP"] == 99.0
     path.unlink()
+
+
+@pytest.mark.slow
+def test_python_trains_what_is_missing_and_reads_its_curves(
+    done: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    place = Workplace(Path(shutil.copytree(done.root, tmp_path / "place")))
+    for name in ("HARNESS_EXPERIMENTS", "HARNESS_RUNS", "HARNESS_RESULTS"):
+        monkeypatch.setenv(name, place.environment[name])
+    assert run_examples(harness.run) > 1
+    assert run_examples(harness.curves) > 1
+    result = harness.run("table3/dr", profile="tiny", seeds=2)
+    assert repr(result) == "table3/dr, profile tiny: 2 runs, 1 done before, 1 trained"
+    assert "table3/dr, profile tiny: 2 runs, 1 done, 1 to do." in capsys.readouterr().err
+    assert harness.plan("table3/dr", profile="tiny", seeds=2)["done"].all()
+    assert harness.table("table3", profile="tiny").loc["table3/dr", "n"] == 2
+    curves = harness.curves("table3/dr", profile="tiny", seeds=2)
+    assert set(curves["seed"]) == {0, 1}
+    assert curves.groupby("seed")["iteration"].max().tolist() == [8, 8]
 
 
 def test_eval_with_other_test_settings_keeps_a_record_of_its_own(done: Workplace) -> None:

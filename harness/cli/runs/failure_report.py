@@ -1,4 +1,4 @@
-"""What ``harness run`` says of the runs that did not end well: the class, the last lines of the log, what to type."""
+"""What ``harness run`` says about runs that failed: the class of failure, the end of the log, what to type next."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.status.text import ContextOf
 
 
 def failure_lines(failures: list[Failure], planned: Plan, context: ContextOf) -> list[str]:
-    """The lines for a person, run by run; the stopped ones first, which lack nothing but time."""
+    """The lines to print, run by run; first those that were only stopped."""
     known = {item.run.root.name: item for item in of_plan(planned, context.runs) if item.run is not None}
     stopped = [item for item in failures if item.stopped and item.message != NOT_STARTED]
     lines = [f"stopped: {known[item.train_id].name}: {item.message}" for item in stopped]
