@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +12,11 @@ from detector.errors import RecordError, WeightsError
 from detector.runs.folder import RunDir
 from detector.runs.record import Record
 from detector.storage.files import write_atomic, write_json
+from detector.storage.staging import staged_folder
 from harness.bundles.format import Bundle, Packed, copy_hashed
 from harness.store.records import Store
 
-# Two levels below the runs, where no search for finished runs looks.
+# Folders in it are two levels below the runs, where no search for finished runs looks.
 STAGING: Final = ".importing"
 
 
@@ -154,26 +153,17 @@ def _same_tensors(a: Path, b: Path) -> bool:
 
 
 def _write_run(store: Store, bundle: Bundle, train_id: str) -> None:
-    """A run's folder, made whole beside the others and then renamed to its place."""
+    """Make the folder of a run, which appears whole."""
     run = store.run_dir(train_id)
     records = bundle.records_of(train_id)
-    staged = RunDir(store.runs / STAGING / f"{train_id}.{os.getpid()}")
-    try:
+    with staged_folder(run.root, within=store.runs / STAGING) as folder:
+        staged = RunDir(folder)
         write_json(staged.job, records[0].record.job.train)
-        staged.checkpoints.mkdir()
-        with open(staged.final, "wb") as file:
-            bundle.copy_weights(train_id, file)
-            file.flush()
-            os.fsync(file.fileno())
+        write_atomic(staged.final, partial(bundle.copy_weights, train_id))
         for item in records:
             write_atomic(staged.record(item.record.eval_id), item.data)
         if run.root.exists():
             raise _meanwhile(run.root)
-        os.rename(staged.root, run.root)
-    finally:
-        shutil.rmtree(staged.root, ignore_errors=True)
-        with suppress(OSError):  # another import's folders are in it
-            staged.root.parent.rmdir()
 
 
 def _place(store: Store, record: Record) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
+
+from detector.storage.staging import staged_folder
 
 PACKAGES = ("detector", "drloss", "experiments", "harness")
 SUFFIXES = (".py", ".yaml", ".typed")
@@ -32,21 +32,17 @@ def take_snapshot(runs: Path) -> Path:
     target = snapshot_folder(runs, identity)
     if target.is_dir():
         return target
-    temporary = target.with_name(f".{identity}.{os.getpid()}.tmp")
     try:
-        for name, path, content in read:
-            copy = temporary / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(content)
-            shutil.copystat(path, copy)
-        _copy_kernels(temporary)
-        try:
-            os.rename(temporary, target)
-        except OSError:
-            if not target.is_dir():  # else another command was faster with the same content
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with staged_folder(target) as folder:
+            for name, path, content in read:
+                copy = folder / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(content)
+                shutil.copystat(path, copy)
+            _copy_kernels(folder)
+    except OSError:
+        if not target.is_dir():  # else another command has made the same copy in the meantime
+            raise
     return target
 
 
@@ -79,9 +75,3 @@ def _sources() -> list[tuple[str, Path]]:
         paths = (path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
         found += [(f"{package}/{path.relative_to(folder).as_posix()}", path) for path in paths]
     return sorted(found)
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    """What git prints; "" where it cannot. A difference is no error, although git says 1."""
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False)
-    return done.stdout.decode(errors="replace") if done.returncode in (0, 1) else ""

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from detector.storage.files import read_json, write_json
+from detector.storage.files import read_json, write_json, write_once
 from detector.worker.requeue import scontrol
 
 State = Literal["ok", "note", "fail"]
@@ -56,14 +56,14 @@ def links_and_renames(folder: Path, who: str) -> Answer:
         if (there := read_json(file, int)) != 2:
             return "fail", f"a renamed file read {there} and not 2 in {folder}"
         try:
-            os.link(file, link)
+            first, second = write_once(link, 1), write_once(link, 2)
         except OSError as error:
-            return "fail", f"no hard links in {folder} ({error.strerror}); submissions and claims need them"
-        try:
-            os.link(file, link)
-        except FileExistsError:
+            return "fail", f"no hard links in {folder} ({error.strerror}); submissions and reservations need them"
+        if first and not second:
             return "ok", "atomic renames and hard links work"
-        return "fail", f"a hard link replaced a file that was there in {folder}; claims would not keep people apart"
+        return "fail", (
+            f"a hard link replaced a file that was there in {folder}; reservations would not keep people apart"
+        )
     finally:
         for path in (file, link):
             path.unlink(missing_ok=True)

@@ -37,7 +37,7 @@ def reserve(run: RunDir, token: str, *, living: set[str]) -> bool:
     """
     path = reservation_file(run)
     for _ in range(2):
-        if write_once(path, Reservation(token), token):
+        if write_once(path, Reservation(token)):
             return True
         holder = holder_of(run)
         if holder == token or holder in living:

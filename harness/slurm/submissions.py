@@ -78,7 +78,7 @@ def write_submission(runs: Path, submission: Submission) -> None:
 
 def register(runs: Path, submission: Submission) -> None:
     """Write a new submission down. Raises SchedulerError where its token is taken: somebody submits the same now."""
-    if not write_once(submission_file(runs, submission.token), submission, submission.token):
+    if not write_once(submission_file(runs, submission.token), submission):
         raise SchedulerError("Another command submits the same runs at this moment. Run this one again.")
 
 

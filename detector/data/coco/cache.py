@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 import time
 import zlib
 from collections.abc import Collection, Mapping
@@ -25,7 +24,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from detector.storage.files import write_json
-from detector.storage.staging import staged_folder
+from detector.storage.staging import remove_abandoned, remove_folder, staged_folder
 
 logger = logging.getLogger(__name__)
 
@@ -132,13 +131,11 @@ def store_columns(path: Path, content: Content, kind: str, columns: Mapping[str,
     try:
         if content.stamp != _stamp(path):
             return
-        _sweep(folder.parent)
+        remove_abandoned(folder.parent, older_than=ABANDONED_SECONDS)
         with staged_folder(folder) as staging:
             _write(columns, staging)
             if folder.exists() and open_columns(content.sha256, kind, columns) is None:
-                # Broken. Renamed first, so that a reader sees a whole folder or none.
-                folder.rename(broken := staging.with_suffix(".broken.tmp"))
-                shutil.rmtree(broken, ignore_errors=True)
+                remove_folder(folder)  # it is broken
     except OSError as error:
         if open_columns(content.sha256, kind, columns) is None:  # else another process was faster
             _tell_once(f"{folder.parent} does not keep what was read: {error.strerror or error}")
@@ -193,13 +190,6 @@ def _checksum(column: NDArray[np.generic]) -> int:
     whole = len(content) - len(content) % PAGE
     sums = content[:whole].view(np.uint64).reshape(-1, PAGE // 8).sum(axis=1)
     return zlib.crc32(content[whole:].tobytes(), zlib.crc32(sums.tobytes()))
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what processes that were killed while they wrote have left."""
-    for abandoned in folder.glob(".*.tmp"):
-        if time.time() - abandoned.stat().st_mtime > ABANDONED_SECONDS:
-            shutil.rmtree(abandoned, ignore_errors=True)
 
 
 @cache

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -58,12 +59,20 @@ class _Source:
             self.file(
                 f"{self.base_url}/{path}",
                 target,
-                None if report is None else lambda done, total: report(target.name, done, total),
+                progress=None if report is None else lambda done, total: report(target.name, done, total),
             )
         return target
 
-    def file(self, url: str, target: Path, progress: Callable[[int, int], None] | None = None) -> None:
-        fetch(url, target, retries=self.retries, timeout=self.timeout, wait=self.wait, progress=progress)
+    def file(
+        self,
+        url: str,
+        target: Path,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        check: Callable[[Path], str | None] | None = None,
+    ) -> None:
+        """The address ``url``, downloaded to ``target``. check: what is wrong with the downloaded file, or None."""
+        fetch(url, target, retries=self.retries, timeout=self.timeout, wait=self.wait, progress=progress, check=check)
 
 
 def download_coco(
@@ -157,14 +166,9 @@ def _fetch_images(source: _Source, index: CocoIndex, content: bytes) -> None:
     def get(i: int) -> None:
         target = index.image_path(i)
         if not target.exists():
-            arrived = target.with_name(target.name + ".new")
             url = urls[int(index.image_ids[i])]
-            source.file(url, arrived)
-            wrong = image_problem(arrived, int(index.widths[i]), int(index.heights[i]), decode=True)
-            if wrong is not None:
-                arrived.unlink()
-                raise DataError(f"{url}: {wrong}. Run this again, or check the address.")
-            arrived.replace(target)
+            width, height = int(index.widths[i]), int(index.heights[i])
+            source.file(url, target, check=lambda arrived: image_problem(arrived, width, height, decode=True))
 
     pool = ThreadPoolExecutor(PARALLEL_IMAGES)
     try:
@@ -204,11 +208,9 @@ def unpack(archive: Path, members: dict[str, Path]) -> None:
         if absent:
             raise DataError(f"{archive} lacks {len(absent):,} files, first {absent[0]}. Remove it and run this again.")
         for name, target in members.items():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            arrived = target.with_name(target.name + ".new")
-            with opened.open(name) as packed, arrived.open("wb") as file:
-                shutil.copyfileobj(packed, file)
-            arrived.replace(target)
+            with opened.open(name) as packed:
+                # Not flushed one by one: the annotation file, which is, makes the split count as there.
+                write_atomic(target, partial(shutil.copyfileobj, packed), flush=False)
 
 
 @contextlib.contextmanager
