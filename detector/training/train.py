@@ -30,6 +30,7 @@ from detector.model.retinanet import RetinaNet
 from detector.runs.assignment import AnchorRanges
 from detector.runs.folder import RunDir
 from detector.runs.job import Precision, TrainJob
+from detector.runs.log_lines import stopped_at
 from detector.sanity.first_batch import (
     FirstLook,
     check_anchors,
@@ -129,8 +130,7 @@ def train(
                 state.seconds += clock.lap()
                 saved = _save(state, run, done, must=stopping) if world.is_main else True
                 if stopping:
-                    kept = "the state is saved" if saved else "the last checkpoint before is kept"
-                    raise StopRequested(f"stopped at iteration {done}; {kept}")
+                    raise StopRequested(stopped_at(done, saved=saved))
                 if looking:
                     evaluate(done)
                     clock.lap()  # no training time

@@ -26,7 +26,7 @@ from detector.runs.status import Status
 from detector.storage.files import read_json, write_json
 from detector.worker.reports import log_to
 from detector.worker.requeue import job_fields, job_id, queue_again
-from harness.failures.classes import FailureName, classify
+from harness.failures.classes import FailureName, classify, killed_by
 from harness.failures.log_tail import tail
 from harness.slurm.submissions import Submission, submission_file
 
@@ -73,7 +73,7 @@ def reason_to_retry(end: End) -> str | None:
         return None  # what a process said of itself comes before how the others were ended for it
     killed = killing_signal(end, late=name == "network")
     if killed is not None:
-        return f"a process was killed (signal {killed})"
+        return killed_by(killed)
     return f"{name}: {end.message or 'no words'}" if name in PASSING else None
 
 

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from msgspec import to_builtins
 
-from harness.failures.classes import Context, FailureName, advise
+from harness.failures.classes import CommandArguments, FailureName, advise
 from harness.status.find import FoundRuns, KnownRun
 from harness.status.observe import Observed
 from harness.status.state import Kind, state_text
@@ -46,19 +46,19 @@ def summary(observed: Sequence[Observed], found: FoundRuns, runs: Path, profile:
     return said
 
 
-def next_commands(observed: Sequence[Observed], context: ContextOf) -> list[str]:
+def next_commands(observed: Sequence[Observed], arguments: ArgumentsFor) -> list[str]:
     """For each class of failure its sentence, and the command for the first run that failed so."""
     said: dict[FailureName, str] = {}
     for item in observed:
         name = item.state.failure
         if item.state.kind == "failed" and name is not None and name not in said:
-            sentence, command = advise(name, context.of(item.known))
+            sentence, command = advise(name, arguments.of(item.known))
             said[name] = f"{name}: {sentence}\n  next: {command}"
     return list(said.values())
 
 
 @dataclass(frozen=True)
-class ContextOf:
+class ArgumentsFor:
     """The commands about a run, as they are to be typed. options: what ``run`` was given beside profile and seeds."""
 
     profile: str
@@ -66,12 +66,12 @@ class ContextOf:
     data: Path | None
     runs: Path
 
-    def of(self, known: KnownRun) -> Context:
+    def of(self, known: KnownRun) -> CommandArguments:
         """The commands' arguments for one run."""
         ref, profile = known.refs[0], f"--profile {self.profile}"
         options = "".join(f" {shlex.quote(option)}" for option in self.options)
         folder = known.run.root.name if known.run is not None else ref
-        return Context(
+        return CommandArguments(
             run=f"{ref} {profile}{f' --seeds {known.seed + 1}' if known.seed else ''}{options}",
             logs=folder,
             explain=f"{ref} {profile}",

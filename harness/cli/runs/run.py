@@ -59,7 +59,7 @@ def run(
     from harness.planning.selection import Selection, missing
     from harness.slurm.clusters import find_cluster
     from harness.status.observe import failed_ids
-    from harness.status.text import ContextOf
+    from harness.status.text import ArgumentsFor
 
     selection = Selection(target, profile, overrides or [], data, batch_size)
     named = find_cluster(cluster) if cluster is not None else None
@@ -115,7 +115,7 @@ def run(
             say("Interrupted; finished runs and checkpoints are kept. The same command goes on from there.")
             raise typer.Exit(130) from None
         if failures:
-            context = ContextOf(profile, run_options(overrides, batch_size, data), root, selection.store.runs)
+            context = ArgumentsFor(profile, run_options(overrides, batch_size, data), root, selection.store.runs)
             for line in failure_lines(failures, planned, context):
                 say(line)
             if all(failure.stopped for failure in failures):

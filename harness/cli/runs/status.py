@@ -63,12 +63,12 @@ def status(
     it was silent for ten minutes.
     """
     from harness.status.observe import observe_all
-    from harness.status.text import ContextOf, as_data, lines, next_commands, summary
+    from harness.status.text import ArgumentsFor, as_data, lines, next_commands, summary
 
     if watch and as_json:
         raise UsageError("--watch draws for a person; --json is one look. Give one of them.")
     selection, finder = _finder(target, profile, overrides, data, batch_size, seeds=0 if target is None else seeds)
-    context = ContextOf(profile, run_options(overrides, batch_size, data), data, selection.store.runs)
+    context = ArgumentsFor(profile, run_options(overrides, batch_size, data), data, selection.store.runs)
 
     def look() -> tuple[FoundRuns, list[Observed]]:
         found = finder.find()
