@@ -21,7 +21,7 @@ from harness.planning.data import named_data
 from harness.registry.declarations import Execution
 from harness.registry.load import Registry
 from harness.slurm.clusters import Cluster
-from harness.slurm.commands import SQUEUE_SECONDS, cancel, read_queue
+from harness.slurm.commands import SQUEUE_SECONDS, cancel_by_name, read_queue
 from harness.slurm.script import Shape, shape_with
 from harness.slurm.submissions import PREFIX
 
@@ -101,7 +101,7 @@ def _by_job(
         except SchedulerError as error:
             return [Finding("fail", "sbatch", str(error))]
         except KeyboardInterrupt:
-            cancel(f"{PREFIX}{token}")
+            cancel_by_name(f"{PREFIX}{token}")
             shutil.rmtree(check_folder(runs, token).root, ignore_errors=True)
             say(f"Interrupted: job {PREFIX}{token} is cancelled.")
             raise

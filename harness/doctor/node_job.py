@@ -19,10 +19,10 @@ from harness.code.snapshot import take_snapshot
 from harness.doctor.machine import PACKAGES
 from harness.doctor.node import NodeCheck, NodeCheckFolder, NodeReport, Word
 from harness.slurm.clusters import Cluster
-from harness.slurm.commands import WAITING, QueuedJob, cancel, read_queue
+from harness.slurm.commands import WAITING, QueuedJob, cancel_by_name, read_queue
 from harness.slurm.script import Shape, parameters
 from harness.slurm.submissions import PREFIX
-from harness.slurm.submit import NoSlurm, hand_over, refusal
+from harness.slurm.submit import NoSlurm, call_sbatch, refusal
 
 LIMIT_MINUTES = 10
 PATIENCE_SECONDS = 180.0  # of processes for each other: a node reads torch for the first time in minutes
@@ -96,14 +96,14 @@ def submit_check(cluster: Cluster, shape: Shape, data: Path | None, *, runs: Pat
     write_json(folder.word, Word(nonce, time.time()))
     options = parameters(short, shape, token=token, code=code, folder=folder.root, is_run=False)
     try:
-        job_id = hand_over([check], short, options, folder.root)
+        job_id = call_sbatch([check], short, options, folder.root)
     except NoSlurm:
         raise
     except SchedulerError as error:
-        cancel(name)  # sbatch may have lost the answer and not the job
+        cancel_by_name(name)  # sbatch may have lost the answer and not the job
         raise SchedulerError(refusal(name, error, cluster)) from error
     except KeyboardInterrupt:
-        cancel(name)
+        cancel_by_name(name)
         raise
     return NodeCheckJob(job_id, name, folder, shape.tasks, short.time_minutes, nonce)
 
@@ -130,7 +130,7 @@ def watch(job: NodeCheckJob, *, wait_seconds: float, say: Callable[[str], None])
             if now - started > 60 * job.limit_minutes + OVERTIME_SECONDS:
                 watched.problem = f"did not end within its {job.limit_minutes} minutes and was cancelled"
         if watched.problem:
-            cancel(job.name)
+            cancel_by_name(job.name)
             break
         time.sleep(POLL_SECONDS)
     else:
@@ -255,4 +255,4 @@ def _let_go(job: NodeCheckJob) -> None:
         except SchedulerError:
             pass
         time.sleep(FIRST_LOOK_SECONDS)
-    cancel(job.name)
+    cancel_by_name(job.name)

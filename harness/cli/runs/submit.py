@@ -43,11 +43,11 @@ def submit_runs(
         _preview(todo, cluster, selection, names)
         return
     outcome = submit(todo, cluster, execution, runs=selection.store.runs)
-    for entry in outcome.adopted:
+    for entry in outcome.recovered:
         say(f"Found again: job {entry.job_id} ({entry.name}), submitted by a command that ended before it knew the id.")
     for train_id, name in names.items():
-        if train_id in outcome.taken:
-            say(f"already there: {name}: {outcome.taken[train_id]}")
+        if train_id in outcome.skipped:
+            say(f"already there: {name}: {outcome.skipped[train_id]}")
     for entry, shape in outcome.submitted:
         say(f"Submitted job {entry.job_id} ({entry.name}): {_runs(len(entry.runs))}, each on {shape}.")
         for index, train_id in enumerate(entry.runs):
@@ -60,19 +60,19 @@ def submit_runs(
 
 def _preview(todo: list[Any], cluster: Cluster, selection: Selection, names: Mapping[str, str]) -> None:
     from harness.code.snapshot import snapshot_id
-    from harness.slurm.queue import settle
+    from harness.slurm.queue import reconcile
     from harness.slurm.script import make_arrays
 
     runs = selection.store.runs
     try:
-        taken, _ = settle(runs, note=False)
+        queued, _ = reconcile(runs, write=False)
     except SchedulerError as error:
-        taken = {}
+        queued = {}
         say(f"The queue was not read: {error}")
     for train_id, name in names.items():
-        if train_id in taken:
-            say(f"already there: {name}: {taken[train_id]}")
-    free = [item for item in todo if item.train.id not in taken]
+        if train_id in queued:
+            say(f"already there: {name}: {queued[train_id]}")
+    free = [item for item in todo if item.train.id not in queued]
     for array in make_arrays(free, cluster, selection.profile.execution, runs=runs, code=snapshot_id()):
         say(f"{_runs(len(array.members))}, each on {array.shape}:")
         for index, item in enumerate(array.members):
