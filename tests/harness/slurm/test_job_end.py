@@ -158,7 +158,7 @@ def test_a_run_that_gets_no_further_is_given_up_and_one_that_does_is_not(folder:
     assert len(asked(folder)) == 2
     assert said(run).phase == "failed"
     assert said(run).message == (
-        "a process was killed (signal 9); given up: 2 retries brought it no further (max_retries of the cluster file)"
+        "a process was killed (signal 9); given up: no progress in 2 retries (max_retries in the cluster file)"
     )
     state = decide(Seen(status=said(run), scheduler=SchedulerState("gone")), time.time())
     assert (state.kind, state.failure) == ("failed", "killed")
@@ -190,7 +190,7 @@ def test_the_first_failure_of_another_process_decides(folder: Path) -> None:
     assert asked(folder) == []
 
 
-def test_words_of_an_earlier_start_of_the_job_are_not_taken_for_this_ones(folder: Path) -> None:
+def test_the_message_of_an_earlier_start_of_the_job_does_not_count(folder: Path) -> None:
     run = say(folder, "failed", "torch.distributed.DistNetworkError: no route", after=-60.0)
     folder.mkdir()
     (folder / f"{JOB}_0_log.out").write_text(f"{START}1\n{START}2\nModuleNotFoundError: No module named 'x'\n")
@@ -200,7 +200,7 @@ def test_words_of_an_earlier_start_of_the_job_are_not_taken_for_this_ones(folder
     assert run.status.read_bytes() == before
 
 
-def test_words_of_an_earlier_job_are_not_taken_for_this_ones(folder: Path) -> None:
+def test_the_message_of_an_earlier_job_does_not_count(folder: Path) -> None:
     say(folder, "failed", "DataError: 17.jpg is no image", job="40")
     folder.mkdir()
     (folder / f"{JOB}_0_log.out").write_text("torch.distributed.DistNetworkError: no route\n")

@@ -169,11 +169,11 @@ def test_submit_without_slurm_says_so_and_gives_the_runs_back(assignment: Assign
     ("said", "message", "states", "claims"),
     [
         ("sbatch: error: Invalid account", "sbatch refused harness-.*Invalid account", ["ended", "ended"], 0),
-        # Perhaps it was taken: whoever comes next looks for it in the queue. The other was never handed over.
+        # Perhaps it was submitted: the next command looks for it in the queue. The other was never submitted.
         ("sbatch: error: Socket timed out on send/recv", "may be submitted or not", ["ended", "submitting"], 1),
     ],
 )
-def test_submit_gives_back_what_was_refused_and_waits_for_what_may_have_been_taken(
+def test_submit_withdraws_what_was_refused_and_keeps_what_may_be_in_the_queue(
     assignment: Assignment,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
