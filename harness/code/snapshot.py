@@ -1,4 +1,4 @@
-"""A copy of the code beside the runs, so that what is edited after a submission does not change queued runs."""
+"""A copy of the code in the runs folder, so that edits after a submission do not change queued runs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ SUFFIXES = (".py", ".yaml", ".typed")
 
 
 def snapshot_id() -> str:
-    """The sha256 of the packages' files: their paths and their content."""
+    """The sha256 of the packages' files, of their paths and contents."""
     return _identity((name, path.read_bytes()) for name, path in _sources())
 
 
 def snapshot_folder(runs: Path, identity: str) -> Path:
-    """Where the copy lies; to be the first of Python's module path."""
+    """Where the copy is. This folder must come first in Python's module path."""
     return runs / "code" / identity
 
 
 def take_snapshot(runs: Path) -> Path:
-    """Copy the packages, once for each content."""
+    """Copy the packages, unless there is a copy of the same content. Returns its folder."""
     read = [(name, path, path.read_bytes()) for name, path in _sources()]
     identity = _identity((name, content) for name, _, content in read)
     target = snapshot_folder(runs, identity)
@@ -54,21 +54,21 @@ def _identity(contents: Iterable[tuple[str, bytes]]) -> str:
 
 
 def _copy_kernels(target: Path) -> None:
-    """What numba has compiled, so that the first process of each run need not do it again.
+    """Copy what numba has compiled, so that the first process of each run need not compile it again.
 
-    It belongs to a file of the same size and time of change, and to one kind of CPU; elsewhere it is compiled anew.
+    numba uses it for a file of the same size and time of change and for one kind of CPU, and else compiles again.
     """
     for package in PACKAGES:
         folder = Path(str(files(package)))
         for path in folder.rglob("__pycache__/*.nb[ic]"):
             copy = target / package / path.relative_to(folder)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError, PermissionError):  # just written anew by another process, or not ours
+            with suppress(FileNotFoundError, PermissionError):  # being replaced, or another user's
                 shutil.copy2(path, copy)
 
 
 def _sources() -> list[tuple[str, Path]]:
-    """Name below the snapshot and file, in the order of the names."""
+    """For each file its name in the snapshot and its path, sorted by name."""
     found = []
     for package in PACKAGES:
         folder = Path(str(files(package)))

@@ -63,7 +63,7 @@ def status(
     it was silent for ten minutes.
     """
     from harness.status.observe import observe_all
-    from harness.status.text import ArgumentsFor, as_data, lines, next_commands, summary
+    from harness.status.text import ArgumentsFor, next_commands, state_lines, states_as_data, summary_lines
 
     if watch and as_json:
         raise UsageError("--watch draws for a person; --json is one look. Give one of them.")
@@ -76,7 +76,7 @@ def status(
 
     found, observed = look()
     if as_json:
-        print_json(as_data(observed, found))
+        print_json(states_as_data(observed, found))
         return
     interrupted = False
     if watch and observed:
@@ -85,8 +85,8 @@ def status(
         except KeyboardInterrupt:
             interrupted = True
             found, observed = look()
-    after = [*summary(observed, found, selection.store.runs, profile), *next_commands(observed, context)]
-    for line in [*lines(observed), *after]:
+    after = [*summary_lines(observed, found, selection.store.runs, profile), *next_commands(observed, context)]
+    for line in [*state_lines(observed), *after]:
         typer.echo(line)
     if interrupted:
         raise typer.Exit(130)
@@ -98,13 +98,13 @@ def _watch(look: Callable[[], tuple[FoundRuns, list[Observed]]], first: list[Obs
     from rich.live import Live
     from rich.text import Text
 
-    from harness.status.text import lines
+    from harness.status.text import state_lines
 
     console = Console()
     if not console.is_terminal:
         shown: dict[object, tuple[str, int | None]] = {}
         for observed in _looks(look, first):
-            for item, line in zip(observed, lines(observed), strict=True):
+            for item, line in zip(observed, state_lines(observed), strict=True):
                 progress = item.state.progress
                 mark = (item.state.kind, None if progress is None else int(progress * 10))
                 if shown.get(item.known.key) != mark:
@@ -113,7 +113,7 @@ def _watch(look: Callable[[], tuple[FoundRuns, list[Observed]]], first: list[Obs
         return observed
     with Live(console=console, auto_refresh=False, transient=True) as live:
         for observed in _looks(look, first):
-            live.update(Text("\n".join(lines(observed)), no_wrap=True, overflow="ellipsis"), refresh=True)
+            live.update(Text("\n".join(state_lines(observed)), no_wrap=True, overflow="ellipsis"), refresh=True)
     return observed
 
 

@@ -79,7 +79,7 @@ def test_logs_of_a_run_that_ended_before_its_log_shows_what_it_printed(run: RunD
 
 def test_logs_refuses_what_is_no_run(run: RunDir) -> None:
     assert "give TABLE/ROW" in error("logs", "table2")
-    assert "none begins so" in error("logs", "ffff")
+    assert "no id begins with it" in error("logs", "ffff")
     message = error("logs", "table2/focal", "--profile", "tiny", "--seed", "1")
     assert "harness run table2/focal --profile tiny --seeds 2" in message
     run.log.unlink()
@@ -142,5 +142,5 @@ def test_last_lines_leaves_out_the_message_and_cuts_the_width() -> None:
 def test_by_id_of_two_that_begin_so_names_them(run: RunDir) -> None:
     other = RunDir(run.root.with_name(run.root.name[:8] + "00000000"))
     other.root.mkdir()
-    with pytest.raises(UsageError, match="2 begin so"):
+    with pytest.raises(UsageError, match="2 ids begin with it"):
         cli_status.logs(run.root.name[:8])
