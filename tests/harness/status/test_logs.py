@@ -15,6 +15,7 @@ from detector.runs.status import Status
 from detector.storage.files import write_json
 from harness.cli.runs import status as cli_status
 from harness.failures.log_tail import last_lines, tail
+from harness.status import logs as status_logs
 from harness.status.logs import follow, output, outputs
 from support.micro import micro_job, write_experiments
 from tests.command import error, invoke
@@ -86,13 +87,17 @@ def test_logs_refuses_what_is_no_run(run: RunDir) -> None:
     assert "has no log yet" in error("logs", run.root.name)
 
 
-def test_logs_follow_ends_with_the_run_and_loses_no_line(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_follow_ends_with_the_run_and_loses_no_line(
+    run: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_logs, "FOLLOW_SECONDS", 0.01)
+
     def live() -> None:
         with run.lock():
             locked.set()
             with run.log.open("ab") as file:
                 for i in range(101, 106):
-                    time.sleep(0.15)
+                    time.sleep(0.02)
                     file.write(f"line {i} ä\n".encode())
                     file.flush()
 
@@ -106,7 +111,10 @@ def test_logs_follow_ends_with_the_run_and_loses_no_line(run: RunDir, capsys: py
     assert capsys.readouterr().out.splitlines() == ["line 99", "line 100", *(f"line {i} ä" for i in range(101, 106))]
 
 
-def test_follow_begins_anew_in_a_new_file_and_joins_split_characters(tmp_path: Path) -> None:
+def test_follow_begins_anew_in_a_new_file_and_joins_split_characters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_logs, "FOLLOW_SECONDS", 0.0)
     first, second = tmp_path / "1", tmp_path / "2"
     first.write_bytes("aä".encode()[:2])
     second.write_text("second")
@@ -139,7 +147,7 @@ def test_last_lines_leaves_out_the_message_and_cuts_the_width() -> None:
     assert last_lines(text, "no pictures here", width=10) == ["a", "bbbbbbb..."]
 
 
-def test_by_id_of_two_that_begin_so_names_them(run: RunDir) -> None:
+def test_by_id_names_two_runs_whose_ids_begin_alike(run: RunDir) -> None:
     other = RunDir(run.root.with_name(run.root.name[:8] + "00000000"))
     other.root.mkdir()
     with pytest.raises(UsageError, match="2 ids begin with it"):
