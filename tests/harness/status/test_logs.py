@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -90,24 +90,19 @@ def test_logs_refuses_what_is_no_run(run: RunDir) -> None:
 def test_logs_follow_ends_with_the_run_and_loses_no_line(
     run: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status_logs, "FOLLOW_SECONDS", 0.01)
+    lock, numbers = ExitStack(), list(range(101, 106))
 
-    def live() -> None:
-        with run.lock():
-            locked.set()
-            with run.log.open("ab") as file:
-                for i in range(101, 106):
-                    time.sleep(0.02)
-                    file.write(f"line {i} ä\n".encode())
-                    file.flush()
+    def write_more(seconds: float) -> None:
+        with run.log.open("ab") as file:
+            file.write(f"line {numbers.pop(0)} ä\n".encode())
+        if not numbers:
+            lock.close()
 
-    locked = threading.Event()
-    thread = threading.Thread(target=live)
-    thread.start()
-    assert locked.wait(5)
-    # flock is by open file, so that this process's own lock is seen like another's
-    cli_status.logs(run.root.name, follow=True, num_lines=2)
-    thread.join()
+    monkeypatch.setattr(cli_status, "WATCH_SECONDS", 0.0)  # how often the state is looked at
+    monkeypatch.setattr(status_logs.time, "sleep", write_more)
+    with lock:
+        lock.enter_context(run.lock())  # flock is by open file: this process's own lock is seen like another's
+        cli_status.logs(run.root.name, follow=True, num_lines=2)
     assert capsys.readouterr().out.splitlines() == ["line 99", "line 100", *(f"line {i} ä" for i in range(101, 106))]
 
 
