@@ -44,6 +44,7 @@ from detector.training.metrics import MetricsLog
 from detector.training.schedule import learning_rate, parameter_groups, set_learning_rate
 from detector.training.state import TrainingState
 from detector.training.stop import StopRequested
+from detector.weights.find import BY_CONTENT
 
 logger = logging.getLogger(__name__)
 LOG_EVERY = 10  # iterations
@@ -227,7 +228,7 @@ def _look(
 
 def _is_pretrained_detector(job: TrainJob) -> bool:
     """Whether the classifier may have been trained already: then its first scores are nobody's to know."""
-    return job.model.weights.startswith("sha256:")
+    return job.model.weights.startswith(BY_CONTENT)
 
 
 def _check_first_loss(job: TrainJob, looks: list[FirstLook], losses: dict[str, torch.Tensor]) -> None:

@@ -20,7 +20,7 @@ from harness.planning.plan import Plan
 from harness.slurm.commands import SchedulerState
 from harness.status.find import FoundRuns, KnownRun, of_plan
 from harness.status.logs import output
-from harness.status.state import FAILED, RunState, Seen, decide, is_settled
+from harness.status.state import FAILED, RunState, Seen, decide, is_idle
 from harness.store.records import Store, read_record
 
 logger = logging.getLogger(__name__)
@@ -140,4 +140,4 @@ def failed_ids(planned: Plan, store: Store) -> set[str]:
 
 def is_over(observed: Sequence[Observed]) -> bool:
     """Whether no run waits or runs any more."""
-    return is_settled(item.state for item in observed)
+    return is_idle(item.state for item in observed)

@@ -203,6 +203,6 @@ def _describe_living(state: RunState, age: str) -> str:
     return f"running {state.progress:.0%}, ETA {eta}{so_far}{doubt}"
 
 
-def is_settled(states: Iterable[RunState]) -> bool:
+def is_idle(states: Iterable[RunState]) -> bool:
     """Whether no run waits or runs, so that only a new command changes anything."""
     return not any(state.kind in LIVING for state in states)

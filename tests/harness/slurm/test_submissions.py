@@ -1,4 +1,4 @@
-"""Submissions that survive crashes, claims of runs, and the queue; squeue is a stand-in on the PATH."""
+"""Submissions that survive crashes, reservations of runs, and the queue; squeue is a stand-in on the PATH."""
 
 from __future__ import annotations
 

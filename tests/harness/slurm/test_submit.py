@@ -166,7 +166,7 @@ def test_submit_without_slurm_says_so_and_gives_the_runs_back(assignment: Assign
 
 
 @pytest.mark.parametrize(
-    ("said", "message", "states", "claims"),
+    ("said", "message", "states", "reservations"),
     [
         ("sbatch: error: Invalid account", "sbatch refused harness-.*Invalid account", ["ended", "ended"], 0),
         # Perhaps it was submitted: the next command looks for it in the queue. The other was never submitted.
@@ -180,7 +180,7 @@ def test_submit_withdraws_what_was_refused_and_keeps_what_may_be_in_the_queue(
     said: str,
     message: str,
     states: list[str],
-    claims: int,
+    reservations: int,
 ) -> None:
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -193,7 +193,7 @@ def test_submit_withdraws_what_was_refused_and_keeps_what_may_be_in_the_queue(
     with pytest.raises(SchedulerError, match=message):
         submit(members, cluster(gpus_per_node=4), execution(), runs=tmp_path)
     assert sorted(item.state for item in read_submissions(tmp_path)) == states
-    assert len(list(tmp_path.glob("*/claim.json"))) == claims
+    assert len(list(tmp_path.glob("*/claim.json"))) == reservations
 
 
 def test_submit_notes_and_reserves_before_it_calls_sbatch(
