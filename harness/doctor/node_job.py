@@ -21,7 +21,7 @@ from harness.doctor.node import Marker, NodeCheck, NodeCheckFolder, NodeReport
 from harness.slurm.clusters import Cluster
 from harness.slurm.commands import WAITING, QueuedJob, cancel_by_name, read_queue
 from harness.slurm.script import Shape, parameters
-from harness.slurm.submissions import PREFIX
+from harness.slurm.submissions import PREFIX, output_file
 from harness.slurm.submit import NoSlurm, call_sbatch, refusal
 
 LIMIT_MINUTES = 10
@@ -238,17 +238,13 @@ def _last_output(job: NodeCheckJob) -> list[str]:
     lines = list[str]()
     for rank, text in printed.items():
         if last := [line.rstrip() for line in text.splitlines() if line.strip()][-LAST_LINES:]:
-            lines += [f"the end of {_output(job, rank)}:", *(f"  {line}" for line in last)]
+            lines += [f"the end of {output_file(job.folder.root, job.id, rank)}:", *(f"  {line}" for line in last)]
     return lines or [f"nothing was printed into {job.folder.root}: is HARNESS_RUNS on a disk that the nodes share?"]
 
 
 def _printed(job: NodeCheckJob, rank: int) -> str:
-    path = _output(job, rank)
+    path = output_file(job.folder.root, job.id, rank)
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def _output(job: NodeCheckJob, rank: int) -> Path:
-    return job.folder.root / f"{job.id}_{rank}_log.out"
 
 
 def _wait_until_gone(job: NodeCheckJob) -> None:

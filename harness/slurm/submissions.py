@@ -52,8 +52,13 @@ def submission_file(runs: Path, token: str) -> Path:
 
 
 def transport_folder(runs: Path, token: str) -> Path:
-    """The script, pickles and output (``<job id>_<rank>_log.out``) of one submission."""
+    """The script, pickles and output of one submission."""
     return submissions_folder(runs) / token
+
+
+def output_file(folder: Path, job: str, rank: int) -> Path:
+    """Where submitit lets a process print. folder: ``transport_folder``; job: with the array index, if it has one."""
+    return folder / f"{job}_{rank}_log.out"
 
 
 def next_token(runs: Path, content: bytes) -> str:
