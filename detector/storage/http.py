@@ -27,14 +27,24 @@ class _Interrupted(Exception):
 
 
 def fetch(
-    url: str, target: Path, *, retries: int, timeout: float, wait: float = 1.0, progress: Progress | None = None
+    url: str,
+    target: Path,
+    *,
+    retries: int,
+    timeout: float,
+    wait: float = 1.0,
+    progress: Progress | None = None,
+    check: Callable[[Path], str | None] | None = None,
 ) -> None:
     """Download ``url`` to ``target``, which appears when it has the length that the server announced.
 
     What has arrived lies in ``target``.part, from where the next attempt, or the next call, goes on. ``timeout``:
     seconds without a byte; ``wait``: seconds before the second attempt, doubled with each; ``progress``: called with
-    the bytes that are there and their final number. Raises DataError when ``retries`` further attempts fail too, and
-    at once for an answer that will not change, such as 404.
+    the bytes that are there and their final number. ``check`` says what is wrong with the whole file, or None; it is
+    asked before ``target`` appears, and a file that is wrong is removed.
+
+    Raises DataError when ``retries`` further attempts fail too, at once for an answer that will not change, such as
+    404, and for a file that is wrong.
     """
     if not url.startswith(("http://", "https://")):
         raise DataError(f"Cannot download '{url}': only http and https addresses are fetched.")
@@ -50,6 +60,9 @@ def fetch(
         except (_Interrupted, OSError, http.client.HTTPException) as error:
             reason = str(error) or type(error).__name__
         else:
+            if check is not None and (wrong := check(part)) is not None:
+                part.unlink()
+                raise DataError(f"{url}: {wrong}. Run this again, or check the address.")
             part.replace(target)
             return
         if attempt < retries:

@@ -11,6 +11,7 @@ from torch import nn
 
 from detector.device.world import World
 from detector.runs.conditions import Conditions
+from detector.runs.log_lines import resumed_after
 from detector.weights import checkpoint
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class TrainingState:
         torch.set_rng_state(state["random"])
         self.executions, self.seconds = state["executions"], state["seconds"]
         self._add_loss_sources(state.get("loss_sources", []))
-        logger.info("resumed after iteration %d", state["iteration"])
+        logger.info("%s", resumed_after(state["iteration"]))
         if here not in self.executions:
             self.executions.append(here)
             logger.warning("%s, not as before: equality to the last bit is void", way)

@@ -30,6 +30,7 @@ from detector.model.retinanet import RetinaNet
 from detector.runs.assignment import AnchorRanges
 from detector.runs.folder import RunDir
 from detector.runs.job import Precision, TrainJob
+from detector.runs.log_lines import stopped_at
 from detector.runs.loss_package import loss_source
 from detector.sanity.first_batch import (
     FirstLook,
@@ -45,6 +46,7 @@ from detector.training.metrics import MetricsLog
 from detector.training.schedule import learning_rate, parameter_groups, set_learning_rate
 from detector.training.state import TrainingState
 from detector.training.stop import StopRequested
+from detector.weights.find import BY_CONTENT
 
 logger = logging.getLogger(__name__)
 LOG_EVERY = 10  # iterations
@@ -135,8 +137,7 @@ def train(
                 state.seconds += clock.lap()
                 saved = _save(state, run, done, must=stopping) if world.is_main else True
                 if stopping:
-                    kept = "the state is saved" if saved else "the last checkpoint before is kept"
-                    raise StopRequested(f"stopped at iteration {done}; {kept}")
+                    raise StopRequested(stopped_at(done, saved=saved))
                 if looking:
                     evaluate(done)
                     clock.lap()  # no training time
@@ -236,7 +237,7 @@ def _look(
 
 def _is_pretrained_detector(job: TrainJob) -> bool:
     """Whether the classifier may have been trained already: then its first scores are nobody's to know."""
-    return job.model.weights.startswith("sha256:")
+    return job.model.weights.startswith(BY_CONTENT)
 
 
 def _check_first_loss(job: TrainJob, looks: list[FirstLook], losses: dict[str, torch.Tensor]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from detector.errors import HarnessError
 from detector.runs.assignment import WORKER_LOG
 from detector.runs.folder import RunDir
+from detector.runs.log_lines import LOG_FORMAT
 from detector.runs.status import Phase, Status
 from detector.storage.files import write_json
 from detector.worker.requeue import slurm_job
@@ -49,9 +50,7 @@ class Heartbeat:
 
 def log_to(path: Path) -> None:
     """Write what loggers say to the end of a run's log."""
-    logging.basicConfig(
-        filename=path, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+    logging.basicConfig(filename=path, level=logging.INFO, format=LOG_FORMAT, force=True)
 
 
 def report_failure(run: RunDir, rank: int, heartbeat: Heartbeat, error: BaseException) -> None:

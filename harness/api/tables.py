@@ -18,6 +18,7 @@ CLAIM_COLUMNS = {
     "id": "str",
     "text": "str",
     "where": "str",
+    "own": "bool",
     "metric": "str",
     "kind": "str",
     "a": "str",
@@ -83,12 +84,13 @@ def _table_lines(view: TableView) -> Iterator[dict[str, Any]]:
 
 
 def claims(target: Targets = "all", profile: str = "paper", data: Folder | None = None) -> pd.DataFrame:
-    """The paper's claims about one or several targets, judged by the records: one line per contrast of a claim.
+    """The claims about one or several targets, judged by the records: one line per contrast of a claim.
 
     Of the contrast: ``a`` and ``b`` (rows; ``b`` is missing where ``a`` is held against a threshold), ``n_a`` and
     ``n_b`` (seeds), ``mean_a`` and ``mean_b``, ``quantity`` (what is tested, such as "a - b"), ``difference`` (its
     value), ``low`` and ``high`` (its 95% interval). Of the claim: ``id``, ``text``, ``where`` (in the paper),
-    ``metric``, ``kind``, ``p`` (one-sided, by Holm over all claims of the profile), ``outcome``, ``provisional`` (one
+    ``own`` (a claim of yours, judged apart from the paper's), ``metric``, ``kind``, ``p`` (one-sided, by Holm over all
+    claims of its kind that the profile can decide), ``outcome``, ``provisional`` (one
     seed decided it), ``reason``, ``published`` (the difference that the paper prints), ``seeds_needed`` (per row, to
     show it). AP is in percent, scores in 0..1. NaN where nothing was measured.
 
@@ -103,9 +105,11 @@ def claims(target: Targets = "all", profile: str = "paper", data: Folder | None 
     [2.5, 1.4, 3.6, 1.0]
     """
     view = judge(select(target, profile, data=data))
-    lines = [line for verdict in view.claims for line in _claim_lines(verdict)]
+    parts = [(part, own) for part, own in ((view.paper, False), (view.own, True)) if part is not None]
+    lines = [{**line, "own": own} for part, own in parts for verdict in part.claims for line in _claim_lines(verdict)]
     frame = pd.DataFrame(lines, columns=list(CLAIM_COLUMNS)).astype(CLAIM_COLUMNS)
-    frame.attrs = {"profile": profile, "scale": view.scale, "claims_in_family": view.family_size}
+    families = {"own" if own else "paper": part.family_size for part, own in parts}
+    frame.attrs = {"profile": profile, "scale": view.scale, "claims_in_family": families}
     return frame
 
 

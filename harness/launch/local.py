@@ -20,6 +20,7 @@ from detector.runs.status import Status
 from detector.storage.files import write_json
 from detector.storage.retry import retry
 from detector.worker.worker import Worker
+from harness.failures.classes import silent_end
 from harness.failures.log_tail import last_lines, tail
 from harness.launch.cancel import is_cancelled
 from harness.launch.interrupts import interrupts_ignored
@@ -198,9 +199,8 @@ def _failure(item: _Active, *, cancelled: bool) -> Failure:
     if said is not None and said.time >= item.started:
         return Failure(item.assignment.train.id, said.message, item.run.log, stopped=said.phase == "stopped")
     where = _last_words(status)
-    reason = f"the process ended without a word while {where}"
     said_last = "".join(f": {line}" for line in last_lines(tail(output), count=1))
-    message = "cancelled while it started" if cancelled else f"{reason}{said_last}"
+    message = "cancelled while it started" if cancelled else f"{silent_end(where)}{said_last}"
     _note_end(item, status, "stopped" if cancelled else "failed", message)
     return Failure(item.assignment.train.id, message, output, stopped=cancelled)
 

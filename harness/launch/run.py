@@ -71,7 +71,7 @@ class RunResult:
     def __repr__(self) -> str:
         """Counts on the first line, then one line for each job, failure and stopped run."""
         jobs = self.submission.submitted if self.submission is not None else ()
-        taken = next((part.taken for part in (self.submission, self.dry_run) if part is not None), {})
+        skipped = next((part.skipped for part in (self.submission, self.dry_run) if part is not None), {})
         arrays = self.dry_run.arrays if self.dry_run is not None else ()
         counts = {
             "done before": len(self.done),
@@ -79,7 +79,7 @@ class RunResult:
             "failed": len(self.failed),
             "stopped": len(self.stopped),
             "left alone": len(self.left),
-            "queued or running already": len(taken),
+            "queued or running already": len(skipped),
             "submitted": sum(len(entry.runs) for entry, _ in jobs),
             "would be submitted": sum(len(array.members) for array in arrays),
         }

@@ -10,15 +10,15 @@ from detector.runs.assignment import Assignment
 from harness.code.snapshot import snapshot_id
 from harness.planning.selection import Selection
 from harness.slurm.clusters import Cluster
-from harness.slurm.queue import settle
+from harness.slurm.queue import reconcile
 from harness.slurm.script import Array, make_arrays
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What would be submitted, with its scripts. taken: by training id, where a run is queued or runs already."""
+    """What would be submitted, with its scripts. skipped: by training id, where a run is queued or runs already."""
 
-    taken: dict[str, str]
+    skipped: dict[str, str]
     arrays: tuple[Array, ...]
 
 
@@ -26,11 +26,11 @@ def dry_run(todo: list[Assignment], cluster: Cluster, selection: Selection, say:
     """The jobs that these runs would become. Nothing is written; a queue that cannot be read is told of and ignored."""
     runs = selection.store.runs
     try:
-        queued, _ = settle(runs, note=False)
+        queued, _ = reconcile(runs, write=False)
     except SchedulerError as error:
         queued = {}
         say(f"The queue was not read: {error}")
-    taken = {item.train.id: str(queued[item.train.id]) for item in todo if item.train.id in queued}
-    free = [item for item in todo if item.train.id not in taken]
+    skipped = {item.train.id: str(queued[item.train.id]) for item in todo if item.train.id in queued}
+    free = [item for item in todo if item.train.id not in skipped]
     arrays = make_arrays(free, cluster, selection.profile.execution, runs=runs, code=snapshot_id())
-    return DryRun(taken, tuple(arrays))
+    return DryRun(skipped, tuple(arrays))

@@ -82,10 +82,10 @@ def run(
 def _end_with_failures(result: RunResult, options: tuple[str, ...]) -> None:
     """Say what failed and what to do. Exits with 130 if all of them were only stopped, else with 1."""
     from harness.cli.runs.failure_report import failure_lines
-    from harness.status.text import ContextOf
+    from harness.status.text import ArgumentsFor
 
-    context = ContextOf(result.plan.profile.name, options, result.data_root, result.runs)
-    for line in failure_lines([*result.stopped, *result.failed], result.plan, context):
+    arguments = ArgumentsFor(result.plan.profile.name, options, result.data_root, result.runs)
+    for line in failure_lines([*result.stopped, *result.failed], result.plan, arguments):
         say(line)
     if not result.failed:
         say("Stopped; finished runs and checkpoints are kept. The same command goes on from there.")

@@ -65,12 +65,12 @@ def status(
     for ten minutes.
     """
     from harness.status.observe import observe_all
-    from harness.status.text import ContextOf, as_data, lines, next_commands, summary
+    from harness.status.text import ArgumentsFor, next_commands, state_lines, states_as_data, summary_lines
 
     if watch and as_json:
         raise UsageError("--watch draws on a terminal again and again, --json prints once. Give one of them.")
     selection, finder = _finder(target, profile, overrides, data, batch_size, seeds=0 if target is None else seeds)
-    context = ContextOf(profile, run_options(overrides, batch_size, data), data, selection.store.runs)
+    context = ArgumentsFor(profile, run_options(overrides, batch_size, data), data, selection.store.runs)
 
     def look() -> tuple[FoundRuns, list[Observed]]:
         found = finder.find()
@@ -78,7 +78,7 @@ def status(
 
     found, observed = look()
     if as_json:
-        print_json(as_data(observed, found))
+        print_json(states_as_data(observed, found))
         return
     interrupted = False
     if watch and observed:
@@ -87,8 +87,8 @@ def status(
         except KeyboardInterrupt:
             interrupted = True
             found, observed = look()
-    after = [*summary(observed, found, selection.store.runs, profile), *next_commands(observed, context)]
-    for line in [*lines(observed), *after]:
+    after = [*summary_lines(observed, found, selection.store.runs, profile), *next_commands(observed, context)]
+    for line in [*state_lines(observed), *after]:
         typer.echo(line)
     if interrupted:
         raise typer.Exit(130)
@@ -100,13 +100,13 @@ def _watch(look: Callable[[], tuple[FoundRuns, list[Observed]]], first: list[Obs
     from rich.live import Live
     from rich.text import Text
 
-    from harness.status.text import lines
+    from harness.status.text import state_lines
 
     console = Console()
     if not console.is_terminal:
         shown: dict[object, tuple[str, int | None]] = {}
         for observed in _looks(look, first):
-            for item, line in zip(observed, lines(observed), strict=True):
+            for item, line in zip(observed, state_lines(observed), strict=True):
                 progress = item.state.progress
                 mark = (item.state.kind, None if progress is None else int(progress * 10))
                 if shown.get(item.known.key) != mark:
@@ -115,7 +115,7 @@ def _watch(look: Callable[[], tuple[FoundRuns, list[Observed]]], first: list[Obs
         return observed
     with Live(console=console, auto_refresh=False, transient=True) as live:
         for observed in _looks(look, first):
-            live.update(Text("\n".join(lines(observed)), no_wrap=True, overflow="ellipsis"), refresh=True)
+            live.update(Text("\n".join(state_lines(observed)), no_wrap=True, overflow="ellipsis"), refresh=True)
     return observed
 
 

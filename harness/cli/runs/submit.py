@@ -13,9 +13,9 @@ from harness.slurm.submit import Outcome
 def print_submission(result: RunResult, outcome: Outcome) -> None:
     """The jobs and their runs, and the next commands."""
     names, target, profile = result.names, result.target, result.plan.profile.name
-    for entry in outcome.adopted:
+    for entry in outcome.recovered:
         say(f"Found again: job {entry.job_id} ({entry.name}), submitted by a command that ended before it knew the id.")
-    _say_taken(outcome.taken, names)
+    _say_skipped(outcome.skipped, names)
     for entry, shape in outcome.submitted:
         say(f"Submitted job {entry.job_id} ({entry.name}): {count_of_runs(len(entry.runs))}, each on {shape}.")
         for index, train_id in enumerate(entry.runs):
@@ -28,7 +28,7 @@ def print_submission(result: RunResult, outcome: Outcome) -> None:
 def print_dry_run(result: RunResult, preview: DryRun) -> None:
     """The scripts on stdout, what they are for on stderr."""
     names = result.names
-    _say_taken(preview.taken, names)
+    _say_skipped(preview.skipped, names)
     for array in preview.arrays:
         say(f"{count_of_runs(len(array.members))}, each on {array.shape}:")
         for index, item in enumerate(array.members):
@@ -37,7 +37,7 @@ def print_dry_run(result: RunResult, preview: DryRun) -> None:
     say("Nothing was submitted (--dry-run).")
 
 
-def _say_taken(taken: dict[str, str], names: dict[str, str]) -> None:
+def _say_skipped(skipped: dict[str, str], names: dict[str, str]) -> None:
     for train_id, name in names.items():
-        if train_id in taken:
-            say(f"already there: {name}: {taken[train_id]}")
+        if train_id in skipped:
+            say(f"already there: {name}: {skipped[train_id]}")

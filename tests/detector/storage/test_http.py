@@ -77,6 +77,22 @@ def test_fetch_starts_over_only_where_the_part_does_not_fit(server: Server, tmp_
     assert server.ranges(FILE) == ([f"bytes={len(left)}-"] if left == CONTENT else [f"bytes={len(left)}-", None])
 
 
+def test_fetch_removes_a_file_that_its_check_refuses(server: Server, tmp_path: Path) -> None:
+    seen = list[bytes]()
+
+    def check(arrived: Path) -> str | None:
+        assert not (tmp_path / "file").exists()
+        seen.append(arrived.read_bytes())
+        return "another file" if len(seen) == 1 else None
+
+    with pytest.raises(DataError, match=rf"{server.url}{FILE}: another file\. Run this again"):
+        get(server, tmp_path / "file", check=check)
+    assert list(tmp_path.iterdir()) == []
+    get(server, tmp_path / "file", check=check)
+    assert seen == [CONTENT, CONTENT]
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
 def test_fetch_gives_up_after_its_retries(server: Server, tmp_path: Path) -> None:
     server.faults[FILE] = ["503"] * 9
     with pytest.raises(DataError, match=r"in 3 attempts: the server answers 503 Service Unavailable"):
