@@ -1,4 +1,4 @@
-"""A job's data: the folder it lives in is checked to be what the job names, and opened as an index a split."""
+"""A job's data: checks that the folder holds what the job names, and opens each split as an index."""
 
 from __future__ import annotations
 

@@ -87,13 +87,13 @@ def _found(result: dict[str, Tensor], names: Sequence[str]) -> list[Found]:
 def open_upright(path: Path) -> Image.Image:
     """An image file of any mode as RGB, turned as its EXIF orientation says.
 
-    Raises DataError for a file that is no image, is too large for Pillow, or holds more than 16 bits a channel.
+    Raises DataError for a file that is no image, is too large for Pillow, or holds more than 16 bits per channel.
     """
     try:
         with Image.open(path) as image:
             turned = ImageOps.exif_transpose(image)
             if turned.mode in ("I", "F"):
-                raise DataError(f"{path} holds 32 bits a channel. Convert it to 8 or 16 bits first.")
+                raise DataError(f"{path} holds 32 bits per channel. Convert it to 8 or 16 bits first.")
             if turned.mode.startswith("I;16"):  # Pillow itself would clip: all above 255 white
                 turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
             return turned.convert("RGB")

@@ -165,7 +165,7 @@ def test_network_of_the_recipes_is_that_of_their_files(base: Weights) -> None:
         ("boxes", {"aspect_ratios": (0.5, 1.0, 3.0)}, ["model.aspect_ratios"]),
         ("pyramid", {"p6_from": "p5"}, ["model.p6_from"]),
         ("pyramid", {"head_norm": "group"}, ["model.head_norm"]),
-        ("pyramid", {"num_anchors": 3}, ["anchors a location"]),
+        ("pyramid", {"num_anchors": 3}, ["anchors per location"]),
         ("body", {"norm_epsilon": 1e-5}, []),
         ("boxes", {"box_weights": (1.0, 1.0, 1.0, 1.0)}, []),
         ("pyramid", {"num_classes": 3}, []),

@@ -140,7 +140,7 @@ def test_anchor_orders_are_inverse() -> None:
 
     assert not torch.equal(there, values)
     assert torch.equal(to_ratio_major(there, 5, 6, "x"), values)
-    with pytest.raises(WeightsError, match="4 anchors a location"):
+    with pytest.raises(WeightsError, match="4 anchors per location"):
         to_ratio_major(torch.zeros(16), 4, 4, "x")
 
 
