@@ -78,7 +78,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def _check_sums(content: bytes) -> None:
-    """Raise BadZipFile for a part that is not what was written: torch.load ignores the checksums that torch.save stores."""
+    """Raise BadZipFile for a damaged part: torch.load does not look at the checksums that torch.save stores."""
     with zipfile.ZipFile(io.BytesIO(content)) as parts:
         damaged = parts.testzip()
     if damaged is not None:

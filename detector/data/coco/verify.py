@@ -133,7 +133,7 @@ def _notes(index: CocoIndex) -> list[str]:
     notes = []
     labelled = is_labelled(index.root, index.split)
     if not labelled:
-        notes.append(f"{index.split}: no labels; only COCO's evaluation server has them: harness export, harness record")
+        notes.append(f"{index.split}: only COCO's evaluation server has its labels: harness export, harness record")
     extra = sorted(
         name for name in _files(index) - set(index.file_names) if Path(name).suffix.lower() in IMAGE_SUFFIXES
     )
