@@ -1,4 +1,4 @@
-"""Training batches of one process: augmented images with their boxes and labels; the same with any number of workers."""
+"""Training batches of one process: augmented images, boxes and labels; the same with any number of workers."""
 
 from __future__ import annotations
 
