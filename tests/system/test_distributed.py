@@ -1,4 +1,4 @@
-"""Several processes a run: the same training, the same detections, one set of files, one stop, one clear failure."""
+"""Several processes per run: the same training, the same detections, one set of files, one stop, one clear failure."""
 
 from __future__ import annotations
 
