@@ -1,4 +1,4 @@
-"""Fetching one file over HTTP so that a broken connection costs only the bytes that were under way."""
+"""Downloads a file over HTTP; after a broken connection it goes on where it was."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from detector.errors import DataError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
 MAX_WAIT = 60.0
-PASSING = {408, 429, 500, 502, 503, 504}  # HTTP answers that another attempt may not get
+TEMPORARY = {408, 429, 500, 502, 503, 504}  # HTTP codes that are worth another attempt
 
 Progress = Callable[[int, int], None]
 
@@ -54,7 +54,7 @@ def fetch(
         try:
             _attempt(url, part, timeout, progress)
         except urllib.error.HTTPError as error:
-            if error.code not in PASSING:
+            if error.code not in TEMPORARY:
                 raise DataError(f"{url}: the server answers {error.code} {error.reason}.") from error
             reason = f"the server answers {error.code} {error.reason}"
         except (_Interrupted, OSError, http.client.HTTPException) as error:
@@ -66,13 +66,13 @@ def fetch(
             part.replace(target)
             return
         if attempt < retries:
-            log.info("%s: %s; attempt %d of %d follows", url, reason, attempt + 2, retries + 1)
+            logger.info("%s: %s; attempt %d of %d follows", url, reason, attempt + 2, retries + 1)
             time.sleep(min(MAX_WAIT, wait * 2**attempt))
     raise DataError(f"Cannot download {url} in {retries + 1} attempts: {reason}.")
 
 
 def _attempt(url: str, part: Path, timeout: float, progress: Progress | None) -> None:
-    """Bring ``part`` to the length of the file. Raises _Interrupted where it does not get there."""
+    """Download what ``part`` lacks of the file. Raises _Interrupted where it is not complete afterwards."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -93,7 +93,7 @@ def _attempt(url: str, part: Path, timeout: float, progress: Progress | None) ->
         have = start  # a server that ignores the range sends all of it
         with part.open("r+b" if start else "wb") as file:
             file.seek(start)
-            while chunk := response.read1(CHUNK):  # what has come: a full chunk would be lost to a silent connection
+            while chunk := response.read1(CHUNK):  # what has arrived: one that falls silent loses no half chunk
                 file.write(chunk)
                 have += len(chunk)
                 if progress is not None:

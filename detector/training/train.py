@@ -50,7 +50,7 @@ from detector.weights.find import BY_CONTENT
 
 logger = logging.getLogger(__name__)
 LOG_EVERY = 10  # iterations
-STOP_RETRY_SECONDS = 20.0  # a scheduler kills soon after it asks
+STOP_RETRY_SECONDS = 20.0  # a scheduler that asks for a stop kills soon after
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def train(
 ) -> TrainingState:
     """Train ``model`` to the end of the schedule, from the newest checkpoint of ``run`` where there is one.
 
-    anchor_ranges: the first batch's anchors an image; None where nothing is known. evaluate: called in all processes
+    anchor_ranges: the first batch's anchors per image; None where nothing is known. evaluate: called in all processes
     after the checkpoints of every ``pace.evaluate_every`` iterations. Returns the state after the last step. Raises
     StopRequested when ``stop`` says so (state saved), TrainingError for a loss that is not finite, and
     before a fresh training's first checkpoint for what its first batch shows to be wrong.
@@ -200,7 +200,7 @@ def _micro_batches(groups: list[Group], groups_per_forward: int) -> Iterator[lis
 
 
 def _synchronised(replica: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
-    """Gradients cross processes once a step: with its last backward pass."""
+    """Gradients are exchanged once per step, in its last backward pass."""
     if isinstance(replica, DistributedDataParallel) and not last:
         context: AbstractContextManager[Any] = replica.no_sync()
         return context
@@ -236,7 +236,7 @@ def _look(
 
 
 def _is_pretrained_detector(job: TrainJob) -> bool:
-    """Whether the classifier may have been trained already: then its first scores are nobody's to know."""
+    """Whether the classifier may have been trained already: then its first scores cannot be predicted."""
     return job.model.weights.startswith(BY_CONTENT)
 
 
@@ -247,7 +247,7 @@ def _check_first_loss(job: TrainJob, looks: list[FirstLook], losses: dict[str, t
 
 
 class _Window:
-    """Means of the losses since the last look, kept on the device so that the step never waits for them."""
+    """Means of the losses since the last line of the log, kept on the device so that no step waits for them."""
 
     def __init__(self) -> None:
         self.clock = _Clock()
@@ -260,7 +260,7 @@ class _Window:
         self.count += 1
 
     def close(self, world: World, iteration: int) -> tuple[dict[str, float], float]:
-        """Means over the window and all processes, and seconds an iteration. Raises TrainingError where not finite."""
+        """Means over the window and all processes, and seconds per iteration. Raises TrainingError where not finite."""
         values = torch.stack(list(self.sums.values())) / self.count
         if world.size > 1:
             dist.all_reduce(values)

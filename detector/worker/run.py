@@ -111,7 +111,7 @@ def train_to_final(
 def evaluate_so_far(assignment: Assignment, model: RetinaNet, *, world: World) -> float | None:
     """AP (percent) of a model in training, which it leaves as it was; None in all processes but the main one.
 
-    For those who wait: it decides nothing, and no record has it. Scored by a fast library where there is one.
+    For people who watch: it decides nothing and is in no record. Scored by a fast library where there is one.
     """
     job = assignment.train
     index = _open(job.data, Path(assignment.data_root), "test")

@@ -116,8 +116,8 @@ def test_fetch_tries_no_second_time_what_is_not_there(server: Server, tmp_path: 
 def test_fetch_ends_a_silent_connection(server: Server, tmp_path: Path) -> None:
     server.faults[FILE] = ["hang"]
     get(server, tmp_path / "file", timeout=0.2)
-    assert not server.patience.is_set()
-    server.patience.set()
+    assert not server.released.is_set()
+    server.released.set()
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert server.ranges(FILE) == [None, f"bytes={HALF}-"]
 

@@ -22,7 +22,7 @@ from harness.planning.selection import Selection, missing
 from harness.status.find import find_trained
 from harness.store.records import Store, read_record
 from support.micro import micro_job, write_experiments
-from tests.bundles import Site, change, job_of, put_result, put_run, record_of, tree, with_threshold
+from tests.harness.bundles.sites import Site, change, job_of, put_result, put_run, record_of, tree, with_threshold
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from detector.errors import HarnessError, RecordError
 from harness.bundles import format as bundle
 from harness.bundles.format import read_bundle
 from harness.bundles.pack import gather, write_bundle
-from tests.bundles import (
+from tests.command import error
+from tests.harness.bundles.sites import (
     change,
     change_manifest,
     forge,
@@ -24,7 +25,6 @@ from tests.bundles import (
     record_of,
     write_members,
 )
-from tests.command import error
 
 pytestmark = pytest.mark.usefixtures("empty_folders")
 

@@ -16,7 +16,7 @@ import pytest
 from detector.data.coco import cache
 from detector.data.coco.index import load_index
 from detector.storage.staging import remove_abandoned, staging_name
-from tests.kept_columns import SPLIT, assert_same, entry
+from tests.detector.data.coco.cache.kept_columns import SPLIT, assert_same, entry
 
 
 def truncate(folder: Path) -> None:
