@@ -94,7 +94,7 @@ def test_export_rehearses_on_any_split_and_says_what_it_cuts(place: Workplace) -
     out = place.root / "out"
     options = ("--set", "test.detections_per_image=150", "--set", "test.score_threshold=0", "--out", str(out))
     text = run("export", ROW, "--split", "val2017", *options)
-    assert "The best 100 detections an image are written, not 150." in text
+    assert "The best 100 detections per image are written, not 150." in text
     (path,) = out.glob("detections_val2017_*.zip")
     assert np.bincount([row["image_id"] for row in entries(path)]).max() == 100
     (found,) = [export for _, export in find_exports(place.root / "runs") if export.job.split == "val2017"]

@@ -189,7 +189,7 @@ def test_evaluations_during_the_training_change_nothing_and_are_told(
     with caplog.at_level(logging.INFO, "detector.worker"):
         train_to_final(assignment, run, world=ALONE, heartbeat=heartbeat, stop=NeverStop())
     assert_same_bits(final_weights(run), final_weights(reference))
-    told = [record.args for record in caplog.records if record.msg.startswith("AP after")]
+    told = [record.args for record in caplog.records if record.msg.startswith("after iteration")]
     assert [iteration for iteration, _ in told] == list(range(2, last, 2))
     # Before each the losses were looked at: weights that are not finite are never kept.
     assert [json.loads(line)["iteration"] for line in run.metrics.read_text().splitlines()] == [

@@ -59,8 +59,11 @@ def test_table_at_the_papers_scale_has_verdicts_and_cited_rows() -> None:
 def test_claims_have_the_verdicts_of_the_command_by_contrast() -> None:
     frame = harness.claims("all", profile="tiny")
     view = judge(Selection("all", "tiny", [], None))
-    assert list(dict.fromkeys(frame["id"])) == [verdict.claim.id for verdict in view.claims]
-    verdict = next(verdict for verdict in view.claims if verdict.claim.id == "smooth-beats-focal")
+    paper = view.paper
+    assert paper is not None
+    assert not frame["own"].any()
+    assert list(dict.fromkeys(frame["id"])) == [verdict.claim.id for verdict in paper.claims]
+    verdict = next(verdict for verdict in paper.claims if verdict.claim.id == "smooth-beats-focal")
     lines = frame[frame["id"] == "smooth-beats-focal"]
     assert lines["a"].tolist() == [pair.a for pair in verdict.claim.contrasts]
     pair, line = verdict.measured[2], lines.iloc[2]

@@ -276,7 +276,7 @@ def test_doctor_says_that_a_file_of_one_node_leaves_the_network_untried(here: Pa
 
 
 def test_wait_needs_a_cluster() -> None:
-    assert "--wait is for --cluster NAME" in error("doctor", "--wait", "3")
+    assert "--wait goes with --cluster NAME" in error("doctor", "--wait", "3")
 
 
 def test_how_a_job_ended_is_asked_again_while_its_nodes_are_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
