@@ -72,7 +72,10 @@ def install_broken(folder: Path) -> Path:
 
 def test_commands_know_a_loss_of_a_package_and_refuse_what_is_wrong(tmp_path: Path) -> None:
     said = reads(tmp_path, install_package(tmp_path), install_broken(tmp_path / "bad"))
-    assert "RunningFocalConfig" not in said["schema"][1]  # a row's difference is checked when it is merged
+    for text, name, field in zip(said["schema"], ("RecipeFile", "Row"), ("settings", "set"), strict=True):
+        parts = json.loads(text)["$defs"]
+        assert {"$ref": "#/$defs/RunningFocalConfig"} in parts[name]["properties"][field]["properties"]["loss"]["anyOf"]
+        assert parts["RunningFocalConfig"]["properties"]["momentum"]["default"] == 0.9
     settings = {item["path"]: item["value"] for item in said["explain"]["settings"]}
     assert settings["loss.name"] == "running_focal"
     assert settings["loss.momentum"] == 0.5
