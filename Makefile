@@ -1,4 +1,4 @@
-# Everything runs in .venv; `make` alone lists what there is.
+# Everything runs in .venv; `make` alone lists the targets.
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
@@ -7,19 +7,20 @@ STAMP := $(VENV)/.installed
 COMMITTED := HARNESS_EXPERIMENTS= HARNESS_RUNS=/nonexistent HARNESS_RESULTS=$(CURDIR)/results $(BIN)/harness
 QUICK := HARNESS_RUNS=$(CURDIR)/.quickstart/runs HARNESS_RESULTS=$(CURDIR)/.quickstart/results
 
-.PHONY: help install quickstart test test-slow slurm-ready test-slurm fidelity bench tables lint clean
+.PHONY: help install quickstart test test-slow slurm-ready test-slurm fidelity bench docs tables lint clean
 
 help:
 	@echo "make quickstart  install, train table 2 at the tiny scale (minutes), print the table and the verdicts"
 	@echo "make test        install and run the tests, without those marked slow"
-	@echo "make test-slow   the slow tests, learning eight real images by heart among them"
-	@echo "make slurm-ready start a real Slurm of two nodes once and end it; installs slurm-wlm and munge (apt-get, root)"
-	@echo "make test-slurm  runs on that Slurm, which is started for them"
+	@echo "make test-slow   the slow tests; one of them learns eight real images by heart"
+	@echo "make slurm-ready start a real Slurm of two nodes and end it; installs slurm-wlm and munge (apt-get, root)"
+	@echo "make test-slurm  tests on that Slurm, which is started for them"
 	@echo "make fidelity    compare with other codebases, on real COCO images, and write docs/fidelity.md"
-	@echo "make bench       measure everything against its peers (half an hour), print one table and write docs/performance.md"
+	@echo "make bench       compare costs with those of peers (half an hour), and write docs/performance.md"
+	@echo "make docs        build the pages of docs/ as a site in docs/_build; every warning is an error"
 	@echo "make tables      render results/tables again from results/records"
 	@echo "make lint        ruff and mypy"
-	@echo "make clean       remove .venv and .quickstart"
+	@echo "make clean       remove .venv, .quickstart and docs/_build"
 
 install: $(STAMP)
 
@@ -29,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --constraint constraints.txt --editable '.[test,dev]'
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --constraint constraints.txt --editable '.[test,dev,docs]'
 	@touch $(STAMP)
 
 quickstart: install
@@ -57,6 +58,10 @@ fidelity: install
 bench: install
 	$(BIN)/python -m benchmarks --page docs/performance.md
 
+docs: install
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build
+	@echo "docs/_build/index.html"
+
 tables: install
 	@mkdir -p results/tables/tiny
 	$(COMMITTED) table all --profile tiny --format md > results/tables/tiny/tables.md
@@ -70,4 +75,4 @@ lint: install
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .quickstart
+	rm -rf $(VENV) .quickstart docs/_build

@@ -1,9 +1,9 @@
-"""Everything here against its peers, in one run: a table, and benchmarks/results/DEVICE.json.
+"""Compares everything here with its peers, in one run: a table, and benchmarks/results/DEVICE.json.
 
     python -m benchmarks [--only losses,pairs] [--quick] [--page docs/performance.md]
 
-Each module runs in a process of its own. ``--only`` keeps the others' earlier numbers of this device; ``--quick`` takes
-small sizes, to see that everything runs, and keeps nothing; ``--page`` writes the page and its plots from what is kept.
+Each module runs in a process of its own. ``--only`` runs these alone, and keeps the earlier numbers of the others.
+``--quick`` takes small sizes, to see that everything runs, and keeps nothing. ``--page`` writes the page and its plots.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(MODULES), metavar="MODULE,...")
     parser.add_argument("--quick", action="store_true", help="small sizes; nothing is kept")
     parser.add_argument("--page", type=Path, help="write the page and its plots from what is kept for this device")
-    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # one module's report, for the process that asked
+    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # where a module's own process puts its report
     options = parser.parse_args()
     unknown = set(options.only) - set(MODULES)
     if unknown:
@@ -66,7 +66,7 @@ def _run_all(names: list[str], *, quick: bool) -> tuple[dict[str, Report], list[
 
 
 def _keep(reports: dict[str, Report]) -> Measured:
-    """With what this device has already."""
+    """Merge the reports with what is kept for this device, and write them."""
     device, versions = _device()
     path = RESULTS / f"{slug(device)}.json"
     earlier = read_json(path, Measured).reports if path.exists() else {}

@@ -13,15 +13,15 @@ from msgspec import Struct
 
 
 class Row(Struct, frozen=True, kw_only=True):
-    """One line of the table: a work, a peer that does the same, and what the machine cannot do faster."""
+    """One line of the table: what is done, a peer that does the same, and the least time that the machine needs."""
 
     work: str  # what is done, and of what size
     peer: str
     peer_seconds: float
     seconds: float  # ours
-    limit: str = ""  # in words: what ``limit_seconds`` is the time of
+    limit: str = ""  # what takes ``limit_seconds``, in words
     limit_seconds: float | None = None
-    goal: str = ""  # what was aimed at, in words: "10x", "<= 1.1x the limit"
+    goal: str = ""  # the aim, in words: "10x", "<= 1.1x the limit"
     note: str = ""
 
     @property
@@ -58,7 +58,7 @@ def compare(
 ) -> dict[str, float]:
     """Median seconds of each, over rounds in which each runs once.
 
-    wait: called before each reading of the clock (``torch.cuda.synchronize``). The collector of cycles rests meanwhile.
+    wait: called before each reading of the clock (``torch.cuda.synchronize``). Garbage collection is off meanwhile.
     """
     for _ in range(warmup):
         for work in candidates.values():
@@ -82,10 +82,10 @@ def compare(
 
 
 def keep_freed_memory() -> None:
-    """From here on what large tensors free stays with the process, instead of going back to the system.
+    """From here on the process keeps memory that large tensors free, instead of giving it back to the system.
 
-    New memory costs more to touch first than most loops over it, and who makes more tensors pays more. Only glibc
-    can be told; elsewhere nothing changes.
+    To touch new memory for the first time costs more than most loops over it, so a candidate that makes more tensors
+    would pay for that. Works with glibc alone; elsewhere nothing changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: None)
     trim_threshold, mmap_max = -1, -4  # <malloc.h>

@@ -1,4 +1,4 @@
-"""What was measured as one table, and as a page with plots."""
+"""The measurements as one table, and as a page with plots."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ PLOT_INCHES = (5.5, 3.6)
 INTRODUCTION = """\
 # What it costs
 
-Measured by `make bench` on {device} ({versions}), {day}. Peers and ours run in turn in one process, and the medians
-are given; what counts are the ratios: peer's time / ours. A limit is what the machine cannot do faster, measured in the
-same run; the share is limit / ours. No test asserts a time. Numbers: [{results}]({results}).
+Measured by `make bench` on {device} ({versions}), {day}. Peers and ours run in turn in one process, and the times are
+medians. What counts are the ratios: the peer's time / ours. A limit is the least time that this machine needs, measured
+in the same run; the share is limit / ours. No test asserts a time. Numbers: [{results}]({results}).
 """
 
 
@@ -33,7 +33,7 @@ class Measured(Struct, frozen=True, kw_only=True):
 
 
 def as_table(reports: Mapping[str, Report], *, style: str = "simple") -> str:
-    """All rows of all modules."""
+    """All rows of all modules as one table."""
     notes = _notes(reports)
     rows = [_cells(row, notes) for report in reports.values() for row in report.rows]
     table = tabulate(rows, HEADERS, tablefmt=style, disable_numparse=True)
@@ -42,7 +42,7 @@ def as_table(reports: Mapping[str, Report], *, style: str = "simple") -> str:
 
 
 def _notes(reports: Mapping[str, Report]) -> dict[str, int]:
-    """Each note once, with its number."""
+    """Every note once, with its number."""
     found = dict.fromkeys(row.note for report in reports.values() for row in report.rows if row.note)
     return {note: number for number, note in enumerate(found, 1)}
 
@@ -93,7 +93,7 @@ def _fact(value: float | str) -> str:
 
 
 def slug(text: str) -> str:
-    """A file's name for it."""
+    """A name for a file, from any text."""
     return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")
 
 

@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from detector.build import build_model
+    from detector.evaluation.load import load_run
     from detector.model.backbone import build_backbone
     from detector.model.head import RetinaNetHead
     from detector.model.retinanet import RetinaNet
@@ -21,9 +23,11 @@ __all__ = [
     "RetinaNet",
     "RetinaNetHead",
     "build_backbone",
+    "build_model",
     "ensure_weights",
     "load_backbone",
     "load_detector",
+    "load_run",
     "read_weights",
     "weights_file",
     "write_weights",
@@ -33,9 +37,11 @@ _MODULES = {
     "RetinaNet": "detector.model.retinanet",
     "RetinaNetHead": "detector.model.head",
     "build_backbone": "detector.model.backbone",
+    "build_model": "detector.build",
     "ensure_weights": "detector.weights.find",
     "load_backbone": "detector.weights.load",
     "load_detector": "detector.weights.load",
+    "load_run": "detector.evaluation.load",
     "read_weights": "detector.weights.read",
     "weights_file": "detector.weights.find",
     "write_weights": "detector.weights.write",

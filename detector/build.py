@@ -1,18 +1,16 @@
-"""From a job to the model that it trains."""
+"""From a job to the model that it trains, and from final weights to the model that detects."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from detector.errors import RecordError, WeightsError
+from detector.errors import WeightsError
 from detector.model.retinanet import RetinaNet
-from detector.runs.folder import RunDir, read_train_job
 from detector.runs.job import TestSettings, TrainJob
-from detector.weights import checkpoint
 from detector.weights.find import BY_CONTENT, ensure_weights
 from detector.weights.load import check_pretrained, load_pretrained
 from detector.weights.read import Weights, read_weights
@@ -65,27 +63,17 @@ def read_pretrained(job: TrainJob, file: Path | None) -> Weights:
     return weights
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A run's final weights, ready to use."""
+def build_trained(
+    job: TrainJob, final: Mapping[str, Any], *, test: TestSettings, device: torch.device | str
+) -> RetinaNet:
+    """The model of ``job`` with its final weights, in eval mode on ``device``.
 
-    model: RetinaNet
-    names: tuple[str, ...]
-
-
-def load_trained(run: RunDir, test: TestSettings, device: str) -> Trained:
-    """The result of a run. Raises RecordError or WeightsError where the folder does not hold one."""
-    job = read_train_job(run)
-    final = checkpoint.load(run.final)
+    final: what ``RunDir.final`` holds, as ``checkpoint.load`` reads it. What the loss kept for itself is left out.
+    Raises WeightsError where the weights are not of the job's network.
+    """
     model = build_model(job, num_classes=len(final["category_ids"]), test=test, pretrained=False)
-    model.load_state_dict(final["model"])
-    return Trained(model.eval().to(torch.device(device)), tuple(final["category_names"]))
-
-
-def recorded_test(run: RunDir) -> TestSettings:
-    """The test settings of a run folder's own record. Raises RecordError where it was never evaluated."""
-    for path in sorted((run.root / "evals").glob("*/record.json")):
-        record = run.read_record(path.parent.name)
-        if record is not None:
-            return record.job.test
-    raise RecordError(f"{run.root} has no finished evaluation to take the test settings from.")
+    try:
+        model.load_for_detection(final["model"])
+    except RuntimeError as error:
+        raise WeightsError(f"The final weights are not those of the run's job.json: {error}") from error
+    return model.eval().to(torch.device(device))

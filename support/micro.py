@@ -22,7 +22,7 @@ DATA = {"source": "shapes", "version": 1, "seed": 0, "size": 64, "num_train": 24
 
 
 def write_experiments(folder: Path, *, iterations: int = 8) -> Path:
-    """The project's experiments, the tiny profile shrunk to seconds."""
+    """Write the project's experiments with the tiny profile shrunk to seconds."""
     shutil.copytree(experiments_folder(), folder)
     path = folder / "profiles" / "tiny.yaml"
     profile = yaml.safe_load(path.read_text())

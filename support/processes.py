@@ -14,7 +14,7 @@ from detector.runs.assignment import Assignment
 from detector.runs.folder import RunDir
 
 WAIT_SECONDS = 120
-# What submitit's task does, without submitit: the environment describes the processes to torch.
+# As submitit's task does: the environment tells torch about the processes.
 TASK = "import pickle, sys; from detector.worker.worker import Worker; Worker(pickle.load(open(sys.argv[1], 'rb')))()"
 
 
@@ -41,7 +41,7 @@ def run_processes(
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Weights that anybody can make again from names and shapes alone, for comparing two builds of one network.
+"""Weights that can be made again from names and shapes alone, to compare two implementations of one network.
 
 A trained checkpoint is hundreds of megabytes and proves no more about a forward pass than random numbers do, provided
 that these reach every part of it: activations of order one through 101 layers, some hundred scores on both sides of
@@ -71,7 +71,7 @@ def _tensor(name: str, shape: tuple[int, ...], seed: int) -> Array:
 
 
 def _norm(name: str, tensor: str, shape: tuple[int, ...], random: np.random.RandomState) -> Array:
-    """A frozen batch norm that is nearly, and nowhere exactly, the identity."""
+    """A frozen batch norm close to the identity, and nowhere equal to it."""
     if tensor == "weight":
         weight = random.uniform(0.7, 1.3, shape)
         if last := _LAST_NORM.search(name):

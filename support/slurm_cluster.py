@@ -53,11 +53,11 @@ PartitionName=urgent Nodes={names} PriorityTier=10 PreemptMode=OFF
 
 
 class SlurmDidNotStart(Exception):
-    """Its first line says why in short; the rest is what the daemons said."""
+    """Slurm did not start. The first line of the message says why; the rest is what the daemons printed."""
 
 
 def missing_programs() -> list[str]:
-    """What of Slurm is not installed here."""
+    """The programs of Slurm that are not installed here."""
     return [name for name in NEEDED if shutil.which(name, path=_path()) is None]
 
 
@@ -118,7 +118,7 @@ def _write_config(folder: Path, settings: str) -> None:
 
 
 def _path() -> str:
-    """The daemons live where only administrators look."""
+    """The PATH with the folders of administrators, where the daemons are."""
     return f"{os.environ['PATH']}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
 
 
@@ -138,7 +138,7 @@ def _wait_for(condition: Callable[[], bool], folder: Path, daemons: list[subproc
 
 
 def _what_went_wrong(folder: Path, ended: list[int]) -> str:
-    """In one line, and then at length. ended: the daemons that did so by themselves, by their number."""
+    """In one line, then at length. ended: the numbers of the daemons that ended by themselves."""
     texts = {path.name: path.read_text() for path in sorted([*folder.glob("*.txt"), *folder.glob("*.log")])}
     suspects = [texts[f"start-{number}.txt"] for number in ended] or list(texts.values())
     lines = [line for text in suspects for line in text.splitlines() if re.search("fatal|error", line, re.I)]

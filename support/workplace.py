@@ -1,4 +1,4 @@
-"""Folders of one test and the command that works in them."""
+"""The folders of one test, and the command that works in them."""
 
 from __future__ import annotations
 

@@ -83,8 +83,9 @@ def build(settings: dict[str, Any] = SLIM, *, images_per_group: int = 2, seed: i
 
 
 def calls_of(model: RetinaNet) -> list[tuple[list[tuple[int, ...]], Tensor]]:
-    assert isinstance(model.classification_loss, EntropyLoss)
-    return model.classification_loss.calls
+    loss = model.criterion.classification_loss
+    assert isinstance(loss, EntropyLoss)
+    return loss.calls
 
 
 def image_of(height: int, width: int, seed: int = 0) -> Tensor:

@@ -1,1 +1,1 @@
-"""Values of the experiments that were measured: learning rates, ranges of anchors."""
+"""Measures values that the experiments hold: learning rates, ranges of anchors."""

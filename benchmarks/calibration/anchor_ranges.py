@@ -1,10 +1,11 @@
-"""How many anchors per image match on a data set: what the profiles' ``anchor_ranges`` were taken from.
+"""How many anchors per image match on a data set: the source of the profiles' ``anchor_ranges``.
 
-    python benchmarks/calibration/anchor_ranges.py --profile paper --data COCO [--split train2017] [--images 80]
+    python -m benchmarks.calibration.anchor_ranges --profile paper --data COCO [--split train2017] [--images 80]
 
-Anchors per image that are positive, and that have an IoU between 0.4 and the positives', over the first images of the
-split, and the means of 2,000 random batches of the profile's size. Beside them, the same where boxes are read wrongly:
-which of the mistakes a range can see. Results: benchmarks/results/anchor_ranges.json.
+Counts, over the first images of the split, the anchors per image that are positive and those whose IoU lies between 0.4
+and that of the positives, and the means over 2,000 random batches of the profile's size. Beside them it counts the same
+with boxes that are read wrongly, which shows the mistakes that a range can see.
+Results: benchmarks/results/anchor_ranges.json.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m benchmarks.calibration.tune_tiny [--rates 0.1 0.2 0.4] [--seeds 2]
 
-Trains the focal and the DR row at each rate
-through ``harness run`` and writes benchmarks/results/tiny_learning_rate.json.
+Trains the focal and the DR row at each rate through ``harness run``.
+Results: benchmarks/results/tiny_learning_rate.json.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A folder whose file server can be sent away: a FUSE file system that passes everything on to another folder.
+"""A folder whose file server can be made to fail: a FUSE file system that passes everything on to another folder.
 
     /usr/bin/python3 benchmarks/faults/away_folder.py BACKING MOUNTED FLAG
 
 While the file FLAG exists, everything in MOUNTED answers EIO, as a network file system does whose server is away.
-Needs root, /dev/fuse and Debian's python3-fusepy, hence the system's own Python. Unmount it to end it.
+Needs root, /dev/fuse and Debian's python3-fusepy, hence the system's own Python. Unmounting it ends it.
 """
 
 from __future__ import annotations
@@ -102,5 +102,5 @@ class AwayFolder(fusepy.Operations):  # type: ignore[misc]
 
 if __name__ == "__main__":
     backing, mounted, flag = sys.argv[1:]
-    # Nothing is remembered by the kernel, so that an absence is seen at once.
+    # The kernel caches nothing, so that a failure is seen at once.
     fusepy.FUSE(AwayFolder(backing, flag), mounted, foreground=True, attr_timeout=0, entry_timeout=0, use_ino=True)

@@ -1,4 +1,4 @@
-"""A real Slurm to disturb: two nodes on this machine, its queue as the trials look at it, and its daemons."""
+"""A real Slurm to disturb: two nodes on this machine, what trials read of its queue, and its daemons."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.faults.scene import command_of, environment_of, living_processes
 from benchmarks.faults.verdict import JobTimes
 from support.slurm_cluster import NODES, slurm_cluster, slurmd_command
 
-# A lost node is noticed by its silence: after five minutes by default, too long for a trial.
+# Slurm notices a lost node after five minutes of silence by default: too long for a trial.
 SETTINGS = "SlurmdTimeout=10"
 CLUSTER = """\
 name: two
@@ -34,13 +34,13 @@ LOOK_SECONDS = 0.3
 
 @dataclass
 class Bed:
-    """One cluster; its trials come one after the other. files: the cluster file by the minutes that jobs may take."""
+    """One cluster, whose trials run one after the other. files: the cluster file for each time limit in minutes."""
 
     folder: Path
     variables: dict[str, str]
     daemons: list[subprocess.Popen[bytes]] = field(default_factory=list)
     command_seconds: float = 1.0  # what submitting takes
-    first_job: int = 1  # of the trial that goes on
+    first_job: int = 1  # of the trial under way
     looked: float = 0.0
     queue: dict[str, str] = field(default_factory=dict)
 
@@ -51,13 +51,13 @@ class Bed:
         return path
 
     def call(self, *command: str) -> str:
-        """What one of Slurm's programs answers; its refusals too, for they are part of a trial."""
+        """What one of Slurm's programs prints, errors included: a refusal is part of a trial."""
         environment = {**os.environ, **self.variables}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
         return done.stdout + done.stderr
 
     def jobs(self) -> dict[str, str]:
-        """State by id, of all that wait, run or end; looked up a few times a second at most."""
+        """State by id of all jobs that wait, run or end; asked a few times per second at most."""
         if time.monotonic() - self.looked > LOOK_SECONDS:
             lines = self.call("squeue", "-h", "-o", "%i|%T").splitlines()
             self.queue = dict(line.split("|") for line in lines if re.fullmatch(r"\d+\|[A-Z_]+", line))
@@ -65,7 +65,7 @@ class Bed:
         return self.queue
 
     def is_empty(self) -> bool:
-        """Whether nothing is in the queue; an answer that is none does not count."""
+        """Whether the queue is empty; False where squeue does not answer."""
         lines = self.call("squeue", "-h", "-o", "%i|%T")
         return not lines.strip()
 
@@ -100,14 +100,14 @@ class Bed:
         return [pid for pid in living_processes() if command_of(pid).strip() == command]
 
     def node_processes(self, node: str) -> list[int]:
-        """All that runs on a node: its jobs' processes, and Slurm's own that watch over them."""
+        """All processes on a node: those of its jobs, and Slurm's own that supervise them."""
         wanted = f"SLURMD_NODENAME={node}\0".encode()
         tasks = [pid for pid in self._ours() if wanted in environment_of(pid)]
         parents = {parent_of(pid) for pid in tasks}
         return [*(pid for pid in parents if "slurmstepd" in command_of(pid)), *tasks]
 
     def kill(self, pids: list[int]) -> None:
-        """SIGKILL, to those that are still there."""
+        """Send SIGKILL to those that still live."""
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -123,7 +123,7 @@ class Bed:
             )
 
     def clear(self) -> None:
-        """Make it ready for the next trial. Raises TimeoutError where it does not get well."""
+        """Make the cluster ready for the next trial. Raises TimeoutError where its nodes do not become idle."""
         end = time.monotonic() + 120
         for name in (*NODES, "slurmctld"):
             if not self.daemon(name):
@@ -131,7 +131,7 @@ class Bed:
         self.call("scancel", "--user", str(os.getuid()))
         while not self.is_empty() or self._idle() < len(NODES):
             if time.monotonic() > end:
-                raise TimeoutError(f"Slurm did not get well:\n{self.call('sinfo')}{self.call('squeue')}")
+                raise TimeoutError(f"Slurm did not recover:\n{self.call('sinfo')}{self.call('squeue')}")
             time.sleep(0.5)
         self.first_job = max((int(item["JobId"]) for item in self.show()), default=0) + 1
 
@@ -145,7 +145,7 @@ class Bed:
 
 @contextmanager
 def slurm_bed(folder: Path) -> Iterator[Bed]:
-    """A cluster of its own in a folder with a short name, for sockets."""
+    """Start a cluster in a folder with a short name, as paths of sockets must be short."""
     with slurm_cluster(folder, settings=SETTINGS) as variables:
         bed = Bed(folder, variables)
         try:
@@ -163,7 +163,7 @@ def _trains(pid: int) -> bool:
 
 
 def _seconds(text: str) -> float:
-    """Of scontrol's local time; far away where it is unknown yet."""
+    """Seconds since the epoch of scontrol's local time; infinite where it is not known yet."""
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:

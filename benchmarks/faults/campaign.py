@@ -1,4 +1,4 @@
-"""Kill a training at random moments, in every way we know, and see whether it comes to the end it would have had.
+"""Strike trainings at random moments, in every way we know, and see whether each ends as it would have undisturbed.
 
     python -m benchmarks.faults [--local 8] [--slurm 3] [--only WAY ...] [--seed 0] [--folder FOLDER] [--report]
 
@@ -36,7 +36,7 @@ Waiting = queue.SimpleQueue[tuple[str, int]]
 
 
 class Campaign:
-    """The trials that were done, and what the others are compared with."""
+    """The trials that are done, and the undisturbed trainings that they are compared with."""
 
     def __init__(self, folder: Path, seed: int, *, keep: bool) -> None:
         self.folder, self.seed, self.keep = folder, seed, keep
@@ -47,7 +47,7 @@ class Campaign:
         self.writing, self.stopping = threading.Lock(), threading.Event()
 
     def missing(self, ways: list[str], count: int) -> Waiting:
-        """What an earlier start did not do, way after way, so that an interrupted campaign has some of each."""
+        """The trials that are missing, one of each way in turn, so that an interrupted campaign has some of each."""
         done = {(trial.way, trial.number) for trial in self.done if trial.seed == self.seed}
         waiting: Waiting = queue.SimpleQueue()
         for number in range(count):
@@ -57,7 +57,7 @@ class Campaign:
         return waiting
 
     def work(self, waiting: Waiting, bed: Bed | None) -> None:
-        """One trial after the other, until there are none."""
+        """Do one trial after the other until none is left."""
         while not self.stopping.is_set():
             try:
                 way, number = waiting.get_nowait()
@@ -74,13 +74,13 @@ class Campaign:
                 self.note(trial)
 
     def work_in_bed(self, waiting: Waiting) -> None:
-        """The same with a Slurm of its own."""
+        """The same, with a Slurm cluster of its own."""
         folder = Path(tempfile.mkdtemp(prefix="bed"))
         try:
             with slurm_bed(folder) as bed:
                 self.work(waiting, bed)
         except Exception:
-            print(f"a Slurm failed\n{traceback.format_exc()}", flush=True)
+            print(f"a Slurm cluster failed\n{traceback.format_exc()}", flush=True)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -94,14 +94,14 @@ class Campaign:
 
 
 def read_trials(file: Path) -> list[Trial]:
-    """Those of earlier starts; a last line that a kill cut short is left out."""
+    """The trials of earlier starts, less a last line that was cut short."""
     if not file.exists():
         return []
     return [msgspec.json.decode(line, type=Trial) for line in file.read_bytes().split(b"\n")[:-1]]
 
 
 def possible(ways: list[str]) -> list[str]:
-    """Those that this machine can do; what is left out is said."""
+    """The ways that this machine can do; says what is left out, and why."""
     reasons = {way: lacks(way) for way in ways}
     if missing_programs():
         reasons |= {way: f"not installed: {', '.join(missing_programs())}" for way in ways if way in SLURM_WAYS}
@@ -114,12 +114,12 @@ def possible(ways: list[str]) -> list[str]:
 def main() -> None:
     """Do the trials that are missing, and write the report if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--local", type=int, default=8, help="trials a way on this machine")
-    parser.add_argument("--slurm", type=int, default=3, help="trials a way through Slurm")
+    parser.add_argument("--local", type=int, default=8, help="trials per way on this machine")
+    parser.add_argument("--slurm", type=int, default=3, help="trials per way through Slurm")
     parser.add_argument("--only", action="append", choices=[*LOCAL_WAYS, *SLURM_WAYS], metavar="WAY")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=PROJECT / "runs" / "faults")
-    parser.add_argument("--beds", type=int, default=3, help="Slurms side by side")
+    parser.add_argument("--beds", type=int, default=3, help="Slurm clusters side by side")
     parser.add_argument("--keep", action="store_true", help="keep the folder of every trial")
     parser.add_argument("--report", action="store_true", help="write the report of the trials in the folder")
     arguments = parser.parse_args()

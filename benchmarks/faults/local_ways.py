@@ -21,7 +21,7 @@ TMPFS_BYTES = 24 * 2**20
 
 @dataclass(frozen=True)
 class Way:
-    """title: for the report. act: strikes at the moments, does what a user would. faults: the most in a row."""
+    """title: for the report. act: strikes at the moments, then does what a user would. faults: the most in a row."""
 
     title: str
     act: Callable[[Scene], None]
@@ -31,7 +31,7 @@ class Way:
 
 
 def struck(strike: Callable[[Scene, subprocess.Popen[bytes]], None]) -> Callable[[Scene], None]:
-    """Commands, each struck at its moment; then the command as often as needed."""
+    """Run commands and strike each at its moment; then type the command as often as needed."""
 
     def act(scene: Scene) -> None:
         for number in range(len(scene.moments)):
@@ -47,7 +47,7 @@ def struck(strike: Callable[[Scene, subprocess.Popen[bytes]], None]) -> Callable
 
 
 def type_again(scene: Scene) -> None:
-    """What a user does who finds that it is not done."""
+    """What a user does who finds the run not done: type the command again."""
     for _ in range(TYPED_AGAIN):
         if scene.is_recorded():
             return
@@ -61,7 +61,7 @@ def tasks(scene: Scene) -> list[int]:
 
 
 def innermost(scene: Scene, process: subprocess.Popen[bytes]) -> int:
-    """The process that trains; while there is none, its launcher's or the command itself."""
+    """The process that trains; while there is none, the launcher's, else the command itself."""
     below = [pid for pid in scene.processes() if parent_of(pid) == process.pid]
     return next(iter([*tasks(scene), *below]), process.pid)
 
@@ -113,7 +113,7 @@ def twice(scene: Scene) -> None:
 
 
 def damaged(scene: Scene) -> None:
-    """All is killed, and the newest checkpoint is not what was written."""
+    """Everything is killed, and the newest checkpoint is damaged."""
     for number in range(len(scene.moments)):
         process = scene.type()
         if scene.reach(number, lambda process=process: process.poll() is None):  # type: ignore[misc]
@@ -126,7 +126,7 @@ def damaged(scene: Scene) -> None:
 
 
 def damage_newest(scene: Scene) -> None:
-    """Cut, zeroed, or one bit flipped in the head or anywhere: by the trial's own dice."""
+    """Cut it, zero it, or flip one bit in its head or anywhere, as the trial's random numbers say."""
     run = scene.run_dir()
     found = sorted(run.checkpoints.glob("[0-9]*.pt")) if run is not None else []
     if not found:
@@ -146,7 +146,7 @@ def damage_newest(scene: Scene) -> None:
 
 
 def full_disk(scene: Scene) -> None:
-    """The disk of the runs folder is full from the moment on, for seconds."""
+    """The disk of the runs folder is full for some seconds."""
     process = scene.type()
     if scene.reach(0, lambda: process.poll() is None):
         ballast = scene.place.root / "runs" / "ballast"
@@ -160,7 +160,7 @@ def full_disk(scene: Scene) -> None:
 
 
 def away(scene: Scene) -> None:
-    """The file server of the runs folder and of the data answers EIO from the moment on, for seconds."""
+    """The file server of the runs folder and of the data answers EIO for some seconds."""
     process = scene.type()
     if scene.reach(0, lambda: process.poll() is None):
         flag = scene.folder / "away"
@@ -187,7 +187,7 @@ def small_disk(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def distant_disk(scene: Scene) -> Iterator[None]:
-    """The runs folder, its data in it, behind a file server that can be sent away."""
+    """The runs folder, with the data in it, behind a file server that can be made to fail."""
     runs, backing = scene.place.root / "runs", scene.runs
     runs.rename(backing)
     runs.mkdir()
@@ -206,7 +206,7 @@ def distant_disk(scene: Scene) -> Iterator[None]:
 
 
 def lacks(way: str) -> str:
-    """What this machine lacks for a way; empty where nothing."""
+    """What this machine lacks for a way; empty where it lacks nothing."""
     root = os.geteuid() == 0
     if way == "full-disk" and not root:
         return "mounting a small disk takes root"

@@ -25,10 +25,10 @@ NUMBERS = PROJECT / "benchmarks" / "results" / "faults.json"
 TEXT = """\
 # What a fault does to a training
 
-{total} trials. In each, a training of some seconds (the tests' micro scale: {iterations} iterations, a checkpoint
-every {every}) is struck at a moment drawn uniformly over the course of an undisturbed one, from the start of the
-command or job through imports, training and evaluation to its end. Within the training the moment is waited for by
-iterations, otherwise by seconds. Some are struck a second time, that many seconds after the restart. Then nothing is
+{total} trials. Each trains for some seconds (the tests' micro scale: {iterations} iterations, a checkpoint every
+{every}) and is struck at a moment drawn uniformly over the course of an undisturbed training: from the start of the
+command or job through imports, training and evaluation to its end. Within the training a moment is counted in
+iterations, otherwise in seconds. Some are struck a second time, so many seconds after the restart. Then nothing is
 done, or the same command is typed again, as a user would. At the end a run counts as
 
 - lost: it has no record;
@@ -38,20 +38,20 @@ done, or the same command is typed again, as a user would. At the end a run coun
 
 **Lost: {lost}. Doubled: {doubled}. Differing: {differing}.** In {struck} trials at least one fault came in time; in
 the others the run had ended before. The faults came: {phases}. After {alone} of those {struck} nothing was typed;
-after {typed} the same command was, {most} times at most. "Iterations again" is an upper bound, since losses are
-logged only every {every} iterations: what a start does that an earlier one had done. Time lost in a start-up that is
-cut short is not in it.
+after {typed} the same command was, {most} times at most. "Iterations again" counts what a start repeats of an earlier
+one. It is an upper bound, since losses are logged only every {every} iterations, and leaves out the time of a start-up
+that is cut short.
 {harm}
 
-{machine} Python {python}, PyTorch {torch}, submitit {submitit}. Trainings on the CPU, one thread a process. Ways
-named "Slurm" went through a real one{slurm}: two nodes on this machine, one process of the run on each, jobs
-restarting seconds after they were queued again and lost nodes noticed after ten (both take minutes by default).
+{machine} Python {python}, PyTorch {torch}, submitit {submitit}. Trainings on the CPU, one thread per process.
+Ways named "Slurm" went through a real one{slurm}: two nodes on this machine, one process of the run on each. Its jobs
+restart seconds after they are queued again, and it notices a lost node after ten (both take minutes by default).
 
 {table}
 
-A full disk is a small tmpfs that a file fills; the file system that is away is a FUSE one that passes everything on
-and then answers EIO to every operation. Both take root, the second also /dev/fuse and python3-fusepy; without them
-these ways are left out, and said to be.
+A full disk is a small tmpfs that a file fills. The file system that is away is a FUSE one that passes everything on,
+and then answers EIO to every operation. Both need root, the second also /dev/fuse and python3-fusepy; without them the
+command says that it leaves these ways out.
 
 To repeat it: `python -m benchmarks.faults --report` (all trials together: {minutes} minutes, several side by side).
 An interrupted campaign goes on with the same command; another `--seed` gives other moments; `--only WAY` one way;
@@ -79,7 +79,7 @@ PHASES = {
 
 
 class Row(Struct, frozen=True, kw_only=True):
-    """The trials of one way. by_itself, by_command: of those struck, how they came to their end."""
+    """The trials of one way. by_itself, by_command: how those that were struck came to their end."""
 
     way: str
     title: str
@@ -96,7 +96,7 @@ class Row(Struct, frozen=True, kw_only=True):
 
 
 def make_row(way: str, trials: Sequence[Trial]) -> Row:
-    """One line of the table."""
+    """One line of the table, from the trials of one way."""
     struck = [trial for trial in trials if trial.phases]
     ended = [trial for trial in struck if not trial.lost]
     again = [trial.iterations_again for trial in struck] or [0]
@@ -118,7 +118,7 @@ def make_row(way: str, trials: Sequence[Trial]) -> Row:
 
 
 def make_table(rows: Sequence[Row]) -> str:
-    """The page's table."""
+    """The page's table, as Markdown."""
     heads = ["way", "trials", "struck in time", "queued again by Slurm", "ended by itself", "by the same command"]
     heads += ["lost", "doubled", "differing", "iterations again, median", "max"]
     cells = [list(msgspec.structs.astuple(row))[1:] for row in rows]
@@ -126,7 +126,7 @@ def make_table(rows: Sequence[Row]) -> str:
 
 
 def write_report(trials: Sequence[Trial]) -> None:
-    """Write both files."""
+    """Write the page and the numbers."""
     rows = [make_row(way, found) for way in WAYS if (found := [trial for trial in trials if trial.way == way])]
     struck = [trial for trial in trials if trial.phases]
     phases = Counter(PHASES.get(phase, phase) for trial in trials for phase in trial.phases)
@@ -158,7 +158,7 @@ def write_report(trials: Sequence[Trial]) -> None:
 
 
 def slurm_version() -> str:
-    """Of the programs installed here; empty without any."""
+    """The version of the Slurm installed here, in words; empty without one."""
     if missing_programs():
         return ""
     said = subprocess.run(["sinfo", "--version"], capture_output=True, text=True, check=False).stdout

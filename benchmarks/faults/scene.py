@@ -33,12 +33,12 @@ LOGGED = re.compile(r'^\{"iteration": (\d+)', flags=re.MULTILINE)
 
 
 class Hung(Exception):
-    """Something did not come to an end in its time."""
+    """Something did not end in time."""
 
 
 @dataclass(frozen=True)
 class Place(Workplace):
-    """A workplace whose commands get further variables."""
+    """A workplace whose commands get more environment variables."""
 
     variables: dict[str, str] = field(default_factory=dict)
 
@@ -49,19 +49,19 @@ class Place(Workplace):
 
 @dataclass
 class Scene:
-    """A trial while it goes on. moments: when to strike, as shares of an undisturbed course; a second after a restart.
+    """A trial under way. moments: when to strike, as shares of an undisturbed course; a second counts from the restart.
 
-    phases: of the strikes, in words.
+    phases: where the training was at each strike, in words.
     """
 
     place: Place
-    folder: Path  # never disturbed itself: what commands print, and a cluster's files
+    folder: Path  # for what commands print and a cluster's files; no fault touches it
     random: Random
     reference: Reference
     moments: tuple[float, ...]
-    runs: Path  # where the runs folder can be read even while the commands' view of it is disturbed
+    runs: Path  # the runs folder by a path that stays readable while the commands' path fails
     program: str = "harness.cli"
-    extra: Any = None  # what a kind of trial needs besides
+    extra: Any = None  # what a way needs besides
     commands: int = 0
     phases: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -95,9 +95,9 @@ class Scene:
             raise Hung(f"command {self.commands} did not end within {seconds:.0f} s") from error
 
     def reach(self, number: int, lives: Callable[[], bool]) -> bool:
-        """Wait for a moment, as long as it ``lives``; whether it did.
+        """Wait for a moment while the training ``lives``; returns whether it still does.
 
-        In the training, by the iterations that are logged: how long they take depends on what else the machine does.
+        Within the training a moment is counted in logged iterations: their time depends on what else the machine does.
         """
         course, iterations = self.reference.course, self.reference.logged[-1]
         at = self.moments[number] * course.end
@@ -114,12 +114,12 @@ class Scene:
         return self.note_strike(phase) if lives() else False
 
     def lives_until(self, seconds: float, lives: Callable[[], bool], phase: str) -> bool:
-        """Wait that long, as long as it lives; whether it did."""
+        """Wait so many seconds while it lives; returns whether it still does."""
         self._pass(seconds, lives, lambda: False)
         return self.note_strike(phase) if lives() else False
 
     def note_strike(self, phase: str) -> bool:
-        """It is about to be struck."""
+        """Note in which phase the training is about to be struck."""
         self.phases.append(phase)
         return True
 
@@ -146,7 +146,7 @@ class Scene:
             time.sleep(LOOK_SECONDS)
 
     def is_recorded(self) -> bool:
-        """Whether the run has come to its end."""
+        """Whether the run has its record."""
         return bool(records_in(self.runs))
 
     def run_dir(self) -> RunDir | None:
@@ -155,12 +155,12 @@ class Scene:
         return RunDir(found[0].parent) if found else None
 
     def processes(self) -> list[int]:
-        """All living processes of the trial, known by the folder in their environment."""
+        """All living processes of the trial, recognised by the folder in their environment."""
         mark = f"HARNESS_RUNS={self.place.root / 'runs'}\0".encode()
         return [pid for pid in living_processes() if mark in environment_of(pid)]
 
     def end_everything(self) -> int:
-        """Kill what does not end by itself soon; how many processes that were."""
+        """Kill what does not end by itself soon; returns how many processes that were."""
         with suppress(Hung):
             self.until(lambda: not self.processes(), END_SECONDS, "the end of all processes")
         left = self.processes()
@@ -174,13 +174,13 @@ class Scene:
 
 
 def heed_signals() -> None:
-    """As in a terminal, even where the campaign itself was started to outlive one."""
+    """Let Ctrl-C work as in a terminal, also where the campaign itself was started with SIGINT ignored."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 def make_place(folder: Path, *, iterations: int, variables: dict[str, str] | None = None) -> Place:
-    """The micro training, checkpoints less often than its tests have them."""
+    """The tests' micro training, with checkpoints less often."""
     made = make_workplace(folder, iterations=iterations)
     profile = folder / "experiments" / "profiles" / "tiny.yaml"
     values = yaml.safe_load(profile.read_text())
@@ -190,7 +190,7 @@ def make_place(folder: Path, *, iterations: int, variables: dict[str, str] | Non
 
 
 def living_processes() -> list[int]:
-    """Of this machine; zombies are not among them."""
+    """The processes of this machine, less zombies."""
     found = []
     for path in Path("/proc").iterdir():
         if path.name.isdigit() and state_of(int(path.name)) not in ("Z", "X", ""):
@@ -199,7 +199,7 @@ def living_processes() -> list[int]:
 
 
 def state_of(pid: int) -> str:
-    """The kernel's letter; empty where there is no such process."""
+    """The kernel's letter for its state; empty where there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
@@ -207,7 +207,7 @@ def state_of(pid: int) -> str:
 
 
 def parent_of(pid: int) -> int:
-    """0 where the process is gone."""
+    """Its parent's id; 0 where the process is gone."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except (OSError, IndexError):
@@ -247,7 +247,7 @@ class Watch(threading.Thread):
                 self.look()
 
     def look(self) -> None:
-        """Compare the log with what it was; a start writes it anew."""
+        """Compare the log with what it was before; each start writes it anew."""
         run = self.scene.run_dir()
         if run is None or not run.metrics.exists():
             return

@@ -18,7 +18,7 @@ from harness.slurm.submissions import read_submissions
 
 MINUTES = 30
 QUEUE_SECONDS = 240.0
-AGAIN_SECONDS = 300.0  # how long a user tries again; a claim of a command that died is believed for three minutes
+AGAIN_SECONDS = 300.0  # how long a user tries again; the reservation of a command that died holds for three minutes
 NODES = ("n1", "n2")
 Strike = Callable[[Scene, str], None]
 
@@ -31,12 +31,12 @@ def bed_of(scene: Scene) -> Bed:
 
 
 def cluster(scene: Scene, minutes: int = MINUTES) -> tuple[str, str]:
-    """The options that name it."""
+    """The options of ``harness run`` that name it."""
     return "--cluster", str(bed_of(scene).cluster_file(minutes))
 
 
 def struck(strike: Strike) -> Callable[[Scene], None]:
-    """A job, struck at its moments; nothing is typed again."""
+    """Submit a job and strike it at its moments; nothing is typed again."""
 
     def act(scene: Scene) -> None:
         scene.wait(scene.type(*cluster(scene)))
@@ -58,7 +58,7 @@ def struck_and_typed(strike: Strike) -> Callable[[Scene], None]:
 
 
 def strike_job(scene: Scene, strike: Strike) -> None:
-    """At each moment after the job's start, if it still runs then; the second counts from its restart."""
+    """Strike at each moment after the job's start, if it still runs then; the second counts from its restart."""
     bed = bed_of(scene)
     job = job_id(scene)
     for number in range(len(scene.moments)):
@@ -71,7 +71,7 @@ def strike_job(scene: Scene, strike: Strike) -> None:
 
 
 def job_id(scene: Scene) -> str:
-    """The newest submission's."""
+    """The id of the newest submission's job."""
     job = read_submissions(scene.runs)[-1].job_id
     if job is None:
         raise Hung(f"nothing was submitted: {scene.said()}")
@@ -79,12 +79,12 @@ def job_id(scene: Scene) -> str:
 
 
 def wait_until_empty(scene: Scene) -> None:
-    """Until Slurm has nothing to do any more."""
+    """Wait until Slurm has nothing left to do."""
     scene.until(bed_of(scene).is_empty, QUEUE_SECONDS, "the end of the job")
 
 
 def type_again(scene: Scene) -> None:
-    """The command again and, while nothing has come of it, later again."""
+    """Type the command again, and later once more while it has no effect."""
     end, pause = time.monotonic() + AGAIN_SECONDS, 2.0
     while time.monotonic() < end:
         wait = scene.commands > 1
@@ -114,7 +114,7 @@ def make_room(scene: Scene, job: str) -> None:
 
 
 def kill_slurmd(scene: Scene, job: str) -> None:
-    """Of one node; what it started lives on."""
+    """Kill the slurmd of one node; the processes that it started live on."""
     restart_daemon(scene, scene.random.choice(NODES), [])
 
 
@@ -123,7 +123,7 @@ def kill_controller(scene: Scene, job: str) -> None:
 
 
 def lose_node(scene: Scene, job: str) -> None:
-    """A node and all that runs on it; it is back before or after Slurm has noticed."""
+    """Kill a node and all that runs on it; it comes back before or after Slurm has noticed."""
     node = scene.random.choice(NODES)
     restart_daemon(scene, node, bed_of(scene).node_processes(node), longest=40.0)
 
@@ -138,7 +138,7 @@ def restart_daemon(scene: Scene, name: str, besides: list[int], longest: float =
 
 
 def kill_rank(rank: int) -> Strike:
-    """As soon as there is such a process."""
+    """Kill that rank's process as soon as there is one."""
 
     def strike(scene: Scene, job: str) -> None:
         bed = bed_of(scene)
@@ -157,7 +157,7 @@ def damage(scene: Scene, job: str) -> None:
 
 
 def take_ports(scene: Scene) -> None:
-    """Before each start somebody else takes the port that others would use, and the one that was used last."""
+    """Before each start another program takes the port that submitit would choose, and the one that was used last."""
     bed = bed_of(scene)
     scene.wait(scene.type(*cluster(scene)))
     with ExitStack() as taken:
@@ -176,7 +176,7 @@ def take_ports(scene: Scene) -> None:
 
 
 def occupy(port: int, taken: ExitStack) -> None:
-    """Listen there, if nobody does."""
+    """Listen on the port, if nobody does."""
     listener = taken.enter_context(socket.socket())
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     with suppress(OSError):
@@ -192,7 +192,7 @@ def time_limit(scene: Scene) -> None:
 
 
 def kill_submitter(scene: Scene) -> None:
-    """The command dies alone or with its children while it submits; then the same again, at once."""
+    """The command is killed while it submits, alone or with its children; then the same is typed at once."""
     process = scene.type(*cluster(scene))
     seconds = scene.moments[0] * bed_of(scene).command_seconds
     if scene.lives_until(seconds, lambda: process.poll() is None, "submission"):

@@ -19,8 +19,8 @@ from benchmarks.faults.slurm_ways import MINUTES, SLURM_WAYS, cluster
 from benchmarks.faults.verdict import Course, Reference, judge, reference_of
 
 WAYS = LOCAL_WAYS | SLURM_WAYS
-TWO_FAULTS = 0.3  # share of the trials with two in a row, where a way has that
-AT_ONCE = ("twice", "slurm-twice")  # two commands belong to the fault itself
+TWO_FAULTS = 0.3  # share of trials with two faults in a row, where a way can have two
+AT_ONCE = ("twice", "slurm-twice")  # this way is itself about two commands
 
 
 class Trial(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -42,12 +42,12 @@ class Trial(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     @property
     def harm(self) -> str:
-        """What went wrong, in words; empty for what is as it would have been."""
+        """What went wrong, in words; empty where the run ended as it would have undisturbed."""
         named = {"lost": self.lost, "doubled": self.doubled, "differing": self.differing}
         return "; ".join(f"{name}: {why}" for name, why in named.items() if why)
 
     def line(self) -> str:
-        """For the terminal."""
+        """One line for the terminal."""
         moments = ", ".join(f"{moment:.2f}" for moment in self.moments)
         struck = ", ".join(self.phases) or "nothing"
         notes = f" ({'; '.join(self.notes)})" if self.notes else ""
@@ -59,7 +59,7 @@ class Trial(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class References:
-    """Undisturbed trainings, by the processes and iterations that a way has and by how it is started; made once."""
+    """Undisturbed trainings, made once for each number of processes, number of iterations and way of starting."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -68,7 +68,7 @@ class References:
         self.making = threading.Lock()
 
     def of(self, name: str, bed: Bed | None) -> Reference:
-        """The one of a way; its course is a job's from its start where there is a bed, else the command's."""
+        """The undisturbed training of a way. Its course begins with the job on Slurm, else with the command."""
         way = WAYS[name]
         key = (way.processes, way.iterations, bed is not None)
         with self.making:
@@ -90,7 +90,7 @@ class References:
 
 
 def undisturbed(scene: Scene, bed: Bed | None) -> Course:
-    """Train without any fault. Raises Hung where it fails."""
+    """Train without a fault. Raises Hung where that fails."""
     began = time.monotonic()
     process = scene.type(*(cluster(scene, MINUTES) if bed else ()))
     if bed is not None:
@@ -115,7 +115,7 @@ def undisturbed(scene: Scene, bed: Bed | None) -> Course:
 def open_scene(
     folder: Path, way: Way, reference: Reference, *, dice: Random, faults: int, bed: Bed | None, name: str = ""
 ) -> Iterator[Scene]:
-    """A workplace of its own, its disk as the way needs it; all processes are gone when it is left."""
+    """A workplace of its own, on a disk as the way needs it; no process is left when it ends."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     place = make_place(folder / "place", iterations=way.iterations, variables=bed.variables if bed else {})
@@ -145,7 +145,7 @@ def open_scene(
 def do_trial(
     references: References, folder: Path, name: str, number: int, *, seed: int, bed: Bed | None, keep: bool = False
 ) -> Trial:
-    """Disturb, wait or type again, judge. The folder stays where something was wrong, or where told to ``keep``."""
+    """Disturb, wait or type again, judge. The folder stays where something was wrong, or with ``keep``."""
     way = WAYS[name]
     reference = references.of(name, bed)
     dice = Random(f"{seed}/{name}/{number}")

@@ -1,4 +1,4 @@
-"""``harness`` as on a machine with two GPUs, on its CPU: the local launcher starts two processes a run.
+"""``harness`` as on a machine with two GPUs, on its CPU: the local launcher starts two processes per run.
 
 python -m benchmarks.faults.two_processes run table3/dr --profile tiny
 """
@@ -16,7 +16,7 @@ from harness.cli import main
 
 
 def worker_on_cpu(assignment: Assignment) -> Worker:
-    """The worker that the launcher would send to GPUs, for the CPU."""
+    """The worker that the launcher would start on GPUs, on the CPU instead."""
     return Worker(replace(assignment, device="cpu"))
 
 

@@ -40,7 +40,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class JobTimes:
-    """When a job came to the queue and left it, in seconds since the epoch."""
+    """When a job entered the queue and left it, in seconds since the epoch."""
 
     id: str
     submitted: float
@@ -57,7 +57,7 @@ class Verdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether the fault did no harm."""
+        """Whether the fault did no harm: nothing lost, doubled or differing."""
         return not (self.lost or self.doubled or self.differing)
 
 
@@ -72,14 +72,14 @@ def logged_iterations(run: RunDir) -> list[int]:
 
 
 def reference_of(runs: Path, course: Course) -> Reference:
-    """What the one finished run of a folder has come to."""
+    """What the one finished run of a folder ended with."""
     (record,) = records_in(runs)
     run = RunDir(record.parents[2])
     return Reference(final_weights(run), logged_iterations(run), read_json(record, Record).metrics, course)
 
 
 def judge(runs: Path, reference: Reference, jobs: Sequence[JobTimes] = ()) -> Verdict:
-    """The verdict on a folder in which one run was asked for. jobs: what a scheduler was given for it."""
+    """The verdict on a folder in which one run was asked for. jobs: those that Slurm was given for it."""
     records = records_in(runs)
     if not records:
         return Verdict(lost="no record", doubled=_overlap(jobs))
@@ -105,7 +105,7 @@ def _difference(run: RunDir, record: Path, reference: Reference) -> str:
 
 
 def _overlap(jobs: Sequence[JobTimes]) -> str:
-    """Two jobs that were in the queue at once would train one run twice."""
+    """Whether two jobs were in the queue at once: they would train one run twice."""
     ordered = sorted(jobs, key=lambda job: job.submitted)
     for first, second in pairwise(ordered):
         if second.submitted < first.ended:

@@ -19,7 +19,7 @@ CALLS = 2000
 
 
 def two_processes() -> dict[str, float]:
-    """Run this file as both ranks; what rank 0 measured."""
+    """Run this file as both ranks; returns what rank 0 measured."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -39,7 +39,7 @@ def two_processes() -> dict[str, float]:
 
 
 def one_rank() -> dict[str, float]:
-    """Agree many times, one call after the other."""
+    """Time many calls, one after the other."""
     import torch
 
     from detector.device.world import join_world

@@ -1,4 +1,4 @@
-"""A worker that notes where its time goes: the project's own code, with a clock around the calls that are named here.
+"""A worker that notes where its time goes: the project's own code, with a clock around the calls named here.
 
 ``$OVERHEAD_MODE``: clocked; plain (only the loop is timed); nothing (the harness's calls in the loop do nothing).
 ``$OVERHEAD_OUT``: the file that the times are written to when the worker ends. Run as a program it is
@@ -23,7 +23,7 @@ BEAT, METRICS, WINDOW, AGREE = "heartbeat", "metrics log", "window sums, finite 
 CHECKPOINTS, FIRST_BATCH = "checkpoints", "checks of the first batch"
 WORK = (DATA, STEP, OPTIMISER)
 HARNESS = (BEAT, METRICS, WINDOW, AGREE, CHECKPOINTS, FIRST_BATCH)
-BEATS = "heartbeats written"  # within BEAT: most calls find it fresh
+BEATS = "heartbeats written"  # within BEAT; most calls find nothing to write
 FINAL, DETECTION, SCORES, RECORD = "final weights", "detection", "COCO metrics", "fingerprints, detections and record"
 OUTSIDE = (FINAL, DETECTION, SCORES, RECORD)
 
@@ -74,10 +74,10 @@ class Clock:
 
 
 class TimedWorker(Worker):
-    """Worker, clocked; what it finds is written when it ends."""
+    """The worker with a clock; the times are written when it ends."""
 
     def __call__(self) -> None:
-        """Import what the worker would, put the clock around it, and run."""
+        """Import what the worker imports, put the clock around it, and run."""
         found: dict[str, Any] = {"process": process_start(), "called": time.time()}
         import detector.device.world  # noqa: F401
 
@@ -149,7 +149,7 @@ def bound_loop(clock: Clock, found: dict[str, Any]) -> None:
 
 
 def clock_loop(clock: Clock) -> None:
-    """Around everything that the loop calls."""
+    """Put the clock around everything that the loop calls."""
     import torch
 
     import detector.training.train as training
@@ -175,7 +175,7 @@ def clock_loop(clock: Clock) -> None:
 
 
 def clock_outside(clock: Clock) -> None:
-    """The halves of a run that are not the loop."""
+    """Put the clock around what comes before and after the loop."""
     import detector.worker.run as finish
     from detector.weights import checkpoint
 
@@ -187,7 +187,7 @@ def clock_outside(clock: Clock) -> None:
 
 
 def silence_harness(clock: Clock) -> None:
-    """The calls of HARNESS do nothing inside the loop; none of them changes the weights."""
+    """Make the calls of HARNESS do nothing inside the loop; none of them changes the weights."""
     import detector.training.train as training
     from detector.training.metrics import MetricsLog
 

@@ -4,8 +4,8 @@
 
 Runs ``harness run table3/dr`` at profile tiny (400 iterations, one process) and, where there are real images, at
 profile smoke (the real ResNet-50 RetinaNet, 10 iterations), each ``--repeats`` times with a clock around the calls
-(overhead_clock.py). To check the clock: the tiny training undisturbed, clocked, and with the harness's calls replaced
-by nothing, in turn, ``--pairs`` times; all must end with the same weights to the last bit.
+(clock.py beside this file). To check the clock, the tiny training runs undisturbed, clocked, and with the harness's
+calls replaced by nothing, in turn, ``--pairs`` times; all must end with the same weights to the last bit.
 Results: benchmarks/results/overhead.json.
 """
 
@@ -52,7 +52,7 @@ Found = dict[str, Any]
 
 
 def run(profile: str, mode: str, folder: Path, data: Path) -> Found:
-    """One ``harness run`` from an empty runs folder; its worker's times, the command's, and the final weights."""
+    """One ``harness run`` from an empty runs folder; its worker's times, the command's, and the weights."""
     folder.mkdir()
     environment = {
         **os.environ,
@@ -99,17 +99,17 @@ def whole_parts(found: Found) -> dict[str, float]:
 
 
 def harness_share(loop: dict[str, float]) -> float:
-    """Of the loop: all that is not WORK, what no clock was around included."""
+    """The harness's share of the loop: all that is not WORK, unclocked time included."""
     return 1 - sum(loop[part] for part in WORK) / sum(loop.values())
 
 
 def medians(items: list[dict[str, float]]) -> dict[str, float]:
-    """Of each part."""
+    """Median over the runs, for each part."""
     return {part: median(item[part] for item in items) for part in items[0]}
 
 
 def describe(profile: str, runs: list[Found]) -> tuple[dict[str, Any], list[list[str]]]:
-    """One profile's results, and its table."""
+    """The results of one profile, and its table."""
     loop, whole = medians([loop_parts(found) for found in runs]), medians([whole_parts(found) for found in runs])
     loop_total, whole_total = sum(loop.values()), sum(whole.values())
     shares = [harness_share(loop_parts(found)) for found in runs]
@@ -133,7 +133,7 @@ def describe(profile: str, runs: list[Found]) -> tuple[dict[str, Any], list[list
 
 
 def paper_scale(tiny: list[Found], model: list[Found], agree: float) -> dict[str, float]:
-    """Seconds an iteration at the paper's scale, by part.
+    """Seconds per iteration at the paper's scale, by part.
 
     From the cost of one call here: the model-sized calls (checkpoints, first batch) as in ``model``, the others as in
     ``tiny``; the agreement as between two processes.
@@ -146,7 +146,7 @@ def paper_scale(tiny: list[Found], model: list[Found], agree: float) -> dict[str
     return {
         BEAT: each(tiny, BEATS, BEATS) / LOG_EVERY,
         METRICS: each(tiny, METRICS, METRICS) / LOG_EVERY,
-        WINDOW: each(tiny, WINDOW, STEP),  # an iteration; its losses are added in each
+        WINDOW: each(tiny, WINDOW, STEP),  # per iteration, in which its losses are added
         AGREE: agree,
         CHECKPOINTS: each(model, CHECKPOINTS, CHECKPOINTS) / PAPER_CHECKPOINT_EVERY,
         FIRST_BATCH: median([found["seconds"][FIRST_BATCH] for found in model]) / PAPER_ITERATIONS,
@@ -178,12 +178,12 @@ def compare(folder: Path, data: Path, pairs: int) -> tuple[dict[str, Any], list[
 
 
 def rounded(values: dict[str, float]) -> dict[str, float]:
-    """To a tenth of a millisecond."""
+    """Round to a tenth of a millisecond."""
     return {name: round(value, 4) for name, value in values.items()}
 
 
 def percent(share: float) -> str:
-    """Two decimals."""
+    """Round to two decimals."""
     return f"{100 * share:.2f}%"
 
 
@@ -224,7 +224,7 @@ def main() -> None:
             total = sum(parts.values())
             lines.append(["together", f"{1e6 * total:.1f}", f"{100 * total / PAPER_SECONDS:.4f}%"])
             print(f"\nThe same calls against an iteration of {PAPER_SECONDS} s")
-            print(tabulate(lines, ["part", "microseconds an iteration", "share"], disable_numparse=True))
+            print(tabulate(lines, ["part", "microseconds per iteration", "share"], disable_numparse=True))
         results["check of the clock"], lines = compare(folder, folder / "shapes", arguments.pairs)
         print("\nThe loop with the harness's calls, against the loop with none of them")
         print(tabulate(lines, ["", "", "median", "min", "max"], disable_numparse=True))

@@ -1,1 +1,1 @@
-"""Each part beside its peers."""
+"""How long each part takes, beside its peers."""

@@ -1,4 +1,4 @@
-"""How long the command takes to answer: its start, and tables and verdicts from many records. Whole processes."""
+"""How long ``harness`` takes to start, and to make tables and verdicts from many records. Whole processes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def report(*, quick: bool) -> Report:
 
 
 def commands(place: Path) -> dict[str, Callable[[], object]]:
-    """What is timed beside each other, over the records at ``place``."""
+    """What is timed side by side, over the records at ``place``."""
     return {
         "pass": process(place, "-c", "pass"),
         "torch": process(place, "-c", "import torch"),
@@ -81,14 +81,14 @@ def readers(place: Path) -> dict[str, Callable[[], object]]:
 
 
 def process(place: Path, *arguments: str) -> Callable[[], object]:
-    """Runs a Python process to its end, which must be a good one."""
+    """Runs a Python process to its end; raises where its exit code is not 0."""
     environment = {**os.environ, "HARNESS_RESULTS": str(place), "HARNESS_RUNS": str(place / "runs")}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as of an installed package, its modules are compiled once
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiles the modules once, as an installed package is
     return lambda: subprocess.run([sys.executable, *arguments], env=environment, check=True, capture_output=True)
 
 
 def make_records(results: Path, number: int) -> None:
-    """Finished records of the four tables' rows, a seed of every training in turn, APs between 20 and 21."""
+    """Write finished records of the four tables' rows: seeds 0, 1, ... of each training, APs between 20 and 21."""
     rng = random.Random(0)
     for job in islice(all_jobs(), number):
         record = record_of(job)
@@ -98,7 +98,7 @@ def make_records(results: Path, number: int) -> None:
 
 
 def all_jobs() -> Iterator[EvalJob]:
-    """Of the profile's rows, each training once, with the seeds 0, 1, ..."""
+    """The evaluations of the profile's rows, each training once, with the seeds 0, 1, ..."""
     registry = Registry()
     profile = registry.profile(PROFILE)
     jobs = [eval_job(resolve(registry, ref, profile), 0) for ref in registry.select("all", PROFILE)]

@@ -1,4 +1,4 @@
-"""What a network's step cannot be faster than on the same kernels: its convolutions alone, replayed one by one."""
+"""The least time of a network's step with the same kernels: its convolutions alone, replayed one by one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONVOLUTIONS = (
 
 
 class Recorder(TorchDispatchMode):
-    """While it is entered, notes every convolution, forward and backward, with shapes, formats and precision.
+    """While entered, notes every convolution, forward and backward, with shapes, formats and precision.
 
     Tensors are replaced by random ones, one for each size, format and type, so that the record takes little memory.
     """
@@ -33,7 +33,7 @@ class Recorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
     def replay(self) -> None:
-        """All of them in their order."""
+        """Run all of them in their order."""
         with torch.no_grad():
             for func, args in self.calls:
                 func(*args)

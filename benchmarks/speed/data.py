@@ -31,7 +31,7 @@ PAPER = AugmentationSettings(short_sides=(800,), max_size=1333, flip_probability
 
 
 def report(*, quick: bool) -> Report:
-    """quick: a file of five megabytes and a few images, else train2017's size, in about two minutes and 7 GB."""
+    """With quick a file of five megabytes and a few images; else train2017's size, in about two minutes and 7 GB."""
     sizes = (1_000, 1_500) if quick else (10_000, 40_000, NUM_IMAGES)
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, HARNESS_CACHE=f"{folder}/cache"):
         roots = [Path(folder, str(size)) for size in sizes]
@@ -47,7 +47,7 @@ def report(*, quick: bool) -> Report:
 
 
 def write_instances(root: Path, num_images: int, num_boxes: int) -> None:
-    """A COCO root of annotations alone, with polygons and every field of the real file, and about its bytes a box."""
+    """Write a COCO root of annotations alone, with polygons, all fields of the real file, and its size per box."""
     rng = np.random.default_rng(0)
     points = [np.round(600 * rng.random(2 * n), 2).tolist() for n in rng.integers(6, 38, 500)]
     shapes = [f"[{polygon}]" for polygon in points]
@@ -130,7 +130,7 @@ def photographs() -> list[Path]:
 
 
 def image_rows(paths: list[Path], *, rounds: int) -> tuple[Row, ...]:
-    """One core, from the file to what leaves the loader; images a second are in the notes."""
+    """From the file to what leaves the loader, on one core; the notes have images per second."""
     with photographs_or_drawn(paths) as files, one_thread():
         count = len(files)
         ways: dict[str, Callable[[Path], object]] = {"decode": decode, "ours": ours, "PIL": pil}
@@ -186,12 +186,12 @@ BOXES = np.array([[10.0, 20.0, 200.0, 160.0]] * 7)  # as many as an image has on
 
 
 def flipped(path: Path) -> bool:
-    """Every second image, the same in every pipeline."""
+    """Flip every second image, the same ones in every pipeline."""
     return int(path.stem) % 2 == 1
 
 
 def over(files: list[Path], way: Callable[[Path], object]) -> None:
-    """Drop what ``way`` makes of each, as a loader does that has sent it."""
+    """Run ``way`` on each and drop the result, as a loader does after sending it."""
     for path in files:
         way(path)
 

@@ -1,4 +1,4 @@
-"""What a split's annotations cost each loader worker: pycocotools' dictionaries beside our columns. Free of torch."""
+"""Memory per loader worker for a split's annotations: pycocotools' dictionaries beside our columns. Free of torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORKERS = 2
 
 
 def open_peer(path: Path) -> COCO:
-    """Without what it prints."""
+    """Load it without what pycocotools prints."""
     with contextlib.redirect_stdout(io.StringIO()):
         return COCO(str(path))
 
@@ -53,7 +53,7 @@ def fork_ours(root: Path, results: SimpleQueue[float]) -> None:
 
 
 def fork_workers(work: Callable[[], object], results: SimpleQueue[float]) -> None:
-    """What each gains while all are there: what they share is nobody's own."""
+    """What each gains while all are alive: memory that they share belongs to none."""
     fork = multiprocessing.get_context("fork")
     barrier = fork.Barrier(WORKERS)
     workers = [fork.Process(target=measured, args=(work, barrier, results)) for _ in range(WORKERS)]
@@ -64,7 +64,7 @@ def fork_workers(work: Callable[[], object], results: SimpleQueue[float]) -> Non
 
 
 def measured(work: Callable[[], object], barrier: Barrier, results: SimpleQueue[float]) -> None:
-    """In a worker."""
+    """Runs in a worker."""
     before = private_megabytes()
     work()
     barrier.wait()
@@ -73,6 +73,6 @@ def measured(work: Callable[[], object], barrier: Barrier, results: SimpleQueue[
 
 
 def private_megabytes() -> float:
-    """Of this process, shared with no other."""
+    """Megabytes of this process that it shares with no other."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024

@@ -73,7 +73,7 @@ def make_truth(root: Path, images: int, boxes: int, rng: np.random.Generator) ->
 
 
 def make_detections(index: CocoIndex, count: int, rng: np.random.Generator) -> Detections:
-    """Objects found many times, by moved boxes and often as something else; sorted by image."""
+    """Each object found many times, by shifted boxes and often in a wrong class; sorted by image."""
     rows = np.sort(rng.integers(0, len(index.boxes), count))
     sides = index.sides[rows] * np.exp(rng.normal(0, 0.3, (count, 2)))
     corners = index.boxes[rows, :2] + rng.normal(0, 0.2, (count, 2)) * sides
@@ -107,7 +107,7 @@ def score(index: CocoIndex, found: Detections, rounds: int) -> dict[str, float]:
 
 
 def scoring_rows(index: CocoIndex, found: Detections, seconds: dict[str, float]) -> tuple[Row, ...]:
-    """Arrays in, twelve numbers out; the same bits, or there would be no row."""
+    """From arrays to twelve numbers; no row unless all backends give the same bits."""
     order = compare({"sort": lambda: np.lexsort((-found.scores, found.image_ids, found.category_ids))})["sort"]
     return tuple(
         Row(
@@ -162,6 +162,6 @@ def coco_of(annotations: Path) -> COCO:
 
 
 def silently(work: Callable[[], COCO]) -> COCO:
-    """pycocotools narrates."""
+    """Silences what pycocotools prints."""
     with contextlib.redirect_stdout(io.StringIO()):
         return work()

@@ -24,7 +24,7 @@ from drloss import CrossEntropyLoss, DRLoss, FocalLoss
 from drloss.functional import hinge, quadratic
 from drloss.labels import BACKGROUND
 
-# 800 x 1,344 pixels, padded: strides 8 to 128, nine anchors a place.
+# 800 x 1,344 pixels, padded: strides 8 to 128, nine anchors per place.
 COCO_MAPS = ((100, 168), (50, 84), (25, 42), (13, 21), (7, 11))
 ANCHORS_A_PLACE, NUM_CLASSES = 9, 80
 NEW_MEMORY = (
@@ -44,7 +44,7 @@ class Subject(NamedTuple):
 
 
 class Input(NamedTuple):
-    """Maps as a head writes them, [N, A * K, H, W] in channels last; labels [N, R]."""
+    """Logits as a head writes them, [N, A * K, H, W] in channels last; labels [N, R]."""
 
     maps: list[Tensor]
     labels: Tensor
@@ -177,7 +177,7 @@ def _compiled_row(given: Input, facts: dict[str, float | str]) -> list[Row]:
 
 
 def _curves(quick: bool) -> tuple[Curve, ...]:
-    """How a step grows, on one thread of the CPU; and with threads."""
+    """How a step's time grows on one thread of the CPU, and with the number of threads."""
     dr: dict[str, Loss] = {"ours": DRLoss(scope="batch"), USUAL: usual_dr}
     sides = (6, 12) if quick else (34, 67, 105, 149, 211)  # 10,000 to 400,000 anchors
     anchors = [make_input([(side, side)]) for side in sides]
@@ -218,7 +218,7 @@ def _memory(given: Input) -> dict[str, float | str]:
     for name, subject in subjects().items():
         for who, loss in (("ours", subject.ours), (subject.peer, subject.theirs)):
             step(loss, given)
-            ctypes.CDLL(None).malloc_trim(0)  # what was freed and kept would be used again, and not be seen
+            ctypes.CDLL(None).malloc_trim(0)  # kept memory would be used again, and the peak not be seen
             before = _status("VmRSS")
             reset.write_text("5")
             step(loss, given)

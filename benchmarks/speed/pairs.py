@@ -67,13 +67,13 @@ def ours(negatives: Tensor, positives: Tensor, surrogate: Surrogate) -> tuple[Te
 
 
 def tiled(negatives: Tensor, positives: Tensor, surrogate: Surrogate) -> tuple[Tensor, ...]:
-    """Every pair, but never all at once."""
+    """Every pair, in tiles."""
     mean = TiledMean.apply(negatives, positives + MARGIN, surrogate)
     return mean.detach(), *torch.autograd.grad(mean, (negatives, positives))
 
 
 def broadcast(negatives: Tensor, positives: Tensor, surrogate: Surrogate) -> tuple[Tensor, ...]:
-    """As one would write it."""
+    """As it is usually written."""
     mean = surrogate(negatives.unsqueeze(1) + positives + MARGIN).mean()
     return mean.detach(), *torch.autograd.grad(mean, (negatives, positives))
 
@@ -129,7 +129,7 @@ def _logits_row(num_images: int, num_anchors: int) -> Row:
 
 
 def _copy(values: Tensor) -> Callable[[], object]:
-    """Reads once and writes once, into memory that is there already."""
+    """Reads once and writes once, into memory that is allocated already."""
     return partial(torch.zeros_like(values).detach().copy_, values.detach())
 
 

@@ -75,7 +75,7 @@ def measure(count: int, *, on_gpus: bool, quick: bool) -> dict[str, float]:
 def take_steps(
     count: int, meeting: Path, results: SimpleQueue[dict[str, float]], rank: int, *, on_gpus: bool, quick: bool
 ) -> None:
-    """One process."""
+    """What one process does."""
     device = torch.device("cuda", rank) if on_gpus else torch.device("cpu")
     torch.set_num_threads(1)
     dist.init_process_group("nccl" if on_gpus else "gloo", init_method=f"file://{meeting}", rank=rank, world_size=count)

@@ -2,10 +2,10 @@
 
     python benchmarks/speed/submitting.py [--sizes 1 10 100] [--repeats 5]
 
-Starts the tests' cluster and submits N seeds of one row at profile tiny as held jobs, so that none starts: by the
-harness into an empty runs folder (with the data drawn beforehand), the same command again (it must submit nothing), and
-with --dry-run before. The peers submit the very script of the dry run, held too: as one array, and N times one by one.
-Every repeat does all of them in turn. Wall times of whole commands. Results: benchmarks/results/submitting.json.
+Starts the tests' cluster and submits N seeds of one row at profile tiny as held jobs, so that none starts. The harness
+does it with --dry-run, then into an empty runs folder (with the data drawn beforehand), then by the same command again,
+which must submit nothing. The peers submit the same script, held too: as one array, and N times one by one. Every
+repeat does all of them in turn. Wall times of whole commands. Results: benchmarks/results/submitting.json.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ WAYS = (PYTHON, TABLE, DRY, FIRST, AGAIN, ARRAY, SINGLE)
 
 
 class Bench:
-    """A running cluster, its file, and data that are drawn once."""
+    """A running cluster, its file, and data that is drawn once."""
 
     def __init__(self, folder: Path, variables: dict[str, str]) -> None:
         self.folder = folder

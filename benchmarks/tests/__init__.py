@@ -1,1 +1,1 @@
-"""What the benchmarks say and decide is tested; how long anything takes is not."""
+"""Tests of what the benchmarks print and decide; no test looks at a time."""

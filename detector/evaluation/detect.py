@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
-from torch import Tensor
+from PIL import Image, ImageDraw, ImageFont
 
-from detector.build import load_trained, recorded_test
 from detector.errors import DataError
-from detector.evaluation.inference import detect_image
+from detector.evaluation.load import Found, load_run, open_upright
 from detector.runs.folder import RunDir
 from detector.runs.job import TestSettings
 from detector.storage.files import write_json
@@ -20,14 +16,6 @@ from detector.storage.files import write_json
 RESULT_FILE = "detections.json"
 # Okabe and Ito's colours, told apart by the colour-blind too.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
-
-
-class Found(msgspec.Struct, frozen=True):
-    """One object: its category's name, score and box (x1, y1, x2, y2 in pixels of the upright image)."""
-
-    name: str
-    score: float
-    box: tuple[float, float, float, float]
 
 
 def detect_files(
@@ -43,12 +31,12 @@ def detect_files(
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise DataError(f"Two images are called {sorted(twice)[0]!r}; their drawings would overwrite each other.")
-    trained = load_trained(run, test or recorded_test(run), device)
+    trained = load_run(run.root, device=device, test=test)
     out.mkdir(parents=True, exist_ok=True)
     written, results = [], {}
     for path, image in zip(images, opened, strict=True):
-        result = detect_image(trained.model, image, trained.model.test)
-        found = [entry for entry in _found(result, trained.names) if entry.score >= min_score]
+        every = [_rounded(entry) for entry in trained.detect(image)]
+        found = [entry for entry in every if entry.score >= min_score]
         target = out / f"{path.stem}.png"
         draw(image, found).save(target)
         written.append((target, len(found)))
@@ -76,26 +64,6 @@ def draw(image: Image.Image, found: Sequence[Found]) -> Image.Image:
     return drawn
 
 
-def _found(result: dict[str, Tensor], names: Sequence[str]) -> list[Found]:
-    columns = (result[key].cpu().tolist() for key in ("labels", "scores", "boxes"))
-    return [
-        Found(names[label], round(score, 4), tuple(round(side, 2) for side in box))
-        for label, score, box in zip(*columns, strict=True)
-    ]
-
-
-def open_upright(path: Path) -> Image.Image:
-    """An image file of any mode as RGB, turned as its EXIF orientation says.
-
-    Raises DataError for a file that is no image, is too large for Pillow, or holds more than 16 bits a channel.
-    """
-    try:
-        with Image.open(path) as image:
-            turned = ImageOps.exif_transpose(image)
-            if turned.mode in ("I", "F"):
-                raise DataError(f"{path} holds 32 bits a channel. Convert it to 8 or 16 bits first.")
-            if turned.mode.startswith("I;16"):  # Pillow itself would clip: all above 255 white
-                turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
-            return turned.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is not an image that can be read: {error}.") from error
+def _rounded(found: Found) -> Found:
+    x1, y1, x2, y2 = (round(side, 2) for side in found.box)
+    return Found(found.name, round(found.score, 4), (x1, y1, x2, y2))

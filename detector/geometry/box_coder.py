@@ -41,7 +41,7 @@ def encode(boxes: Tensor, anchors: Tensor, weights: Weights, convention: BoxConv
 def decode(deltas: Tensor, anchors: Tensor, weights: Weights, convention: BoxConvention) -> Tensor:
     """Inverse of ``encode``: deltas [..., 4], anchors [..., 4] -> boxes [..., 4] xyxy.
 
-    dw and dh are cut at ``MAX_LOG_RATIO`` (after the weights are taken off). A legacy x2 is one pixel before the edge.
+    dw and dh, divided by their weights, are at most ``MAX_LOG_RATIO``. A legacy x2 is one pixel before the edge.
     """
     one = PIXEL[convention]
     dx, dy, dw, dh = deltas.unbind(-1)

@@ -3,7 +3,7 @@
 legacy (Detectron, maskrcnn-benchmark): corners are pixels, and a box of w pixels spans x1 .. x1 + w - 1.
 modern (torchvision, Detectron2): corners are edges, and a box of w pixels spans x1 .. x1 + w.
 
-Boxes are xyxy. What is written to files, drawn and scored is always (x, y, width, height) or edges.
+Boxes are xyxy. Files, drawings and scores always have (x, y, width, height) or edges.
 """
 
 from __future__ import annotations
@@ -45,6 +45,16 @@ def clipped(boxes: Tensor, image_shape: tuple[int, int], convention: BoxConventi
     height, width = (side - PIXEL[convention] for side in image_shape)
     x1, y1, x2, y2 = boxes.unbind(-1)
     return torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], dim=-1)
+
+
+def paired_iou(boxes: Tensor, others: Tensor, convention: BoxConvention) -> Tensor:
+    """Intersection over union, box by box: [..., 4] and [..., 4], xyxy -> [...]; 0 for boxes without an area."""
+    one = PIXEL[convention]
+    sides = (torch.minimum(boxes[..., 2:], others[..., 2:]) - torch.maximum(boxes[..., :2], others[..., :2])) + one
+    intersection = sides.clamp(min=0).prod(dim=-1)
+    area, other_area = ((corners[..., 2:] - corners[..., :2] + one).prod(dim=-1) for corners in (boxes, others))
+    union = area + other_area - intersection
+    return torch.where(union > 0, intersection / union, 0.0)
 
 
 def trainable_corners(

@@ -45,8 +45,8 @@ class AnchorSettings:
 def cell_anchors(stride: int, settings: AnchorSettings) -> Tensor:
     """Anchors of one level's first location -> [A, 4], A = number of aspect ratios * scales_per_octave.
 
-    An aspect ratio is height / width and keeps the area (RetinaNet, section 4). Codebases differ in where they round,
-    and weights that were trained with one see its anchors, up to a pixel off elsewhere:
+    An aspect ratio is height / width and keeps the area (RetinaNet, section 4). Codebases round in different places, so
+    that their anchors differ by up to a pixel, and weights want the anchors that they were trained with:
 
     legacy: around the middle of the pixels 0 .. stride - 1; width and height of each ratio rounded at the size of the
     stride, then scaled (maskrcnn-benchmark).
@@ -71,7 +71,7 @@ def cell_anchors(stride: int, settings: AnchorSettings) -> Tensor:
 
 
 def _torchvision_cell(sizes: list[float], aspect_ratios: tuple[float, ...]) -> Tensor:
-    """In float32 throughout: half to even is decided by the last bit."""
+    """In float32 throughout, because the last bit decides how a half is rounded."""
     size = torch.tensor(sizes, dtype=torch.float32)
     root = torch.tensor(aspect_ratios, dtype=torch.float32).sqrt()
     widths = ((1 / root)[:, None] * size).flatten()
@@ -87,7 +87,7 @@ def grid_anchors(
     image_shape: Shape,
     device: torch.device | str = "cpu",
 ) -> tuple[Tensor, ...]:
-    """Anchors of every level -> one [H_l * W_l * A, 4] tensor a level; row y, column x is shifted by (x, y) * spacing.
+    """Anchors of every level -> one [H_l * W_l * A, 4] tensor per level; row y, column x: moved by (x, y) * spacing.
 
     feature_shapes: (H_l, W_l) of each level; strides: the level's nominal 2^l; image_shape: (H, W) of the padded batch,
     by which a fitted spacing is (H // H_l, W // W_l). Results are cached and shared: do not change them in place.
@@ -99,7 +99,7 @@ def grid_anchors(
     return _grid_anchors(feature_shapes, strides, spacings, settings, torch.device(device))
 
 
-# A key for each padded image shape: COCO at 800 pixels has about 36 of them, 3.4 MB each.
+# One entry per padded image shape: COCO at 800 pixels has about 36, of 3.4 MB each.
 @lru_cache(maxsize=48)
 def _grid_anchors(
     feature_shapes: tuple[Shape, ...],

@@ -20,13 +20,13 @@ def assign_anchors(
 
     anchors: [R, 4], boxes: [G, 4] xyxy pixels; labels: [G] int64, 0..K-1.
     Returns the anchors' labels [R] int64 (a class, BACKGROUND or IGNORED) and the index [R] int64 of the box that each
-    overlaps most (the first of equals), which has a meaning where the label is a class.
+    overlaps most (the first of equals), which matters only where the label is a class.
 
-    With ``allow_low_quality`` every box also claims the anchors that no other anchor overlaps it more than, ties
-    included. A claimed anchor is positive but learns the box that it overlaps most itself, maybe not its claimant's.
-    A box that overlaps no anchor at all claims none (in the base codebase it claims all anchors that it does not touch,
-    but anchors of stride 8 leave no such place).
-    No boxes: every anchor is background. Nothing here waits for the device.
+    With ``allow_low_quality`` every box also claims the anchors that overlap it most, ties included. A claimed anchor
+    is positive, but learns the box that it overlaps most itself, which may not be the one that claimed it. A box that
+    overlaps no anchor claims none (in the base codebase it claims every anchor that it does not touch; anchors of
+    stride 8 leave no room for such a box).
+    Without boxes every anchor is background. Nothing here waits for the device.
     """
     assigned, matched = assign_batch(anchors, boxes[None], labels[None], settings, convention)
     return assigned[0], matched[0]
@@ -38,27 +38,27 @@ def assign_batch(
 ) -> tuple[Tensor, Tensor]:
     """``assign_anchors`` for N images at once -> labels and matched boxes, [N, R] int64 each.
 
-    boxes: [N, G, 4] and labels: [N, G], as ``padded_targets`` makes them: a box with a negative label is none. On a CPU
-    compiled loops of one thread keep no [G, R] matrix; elsewhere a few operations do it all.
+    boxes: [N, G, 4] and labels: [N, G], as ``padded_targets`` makes them: a box with a negative label is padding. On a
+    CPU this is done by compiled loops of one thread, without a [G, R] matrix; elsewhere by ``assign_padded``.
     """
     shape = labels.shape[0], anchors.shape[0]
     if labels.shape[1] == 0:
         return labels.new_full(shape, BACKGROUND), labels.new_zeros(shape)
     if anchors.device.type != "cpu":
         return assign_padded(anchors, boxes, labels, settings, convention)
-    from detector.model import cpu_loops as kernels_numba  # compiling is slow to import, and only a CPU needs it
+    from detector.model import cpu_loops  # compiling is slow to import, and only a CPU needs it
 
     thresholds = (np.float32(settings.foreground_iou), np.float32(settings.background_iou))
     rule = (*thresholds, np.float32(PIXEL[convention]), settings.allow_low_quality)
     arrays = [array.contiguous().numpy() for array in (anchors.float(), boxes.float(), labels)]
-    assigned, matched = kernels_numba.assign(arrays[0], arrays[1], arrays[2], rule)
+    assigned, matched = cpu_loops.assign(arrays[0], arrays[1], arrays[2], rule)
     return torch.from_numpy(assigned), torch.from_numpy(matched)
 
 
 def assign_padded(
     anchors: Tensor, boxes: Tensor, labels: Tensor, settings: MatchSettings, convention: BoxConvention
 ) -> tuple[Tensor, Tensor]:
-    """``assign_batch`` by [N, G, R] matrices, G at least 1."""
+    """``assign_batch`` by matrices of [N, G, R], G at least 1."""
     iou = pairwise_iou(boxes, anchors, convention).masked_fill_((labels < 0)[..., None], 0)
     best_iou, matched = iou.max(dim=1)
     positive = best_iou >= settings.foreground_iou
@@ -72,7 +72,7 @@ def assign_padded(
 def padded_targets(targets: Sequence[Mapping[str, Tensor]], like: Tensor) -> tuple[Tensor, Tensor]:
     """Boxes [N, G, 4] of the dtype and device of ``like``, and labels [N, G]; G is the largest count, at least 1.
 
-    Where an image has fewer, a label is BACKGROUND and its box one of a single pixel.
+    Where an image has fewer, the rest are boxes of one pixel with the label BACKGROUND.
     """
     shape = len(targets), max(1, *(len(target["labels"]) for target in targets))
     boxes = like.new_tensor([0, 0, 1, 1]).repeat(*shape, 1)
@@ -86,8 +86,8 @@ def padded_targets(targets: Sequence[Mapping[str, Tensor]], like: Tensor) -> tup
 def pairwise_iou(boxes: Tensor, anchors: Tensor, convention: BoxConvention) -> Tensor:
     """Intersection over union of boxes [..., G, 4] and anchors [R, 4], xyxy with positive areas -> [..., G, R].
 
-    Modern: the values of torchvision's box_iou to the last bit. That one works on [G, R, 2] arrays, whose short rows
-    cost two to four times the time on a CPU, and twice the memory.
+    Modern: the values of torchvision's box_iou to the last bit. That works on [G, R, 2] arrays, which takes two to four
+    times as long on a CPU, and twice the memory.
     """
     one = PIXEL[convention]
     x1, y1, x2, y2 = boxes[..., None].unbind(-2)  # [..., G, 1] each

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from pkgutil import resolve_name
 from typing import Any, Final, Literal
 
 from torch import Tensor, nn
@@ -17,37 +18,47 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
+from detector.runs.backbones import BACKBONES, BackboneEntry
 from detector.runs.job import ModelSettings
 
 NormLayer = Callable[[int], nn.Module]
 
-_RESNETS: Final[dict[str, dict[str, Any]]] = {
-    "resnet50": {"layers": [3, 4, 6, 3]},
-    "resnet101": {"layers": [3, 4, 23, 3]},
-    "resnext101_32x8d": {"layers": [3, 4, 23, 3], "groups": 32, "width_per_group": 8},
-}
 _C3_TO_C5: Final = {"layer2": "p3", "layer3": "p4", "layer4": "p5"}
 # What `frozen_stages` counts: a residual network's modules, from the image on.
 _STAGES: Final = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
 
 
 def build_backbone(settings: ModelSettings) -> Backbone:
-    """Body and pyramid of ``settings``, randomly initialised, its first ``frozen_stages`` without gradient."""
+    """The body and pyramid of ``settings``, randomly initialised; the first ``frozen_stages`` are not trained."""
     norm: NormLayer = group_norm
     if settings.norm == "frozen_batch":
         norm = partial(FrozenNorm, eps=settings.norm_epsilon)
-    network: nn.Module
-    if settings.backbone == "slim":
-        network, channels = SlimResNet(norm), SlimResNet.channels[1:]
-    else:
-        network, channels = ResNet(FoldedBottleneck, norm_layer=norm, **_RESNETS[settings.backbone]), (512, 1024, 2048)
-        if settings.stride_in_1x1:
-            _stride_in_1x1(network)
-    backbone = Backbone(network, channels, settings)
+    entry = BACKBONES[settings.backbone]
+    network: nn.Module = resolve_name(entry.builder)(entry, settings, norm)
+    backbone = Backbone(network, entry.channels, settings)
     for stage in _STAGES[: settings.frozen_stages]:
         for name in stage:
             backbone.body[name].requires_grad_(False)
     return backbone
+
+
+def bottleneck_network(entry: BackboneEntry, settings: ModelSettings, norm: NormLayer) -> nn.Module:
+    """A ResNet or ResNeXt of bottleneck blocks, as torchvision builds it."""
+    network = ResNet(
+        FoldedBottleneck,
+        list(entry.blocks),
+        groups=entry.groups,
+        width_per_group=entry.width_per_group,
+        norm_layer=norm,
+    )
+    if settings.stride_in_1x1:
+        _stride_in_1x1(network)
+    return network
+
+
+def slim_network(entry: BackboneEntry, settings: ModelSettings, norm: NormLayer) -> nn.Module:
+    """The body of the profiles that train from scratch; it has no 1x1 convolution that could stride."""
+    return SlimResNet((24, *entry.channels), norm)
 
 
 def _stride_in_1x1(network: nn.Module) -> None:
@@ -59,12 +70,12 @@ def _stride_in_1x1(network: nn.Module) -> None:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm of 8 channels a group, but at most 32 groups (fewer, where ``channels`` cannot be divided so)."""
+    """Group norm of 8 channels per group, but at most 32 groups; fewer where they do not divide ``channels``."""
     return nn.GroupNorm(math.gcd(channels, min(32, max(1, channels // 8))), channels)
 
 
 class FrozenNorm(FrozenBatchNorm2d):
-    """Frozen batch norm with torchvision's values that overwrites its input, which a convolution has just made."""
+    """Frozen batch norm with torchvision's values. It overwrites its input, a convolution's fresh output."""
 
     weight: Tensor
     bias: Tensor
@@ -72,18 +83,18 @@ class FrozenNorm(FrozenBatchNorm2d):
     running_var: Tensor
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """Of each channel: [C] and [C]."""
+        """The norm as ``scale * x + shift``: [C] and [C]."""
         scale: Tensor = self.weight * (self.running_var + self.eps).rsqrt()
         return scale, self.bias - self.running_mean * scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> the same in the dtype of the norm, overwritten unless it must be converted."""
+        """[N, C, H, W] -> the same shape in the norm's dtype; ``x`` is overwritten if it has that dtype."""
         scale, shift = (values[:, None, None] for values in self.scale_and_shift())
         return x.to(scale.dtype).mul_(scale).add_(shift)
 
 
 class FoldedBottleneck(Bottleneck):
-    """A residual block (ResNet, Fig. 5 right) whose frozen norms need no passes over its activations."""
+    """A residual block (ResNet, Fig. 5 right) that folds frozen norms into its convolutions on a GPU."""
 
     downsample: Any  # a convolution and its norm, or None
 
@@ -97,8 +108,8 @@ class FoldedBottleneck(Bottleneck):
 
 
 def _normed(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
-    """The norm of the convolution: a frozen one as part of the convolution's weight and bias."""
-    # On a CPU the convolutions take nearly all of the time, and float32 stays comparable with torchvision's.
+    """``norm(conv(x))``; on a GPU a frozen norm becomes part of the convolution's weight and bias."""
+    # On a CPU folding saves hardly any time, and the values would no longer be torchvision's to the last bit.
     if x.device.type == "cpu" or not isinstance(norm, FrozenNorm):
         normed: Tensor = norm(conv(x))
         return normed
@@ -162,11 +173,10 @@ class SlimResNet(nn.Module):
     A 5x5 stem of stride 2, then one basic block (ResNet, Fig. 5 left) of stride 2 for each of C2 .. C5. No max pooling.
     """
 
-    channels = (24, 48, 64, 96)
-
-    def __init__(self, norm: NormLayer) -> None:
+    def __init__(self, channels: tuple[int, int, int, int], norm: NormLayer) -> None:
+        """channels: of C2 .. C5."""
         super().__init__()
-        widths = (16, *self.channels)
+        widths = (16, *channels)
         self.conv1 = nn.Conv2d(3, widths[0], 5, 2, 2, bias=False)
         self.bn1 = norm(widths[0])
         self.relu = nn.ReLU(inplace=True)

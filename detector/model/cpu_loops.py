@@ -1,6 +1,6 @@
-"""The detector's inner loops on a CPU, compiled where they are first used and kept on disk.
+"""The detector's inner loops on a CPU, compiled at first use and cached on disk.
 
-Nothing here may round otherwise than torch does: products and sums are not fused, and no sum is reordered.
+All of them must round exactly as torch does: no fused multiply-add, no reordered sum.
 N images, R anchors, G boxes of an image (padding included), D candidates of one image, M logits of one level.
 """
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
 
-CHUNK = 1024  # anchors whose columns and overlaps stay in the cache for all boxes of all images
-RUN = 64  # logits that are looked at in one go
+CHUNK = 1024  # anchors at a time: their columns and overlaps stay in the processor's cache
+RUN = 64  # logits that are looked at together
 
 _BACKGROUND, _IGNORED = -1, -2
 _ZERO, _APART = np.float32(0), np.float32(2)  # boxes this many pixels apart do not overlap, however it is rounded
@@ -29,7 +29,7 @@ _finite_kernel = njit(fastmath={"nnan", "nsz"}, error_model="numpy", nogil=True,
 def assign(anchors: Array, boxes: Array, box_labels: Array, rule: tuple[Any, Any, Any, bool]) -> tuple[Array, Array]:
     """Labels and matched boxes, [N, R] int64 each, of all images' anchors: ``assign.assign_padded``, bit by bit.
 
-    anchors: [R, 4] float32; boxes: [N, G, 4] float32; box_labels: [N, G] int64, negative where there is no box. rule:
+    anchors: [R, 4] float32; boxes: [N, G, 4] float32; box_labels: [N, G] int64, negative for padding. rule:
     foreground IoU, background IoU and what is added to x2 - x1, as float32, and whether low-quality matches count.
     """
     foreground, background, one, low_quality = rule
@@ -110,7 +110,7 @@ def _overlap(columns: Array, box: Array, one: Any, iou: Array) -> None:
 
 @_kernel
 def _largest_bits(values: Array) -> Any:
-    """The bits of the largest of some float32, as int32: the order is the same, and packed instructions find it."""
+    """The bits of the largest of some float32 >= 0, as int32: in the same order, and faster to compare."""
     largest = np.int32(0)
     for bits in values.view(np.int32):
         largest = max(largest, bits)
@@ -119,10 +119,10 @@ def _largest_bits(values: Array) -> Any:
 
 @_kernel
 def best_entries(logits: Array, least: Any, count: int) -> Array:
-    """Places of the entries of ``logits`` [M] float32 over ``least``, in their order; NaN is over nothing.
+    """Indices of the entries of ``logits`` [M] float32 above ``least``, in their order; never of a NaN.
 
-    All of them, or where they are too many at least the ``count`` largest (of equals the first): once the list is full,
-    its ``count``-th largest is what an entry further on must pass.
+    All of them or, if they are too many, at least the ``count`` largest (of equals the first): whenever the list is
+    full, it keeps its ``count`` largest, and later entries must be above the smallest of those.
     """
     capacity = 4 * count + RUN
     places, values, length = np.empty(capacity, np.int64), np.empty(capacity, np.float32), 0
@@ -144,7 +144,7 @@ def best_entries(logits: Array, least: Any, count: int) -> Array:
 
 @_kernel
 def _keep_largest(places: Array, values: Array, length: int, rule: tuple[Any, int]) -> int:
-    """Move the ``count`` largest of the first ``length`` entries to the front, in their order; how many that are."""
+    """Move the ``count`` largest of the first ``length`` entries to the front, in their order; returns their number."""
     least, count = rule
     equals, kept = count, 0
     for j in range(length):
@@ -159,9 +159,9 @@ def _keep_largest(places: Array, values: Array, length: int, rule: tuple[Any, in
 
 @_kernel
 def suppress(boxes: Array, labels: Array, iou: float, limit: int) -> Array:
-    """Places of the first ``limit`` boxes that none before them of the same label overlaps by more than ``iou``.
+    """Indices of the first ``limit`` boxes that no kept box of the same label overlaps by more than ``iou``.
 
-    boxes: [D, 4] float64 (x1, y1, x2, y2) by falling score; labels: [D]. As torchvision's nms within each class.
+    boxes: [D, 4] float64 (x1, y1, x2, y2) by falling score; labels: [D]. Equals torchvision's nms within each class.
     """
     kept, length = np.empty(min(limit, boxes.shape[0]), np.int64), 0
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

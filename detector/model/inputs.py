@@ -1,4 +1,4 @@
-"""What the model refuses: images and targets that break its contract, each with the value at fault."""
+"""Checks of images and targets against the model's contract; each error names the value at fault."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def check_images(images: Sequence[Tensor]) -> None:
 def check_targets(targets: Sequence[Mapping[str, Tensor]], *, num_images: int, num_classes: int) -> None:
     """Raise ValueError unless every image has a target {"boxes": [G, 4] float, "labels": [G] int64}.
 
-    Values are checked for tensors on the CPU only, since looking at another device's waits for it: boxes must be finite
-    with x1 < x2 and y1 < y2, labels in 0..num_classes - 1.
+    Values are checked on the CPU only, because reading another device's would wait for it: boxes must be finite with
+    x1 < x2 and y1 < y2, labels in 0..num_classes - 1.
     """
     if len(targets) != num_images:
-        raise ValueError(f"Expected one target an image, got {len(targets)} targets for {num_images} images.")
+        raise ValueError(f"Expected one target per image, got {len(targets)} targets for {num_images} images.")
     for i, target in enumerate(targets):
         missing = [key for key in ("boxes", "labels") if key not in target]
         if missing:
@@ -36,7 +36,7 @@ def check_targets(targets: Sequence[Mapping[str, Tensor]], *, num_images: int, n
             raise ValueError(f"Target {i}: boxes must be float of shape [G, 4], got {boxes.dtype} {list(boxes.shape)}.")
         if labels.shape != boxes.shape[:1] or labels.dtype != torch.int64:
             raise ValueError(
-                f"Target {i}: labels must be int64 of shape [{len(boxes)}], one a box, "
+                f"Target {i}: labels must be int64 of shape [{len(boxes)}], one per box, "
                 f"got {labels.dtype} {list(labels.shape)}."
             )
         if boxes.device.type == "cpu":

@@ -40,7 +40,7 @@ def image_candidates(
 ) -> Candidates:
     """One image: the best ``candidates_per_level`` (anchor, class) scores over the threshold of each level.
 
-    cls_logits: [R_l, K], bbox_regression: [R_l, 4], anchors: [R_l, 4], a sequence over levels each; image_shape: (H, W)
+    cls_logits: [R_l, K], bbox_regression: [R_l, 4], anchors: [R_l, 4], each a sequence over levels; image_shape: (H, W)
     without padding, to which boxes are clipped. Order: by level, then falling score. A candidate whose score or box is
     not finite is dropped: NMS and the COCO evaluation would take it silently.
     """
@@ -59,20 +59,21 @@ def image_candidates(
 
 
 def best_entries(logits: Tensor, count: int, least: float) -> tuple[Tensor, Tensor]:
-    """The ``count`` largest of logits [M], falling, and their places; fewer where fewer are over ``least``, or -inf.
+    """The ``count`` largest of logits [M], in falling order, and their indices.
 
-    The sigmoid rises with the logit, so that the few scores that matter are computed after the choice. Of equal logits
-    the first is taken (on a CPU; elsewhere any). A NaN is not over ``least``.
+    Where fewer are above ``least``, a CPU returns fewer, another device -inf in their place. A NaN counts as not above.
+    Logits are in the order of their scores, so that only the chosen ones need a sigmoid. Of equal logits a CPU takes
+    the first, another device any.
     """
     logits = logits.float()
     if logits.device.type == "cpu":
-        from detector.model import cpu_loops as kernels_numba  # compiling is slow to import, and only a CPU needs it
+        from detector.model import cpu_loops  # compiling is slow to import, and only a CPU needs it
 
-        found = kernels_numba.best_entries(logits.detach().contiguous().numpy(), np.float32(least), count)
+        found = cpu_loops.best_entries(logits.detach().contiguous().numpy(), np.float32(least), count)
         places = torch.from_numpy(found)
         values, order = logits[places].sort(descending=True, stable=True)
         return values[:count], places[order[:count]]
-    # To know how many are over it, the device would be waited for.
+    # To return only those above ``least``, the device would have to be waited for.
     values, places = torch.where(logits > least, logits, -torch.inf).topk(min(count, len(logits)))
     return values, places
 
@@ -88,21 +89,21 @@ def merge_candidates(
     boxes, scores, labels = (torch.cat(field) for field in zip(*candidates, strict=True))
     scores, order = scores.sort(descending=True, stable=True)
     boxes, labels = boxes[order], labels[order]
-    # Elsewhere than on a CPU boxes are moved apart by class: in float32, 80 classes of 1333 pixels would be 1/128 pixel
-    # off.
+    # In float64, because batched_nms moves the boxes of each class apart: with 80 classes and 1333 pixels a float32
+    # would be off by 1/128 pixel.
     edges = to_edges(boxes.double(), convention)
     if edges.device.type == "cpu":
-        from detector.model import cpu_loops as kernels_numba
+        from detector.model import cpu_loops
 
         arrays = edges.detach().numpy(), labels.numpy()
-        keep = torch.from_numpy(kernels_numba.suppress(*arrays, test.nms_iou, test.detections_per_image))
+        keep = torch.from_numpy(cpu_loops.suppress(*arrays, test.nms_iou, test.detections_per_image))
     else:
         keep = batched_nms(edges, scores.double(), labels, test.nms_iou)[: test.detections_per_image]
     return {"boxes": boxes[keep], "scores": scores[keep], "labels": labels[keep]}
 
 
 def _logit(score: float) -> float:
-    """A logit whose score is hardly less than ``score``, 0..1, but surely, however a float32 sigmoid is rounded."""
+    """A logit just below that of ``score`` (0..1), by more than a float32 sigmoid can be off."""
     if not 0 < score < 1:
         return -math.inf if score <= 0 else math.inf
     return math.log(score / (1 - score)) - 1e-3 - 1e-6 / (1 - score)

@@ -27,7 +27,7 @@ def box_regression_loss(
     [N, R], positive where >= 0, and each anchor's box [N, R] -> scalar, float32 or the deltas' float64; 0, with zero
     gradients, without positives.
     """
-    # Few anchors are positive; but elsewhere than on a CPU, to find them the device would be waited for.
+    # Few anchors are positive. But on a GPU the step would have to wait for the device to know which.
     image_losses = selected_losses if deltas.device.type == "cpu" else masked_losses
     losses = image_losses(deltas, anchors, boxes, assigned, settings, convention)
     num_positives = _sums((assigned[0] >= 0).sum(dim=1), images_per_group)
@@ -42,7 +42,7 @@ def selected_losses(
     settings: RegressionSettings,
     convention: BoxConvention,
 ) -> Tensor:
-    """Sums over each image's positives, [N], of which alone anything is computed."""
+    """Each image's sum over its positives, [N]; nothing is computed for other anchors."""
     labels, matched = assigned
     image, anchor = torch.where(labels >= 0)
     found = boxes[image, matched[image, anchor]]
@@ -60,7 +60,7 @@ def masked_losses(
     settings: RegressionSettings,
     convention: BoxConvention,
 ) -> Tensor:
-    """``selected_losses`` by way of all anchors."""
+    """The values of ``selected_losses``, computed for all anchors."""
     labels, matched = assigned
     found = boxes.gather(1, matched[..., None].expand(-1, -1, 4))
     losses = _smooth_l1(deltas, encode(found, anchors, settings.box_weights, convention), settings)
@@ -74,5 +74,5 @@ def _smooth_l1(deltas: Tensor, targets: Tensor, settings: RegressionSettings) ->
 
 
 def _sums(values: Tensor, size: int) -> Tensor:
-    """Of ``size`` consecutive values each (the last of the rest): [N] -> [ceil(N / size)]."""
+    """Sums of ``size`` consecutive values, the last one of what is left: [N] -> [ceil(N / size)]."""
     return F.pad(values, (0, -len(values) % size)).view(-1, size).sum(dim=1)

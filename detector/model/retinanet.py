@@ -5,7 +5,7 @@ N images, G boxes of an image, K classes, R_l anchors of level l, R of all level
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,16 +13,15 @@ from torch import Tensor, nn
 
 from detector.geometry.padding import padded_shape
 from detector.model.anchors import AnchorSettings, grid_anchors
-from detector.model.assign import assign_batch, padded_targets
 from detector.model.backbone import build_backbone
+from detector.model.criterion import LOSS_STATE, Criterion, without_loss_state
 from detector.model.head import RetinaNetHead
 from detector.model.inputs import check_images, check_targets
 from detector.model.postprocess import Candidates, image_candidates, merge_candidates
-from detector.model.regression_loss import box_regression_loss
 from detector.runs.job import BoxConvention, MatchSettings, ModelSettings, RegressionSettings, TestSettings
 
 Target = dict[str, Tensor]
-# cls_logits [N, R_l, K], bbox_regression [N, R_l, 4] and anchors [R_l, 4], each over the levels.
+# cls_logits [N, R_l, K], bbox_regression [N, R_l, 4] and anchors [R_l, 4], each a sequence over levels.
 HeadOutputs = tuple[list[Tensor], list[Tensor], tuple[Tensor, ...]]
 
 
@@ -60,16 +59,13 @@ class RetinaNet(nn.Module):
     ) -> None:
         """Weights are random: ``build_model`` loads what ``settings.weights`` asks for.
 
-        classification_loss: called as ``loss(logits, labels, images_per_group=...)``, logits a list of [N, R_l, K] over
-        levels, labels [N, R] int64 (0..K-1, BACKGROUND, IGNORED) -> scalar, the mean over groups.
+        classification_loss: a module as ``criterion.ClassificationLoss`` or ``criterion.IoULoss`` describes it.
         """
         super().__init__()
         self.settings = settings
         self.num_classes = num_classes
-        self.matching = matching
-        self.regression = regression
         self.test = test
-        self.images_per_group = images_per_group
+        self.box_weights = regression.box_weights
         self.box_convention: BoxConvention = box_convention
         self.anchor_settings = AnchorSettings.of(settings, box_convention)
         self.backbone = build_backbone(settings)
@@ -81,7 +77,13 @@ class RetinaNet(nn.Module):
             norm=settings.head_norm,
             prior_probability=settings.prior_probability,
         )
-        self.classification_loss = classification_loss
+        self.criterion = Criterion(
+            classification_loss,
+            matching=matching,
+            regression=regression,
+            images_per_group=images_per_group,
+            box_convention=box_convention,
+        )
         self.register_buffer("mean", torch.tensor(settings.pixels.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(settings.pixels.std).view(3, 1, 1), persistent=False)
         self.to(memory_format=torch.channels_last)
@@ -97,10 +99,16 @@ class RetinaNet(nn.Module):
         if targets is None:
             raise ValueError("RetinaNet in training mode needs targets: call model(images, targets), or model.eval().")
         check_targets(targets, num_images=len(images), num_classes=self.num_classes)
-        return self.losses(*self.head_outputs(images), targets)
+        losses: dict[str, Tensor] = self.criterion(*self.head_outputs(images), targets)
+        return losses
+
+    @property
+    def matching(self) -> MatchSettings:
+        """The rule by which anchors are matched to boxes."""
+        return self.criterion.matching
 
     def detections(self, images: Sequence[Tensor], outputs: HeadOutputs) -> list[dict[str, Tensor]]:
-        """What the head's ``outputs`` say of each image."""
+        """Each image's detections from the head's ``outputs``."""
         found = self.candidates(images, outputs)
         return [merge_candidates([of_image], self.test, self.box_convention) for of_image in found]
 
@@ -117,7 +125,7 @@ class RetinaNet(nn.Module):
                 anchors,
                 image_shape=(image.shape[-2], image.shape[-1]),
                 test=self.test,
-                box_weights=self.regression.box_weights,
+                box_weights=self.box_weights,
                 convention=self.box_convention,
             )
             for i, image in enumerate(images)
@@ -142,7 +150,7 @@ class RetinaNet(nn.Module):
         """Images -> [N, 3, H, W] in the model's dtype, as ``settings.pixels`` says, then padded with zeros."""
         pixels = self.settings.pixels
         height, width = padded_shape([(image.shape[-2], image.shape[-1]) for image in images])
-        # Whole rows of a colour, as images are, are normalised twice as fast as pixels; then one pass reorders them.
+        # Colour by colour, as images are stored, is twice as fast as pixel by pixel; one pass reorders them at the end.
         batch = self.mean.new_zeros(len(images), 3, height, width)
         for slot, image in zip(batch, images, strict=True):
             values = image.to(self.mean.device, non_blocking=True)
@@ -154,25 +162,11 @@ class RetinaNet(nn.Module):
             inside.copy_(values.flip(0) if pixels.order == "bgr" else values).sub_(self.mean).div_(self.std)
         return batch.contiguous(memory_format=torch.channels_last)
 
-    def losses(
-        self,
-        cls_logits: list[Tensor],
-        bbox_regression: list[Tensor],
-        anchors: tuple[Tensor, ...],
-        targets: Sequence[Target],
-    ) -> dict[str, Tensor]:
-        """Of the head's outputs: the mean over the groups of each loss."""
-        all_anchors = torch.cat(anchors)
-        boxes, box_labels = padded_targets(targets, like=all_anchors)
-        assigned = assign_batch(all_anchors, boxes, box_labels, self.matching, self.box_convention)
-        regression = box_regression_loss(
-            torch.cat(bbox_regression, dim=1),
-            all_anchors,
-            boxes,
-            assigned,
-            self.regression,
-            convention=self.box_convention,
-            images_per_group=self.images_per_group,
-        )
-        classification = self.classification_loss(cls_logits, assigned[0], images_per_group=self.images_per_group)
-        return {"classification": classification, "bbox_regression": regression}
+    def load_for_detection(self, state: Mapping[str, Tensor]) -> None:
+        """Load a state dict without what the loss keeps for itself, which detections do not depend on.
+
+        So weights fit whatever buffers the loss had when they were trained. Raises RuntimeError where any other tensor
+        is missing, unknown or of another shape.
+        """
+        own = {name: value for name, value in self.state_dict().items() if name.startswith(LOSS_STATE)}
+        self.load_state_dict(without_loss_state(state) | own)

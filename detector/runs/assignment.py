@@ -9,12 +9,12 @@ from msgspec import Struct
 from detector.runs.job import EvalJob, TrainJob
 from detector.runs.record import Code
 
-# The logger of whoever runs a training: its lines in a run's log are found again by this name.
+# The logger of a run's processes; a run's log is searched for its lines by this name.
 WORKER_LOG: Final = "detector.worker"
 
 
 class AnchorRanges(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a batch's mean number of anchors per image can be on a data set, [low, high] (``sanity.first_batch``).
+    """Between what a batch's mean number of anchors per image is on a data set: [low, high] (``sanity.first_batch``).
 
     ``borderline``: those with an IoU between 0.4 and the positives'.
     """
@@ -24,7 +24,7 @@ class AnchorRanges(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Assignment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a worker is to do, and how; paths are this machine's and in no identity."""
+    """What a worker is to do, and how. Paths are this machine's and part of no id."""
 
     train: TrainJob
     evals: tuple[EvalJob, ...]
@@ -38,9 +38,9 @@ class Assignment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     groups_per_forward: int
     weights_file: str | None
     code: Code
-    code_diff: str = ""  # what its ``diff_sha256`` is of
+    code_diff: str = ""  # the text whose sha256 is ``code.diff_sha256``
     notes: tuple[str, ...]
     anchor_ranges: AnchorRanges | None = None
     max_requeues: int = 0  # how often a scheduler is asked to start the run again after its signal to stop
-    evaluate_every: int = 0  # iterations; what the run has learned so far, for those who wait; 0: never
-    compile: bool = False  # the network that is trained, by torch.compile
+    evaluate_every: int = 0  # iterations between evaluations during the training; 0: none
+    compile: bool = False  # whether the network is trained under torch.compile

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 def execution_notes(executions: list[list[int]]) -> tuple[str, ...]:
-    """What a record says of a training that was compiled, or resumed in another way than it was begun."""
+    """A record's note on a training that was compiled, or resumed under other conditions than it began with."""
     ways = ", then ".join(str(Conditions(way[0], way[1], len(way) > 2)) for way in executions)
     if len(executions) > 1:
         return (f"resumed in another way ({ways}): equal to an undisturbed run up to float rounding only",)
@@ -14,7 +14,7 @@ def execution_notes(executions: list[list[int]]) -> tuple[str, ...]:
 
 
 class Conditions(NamedTuple):
-    """What a sum's rounding depends on."""
+    """What the rounding of sums depends on."""
 
     processes: int
     threads: int  # of each process

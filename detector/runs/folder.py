@@ -1,4 +1,4 @@
-"""One directory a run: its paths, atomic writes, its lock and its state. Free of torch.
+"""One folder per run: its paths, its lock and its state. Free of torch.
 
 Nothing here depends on a database or on a lock that outlives a crash: a file is either whole or not there, and the
 lock is the kernel's (``flock``), which ends with the process that holds it.
@@ -37,7 +37,7 @@ class RunDir:
 
     @property
     def code_diff(self) -> Path:
-        """In what the code of the newest start differed from its commit; there only if it did."""
+        """The difference between the newest start's code and its commit; there only if there is one."""
         return self.root / "code.diff"
 
     @property
@@ -46,12 +46,12 @@ class RunDir:
         return self.root / "status.json"
 
     def failure(self, rank: int) -> Path:
-        """The last words of a process other than rank 0, a ``Status``; there only if it failed."""
+        """The last ``Status`` of a process other than rank 0; there only if it failed."""
         return self.root / f"failure-{rank}.json"
 
     @property
     def metrics(self) -> Path:
-        """One JSON object a logged iteration."""
+        """One JSON object per logged iteration."""
         return self.root / "metrics.jsonl"
 
     @property
@@ -115,12 +115,12 @@ class RunDir:
         """Of the processes other than rank 0 that failed in this start, the first."""
         found = []
         for path in self.root.glob("failure-*.json"):
-            with suppress(RecordError):  # a new start has just forgotten it
+            with suppress(RecordError):  # a new start has just removed it
                 found.append(read_json(path, Status))
         return min(found, key=lambda status: status.time, default=None)
 
     def forget_failures(self) -> None:
-        """Remove what an earlier start left."""
+        """Remove the failures of an earlier start."""
         for path in self.root.glob("failure-*.json"):
             path.unlink(missing_ok=True)
 
@@ -141,7 +141,7 @@ def read_train_job(run: RunDir) -> TrainJob:
 
 
 def is_locked(run: RunDir) -> bool:
-    """Whether a process of this machine holds the run; what may not be opened is not ours, hence not held by us."""
+    """Whether a process of this machine holds the run. A lock that may not be opened is another user's: False."""
     try:
         return run.is_locked()
     except PermissionError:

@@ -1,23 +1,23 @@
 """A training and its evaluations as data, and their identity. Free of torch.
 
-A job is fully resolved, so that editing a default elsewhere never changes what an existing id means; the one kind of
-field with a default is one that was added later, and the default is what older jobs meant by leaving it out. Two jobs
-are the same run exactly if their ids are equal. How a job is executed (devices, workers, launcher, paths) is not part
-of it.
+A job is fully resolved: editing a default elsewhere never changes what an existing id means. Only a field that was
+added later has a default, which is what older jobs meant by leaving it out. Two jobs are the same run exactly if their
+ids are equal. How a job is executed (devices, workers, launcher, paths) is not part of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
 
+from detector.runs.backbones import BACKBONES
 from drloss.plugins import LossConfig
 
-# Bumped when a component's results change for the same job (a bug fix): old records then belong to old ids.
+# Raised when a component's results change for the same job (a bug fix): old records then belong to old ids.
 TRAIN_SEMANTICS = {"data": 1, "loss": 1, "model": 1, "training": 1}
 EVAL_SEMANTICS = {"evaluation": 1}
 
@@ -25,7 +25,10 @@ Count = Annotated[int, Meta(ge=1)]
 Index = Annotated[int, Meta(ge=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
-Backbone = Literal["resnet50", "resnet101", "resnext101_32x8d", "slim"]
+if TYPE_CHECKING:
+    Backbone: TypeAlias = str
+else:  # so that the table is the only list of names, and files are still checked by it
+    Backbone = Literal[tuple(BACKBONES)]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 BoxConvention = Literal["legacy", "modern"]
 # caffe2, torchvision: ImageNet weights of the backbone in that project's file; sha256:...: any readable file, named by
@@ -232,7 +235,7 @@ class EvalJob(Settings, frozen=True):
 
 
 def _hashed(value: Any) -> Any:
-    """The value as plain data, without later fields that hold what their absence meant."""
+    """The value as plain data, without fields that were added later and hold their default."""
     if isinstance(value, Struct):
         meant = _later_fields(type(value))
         fields = {
@@ -244,13 +247,13 @@ def _hashed(value: Any) -> Any:
         return fields | ({config.tag_field: config.tag} if config.tag_field else {})
     if isinstance(value, (tuple, list)):
         return [_hashed(item) for item in value]
-    # 6 and 6.0 are one number in YAML: as a float both are written alike.
+    # 6 and 6.0 mean the same in YAML, so both are hashed as a float.
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 @cache
 def _later_fields(kind: type[Struct]) -> dict[str, Any]:
-    """Fields that came after the first ids, with what their absence meant. Cached: annotations are evaluated for it."""
+    """Fields that were added later, with their defaults. Cached, because reading annotations is slow."""
     added: tuple[str, ...] = getattr(kind, "added", ())
     return {field.name: field.default for field in msgspec.structs.fields(kind) if field.name in added}
 

@@ -1,4 +1,4 @@
-"""What a run says that it does: phase, progress, losses. Free of torch."""
+"""What a run says about itself: phase, progress, losses. Free of torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Struct
 Phase = Literal["starting", "training", "evaluating", "done", "stopped", "failed"]
 
 
-# Of a run's time, roughly, what training takes; the rest is the evaluation.
+# Roughly the share of a run's time that training takes; evaluation takes the rest.
 TRAINING_SHARE = 0.92
 
 
@@ -26,11 +26,11 @@ class Status(Struct, frozen=True, kw_only=True):
     message: str = ""
     progress: float = 0.0  # share of the evaluation that is done, 0..1
     ap: float | None = None  # percent, of the newest evaluation during the training
-    job: str | None = None  # of a scheduler, that the process is in
+    job: str | None = None  # the id of the scheduler's job that the process runs in
 
 
 def fraction_done(status: Status | None) -> float:
-    """Share of a run that is behind it, 0..1."""
+    """Share of a run that is done, 0..1."""
     if status is None or status.iterations == 0:
         return 0.0
     if status.phase == "done":
@@ -41,7 +41,7 @@ def fraction_done(status: Status | None) -> float:
 
 
 def progress_text(status: Status | None) -> str:
-    """A few words on a heartbeat."""
+    """A heartbeat in a few words."""
     if status is None or status.phase == "starting":
         return "starting"
     if status.phase == "training":

@@ -15,22 +15,19 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from torchvision.models import ResNet50_Weights, ResNet101_Weights, ResNeXt101_32X8D_Weights
 
 from detector.errors import DataError, WeightsError
+from detector.runs.backbones import BACKBONES
 from detector.storage.http import fetch
 
 logger = logging.getLogger(__name__)
 
-_CAFFE2: Final = "https://dl.fbaipublicfiles.com/detectron/ImageNetPretrained"
 # By project and backbone. torchvision's names end in a start of their sha256; Caffe2's say nothing to check against.
 URLS: Final[dict[tuple[str, str], str]] = {
-    ("caffe2", "resnet50"): f"{_CAFFE2}/MSRA/R-50.pkl",
-    ("caffe2", "resnet101"): f"{_CAFFE2}/MSRA/R-101.pkl",
-    ("caffe2", "resnext101_32x8d"): f"{_CAFFE2}/20171220/X-101-32x8d.pkl",
-    ("torchvision", "resnet50"): ResNet50_Weights.IMAGENET1K_V1.url,
-    ("torchvision", "resnet101"): ResNet101_Weights.IMAGENET1K_V1.url,
-    ("torchvision", "resnext101_32x8d"): ResNeXt101_32X8D_Weights.IMAGENET1K_V1.url,
+    (project, backbone): entry.imagenet[project]
+    for project in ("caffe2", "torchvision")
+    for backbone, entry in BACKBONES.items()
+    if project in entry.imagenet
 }
 FOLDER_VARIABLE = "HARNESS_WEIGHTS"
 BY_CONTENT: Final = "sha256:"

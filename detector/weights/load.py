@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.errors import WeightsError
+from detector.model.criterion import without_loss_state
 from detector.model.retinanet import RetinaNet
 from detector.runs.job import ModelSettings, PixelSettings, TrainJob
 from detector.weights.network import Body, BoxWeights, network_of
@@ -63,9 +64,9 @@ def load_detector(
     _check_detector(weights, job)
     tensors = recoded(weights, norm_epsilon=job.model.norm_epsilon, box_weights=job.regression.box_weights)
     tensors |= _chosen_classes(tensors, weights, model.num_classes, category_ids)
-    wanted = {name: value.shape for name, value in model.state_dict().items()}
+    wanted = {name: value.shape for name, value in without_loss_state(model.state_dict()).items()}
     check_tensors(tensors, wanted, str(weights.file))
-    model.load_state_dict(tensors)
+    model.load_for_detection(tensors)
 
 
 def load_backbone(body: nn.Module, weights: Weights, settings: ModelSettings) -> None:

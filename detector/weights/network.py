@@ -17,6 +17,7 @@ from torch import Tensor
 from detector.errors import WeightsError
 from detector.model.backbone import build_backbone
 from detector.model.head import RetinaNetHead
+from detector.runs.backbones import BACKBONES
 from detector.runs.job import UNIT_RGB, Backbone, BoxConvention, ModelSettings, PixelSettings, TrainJob
 from detector.weights.names import BODY
 
@@ -26,12 +27,6 @@ BoxWeights = tuple[float, float, float, float]
 
 CAFFE2_PIXELS: Final = PixelSettings(order="bgr", range=255, mean=(102.9801, 115.9465, 122.7717), std=(1.0, 1.0, 1.0))
 DETECTRON2_PIXELS: Final = PixelSettings(order="bgr", range=255, mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0))
-# Blocks of layer1 .. layer4, then outputs of the first 3x3 convolution and inputs of each of its filters.
-_BACKBONES: Final[dict[tuple[int, ...], Backbone]] = {
-    (3, 4, 6, 3, 64, 64): "resnet50",
-    (3, 4, 23, 3, 64, 64): "resnet101",
-    (3, 4, 23, 3, 256, 8): "resnext101_32x8d",
-}
 
 
 class Body(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -83,7 +78,7 @@ def stock_network(project: Format, backbone: Backbone) -> Network:
 
     MSRA's ResNets halve the resolution in a block's first 1x1 convolution, FAIR's ResNeXt and torchvision in the 3x3.
     """
-    caffe2 = Body(pixels=CAFFE2_PIXELS, stride_in_1x1=backbone in ("resnet50", "resnet101"), norm_epsilon=0.0)
+    caffe2 = Body(pixels=CAFFE2_PIXELS, stride_in_1x1=BACKBONES[backbone].stride_in_1x1, norm_epsilon=0.0)
     torchvision = Body(pixels=UNIT_RGB, stride_in_1x1=False, norm_epsilon=1e-5)
     if project == "caffe2":
         return Network(caffe2, None)
@@ -141,17 +136,23 @@ def infer_architecture(tensors: Mapping[str, Tensor], kind: Kind, where: str) ->
 
 
 def _backbone(body: Mapping[str, Tensor], where: str) -> Backbone:
-    if any(".residual." in name for name in body):
-        return "slim"
+    for backbone, entry in BACKBONES.items():
+        if entry.mark is not None and any(entry.mark in name for name in body):
+            return backbone
     found = {(int(m[1]), int(m[2])) for m in (re.match(r"layer([1-4])\.(\d+)\.", name) for name in body) if m}
     blocks = tuple(max((block + 1 for at, block in found if at == layer), default=0) for layer in range(1, 5))
     width = tuple(_filters(body, "layer1.0.conv2.weight", where).shape[:2])
-    if (*blocks, *width) not in _BACKBONES:
+    known: dict[tuple[tuple[int, ...], tuple[int, ...]], Backbone] = {
+        (entry.blocks, (entry.groups * entry.width_per_group, entry.width_per_group)): backbone
+        for backbone, entry in BACKBONES.items()
+        if entry.mark is None
+    }
+    if (blocks, width) not in known:
         raise WeightsError(
             f"{where} holds a network of {blocks} blocks a layer, whose first 3x3 convolution has {width[0]} outputs "
-            f"and {width[1]} inputs a group: none of {', '.join(_BACKBONES.values())}."
+            f"and {width[1]} inputs a group: none of {', '.join(known.values())}."
         )
-    return _BACKBONES[(*blocks, *width)]
+    return known[blocks, width]
 
 
 def _pyramid(tensors: Mapping[str, Tensor], where: str) -> Pyramid:

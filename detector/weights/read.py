@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from detector.errors import WeightsError
+from detector.model.criterion import LOSS_STATE
 from detector.runs.job import UNIT_RGB, PixelSettings
 from detector.weights import names
 from detector.weights.anchor_order import to_ratio_major
@@ -194,6 +195,8 @@ def _why_unused(project: Format, name: str) -> str | None:
         return _ANCHORS
     if project == "torchvision" and name.startswith("fc."):
         return _CLASSIFIER
+    if project == "harness" and name.startswith(LOSS_STATE):
+        return "state of the loss"
     if project == "detectron2" and name in ("pixel_mean", "pixel_std"):
         return "pixel normalisation: a setting"
     if project == "caffe2":

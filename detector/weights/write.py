@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from detector.errors import WeightsError
+from detector.runs.backbones import BACKBONES
 from detector.storage.files import write_atomic
 from detector.weights import names
 from detector.weights.anchor_order import to_scale_major
@@ -86,7 +87,7 @@ def _compare(weights: Weights, target: Network, to: Format) -> tuple[list[str], 
     assert weights.network is not None
     found, body = weights.architecture, weights.network.body
     reasons, notes = [], []
-    if found.backbone == "slim" or found.norm != "frozen_batch":
+    if BACKBONES[found.backbone].mark is not None or found.norm != "frozen_batch":
         reasons.append(f"it has no {found.backbone} backbone with {found.norm} norm")
     if body.stride_in_1x1 != target.body.stride_in_1x1:
         where = {True: "first 1x1", False: "3x3"}

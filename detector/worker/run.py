@@ -12,7 +12,7 @@ import torch
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from detector.build import build_model
+from detector.build import build_model, build_trained
 from detector.data.coco.index import CocoIndex
 from detector.data.loader import TrainingData
 from detector.data.splits import Part, check_categories, fingerprint, open_split
@@ -132,9 +132,7 @@ def evaluate_and_record(
     final = checkpoint.load(run.final)
     index = _open(job.train.data, root, "test")
     check_categories(index, final["category_ids"])
-    model = build_model(job.train, num_classes=len(final["category_ids"]), test=job.test, pretrained=False)
-    model.load_state_dict(final["model"])
-    model.to(world.device)
+    model = build_trained(job.train, final, test=job.test, device=world.device)
 
     def report(share: float) -> None:
         if heartbeat is not None:

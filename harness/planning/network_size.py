@@ -4,26 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from detector.runs.backbones import BACKBONES
 from detector.runs.job import ModelSettings
 
 FLOAT32 = 4  # bytes; weights and momentum are stored like this whatever the precision of the training
-
-# Of each stage of a body (the stem, then the four residual stages): weights of its convolutions, and channels that are
-# normalised. A stage is what ``frozen_stages`` counts.
-_STAGES: dict[str, tuple[tuple[int, int], ...]] = {
-    "resnet50": ((9_408, 64), (212_992, 1_408), (1_212_416, 3_584), (7_077_888, 10_240), (14_942_208, 11_264)),
-    "resnet101": ((9_408, 64), (212_992, 1_408), (1_212_416, 3_584), (26_017_792, 36_352), (14_942_208, 11_264)),
-    "resnext101_32x8d": (
-        (9_408, 64),
-        (415_744, 2_560),
-        (2_392_064, 6_656),
-        (55_017_472, 71_680),
-        (28_704_768, 20_480),
-    ),
-    "slim": ((1_200, 16), (9_024, 72), (32_256, 144), (67_584, 192), (144_384, 288)),
-}
-_C3_TO_C5 = {"slim": (48, 64, 96)}
-_RESNET_C3_TO_C5 = (512, 1024, 2048)
 
 
 @dataclass(frozen=True)
@@ -48,7 +32,7 @@ def network_size(settings: ModelSettings, num_classes: int) -> NetworkSize:
     """The size of the RetinaNet of ``settings``; the files are up to a few percent larger (names, zip headers)."""
     frozen_norm = settings.norm == "frozen_batch"
     per_channel = 4 if frozen_norm else 2  # weight, bias, mean, variance, all constants; or a trained weight and bias
-    stages = _STAGES[settings.backbone]
+    stages = BACKBONES[settings.backbone].stages
     stored = sum(convs + per_channel * channels for convs, channels in stages)
     trained = sum(
         convs + (0 if frozen_norm else per_channel * channels) for convs, channels in stages[settings.frozen_stages :]
@@ -60,7 +44,7 @@ def network_size(settings: ModelSettings, num_classes: int) -> NetworkSize:
 def _pyramid(settings: ModelSettings) -> int:
     """Lateral and output convolutions of P3 .. P5, then P6 and P7."""
     width, last = settings.fpn_channels, settings.fpn_levels[1]
-    body = _C3_TO_C5.get(settings.backbone, _RESNET_C3_TO_C5)
+    body = BACKBONES[settings.backbone].channels
     total = sum(_conv(channels, width, 1) + _conv(width, width, 3) for channels in body)
     if last >= 6:
         total += _conv(body[-1] if settings.p6_from == "c5" else width, width, 3)

@@ -210,7 +210,7 @@ def test_normalised_losses_and_their_gradients(fidelity: Comparison, background:
     shapes = tuple((level.shape[-2], level.shape[-1]) for level in maps["logits"])
     anchors = grid_anchors(shapes, STRIDES, model.anchor_settings, image_shape=(64, 96))
     targets = [{"boxes": tensor(f"losses/truth_{i}"), "labels": tensor(f"losses/classes_{i}") - 1} for i in range(2)]
-    losses = model.losses(
+    losses = model.criterion(
         [_by_anchor(level, 5) for level in maps["logits"]],
         [_by_anchor(level, 4) for level in maps["deltas"]],
         anchors,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from detector.build import build_model
+from detector.build import build_trained
 from detector.data.coco.files import annotations_sha256
 from detector.data.coco.index import CocoIndex, load_index, summary
 from detector.data.coco.releases import how_to_get
@@ -83,9 +83,7 @@ def detect_and_store(
     final = checkpoint.load(run.final)
     check_categories(index, final["category_ids"])
     _check_files(index)
-    model = build_model(job.train, num_classes=len(final["category_ids"]), test=job.test, pretrained=False)
-    model.load_state_dict(final["model"])
-    model.to(world.device)
+    model = build_trained(job.train, final, test=job.test, device=world.device)
     with precision_context(job.train.precision, world.device):
         detections, _ = detect_split(model, index, world, report)
     check_detections(index, detections)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from detector.errors import DataError
-from detector.evaluation.detect import open_upright
+from detector.evaluation.load import open_upright
 
 
 def saved(path: Path, image: Image.Image, **options: object) -> Path:

@@ -73,6 +73,22 @@ def test_load_detector_fills_every_tensor(base: Weights) -> None:
     assert all(torch.equal(value, base.tensors[name]) for name, value in state.items())
 
 
+def test_load_detector_leaves_out_what_either_loss_keeps_for_itself(base: Weights, tmp_path: Path) -> None:
+    name = "criterion.classification_loss.counts"
+    trained = base.tensors | {name: torch.full((80,), 7.0)}
+    torch.save({"model": trained, "category_ids": list(COCO_IDS)}, tmp_path / "final.pt")
+    model, job = model_of("dr-r50-1x"), job_of("dr-r50-1x")[0]
+    model.criterion.classification_loss.register_buffer("counts", torch.zeros(3))
+
+    weights = read_weights(tmp_path / "final.pt")
+    load_detector(model, weights, job)
+
+    assert (weights.format, weights.unused[name]) == ("harness", "state of the loss")
+    state = model.state_dict()
+    assert state.pop(name).tolist() == [0, 0, 0]
+    assert all(torch.equal(value, base.tensors[key]) for key, value in state.items())
+
+
 def test_load_detector_scales_boxes_to_the_jobs_weights(base: Weights) -> None:
     job = job_of("dr-r50-1x")[0]
     job = replace(job, regression=replace(job.regression, box_weights=(1.0, 2.0, 5.0, 10.0)))
