@@ -118,7 +118,7 @@ def test_the_commands_of_the_page_train_to_a_record(tmp_path: Path, monkeypatch:
     site = install_package(tmp_path)
     place = make_workplace(tmp_path / "place", iterations=4)
     monkeypatch.setenv("PYTHONPATH", environment(site)["PYTHONPATH"])
-    (commands,) = (body for body in blocks("losses.md") if "--editable running-focal" in body)
+    (commands,) = (body for body in blocks("losses.md", "shell") if "--editable running-focal" in body)
     (run,) = (line for line in commands.splitlines() if line.startswith("harness run "))
     arguments = run.removeprefix("harness run ").split(" --set ")
     assert arguments[1] == f"'{SET}'"
