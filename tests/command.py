@@ -10,7 +10,7 @@ from harness.cli import app
 
 
 def invoke(*arguments: str) -> Result:
-    """Run to an end that must be a good one."""
+    """Run the command, which must end well."""
     result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result

@@ -39,7 +39,7 @@ def shared_paper() -> Path:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> EvalJob:
-    """The micro scale's evaluation: some seconds of training."""
+    """The evaluation of one row at the micro scale, whose training takes seconds."""
     return micro_job(write_experiments(tmp_path_factory.mktemp("registry") / "experiments"))
 
 
@@ -59,8 +59,8 @@ def empty_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def trained_row(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """Of several seconds, hence once for all files of a process; tests work in copies of it."""
-    return train_row(tmp_path_factory.mktemp("server"))
+    """A trained row of Table 4. It takes seconds, so each process of pytest makes one; tests work in copies of it."""
+    return train_row(tmp_path_factory.mktemp("test-dev"))
 
 
 @pytest.fixture

@@ -11,13 +11,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Server:
-    """What it serves, and the faults that it shows on the next requests for a path, one a request."""
+    """What it serves, and the faults that it shows on the next requests for a path, one per request.
+
+    released: ends a request that hangs.
+    """
 
     url: str
     files: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, list[str]] = field(default_factory=dict)
     requests: list[tuple[str, str | None]] = field(default_factory=list)
-    patience: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         path, wanted = handler.path, handler.headers.get("Range")
@@ -40,7 +43,7 @@ class Server:
         handler.wfile.write(part[: len(part) // 2] if fault in ("break", "hang") else part)
         handler.wfile.flush()
         if fault == "hang":
-            self.patience.wait(5)
+            self.released.wait(5)
         handler.close_connection = True
 
     def ranges(self, path: str) -> list[str | None]:

@@ -23,7 +23,7 @@ def peer_shapes(name: str) -> dict[str, list[int]]:
 
 
 def blank(shapes: dict[str, Any], value: float = 0.5) -> dict[str, Tensor]:
-    """One number everywhere, in tensors that share it: such a file is small and quickly written."""
+    """One number everywhere, in tensors that share its memory: such a file is small and written at once."""
     return {name: torch.tensor(value).expand(tuple(shape)) for name, shape in shapes.items()}
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import yaml
 
 from benchmarks.faults.verdict import Reference, records_in
-from detector.runs.assignment import WORKER_LOG
 from detector.runs.folder import RunDir
+from detector.runs.log_lines import STARTED, iteration_resumed, of_worker, stopped_at
 from support.workplace import Workplace, make_workplace
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -262,9 +262,7 @@ class Watch(threading.Thread):
 
 def iterations_again(log: str, logged: int) -> int:
     """How many the newest start of a run does again, at most. logged: the last with a loss in the log before it."""
-    start = log.rpartition(f" INFO {WORKER_LOG}: training ")[2]
-    found = re.search(r"resumed after iteration (\d+)\n", start)
-    at = int(found[1]) if found else 0
-    if f"stopped at iteration {at}; the state is saved" in log:
+    at = iteration_resumed(log.rpartition(of_worker("INFO", STARTED))[2]) or 0
+    if stopped_at(at, saved=True) in log:
         return 0
     return max(0, logged + CHECKPOINT_EVERY - 1 - at)

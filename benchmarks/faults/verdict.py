@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,8 +11,8 @@ from pathlib import Path
 from torch import Tensor
 
 from detector.errors import HarnessError
-from detector.runs.assignment import WORKER_LOG
 from detector.runs.folder import RunDir
+from detector.runs.log_lines import FINAL_AP, of_worker
 from detector.runs.record import Record
 from detector.storage.files import read_json
 from support.final_weights import assert_same_bits, final_weights
@@ -86,7 +85,7 @@ def judge(runs: Path, reference: Reference, jobs: Sequence[JobTimes] = ()) -> Ve
     if len(records) > 1:
         return Verdict(doubled=f"{len(records)} records")
     run = RunDir(records[0].parents[2])
-    evaluated = len(re.findall(f" INFO {WORKER_LOG}: AP ", run.log.read_text()))
+    evaluated = run.log.read_text().count(of_worker("INFO", FINAL_AP))
     again = f"{evaluated} evaluations to a record" if evaluated > 1 else ""
     return Verdict(doubled=again or _overlap(jobs), differing=_difference(run, records[0], reference))
 

@@ -10,19 +10,22 @@ import torch
 from msgspec.structs import replace
 
 from benchmarks.faults.report import make_row
-from benchmarks.faults.scene import iterations_again
+from benchmarks.faults.scene import LOGGED, iterations_again
 from benchmarks.faults.trial import Trial
-from benchmarks.faults.verdict import Course, JobTimes, Reference, judge, reference_of
+from benchmarks.faults.verdict import Course, JobTimes, Reference, judge, logged_iterations, reference_of
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
+from detector.runs.log_lines import FINAL_AP, STARTED, of_worker, resumed_after, stopped_at
+from detector.training.metrics import MetricsLog
 from detector.weights import checkpoint
 from support.micro import micro_job, write_experiments
 from support.records import record_of
 
 WEIGHTS = torch.tensor([1.0, 2.0])
-AP_LINE = "2026-01-01 00:00:00,000 INFO detector.worker: AP 23.4\n"
-START = "2026-01-01 00:00:00,000 INFO detector.worker: training 0123: 24 images, 150 iterations\n"
-RESUME = "2026-01-01 00:00:01,000 INFO detector.training.state: resumed after iteration "
+TIME = "2026-01-01 00:00:00,000"
+AP_LINE = f"{TIME}{of_worker('INFO', FINAL_AP)}23.4\n"
+AP_SO_FAR = f"{TIME}{of_worker('INFO')}after iteration 20: AP 12.3\n"
+START = f"{TIME}{of_worker('INFO', STARTED)}0123: 24 images, 150 iterations\n"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def runs(job: EvalJob, tmp_path: Path) -> Path:
     run = RunDir(tmp_path / "runs" / job.train.id)
     checkpoint.save(run.final, {"model": {"w": WEIGHTS}})
     run.metrics.write_text('{"iteration": 5}\n{"iteration": 10}\n')
-    run.log.write_text(AP_LINE)
+    run.log.write_text(AP_SO_FAR + AP_LINE)
     write_record(run, job)
     return tmp_path / "runs"
 
@@ -44,6 +47,10 @@ def runs(job: EvalJob, tmp_path: Path) -> Path:
 @pytest.fixture
 def reference(runs: Path) -> Reference:
     return reference_of(runs, Course(3.0, 5.0, 6.0))
+
+
+def resumed(iteration: int) -> str:
+    return f"{TIME} INFO detector.training.state: {resumed_after(iteration)}\n"
 
 
 def write_record(run: RunDir, job: EvalJob) -> None:
@@ -115,13 +122,24 @@ def test_judge_calls_other_metrics_differing(runs: Path, job: EvalJob, reference
     ("log", "expected"),
     [
         (START + START, 44),  # from the beginning: 40 and what may lie before the next line of the log
-        (START + RESUME + "20\n" + START + RESUME + "35\n", 9),
-        (START + START + RESUME + "40\n", 4),
-        (START + "stopped at iteration 43; the state is saved\n" + START + RESUME + "43\n", 0),
+        (START + resumed(20) + START + resumed(35), 9),
+        (START + START + resumed(40), 4),
+        (START + stopped_at(43, saved=True) + "\n" + START + resumed(43), 0),
+        (START + stopped_at(43, saved=False) + "\n" + START + resumed(40), 4),
     ],
 )
 def test_iterations_again_counts_from_where_the_newest_start_resumed(log: str, expected: int) -> None:
     assert iterations_again(log, 40) == expected
+
+
+def test_the_newest_iteration_is_found_in_what_the_training_writes(runs: Path, job: EvalJob) -> None:
+    run = RunDir(runs / job.train.id)
+    run.metrics.unlink()
+    with MetricsLog(run, start=0, enabled=True) as log:
+        for iteration in (5, 10):
+            log.write(iteration, {"loss": 2.0})
+    assert LOGGED.findall(run.metrics.read_text()) == ["5", "10"]
+    assert logged_iterations(run) == [5, 10]
 
 
 def test_make_row_counts_only_faults_that_came_in_time() -> None:

@@ -20,13 +20,14 @@ class GroupSequence:
     """An endless sequence of groups, epoch after epoch.
 
     portrait: bool [num_images], height >= width. With aspect grouping no group mixes the two orientations. Each epoch
-    holds every image at least once; an orientation whose count the group size does not divide repeats its first ones.
+    holds every image at least once; where the group size does not divide the count of an orientation, its first
+    images are repeated.
     """
 
     portrait: np.ndarray
     settings: BatchSettings
     seed: int
-    _newest: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # the epoch in use, kept
+    _newest: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # the latest epoch and its groups
 
     def __post_init__(self) -> None:
         if self.settings.images % self.settings.images_per_group:

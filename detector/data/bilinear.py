@@ -1,7 +1,7 @@
 """PIL's bilinear resize to a larger size, to the last bit and in a third of the time. Compiled, hence slow to import.
 
-PIL weighs in integers, along the rows first and then along the columns, with the values between rounded to bytes; so
-does this. (Where an image shrinks, the order is another one in some versions of PIL.)
+As in PIL, weights are integers; rows come first, then columns, and the values in between are rounded to bytes.
+(Where an image shrinks, some versions of PIL take another order.)
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
-BITS = 22  # of a weight's fraction
+BITS = 22  # fraction bits of a weight
 HALF = np.int32(1 << (BITS - 1))
 
 _NEIGHBOURS = types.int64[:, ::1]
@@ -49,7 +49,7 @@ def _between(size: int, enlarged: int) -> tuple[NDArray[np.int64], NDArray[np.in
     return np.minimum(pixels, size - 1), (0.5 + weights * (1 << BITS)).astype(np.int32)
 
 
-# By signature, so that importing compiles: loader processes that are forked afterwards share the code.
+# With a signature it is compiled on import, and loader processes that are forked later share the code.
 @njit(_SIGNATURE, nogil=True, cache=True)
 def _enlarge(image, columns, column_weights, rows, row_weights, out):  # type: ignore[no-untyped-def]
     wide = np.empty((len(image), out.shape[1]), np.uint8)

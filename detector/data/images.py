@@ -1,4 +1,4 @@
-"""Image files, decoded."""
+"""Decodes the image files of a split."""
 
 from __future__ import annotations
 

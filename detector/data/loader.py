@@ -1,4 +1,4 @@
-"""Training batches of one process: images decoded, augmented, with boxes and labels; the same for any workers."""
+"""Training batches of one process: augmented images, boxes and labels; the same with any number of workers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Group:
     targets: list[dict[str, torch.Tensor]]
 
     def pin_memory(self) -> Group:
-        """Page-locked copies, so that the loader's thread can prepare asynchronous transfers (torch's protocol)."""
+        """Page-locked copies, for asynchronous transfers; torch's loader calls this method by its name."""
         targets = [{key: value.pin_memory() for key, value in target.items()} for target in self.targets]
         return Group([image.pin_memory() for image in self.images], targets)
 
@@ -47,11 +47,11 @@ class Group:
 
 
 class TrainingData(Dataset[list[Group]]):
-    """Indexed by the iteration: the groups that one process trains on in it."""
+    """Item i: the groups that one process trains on in iteration i."""
 
     def __init__(self, job: TrainJob, index: CocoIndex, *, rank: int, world_size: int) -> None:
         self.job, self.index = job, index
-        # Base codebase: images without a valid box are left out. Told by their positions, so that no column is copied.
+        # Base codebase: images without a valid box are left out. By position, so that no column is copied.
         self.positions = trainable(index)
         if not len(self.positions):
             raise DataError(f"{index.root}: {index.split} has no image with a valid box to train on.")
@@ -89,7 +89,7 @@ class TrainingData(Dataset[list[Group]]):
         corners, valid = trainable_corners(index.boxes[rows][kept], image.width, image.height, convention)
         pixels, boxes = augment(image, corners[valid], self.job.augmentation, generator, convention)
         single = boxes.astype(np.float32)
-        seen = (single[:, 2:] > single[:, :2]).all(axis=1)  # a hair's breadth can vanish in float32
+        seen = (single[:, 2:] > single[:, :2]).all(axis=1)  # a very thin box can vanish in float32
         target = {
             "boxes": torch.from_numpy(single[seen]),
             "labels": torch.from_numpy(index.labels[rows][kept][valid][seen]),
@@ -107,14 +107,14 @@ class TrainingData(Dataset[list[Group]]):
 def training_batches(data: TrainingData, iterations: Iterable[int], *, workers: int) -> Iterator[list[Group]]:
     """The batches of the given iterations in order, prepared by ``workers`` processes (0: in this one)."""
     if workers:
-        import detector.data.bilinear  # noqa: F401  compiled here, for all that are forked
+        import detector.data.bilinear  # noqa: F401  compiled once, before the workers are forked
     loader = DataLoader(
         data,
         batch_size=None,
         sampler=list(iterations),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        # A generator of its own: without one the loader draws from torch's global state, which a resume must not see.
+        # The loader's own generator: else it would draw from torch's global state, and a resumed training would differ.
         generator=torch.Generator(),
     )
     yield from loader

@@ -1,4 +1,4 @@
-"""A job's data: the folder it lives in is checked to be what the job names, and opened as an index a split."""
+"""A job's data: checks that the folder holds what the job names, and opens each split as an index."""
 
 from __future__ import annotations
 
@@ -84,4 +84,4 @@ def _check_shapes(source: Shapes, root: Path) -> None:
         raise DataError(f"No generated set at {root}. Make it: harness data synth --out {root}.")
     found = msgspec.json.decode(path.read_bytes(), type=Shapes)
     if found != source:
-        raise DataError(f"{root} holds another generated set ({found}) than the job's ({source}).")
+        raise DataError(f"{root} holds another generated set ({found}) than the job's ({source}). Give another folder.")

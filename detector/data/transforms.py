@@ -38,7 +38,7 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
 
 
 def resized_pixels(image: Image.Image, *, short_side: int, max_size: int, flip: bool = False) -> torch.Tensor:
-    """``to_tensor`` of ``resize``, mirrored if ``flip``; the same bits, but sooner where the image grows."""
+    """``to_tensor`` of ``resize``, mirrored if ``flip``; the same bits, faster where the image grows."""
     width, height = resized_size(*image.size, short_side=short_side, max_size=max_size)
     grows = width >= image.width and height >= image.height and (width, height) != image.size
     if grows and image.mode == "RGB":
@@ -50,7 +50,7 @@ def resized_pixels(image: Image.Image, *, short_side: int, max_size: int, flip: 
 
 
 def random_generator(seed: int, iteration: int, image_id: int) -> np.random.Generator:
-    """The randomness of one image in one iteration, whoever loads it."""
+    """The random generator of one image in one iteration, whichever process loads it."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, iteration, image_id))))
 
 

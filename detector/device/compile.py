@@ -10,7 +10,7 @@ from detector.model.retinanet import RetinaNet
 
 
 def compile_network(model: RetinaNet) -> None:
-    """Backbone and head by torch.compile, each where it stands; losses and matching have kernels of their own.
+    """Compile backbone and head in place, by torch.compile; losses and matching have kernels of their own.
 
     Raises UsageError where there is no C++ compiler, which torch.compile needs on every device.
     """

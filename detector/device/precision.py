@@ -13,7 +13,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def precision_context(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
-    """Autocast for bf16 and fp16; for fp32 and tf32 the switch of the GPU's matrix units."""
+    """Autocast for bf16 and fp16; for fp32 and tf32, sets whether the GPU may round to TF32."""
     if precision in AUTOCAST:
         return torch.autocast(device.type, dtype=AUTOCAST[precision])
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"

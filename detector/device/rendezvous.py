@@ -1,4 +1,4 @@
-"""How the processes of one Slurm job find each other: rank 0 takes a free port and writes down which."""
+"""How the processes of one Slurm job find each other: rank 0 takes a free port and writes its number to a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Meeting(Struct, frozen=True):
 def meet(file: Path, *, rank: int, world_size: int) -> TCPStore:
     """The store of this job's processes. A port computed from the job's id, as is common, can be another job's.
 
-    file: on the file system that the nodes share; of this start of this job only. Raises TrainingError where rank 0
+    file: on a file system that the nodes share, and of this start of this job only. Raises TrainingError where rank 0
     does not come.
     """
     if rank == 0:
@@ -40,7 +40,7 @@ def meet(file: Path, *, rank: int, world_size: int) -> TCPStore:
     while not file.exists():
         if time.monotonic() > deadline:
             raise TrainingError(f"Rank 0 did not start within {WAIT_SECONDS:.0f} s; see its output.")
-        os.listdir(file.parent)  # network file systems remember for a while that a file was not there
+        os.listdir(file.parent)  # network file systems cache that a file was missing
         time.sleep(0.2)
     where = read_json(file, Meeting)
     return TCPStore(where.host, where.port, world_size, is_master=False, wait_for_workers=False)

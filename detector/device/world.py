@@ -1,4 +1,4 @@
-"""The processes of one run and the device of this one."""
+"""The processes of one run, and the device of this process."""
 
 from __future__ import annotations
 

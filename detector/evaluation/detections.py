@@ -34,7 +34,7 @@ class Detections:
 
     @staticmethod
     def concatenate(parts: Iterable[Detections]) -> Detections:
-        """All parts, sorted by image (stable), so that how they were sharded does not show."""
+        """All parts, sorted by image (stable), so that the number of processes does not show."""
         parts = list(parts)
         if not parts:
             return Detections(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0))

@@ -1,4 +1,4 @@
-"""From an image to boxes in its own pixels; from a split to detections, whoever shares the work.
+"""From an image to boxes in its own pixels; from a split to detections, on any number of processes.
 
 The test's views of an image (short sides, flipped copies) are merged in the pixels of the first: there the base
 codebase's NMS works, and a legacy IoU depends on the scale.
@@ -80,7 +80,7 @@ def _merged(model: RetinaNet, image: Image.Image, views: Sequence[Pass], test: T
 
 
 def _ratio(size: tuple[int, int], target: tuple[int, int], like: Tensor) -> Tensor:
-    """By what boxes in an image of ``size`` (width, height) are multiplied for one of ``target``: [4]."""
+    """[4] factors that take boxes from an image of ``size`` (width, height) to one of ``target``."""
     return like.new_tensor([target[0] / size[0], target[1] / size[1]] * 2)
 
 
@@ -100,7 +100,7 @@ def _views(model: RetinaNet, image: Image.Image, test: TestSettings) -> Iterator
 
 
 def score_sums(model: RetinaNet, image: Image.Image, view: Pass, boxes: np.ndarray, labels: np.ndarray) -> ScoreSums:
-    """Scores of one image's entries in one view, told apart by the assignment of the training.
+    """Scores of one image's entries in one view, divided into positive and negative as in training.
 
     boxes: (x, y, x + w, y + h) pixels of the image, [G, 4] without crowds; labels: [G].
     """
@@ -134,7 +134,7 @@ def detect_split(
 ) -> tuple[Detections, ScoreSums]:
     """Detections of every image of ``index``, each image alone, shared over the processes; the same on any number.
 
-    report: told the share that is done, 0..1. Every process gets all detections, sorted by image.
+    report: called with the share that is done, 0..1. Every process gets all detections, sorted by image.
     """
     model.eval()
     found: list[Detections] = []

@@ -97,7 +97,7 @@ def _recorded_test(run: RunDir) -> TestSettings:
 def open_upright(path: Path) -> Image.Image:
     """An image file of any mode as RGB, turned as its EXIF orientation says.
 
-    Raises DataError for a file that is no image, is too large for Pillow, or holds more than 16 bits a channel.
+    Raises DataError for a file that is no image, is too large for Pillow, or holds more than 16 bits per channel.
     """
     try:
         with Image.open(path) as image:
@@ -108,7 +108,7 @@ def open_upright(path: Path) -> Image.Image:
 
 def _as_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode in ("I", "F"):
-        raise DataError(f"{name} holds 32 bits a channel. Convert it to 8 or 16 bits first.")
+        raise DataError(f"{name} holds 32 bits per channel. Convert it to 8 or 16 bits first.")
     if image.mode.startswith("I;16"):  # Pillow itself would clip: all above 255 white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""COCO's twelve numbers: by pycocotools, or to the same bits in a fiftieth of the time by an optional library.
+"""COCO's twelve numbers: by pycocotools, or by an optional library, fifty times faster and equal to the last bit.
 
 A record has pycocotools' numbers. Free of torch. Legend: N images, M detections, B boxes.
 """
@@ -53,13 +53,13 @@ def coco_stats(index: CocoIndex, detections: Detections, backend: Backend = "pyc
     """
     if not is_labelled(index.root, index.split):
         raise DataError(
-            f"{index.split} has no labels here to score against: they are the evaluation server's. "
+            f"{index.split} has no labels here to score against; only the evaluation server does. "
             "Use 'harness export' for its zip, and 'harness record --from-server' for its answer."
         )
     check_detections(index, detections)
     coco, evaluator = _load(backend)
     content = _truth(index)
-    with contextlib.redirect_stdout(io.StringIO()):  # they narrate
+    with contextlib.redirect_stdout(io.StringIO()):  # they print their progress
         truth = _as_coco(coco, content)
         if len(detections):
             found = truth.loadRes(_results(index, detections))

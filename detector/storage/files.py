@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all: write, flush, rename. Free of torch."""
+"""Files that appear whole or not at all: written beside their place, then renamed or linked to it. Free of torch."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import msgspec
-from msgspec import Struct
 
 from detector.errors import RecordError
+from detector.storage.staging import staging_name
 
 T = TypeVar("T")
 
 
 def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object], *, flush: bool = True) -> None:
-    """Write a whole file or nothing: to a temporary file beside it, flushed to the disk, then renamed.
+    """Write a whole file or nothing; a file that is there already is replaced.
 
-    content: or what writes it. flush=False, for what is soon written again: after a loss of power it may be empty.
+    content: bytes, or a function that writes them to an open file. flush: whether to wait until the disk has them;
+    without it, the file may be empty after a power failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = staging_name(path)
     try:
         with open(temporary, "wb") as file:
             if isinstance(content, bytes):
@@ -50,14 +51,18 @@ def read_json(path: Path, kind: type[T]) -> T:
         raise RecordError(f"{path} cannot be read as {kind.__name__}: {error}. Move it away and run again.") from error
 
 
-def write_once(path: Path, value: Struct, token: str) -> bool:
-    """The file appears whole or not at all, and only once: False where it is there (a hard link, also over NFS)."""
-    prepared = path.with_name(f".{path.name}.{token}.{os.getpid()}")
-    write_json(prepared, value)
+def write_once(path: Path, value: Any) -> bool:
+    """Write JSON as ``write_json`` does, but never replace a file: False where there is one already.
+
+    Of several processes that do this at once, on one machine or over NFS, exactly one gets True: a hard link is made
+    by one process only.
+    """
+    temporary = staging_name(path)
+    write_json(temporary, value)
     try:
-        os.link(prepared, path)
+        os.link(temporary, path)
     except FileExistsError:
         return False
     finally:
-        prepared.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return True

@@ -1,4 +1,4 @@
-"""Fetching one file over HTTP so that a broken connection costs only the bytes that were under way."""
+"""Downloads a file over HTTP; after a broken connection it goes on where it was."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from detector.errors import DataError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
 MAX_WAIT = 60.0
-PASSING = {408, 429, 500, 502, 503, 504}  # HTTP answers that another attempt may not get
+TEMPORARY = {408, 429, 500, 502, 503, 504}  # HTTP codes that are worth another attempt
 
 Progress = Callable[[int, int], None]
 
@@ -27,14 +27,24 @@ class _Interrupted(Exception):
 
 
 def fetch(
-    url: str, target: Path, *, retries: int, timeout: float, wait: float = 1.0, progress: Progress | None = None
+    url: str,
+    target: Path,
+    *,
+    retries: int,
+    timeout: float,
+    wait: float = 1.0,
+    progress: Progress | None = None,
+    check: Callable[[Path], str | None] | None = None,
 ) -> None:
     """Download ``url`` to ``target``, which appears when it has the length that the server announced.
 
     What has arrived lies in ``target``.part, from where the next attempt, or the next call, goes on. ``timeout``:
     seconds without a byte; ``wait``: seconds before the second attempt, doubled with each; ``progress``: called with
-    the bytes that are there and their final number. Raises DataError when ``retries`` further attempts fail too, and
-    at once for an answer that will not change, such as 404.
+    the bytes that are there and their final number. ``check`` says what is wrong with the whole file, or None; it is
+    asked before ``target`` appears, and a file that is wrong is removed.
+
+    Raises DataError when ``retries`` further attempts fail too, at once for an answer that will not change, such as
+    404, and for a file that is wrong.
     """
     if not url.startswith(("http://", "https://")):
         raise DataError(f"Cannot download '{url}': only http and https addresses are fetched.")
@@ -44,22 +54,25 @@ def fetch(
         try:
             _attempt(url, part, timeout, progress)
         except urllib.error.HTTPError as error:
-            if error.code not in PASSING:
+            if error.code not in TEMPORARY:
                 raise DataError(f"{url}: the server answers {error.code} {error.reason}.") from error
             reason = f"the server answers {error.code} {error.reason}"
         except (_Interrupted, OSError, http.client.HTTPException) as error:
             reason = str(error) or type(error).__name__
         else:
+            if check is not None and (wrong := check(part)) is not None:
+                part.unlink()
+                raise DataError(f"{url}: {wrong}. Run this again, or check the address.")
             part.replace(target)
             return
         if attempt < retries:
-            log.info("%s: %s; attempt %d of %d follows", url, reason, attempt + 2, retries + 1)
+            logger.info("%s: %s; attempt %d of %d follows", url, reason, attempt + 2, retries + 1)
             time.sleep(min(MAX_WAIT, wait * 2**attempt))
     raise DataError(f"Cannot download {url} in {retries + 1} attempts: {reason}.")
 
 
 def _attempt(url: str, part: Path, timeout: float, progress: Progress | None) -> None:
-    """Bring ``part`` to the length of the file. Raises _Interrupted where it does not get there."""
+    """Download what ``part`` lacks of the file. Raises _Interrupted where it is not complete afterwards."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -80,7 +93,7 @@ def _attempt(url: str, part: Path, timeout: float, progress: Progress | None) ->
         have = start  # a server that ignores the range sends all of it
         with part.open("r+b" if start else "wb") as file:
             file.seek(start)
-            while chunk := response.read1(CHUNK):  # what has come: a full chunk would be lost to a silent connection
+            while chunk := response.read1(CHUNK):  # what has arrived: one that falls silent loses no half chunk
                 file.write(chunk)
                 have += len(chunk)
                 if progress is not None:

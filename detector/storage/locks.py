@@ -15,7 +15,8 @@ POLL_SECONDS = 0.05
 def held(path: Path, *, wait: Callable[[], bool] | None = None) -> Iterator[None]:
     """Hold the lock file ``path``, made where it is missing.
 
-    wait: asked while another process holds it; when it says no, BlockingIOError. None: wait as long as it takes.
+    wait: called while another process holds the lock; once it returns False, BlockingIOError is raised. None: wait for
+    as long as it takes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
@@ -33,7 +34,7 @@ def held(path: Path, *, wait: Callable[[], bool] | None = None) -> Iterator[None
 
 
 def never() -> bool:
-    """``wait`` of who does not wait."""
+    """A ``wait`` that gives up at once."""
     return False
 
 
@@ -41,7 +42,7 @@ def is_held(path: Path) -> bool:
     """Whether a living process of this machine holds the lock. Raises PermissionError where it may not be opened."""
     try:
         with open(path) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: who else looks is not in the way
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: those who only look do not block each other
     except FileNotFoundError:
         return False
     except BlockingIOError:

@@ -23,7 +23,7 @@ LONGEST_WAIT_SECONDS = 15.0
 
 
 def retry(action: Callable[[], T], what: str, *, seconds: float | None = None) -> T:
-    """Do ``action``, again and again while the disk is full or the file server away, for ``seconds`` at most.
+    """Do ``action``; repeat it while the disk is full or the file server away, for ``seconds`` at most.
 
     what: for the log, such as "reading 17.jpg". seconds: ``RETRY_SECONDS`` if None. Any other error is raised at
     once, and the last one when the time is over. ``action`` must be safe to repeat.

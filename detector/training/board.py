@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 class Board:
     """Event files of one start of a training; a start after step N hides what an earlier one drew after N.
 
-    tensorboardX's SummaryWriter writes in a thread of its own, which ends with the first refusal of storage; the full
-    queue before it then blocks the training for ever. So its parts are used from the training's own thread. What
+    tensorboardX's SummaryWriter writes in a thread of its own, which ends with the first error; its full queue
+    then blocks the training for ever. So its parts are used from the training's own thread. What
     storage refuses now is written with later values, to a new file.
     """
 
@@ -42,10 +42,10 @@ class Board:
             self._write()
         except OSError as error:
             logger.warning("TensorBoard's values were not written: %s", error)
-            self.close()  # what it holds is perhaps half a record
+            self.close()  # it may end with half a record
 
     def close(self) -> None:
-        """Let the file go, as it is."""
+        """Close the file as it is."""
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()
@@ -57,7 +57,7 @@ class Board:
             from tensorboardX.record_writer import RecordWriter
 
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._files += 1  # no two files of one second may have one name
+            self._files += 1  # so that two files of the same second have two names
             name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{self._files}"
             self._file = RecordWriter(str(self.folder / name))
             self._file.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())

@@ -15,7 +15,7 @@ from detector.training.board import Board
 
 logger = logging.getLogger(__name__)
 
-LAST_RETRY_SECONDS = 20.0  # a scheduler kills soon after it asks to stop
+LAST_RETRY_SECONDS = 20.0  # a scheduler that asks for a stop kills soon after
 
 
 class MetricsLog:

@@ -11,6 +11,7 @@ from torch import nn
 
 from detector.device.world import World
 from detector.runs.conditions import Conditions
+from detector.runs.log_lines import resumed_after
 from detector.weights import checkpoint
 
 logger = logging.getLogger(__name__)
@@ -49,8 +50,8 @@ class TrainingState:
 
     def resume(self, folder: Path, world: World) -> int:
         """Restore the newest checkpoint, if there is one; returns the number of steps already taken."""
-        way = Conditions(world.size, torch.get_num_threads(), self.compiled)
-        here = list(way) if way.compiled else list(way[:2])
+        conditions = Conditions(world.size, torch.get_num_threads(), self.compiled)
+        here = list(conditions) if conditions.compiled else list(conditions[:2])
         state = checkpoint.load_newest(folder)
         if state is None:
             self.executions = [here]
@@ -61,10 +62,10 @@ class TrainingState:
         torch.set_rng_state(state["random"])
         self.executions, self.seconds = state["executions"], state["seconds"]
         self._add_loss_sources(state.get("loss_sources", []))
-        logger.info("resumed after iteration %d", state["iteration"])
+        logger.info("%s", resumed_after(state["iteration"]))
         if here not in self.executions:
             self.executions.append(here)
-            logger.warning("%s, not as before: equality to the last bit is void", way)
+            logger.warning("%s, not as before: equality to the last bit is void", conditions)
         iteration: int = state["iteration"]
         return iteration
 

@@ -1,4 +1,4 @@
-"""How a run is asked to stop: by a signal, heeded where nothing is lost. Free of torch."""
+"""A signal asks a run to stop; the run obeys where nothing is lost. Free of torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-SIGNAL_SPREAD_SECONDS = 20.0  # seconds: by how much the signals to the processes of a job may differ
+SIGNAL_SPREAD_SECONDS = 20.0  # the processes of a job may get a signal this far apart
 
 
 class StopRequested(Exception):
@@ -17,7 +17,8 @@ class StopRequested(Exception):
 
 
 class StopFlag:
-    """Set by a stop signal. The training looks at it between its steps; inside ``at_once`` the signal itself stops."""
+    """Set by a stop signal. The training looks at it between its steps; inside ``at_once`` the signal
+    itself raises StopRequested."""
 
     def __init__(self) -> None:
         self.first: int | None = None
@@ -33,7 +34,7 @@ class StopFlag:
 
     @contextmanager
     def at_once(self, signals: tuple[signal.Signals, ...] = STOP_SIGNALS) -> Iterator[None]:
-        """For work that needs no saving: one of ``signals`` raises StopRequested where it finds us, or has before."""
+        """For work that needs no saving: one of ``signals`` raises StopRequested at once, or has come before."""
         if self.first in signals:
             raise StopRequested("stopped before the evaluation")
         self._raises = signals

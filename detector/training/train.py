@@ -30,6 +30,7 @@ from detector.model.retinanet import RetinaNet
 from detector.runs.assignment import AnchorRanges
 from detector.runs.folder import RunDir
 from detector.runs.job import Precision, TrainJob
+from detector.runs.log_lines import stopped_at
 from detector.runs.loss_package import loss_source
 from detector.sanity.first_batch import (
     FirstLook,
@@ -45,10 +46,11 @@ from detector.training.metrics import MetricsLog
 from detector.training.schedule import learning_rate, parameter_groups, set_learning_rate
 from detector.training.state import TrainingState
 from detector.training.stop import StopRequested
+from detector.weights.find import BY_CONTENT
 
 logger = logging.getLogger(__name__)
 LOG_EVERY = 10  # iterations
-STOP_RETRY_SECONDS = 20.0  # a scheduler kills soon after it asks
+STOP_RETRY_SECONDS = 20.0  # a scheduler that asks for a stop kills soon after
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def train(
 ) -> TrainingState:
     """Train ``model`` to the end of the schedule, from the newest checkpoint of ``run`` where there is one.
 
-    anchor_ranges: the first batch's anchors an image; None where nothing is known. evaluate: called in all processes
+    anchor_ranges: the first batch's anchors per image; None where nothing is known. evaluate: called in all processes
     after the checkpoints of every ``pace.evaluate_every`` iterations. Returns the state after the last step. Raises
     StopRequested when ``stop`` says so (state saved), TrainingError for a loss that is not finite, and
     before a fresh training's first checkpoint for what its first batch shows to be wrong.
@@ -135,8 +137,7 @@ def train(
                 state.seconds += clock.lap()
                 saved = _save(state, run, done, must=stopping) if world.is_main else True
                 if stopping:
-                    kept = "the state is saved" if saved else "the last checkpoint before is kept"
-                    raise StopRequested(f"stopped at iteration {done}; {kept}")
+                    raise StopRequested(stopped_at(done, saved=saved))
                 if looking:
                     evaluate(done)
                     clock.lap()  # no training time
@@ -199,7 +200,7 @@ def _micro_batches(groups: list[Group], groups_per_forward: int) -> Iterator[lis
 
 
 def _synchronised(replica: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
-    """Gradients cross processes once a step: with its last backward pass."""
+    """Gradients are exchanged once per step, in its last backward pass."""
     if isinstance(replica, DistributedDataParallel) and not last:
         context: AbstractContextManager[Any] = replica.no_sync()
         return context
@@ -235,8 +236,8 @@ def _look(
 
 
 def _is_pretrained_detector(job: TrainJob) -> bool:
-    """Whether the classifier may have been trained already: then its first scores are nobody's to know."""
-    return job.model.weights.startswith("sha256:")
+    """Whether the classifier may have been trained already: then its first scores cannot be predicted."""
+    return job.model.weights.startswith(BY_CONTENT)
 
 
 def _check_first_loss(job: TrainJob, looks: list[FirstLook], losses: dict[str, torch.Tensor]) -> None:
@@ -246,7 +247,7 @@ def _check_first_loss(job: TrainJob, looks: list[FirstLook], losses: dict[str, t
 
 
 class _Window:
-    """Means of the losses since the last look, kept on the device so that the step never waits for them."""
+    """Means of the losses since the last line of the log, kept on the device so that no step waits for them."""
 
     def __init__(self) -> None:
         self.clock = _Clock()
@@ -259,7 +260,7 @@ class _Window:
         self.count += 1
 
     def close(self, world: World, iteration: int) -> tuple[dict[str, float], float]:
-        """Means over the window and all processes, and seconds an iteration. Raises TrainingError where not finite."""
+        """Means over the window and all processes, and seconds per iteration. Raises TrainingError where not finite."""
         values = torch.stack(list(self.sums.values())) / self.count
         if world.size > 1:
             dist.all_reduce(values)

@@ -63,7 +63,7 @@ class _Sink:
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU. Raises WeightsError where it is damaged or would run code.
 
-    OSError where storage stays away: a checkpoint that cannot be read now is not a damaged one.
+    OSError where storage stays unavailable: a checkpoint that cannot be read now is not a damaged one.
     """
     try:
         content = retry(path.read_bytes, f"reading {path}")
@@ -78,11 +78,11 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def _check_sums(content: bytes) -> None:
-    """Raise BadZipFile where a part is not what was written: torch.save stores a sum of each, torch.load reads none."""
+    """Raise BadZipFile for a damaged part: torch.load does not look at the checksums that torch.save stores."""
     with zipfile.ZipFile(io.BytesIO(content)) as parts:
         damaged = parts.testzip()
     if damaged is not None:
-        raise zipfile.BadZipFile(f"{damaged} has another sum than when it was written")
+        raise zipfile.BadZipFile(f"{damaged} has another checksum than when it was written")
 
 
 def save_step(folder: Path, iteration: int, state: dict[str, Any]) -> None:
@@ -105,9 +105,9 @@ def save_step(folder: Path, iteration: int, state: dict[str, Any]) -> None:
 
 
 def load_newest(folder: Path) -> dict[str, Any] | None:
-    """The newest readable checkpoint, or None; a damaged one is skipped, said so in the log.
+    """The newest readable checkpoint, or None; a damaged one is skipped, with a warning in the log.
 
-    Raises OSError where storage stays away: to begin anew would throw away what was trained.
+    Raises OSError where storage stays unavailable: starting anew would throw away what was trained.
     """
     for path in retry(lambda: _steps(folder), f"reading {folder}"):
         try:
@@ -124,7 +124,7 @@ def drop_steps(folder: Path) -> None:
 
 
 def _steps(folder: Path) -> list[Path]:
-    try:  # not glob: newer Pythons' takes storage that is away for an empty folder
+    try:  # not glob: newer Pythons take unavailable storage for an empty folder
         names = os.listdir(folder)
     except FileNotFoundError:
         return []

@@ -10,8 +10,8 @@ import hashlib
 import logging
 import os
 import re
-from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import torch
@@ -73,24 +73,22 @@ def ensure_weights(weights: str, backbone: str, *, file: Path | None = None, tim
 def download(url: str, target: Path, *, timeout: float) -> None:
     """Fetch ``url`` to ``target``; it appears complete or not at all, and with the sha256 that its name starts.
 
-    Several processes may do this at once, each in a file of its own. Raises WeightsError.
+    Several processes may do this at once, each in a folder of its own. Raises WeightsError.
     """
-    unverified = target.with_name(f"{target.name}.{os.getpid()}")
     try:
-        fetch(url, unverified, retries=2, timeout=timeout)
-        found, wanted = _sha256(unverified), _sha256_prefix(target.name)
-        if not found.startswith(wanted):
-            raise WeightsError(
-                f"{url} is not what its name says: its sha256 starts with {found[: len(wanted)]}. {_by_hand(url)}"
-            )
-        unverified.replace(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".download-", dir=target.parent) as folder:
+            unverified = Path(folder) / target.name
+            fetch(url, unverified, retries=2, timeout=timeout)
+            found, wanted = _sha256(unverified), _sha256_prefix(target.name)
+            if not found.startswith(wanted):
+                raise WeightsError(
+                    f"{url} is not what its name says: its sha256 starts with {found[: len(wanted)]}. {_by_hand(url)}"
+                )
+            unverified.replace(target)
         logger.info("downloaded %s to %s, sha256 %s", url, target, found)
     except (OSError, DataError) as error:
         raise WeightsError(f"Cannot download {url} to {target}: {error} {_by_hand(url)}") from error
-    finally:
-        for leftover in (unverified, unverified.with_name(f"{unverified.name}.part")):
-            with suppress(OSError):
-                leftover.unlink(missing_ok=True)
 
 
 def file_name(url: str) -> str:

@@ -1,4 +1,4 @@
-"""Weights into a model: only where the file's network is the model's, and then all of it or nothing."""
+"""Loads weights into a model: only where the file's network is the model's, and then whole or not at all."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _check_backbone(weights: Weights, settings: ModelSettings) -> None:
 
 
 def differences(weights: Weights, job: TrainJob) -> list[Difference]:
-    """In what a detector's network, as far as the file tells it, is not the job's; box weights can be rescaled."""
+    """Where a detector's network, as far as the file tells it, differs from the job's. Box weights may differ."""
     top, model = weights.architecture.pyramid, job.model
     if top is None:
         return [Difference("kind", weights.kind, "retinanet")]
@@ -119,7 +119,7 @@ def differences(weights: Weights, job: TrainJob) -> list[Difference]:
         ("model.p6_from", top.p6_from or model.p6_from, model.p6_from),
         ("model.head_convs", top.head_convs, model.head_convs),
         ("model.head_norm", top.head_norm, model.head_norm),
-        ("anchors a location", top.num_anchors, model.scales_per_octave * len(model.aspect_ratios)),
+        ("anchors per location", top.num_anchors, model.scales_per_octave * len(model.aspect_ratios)),
     ]
     if weights.network is not None and weights.network.boxes is not None:
         theirs, ours = weights.network.boxes, network_of(job).boxes
@@ -133,9 +133,9 @@ def differences(weights: Weights, job: TrainJob) -> list[Difference]:
 
 
 def backbone_differences(weights: Weights, model: ModelSettings, *, mean_matters: bool = False) -> list[Difference]:
-    """In what the body of the file's network, as far as the file tells it, is not the recipe's.
+    """Where the body of the file's network, as far as the file tells it, differs from the recipe's.
 
-    mean_matters: False for ImageNet's backbones, which projects use with means of their own, less than one level off.
+    mean_matters: False for ImageNet's backbones: each project has its own mean, less than one level of 255 off.
     """
     found, network = weights.architecture, weights.network
     pairs: list[tuple[str, Any, Any]] = [

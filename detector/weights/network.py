@@ -167,7 +167,7 @@ def _pyramid(tensors: Mapping[str, Tensor], where: str) -> Pyramid:
     num_anchors, uneven = divmod(_filters(tensors, "head.regression_head.bbox_reg.weight", where).shape[0], 4)
     outputs = _filters(tensors, "head.classification_head.cls_logits.weight", where).shape[0]
     if uneven or not num_anchors or outputs % num_anchors:
-        raise WeightsError(f"{where}: {outputs} class outputs do not fit to {num_anchors} anchors a location.")
+        raise WeightsError(f"{where}: {outputs} class outputs do not fit {num_anchors} anchors per location.")
     return Pyramid(
         fpn_channels=channels,
         fpn_levels=(3, 5 + sum(extra)),

@@ -1,4 +1,4 @@
-"""What a run says of itself while it runs: heartbeat, log, failure."""
+"""What a run reports while it runs: heartbeat, log, failure."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from detector.errors import HarnessError
 from detector.runs.assignment import WORKER_LOG
 from detector.runs.folder import RunDir
+from detector.runs.log_lines import LOG_FORMAT
 from detector.runs.status import Phase, Status
 from detector.storage.files import write_json
 from detector.worker.requeue import slurm_job
@@ -40,7 +41,7 @@ class Heartbeat:
         if due:
             fresh = replace(fresh, time=time.time())
             try:
-                # To wait for the disk every second takes longer than all else that the loop does beside its work.
+                # Waiting for the disk every second would take longer than anything else beside the training itself.
                 write_json(self.path, fresh, flush=news)
             except OSError as error:  # a full disk or a file server that is away ends no training
                 logger.warning("the heartbeat was not written: %s", error)
@@ -49,15 +50,13 @@ class Heartbeat:
 
 def log_to(path: Path) -> None:
     """Write what loggers say to the end of a run's log."""
-    logging.basicConfig(
-        filename=path, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+    logging.basicConfig(filename=path, level=logging.INFO, format=LOG_FORMAT, force=True)
 
 
 def report_failure(run: RunDir, rank: int, heartbeat: Heartbeat, error: BaseException) -> None:
-    """Log the error and say it in the heartbeat; rank 0 says what failed first, be it in another process.
+    """Log the error and say it in the heartbeat; rank 0 reports the first failure, also that of another process.
 
-    One process that goes makes the others fail in a collective; only the first error says why.
+    When one process ends, the others fail in a collective; only the first error says why.
     """
     with suppress(OSError):  # a full disk must not hide the error itself
         if rank:

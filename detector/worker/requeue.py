@@ -1,4 +1,4 @@
-"""How a job that Slurm ends before its run is done comes to be queued again. Free of torch."""
+"""Asks Slurm to queue a job again that it ends before the run is done. Free of torch."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ SCONTROL_SECONDS = 60.0
 def slurm_job() -> str | None:
     """The Slurm job, or element of an array, that this process was submitted as; None for any other process.
 
-    One that a person starts inside of an allocation is none: its end is not the job's.
+    None, too, for a process that a person starts inside an allocation: its end is not the job's.
     """
     return job_id() if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" else None
 
 
 def job_id() -> str:
-    """Of the job that this process is in, as scontrol and squeue write it; "" outside of any."""
+    """Of the job that this process is in, as scontrol and squeue write it; "" outside of Slurm."""
     array, element = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{element}" if array and element else os.environ.get("SLURM_JOB_ID", "")
 
 
 def after_stop(stop: StopFlag, max_requeues: int) -> str:
-    """Ask Slurm to start this job again, where Slurm and no person stopped it; returns what to add to the last words.
+    """Ask Slurm to start this job again, where Slurm and no person stopped it; returns what to add to the last message.
 
     USR2 says that the time is nearly up. TERM says that the job makes room for another one, or that a person cancelled
     it: Slurm itself knows which, and queues a job that makes room again only if it has to kill it.
@@ -47,7 +47,7 @@ def after_stop(stop: StopFlag, max_requeues: int) -> str:
 
 
 def queue_again(max_requeues: int) -> tuple[bool, str]:
-    """Ask Slurm to start the job that we are in once more; whether it will, and words for the log."""
+    """Ask Slurm to start this job once more; whether it will, and a message for the log."""
     count = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     if count >= max_requeues:
         return False, f"not queued again: it was {count} times, the most that the cluster file allows (max_requeues)"

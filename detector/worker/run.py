@@ -27,6 +27,7 @@ from detector.runs.assignment import WORKER_LOG, Assignment
 from detector.runs.conditions import execution_notes
 from detector.runs.folder import RunDir
 from detector.runs.job import DataSource, EvalJob
+from detector.runs.log_lines import FINAL_AP, STARTED
 from detector.runs.loss_package import recorded_source, source_notes
 from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint
 from detector.storage.files import write_json
@@ -59,7 +60,7 @@ def train_to_final(
         weights_file=Path(assignment.weights_file) if assignment.weights_file else None,
         category_ids=index.category_ids.tolist(),
     ).to(world.device)
-    logger.info("training %s: %d images, %d iterations", job.id, len(data.positions), job.schedule.iterations)
+    logger.info("%s%s: %d images, %d iterations", STARTED, job.id, len(data.positions), job.schedule.iterations)
 
     def report(progress: Progress) -> None:
         if heartbeat is not None:
@@ -68,7 +69,7 @@ def train_to_final(
     def evaluate(iteration: int) -> None:
         with stop.at_once(signals_at_once(assignment, world)):
             ap = evaluate_so_far(assignment, model, world=world)
-        logger.info("AP after iteration %d: %s", iteration, ap)
+        logger.info("after iteration %d: AP %s", iteration, ap)
         if heartbeat is not None:
             heartbeat.beat("training", force=True, ap=ap)
 
@@ -110,7 +111,7 @@ def train_to_final(
 def evaluate_so_far(assignment: Assignment, model: RetinaNet, *, world: World) -> float | None:
     """AP (percent) of a model in training, which it leaves as it was; None in all processes but the main one.
 
-    For those who wait: it decides nothing, and no record has it. Scored by a fast library where there is one.
+    For people who watch: it decides nothing and is in no record. Scored by a fast library where there is one.
     """
     job = assignment.train
     index = _open(job.data, Path(assignment.data_root), "test")
@@ -164,7 +165,7 @@ def evaluate_and_record(
         notes=(*assignment.notes, *execution_notes(final["executions"]), *source_notes(sources)),
     )
     retry(lambda: write_json(run.record(job.id), record), "record")
-    logger.info("AP %s", metrics["AP"])
+    logger.info("%s%s", FINAL_AP, metrics["AP"])
 
 
 def _open(source: DataSource, root: Path, part: Part) -> CocoIndex:

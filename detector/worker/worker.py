@@ -1,6 +1,6 @@
 """One run from start to record, in each of its processes. Free of torch until it is called.
 
-The launcher pickles a ``Worker``: tiny, so that signals arrive late in the imports at worst.
+The launcher pickles a ``Worker``. Reading it imports little, so that the handlers of signals are set early.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Worker:
     def __call__(self) -> None:
         """Run to the end. A stop by a signal saves and exits with 130; any error is in status.json and log.txt.
 
-        Where a scheduler said that the time is up, rank 0 asks it to start the job again before it goes; the others
-        go with 0, for a process that fails makes Slurm end all of them. Where another command already runs this
+        Where a scheduler said that the time is up, rank 0 asks it to start the job again before it ends; the others
+        exit with 0, since a process that fails makes Slurm end all of them. Where another command already runs this
         training, wait for it: what it leaves undone is done here.
         """
         unpickled: object = self.assignment
@@ -77,7 +77,7 @@ class Worker:
                 if rank and self.assignment.max_requeues:
                     sys.exit(0)
                 if rank == 0:
-                    # Said before, since a scheduler that starts a job again ends it first.
+                    # Reported before asking: a scheduler that queues a job again ends it first.
                     heartbeat.beat("stopped", message=str(stopped), force=True)
                     message = f"{stopped}{after_stop(stop, self.assignment.max_requeues)}"
                     logger.info("%s", message)
@@ -96,11 +96,11 @@ class Worker:
 
         assignment = self.assignment
         torch.set_num_threads(assignment.threads)
-        # Left with the stack, after a failure was reported: the others notice it by our leaving.
+        # Left only after a failure was reported: the other processes fail as soon as this one leaves.
         world = stack.enter_context(join_world(assignment.device, meeting_file(run.root)))
         if world.is_main:
             retry(partial(_describe_start, run, world, assignment), "the run's environment")
-        # What is there, rank 0 says for all: files appear at different times to different nodes.
+        # Rank 0 decides for all what is there: a file appears on different nodes at different times.
         if not world.from_main(world.is_main and _is_there(run.final)):
             train_to_final(assignment, run, world=world, heartbeat=heartbeat, stop=stop)
         with stop.at_once(signals_at_once(assignment, world)):
@@ -112,7 +112,7 @@ class Worker:
 
 
 def _begin(run: RunDir, assignment: Assignment) -> None:
-    """What a person finds of a run that has just begun; nothing of an earlier start's failures."""
+    """Start the run's log, name its job, and remove what earlier starts left of their failures."""
     run.forget_failures()
     log_to(run.log)
     write_json(run.job, assignment.train)
@@ -126,12 +126,12 @@ def _describe_start(run: RunDir, world: World, assignment: Assignment) -> None:
 
 
 def _is_there(path: Path) -> bool:
-    """Once the file server answers at all."""
+    """Whether the file exists; waits for a file server that is away."""
     return retry(path.exists, f"looking for {path}")
 
 
 def _ap_so_far(run: RunDir) -> float | None:
-    """What an earlier start of the training had found."""
+    """The AP that an earlier start of the training found."""
     with suppress(RecordError):
         status = run.read_status()
         return status.ap if status is not None else None

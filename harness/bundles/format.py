@@ -1,11 +1,11 @@
-"""Bundles: finished records, and the final weights of their trainings, in one zip that another results folder takes in.
+"""Bundles: zip files that carry records, and the final weights of their trainings, to another results folder.
 
     manifest.json                        what is packed, with the sha256 of each file
     records/<profile>/<eval_id>.json     the record, byte for byte
-    weights/<train_id>.pt                the final weights, byte for byte, if they were asked for
+    weights/<train_id>.pt                the final weights, byte for byte, if they were requested
 
-The same content gives the same bytes; nothing says who packed it. Members are stored, not compressed: what a compressor
-writes differs between its versions, and what cannot grow when it is read needs no defence against growing.
+The same content gives the same bytes, and nothing in them says who packed it. Members are not compressed: compressors
+write different bytes in different versions, and a member that is not compressed cannot expand when it is read.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from detector.runs.record import Record
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 CHUNK: Final = 2**20  # bytes read at a time
-SHOWN: Final = 10  # faults named in one message
-# A record has about 4 kB, its line in the manifest 200 bytes; the largest network here has 0.4 GB of float32 weights.
+MAX_FAULTS: Final = 10  # named in one message
+# A record has about 4 kB, its entry in the manifest 200 bytes; the largest network here has 0.4 GB of weights.
 MAX_RECORD: Final = 2**20
 MAX_MANIFEST: Final = 2**26
 MAX_WEIGHTS: Final = 2**32
 
-# \A and \Z: $ would let a line break through, and each of these becomes part of a path.
+# \A and \Z, because $ would accept a line break at the end, and each of these becomes part of a path.
 Id = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 ProfileName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")]
@@ -68,7 +68,7 @@ class WeightsEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a bundle holds. ``format`` is raised when older code could misread it."""
+    """What a bundle holds. ``format`` is increased when older code could misread it."""
 
     format: int
     records: tuple[RecordEntry, ...]
@@ -90,7 +90,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle of which everything was verified."""
+    """A bundle that was read and verified completely."""
 
     file: Path
     records: tuple[Packed, ...]
@@ -101,9 +101,9 @@ class Bundle:
         return [item for item in self.records if item.record.train_id == train_id]
 
     def copy_weights(self, train_id: str, target: IO[bytes]) -> None:
-        """Write a training's final weights to ``target``. Raises RecordError if the file changed since it was verified.
+        """Write a training's final weights to ``target``.
 
-        What was written by then is to be thrown away.
+        Raises RecordError if the bundle changed since it was verified; ``target`` must not be used then.
         """
         entry = self.weights[train_id]
         with _opened(self.file) as archive, archive.open(entry.member) as source:
@@ -112,7 +112,7 @@ class Bundle:
 
 
 def decode_record(data: bytes, where: str) -> Record:
-    """A record from its bytes. Raises RecordError, naming ``where``, unless its job has the ids that it states."""
+    """A record from its bytes. Raises RecordError, naming ``where``, unless its ids are those of its job."""
     try:
         record = msgspec.json.decode(data, type=Record)
     except msgspec.DecodeError as error:
@@ -126,7 +126,7 @@ def decode_record(data: bytes, where: str) -> Record:
 
 
 def copy_hashed(source: IO[bytes], target: IO[bytes] | None) -> str:
-    """Copy all of ``source`` (None: only read it) and return the sha256 of what was read."""
+    """Copy ``source`` to ``target`` and return its sha256. target: None to read only."""
     digest = hashlib.sha256()
     while chunk := source.read(CHUNK):
         digest.update(chunk)
@@ -136,11 +136,11 @@ def copy_hashed(source: IO[bytes], target: IO[bytes] | None) -> str:
 
 
 def read_bundle(file: Path) -> Bundle:
-    """Open a bundle and verify all of it; nothing is written.
+    """Read a bundle and verify all of it; nothing is written.
 
-    Raises UsageError where there is no file, RecordError with every fault found: not a whole zip, a member that is
-    unknown, missing, there twice, too large or outside, a file with another sha256 than the manifest's, a record whose
-    job has other ids than it names.
+    Raises UsageError where there is no file, and RecordError with the faults: an incomplete zip; a member that is
+    unknown, missing, duplicate, too large, or named to lie elsewhere; a file whose sha256 differs from the manifest's;
+    a record whose ids are not those of its job.
     """
     if not file.is_file():
         raise UsageError(f"There is no bundle {file}. To make one: harness bundle export OUT.zip")
@@ -160,7 +160,7 @@ def read_bundle(file: Path) -> Bundle:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
-    """The zip; what a damaged one makes Python raise becomes a RecordError."""
+    """An open zip file. The errors that Python raises for a damaged one become RecordErrors."""
     try:
         with zipfile.ZipFile(file) as archive:
             yield archive
@@ -177,27 +177,27 @@ def _not_whole(file: Path, error: Exception) -> RecordError:
 
 
 def _refuse(file: Path, faults: list[str]) -> None:
-    """Raise RecordError if there are any."""
+    """Raise RecordError if there are faults."""
     if faults:
-        more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-        listed = "\n  ".join([*faults[:SHOWN], *more])
+        more = [f"and {len(faults) - MAX_FAULTS} more"] if len(faults) > MAX_FAULTS else []
+        listed = "\n  ".join([*faults[:MAX_FAULTS], *more])
         raise RecordError(f"{file} is refused, nothing was written:\n  {listed}\nHave it packed again.")
 
 
 def _layout_faults(members: list[zipfile.ZipInfo], file_size: int) -> list[str]:
-    """What is wrong with the members by their headers alone, before anything is read."""
+    """What the headers of the members show to be wrong, before anything else is read."""
     faults, seen = [], set[str]()
     for member in members:
         name = member.orig_filename
         if name.startswith("/") or "\\" in name or ":" in name or "\0" in name or ".." in name.split("/"):
-            faults.append(f"{name!r} names a place outside")
+            faults.append(f"{name!r} would be written outside its folder")
         if name in seen:
-            faults.append(f"{name!r} is there twice")
+            faults.append(f"{name!r} is in the zip twice")
         seen.add(name)
         if member.flag_bits & 1:
             faults.append(f"{name!r} is encrypted")
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-            faults.append(f"{name!r} is compressed, which no bundle is: it was packed by another program")
+            faults.append(f"{name!r} is compressed, as no member of a bundle is: another program packed it")
         limit = MAX_MANIFEST if name == MANIFEST else MAX_WEIGHTS if name.startswith("weights/") else MAX_RECORD
         if member.file_size > limit:
             faults.append(f"{name!r} has {member.file_size:,} bytes; at most {limit:,} are allowed")
@@ -224,7 +224,7 @@ def _read_manifest(archive: zipfile.ZipFile, file: Path) -> Manifest:
 
 
 def _content_faults(members: list[zipfile.ZipInfo], manifest: Manifest) -> list[str]:
-    """Where manifest and members are not of each other."""
+    """Where the manifest and the members do not match."""
     wanted = {entry.member for entry in manifest.records} | {entry.member for entry in manifest.weights}
     given = {member.filename for member in members} - {MANIFEST}
     trained = {entry.train_id for entry in manifest.records}
@@ -243,7 +243,7 @@ def _twice(names: list[str]) -> list[str]:
 
 
 def _read_records(archive: zipfile.ZipFile, manifest: Manifest) -> tuple[list[Packed], list[str]]:
-    """All records that are what the manifest says, and the faults of the others."""
+    """All records that match the manifest, and the faults of the others."""
     records, faults = [], []
     for entry in manifest.records:
         data = archive.read(entry.member)
@@ -262,4 +262,4 @@ def _read_records(archive: zipfile.ZipFile, manifest: Manifest) -> tuple[list[Pa
 
 
 def _changed(name: str) -> str:
-    return f"{name!r} has another sha256 than {MANIFEST} says: it was changed after it was packed"
+    return f"{name!r} has another sha256 than {MANIFEST} names: it was changed after it was packed"

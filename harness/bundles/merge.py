@@ -1,12 +1,10 @@
-"""Taking verified bundles in: what is new, there already or in conflict is decided for all of them, then written."""
+"""Importing verified bundles: first all content is compared with what is there, then what is new is written."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,16 +12,17 @@ from detector.errors import RecordError, WeightsError
 from detector.runs.folder import RunDir
 from detector.runs.record import Record
 from detector.storage.files import write_atomic, write_json
+from detector.storage.staging import staged_folder
 from harness.bundles.format import Bundle, Packed, copy_hashed
 from harness.store.records import Store
 
-# Two levels below the runs, where no search for finished runs looks.
+# Folders in it are two levels below the runs, where no search for finished runs looks.
 STAGING: Final = ".importing"
 
 
 @dataclass
 class Part:
-    """Ids of records (evaluations), or of weights (trainings)."""
+    """Ids of evaluations (for records) or of trainings (for weights)."""
 
     new: list[str] = field(default_factory=list)
     already_there: list[str] = field(default_factory=list)
@@ -32,7 +31,7 @@ class Part:
 
 @dataclass
 class Merge:
-    """What an import will do, or did. ``conflicts``: one sentence for each of both parts' ``in_conflict``."""
+    """What an import will do, or has done. conflicts: one sentence for each id that is ``in_conflict``."""
 
     records: Part = field(default_factory=Part)
     weights: Part = field(default_factory=Part)
@@ -42,7 +41,7 @@ class Merge:
 
 
 def plan_merge(store: Store, bundles: list[Bundle]) -> Merge:
-    """Compare bundles, in their order, with what is there and with each other; nothing is written."""
+    """Compare bundles, in their order, with what is there and with each other. Nothing is written."""
     merge = Merge()
     known = {record.eval_id: (record, _place(store, record)) for record in store.records}
     for bundle in bundles:
@@ -58,9 +57,9 @@ def plan_merge(store: Store, bundles: list[Bundle]) -> Merge:
 
 
 def apply_merge(store: Store, merge: Merge) -> None:
-    """Write what is new. Each file, and each run's folder, appears whole or not at all; nothing is overwritten.
+    """Write what is new. Each file and each run's folder appears whole or not at all, and nothing is overwritten.
 
-    Raises RecordError where another process wrote the same in the meantime.
+    Raises RecordError where another process has written the same file or folder in the meantime.
     """
     for item in merge.new_records:
         target = store.committed(item.record)
@@ -72,7 +71,7 @@ def apply_merge(store: Store, merge: Merge) -> None:
 
 
 def _sort_record(merge: Merge, store: Store, known: dict[str, tuple[Record, str]], file: Path, item: Packed) -> bool:
-    """Put one record where it belongs; False for a conflict."""
+    """Sort one record into ``merge``; False for a conflict."""
     record = item.record
     if record.eval_id in known:
         there, where = known[record.eval_id]
@@ -81,7 +80,7 @@ def _sort_record(merge: Merge, store: Store, known: dict[str, tuple[Record, str]
             return True
         conflict = f"{where} has other numbers for the same job ({_difference(there, record)})"
     elif store.committed(record).exists():
-        conflict = f"{store.committed(record)} is there and is another evaluation's record"
+        conflict = f"{store.committed(record)} exists and is the record of another evaluation"
     else:
         known[record.eval_id] = record, str(file)
         merge.records.new.append(record.eval_id)
@@ -93,11 +92,11 @@ def _sort_record(merge: Merge, store: Store, known: dict[str, tuple[Record, str]
 
 
 def _sort_weights(merge: Merge, store: Store, bundle: Bundle, train_id: str, clashing: set[str]) -> str | None:
-    """Put one training's weights where they belong; else what is in the way."""
+    """Sort one training's weights into ``merge``; returns what prevents their import, or None."""
     run = store.run_dir(train_id)
-    earlier = next((other for other, taken in merge.new_weights if taken == train_id), None)
+    earlier = next((other for other, known in merge.new_weights if known == train_id), None)
     if train_id in clashing:
-        return "left out with their record, which is in conflict"
+        return "left out because their record is in conflict"
     if earlier is not None:
         if not _same_weights(bundle, train_id, earlier):
             return f"{earlier.file} has other weights for the same training"
@@ -105,7 +104,7 @@ def _sort_weights(merge: Merge, store: Store, bundle: Bundle, train_id: str, cla
         if not _same_weights(bundle, train_id, run):
             return f"{run.final} has other weights for the same training"
     elif run.root.exists():
-        return f"{run.root} is there without final weights (under way, stopped, or they were removed) and is left alone"
+        return f"{run.root} exists without final weights (running, stopped, or they were removed) and is not changed"
     else:
         merge.weights.new.append(train_id)
         merge.new_weights.append((bundle, train_id))
@@ -115,7 +114,7 @@ def _sort_weights(merge: Merge, store: Store, bundle: Bundle, train_id: str, cla
 
 
 def _same_weights(bundle: Bundle, train_id: str, other: Bundle | RunDir) -> bool:
-    """Whether the weights are the same, be it in other bytes: a file also says how long its training took."""
+    """Whether the tensors are equal. The files may differ, since they also say how long the training took."""
     if isinstance(other, Bundle):
         theirs = other.weights[train_id].sha256
     else:
@@ -137,14 +136,14 @@ def _extracted(bundle: Bundle, train_id: str, target: Path) -> Path:
 
 
 def _same_tensors(a: Path, b: Path) -> bool:
-    """Imports torch, which nothing else here needs: only for two different files of one training."""
+    """Whether two files of weights hold equal tensors. Imports torch, which nothing else here needs."""
     import torch
 
     from detector.weights.read import read_weights
 
     try:
         first, second = read_weights(a), read_weights(b)
-    except WeightsError:  # not known to be the same
+    except WeightsError:  # cannot be compared
         return False
     return (first.network, first.class_ids, first.tensors.keys()) == (
         second.network,
@@ -154,26 +153,17 @@ def _same_tensors(a: Path, b: Path) -> bool:
 
 
 def _write_run(store: Store, bundle: Bundle, train_id: str) -> None:
-    """A run's folder, made whole beside the others and then renamed to its place."""
+    """Make the folder of a run, which appears whole."""
     run = store.run_dir(train_id)
     records = bundle.records_of(train_id)
-    staged = RunDir(store.runs / STAGING / f"{train_id}.{os.getpid()}")
-    try:
+    with staged_folder(run.root, within=store.runs / STAGING) as folder:
+        staged = RunDir(folder)
         write_json(staged.job, records[0].record.job.train)
-        staged.checkpoints.mkdir()
-        with open(staged.final, "wb") as file:
-            bundle.copy_weights(train_id, file)
-            file.flush()
-            os.fsync(file.fileno())
+        write_atomic(staged.final, partial(bundle.copy_weights, train_id))
         for item in records:
             write_atomic(staged.record(item.record.eval_id), item.data)
         if run.root.exists():
             raise _meanwhile(run.root)
-        os.rename(staged.root, run.root)
-    finally:
-        shutil.rmtree(staged.root, ignore_errors=True)
-        with suppress(OSError):  # another import's folders are in it
-            staged.root.parent.rmdir()
 
 
 def _place(store: Store, record: Record) -> str:
@@ -182,11 +172,11 @@ def _place(store: Store, record: Record) -> str:
 
 
 def _difference(there: Record, packed: Record) -> str:
-    """The first metric that differs, AP before the others."""
+    """The first metric that differs, with both values. AP comes before the others."""
     names = sorted({*there.metrics, *packed.metrics}, key=lambda name: (len(name), name))
     missing = object()
     name = next(n for n in names if there.metrics.get(n, missing) != packed.metrics.get(n, missing))
-    return f"{name} {there.metrics.get(name)} there, {packed.metrics.get(name)} packed"
+    return f"{name} {there.metrics.get(name)} there, {packed.metrics.get(name)} in the bundle"
 
 
 def _meanwhile(path: Path) -> RecordError:

@@ -1,4 +1,4 @@
-"""Packing: which records go into a bundle, the weights that are theirs, and the zip, written whole or not at all."""
+"""Packing a bundle: the choice of records and of the weights that belong to them, and the zip file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
 
 @dataclass(frozen=True)
 class Contents:
-    """What goes into a bundle. ``conflicts``: evaluations of which runs and results have different numbers."""
+    """What goes into a bundle. conflicts: one sentence per evaluation whose run and results differ."""
 
     records: tuple[Packed, ...]
     weights: dict[str, Path]  # by training id
@@ -41,10 +41,11 @@ class Contents:
 
 
 def gather(store: Store, *, profile: str | None, eval_ids: set[str] | None, with_weights: bool) -> Contents:
-    """Each finished evaluation once, the committed record before the run's, sorted by profile and id.
+    """Each finished evaluation once, sorted by profile and id; of two records the committed one, not the run's.
 
-    eval_ids: only these; None: all. Weights are taken only from a run whose own records have the packed numbers.
-    Raises RecordError for a record that is damaged or lies about its job, UsageError where nothing is left.
+    eval_ids: only these; None: all. Weights come only from runs whose own records have the metrics that are packed.
+    Raises RecordError for a record that is damaged or whose ids are not those of its job, and UsageError where there is
+    no record.
     """
     found, conflicts = dict[str, Packed](), list[str]()
     own, foreign = dict[str, Path](), set[str]()
@@ -61,7 +62,7 @@ def gather(store: Store, *, profile: str | None, eval_ids: set[str] | None, with
         packed = found.setdefault(record.eval_id, Packed(record, data)).record
         if packed.metrics != record.metrics:
             conflicts.append(
-                f"{path} has other numbers than {store.committed(packed)}: the latter are packed"
+                f"{path} has other numbers than {store.committed(packed)}: the latter is packed"
                 f"{', and no weights' if with_weights else ''}."
             )
             foreign.add(record.train_id)
@@ -71,7 +72,7 @@ def gather(store: Store, *, profile: str | None, eval_ids: set[str] | None, with
         raise UsageError(
             f"There is no finished record to pack in {store.results / 'records'} and {store.runs}"
             f"{f' of profile {profile}' if profile else ''}{' for this target' if eval_ids is not None else ''}. "
-            "What there is: harness table all"
+            "To see what there is: harness table all"
         )
     return Contents(
         records=tuple(sorted(found.values(), key=lambda item: (item.record.profile, item.record.eval_id))),
@@ -81,12 +82,12 @@ def gather(store: Store, *, profile: str | None, eval_ids: set[str] | None, with
 
 
 def evaluations_of(store: Store, target: str, profile: str | None) -> set[str]:
-    """Ids of the recorded evaluations that belong to a target's rows: any seed, data set and split.
+    """Ids of the recorded evaluations of a target's rows, of any seed, data set and split.
 
     profile: None for all. Raises UsageError for an unknown target or profile.
     """
     registry = Registry()
-    registry.select(target, profile)  # an unknown name is said here
+    registry.select(target, profile)  # raises for an unknown name
     splits = {record.job.split for record in store.records}
     found: set[str] = set()
     for name in [profile] if profile is not None else registry.profiles:
@@ -94,7 +95,7 @@ def evaluations_of(store: Store, target: str, profile: str | None) -> set[str]:
             continue
         selection = Selection(target, name, [], None)
         for from_scratch in (False, True) if selection.profile.without_weights == "from_scratch" else (False,):
-            # Not over the data that HARNESS_DATA may name: records of every data set belong to the row.
+            # Without the data set that HARNESS_DATA may name: records of every data set belong to the row.
             for cell in selection.plan_of(selection.refs, 1, from_scratch=from_scratch).cells:
                 for split in splits:
                     found |= {record.eval_id for record in store.records_of(replace(cell.job, split=split))}
@@ -104,7 +105,7 @@ def evaluations_of(store: Store, target: str, profile: str | None) -> set[str]:
 def _has_rows(registry: Registry, target: str, profile: str) -> bool:
     try:
         return bool(registry.select(target, profile))
-    except UsageError:  # a row that means nothing at this profile
+    except UsageError:  # the row does not exist at this profile
         return False
 
 
@@ -127,7 +128,7 @@ def _fill(archive: zipfile.ZipFile, contents: Contents) -> None:
         entries.append(entry)
     for train_id, path in contents.weights.items():
         member = _member(weights_member(train_id))
-        member.file_size = path.stat().st_size  # decides beforehand whether 64 bits are needed
+        member.file_size = path.stat().st_size  # zipfile needs it beforehand for a large member
         with open(path, "rb") as source, archive.open(member, "w") as target:
             weights.append(WeightsEntry(train_id=train_id, sha256=copy_hashed(source, target)))
     manifest = Manifest(format=FORMAT, records=tuple(entries), weights=tuple(weights))

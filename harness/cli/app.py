@@ -1,6 +1,6 @@
 """The command line: its commands in the order of ``harness --help``, and its entry point.
 
-Everything slow is imported where it is used, so that ``--help`` and completion answer at once.
+Commands import what is slow only when they run, so that ``--help`` and completion answer at once.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ app.add_typer(weights.app, name="weights")
 
 
 def main() -> None:
-    """Entry point: a HarnessError is one message on stderr and exit code 2, never a traceback.
+    """Entry point. A HarnessError becomes one message on stderr and exit code 2, without a traceback.
 
-    So is what the operating system refuses (a full disk, a folder that may not be written), with exit code 1.
+    What the operating system refuses (a full disk, a read-only folder) becomes one message and exit code 1.
     """
     try:
         app()
     except HarnessError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except BrokenPipeError:  # the reader of a pipe went away: nobody is left to tell
+    except BrokenPipeError:  # the reader of a pipe has gone: nobody is left to tell
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, with their completion, and how commands print."""
+"""Arguments and options that several commands share, with their completion, and how commands print."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ClusterOption = Annotated[
     typer.Option(
         "--cluster",
         metavar="NAME",
-        help="Submit to this Slurm cluster and return at once: a file of $HARNESS_CLUSTERS, or its path (.yaml).",
+        help="Submit to this Slurm cluster and return at once: a file in $HARNESS_CLUSTERS, or a path (.yaml).",
         autocompletion=_clusters,
     ),
 ]
@@ -31,7 +31,7 @@ CheckedClusterOption = Annotated[
     typer.Option(
         "--cluster",
         metavar="NAME",
-        help="Check this Slurm cluster by one short job: a file of $HARNESS_CLUSTERS, or its path (.yaml).",
+        help="Check this Slurm cluster with one short job: a file in $HARNESS_CLUSTERS, or a path (.yaml).",
         autocompletion=_clusters,
     ),
 ]
@@ -45,7 +45,7 @@ WaitOption = Annotated[
     ),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="With --cluster: print the scripts and their runs, and submit nothing.")
+    bool, typer.Option("--dry-run", help="With --cluster: print the scripts and their runs; submit nothing.")
 ]
 
 
@@ -72,10 +72,17 @@ TargetArgument = Annotated[
 ProfileOption = Annotated[
     str,
     typer.Option(
-        "--profile", "-p", help="The scale, such as paper or tiny; all: harness list.", autocompletion=_profiles
+        "--profile",
+        "-p",
+        help="The scale, such as paper, smoke or tiny; 'harness list' names all.",
+        autocompletion=_profiles,
     ),
 ]
-SeedsOption = Annotated[int, typer.Option("--seeds", "-n", min=1, help="Runs a row, with the seeds 0, 1, ...")]
+OnlyProfileOption = Annotated[
+    str | None,
+    typer.Option("--profile", "-p", help="Only this profile's records.", autocompletion=_profiles),
+]
+SeedsOption = Annotated[int, typer.Option("--seeds", "-n", min=1, help="Runs per row, with seeds 0, 1, ...")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override one setting, such as optimizer.lr=0.005 (repeatable)."),
@@ -85,23 +92,25 @@ BatchSizeOption = Annotated[
     typer.Option(
         "--batch-size",
         min=1,
-        help="Images a batch; learning rate, iterations, warm-up and milestones are rescaled with it (Remark 2).",
+        help="Images per batch. Learning rate, iterations, warm-up and milestones follow (the paper's Remark 2).",
     ),
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="COCO root: annotations/, train2017/, val2017/. Default: HARNESS_DATA."),
+    typer.Option(
+        "--data", metavar="DIR", help="COCO root: annotations/, train2017/, val2017/. Default: $HARNESS_DATA."
+    ),
 ]
 WeightsOption = Annotated[
     Path | None,
     typer.Option(
         "--weights",
         metavar="FILE",
-        help="The file to start from, already downloaded: the backbone's ImageNet weights that the recipe names.",
+        help="A file to start from instead of a download: the backbone's ImageNet weights that the recipe names.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Which of the row's runs.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: a GPU if there is one.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Which of the row's runs, by its seed.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto (a GPU if there is one).")]
 FormatOption = Annotated[str, typer.Option("--format", "-f", help="text, md, latex, csv, json or html.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -112,7 +121,7 @@ def print_json(value: Any) -> None:
 
 
 def print_metrics(metrics: dict[str, float | None]) -> None:
-    """A line a metric, in percent (mean scores: 0..1)."""
+    """One line per metric: percent, or 0..1 for mean scores."""
     for name, value in metrics.items():
         typer.echo(f"{name:15} {'none of that size' if value is None else f'{value:.3f}'}")
 
@@ -129,12 +138,12 @@ def pick_device(name: str) -> str:
 
 
 def say(text: str) -> None:
-    """A sentence to the person at the terminal; on stderr, so that data on stdout stays clean."""
+    """Tell the person at the terminal: on stderr, so that stdout holds data only."""
     typer.echo(text, err=True)
 
 
 def run_options(overrides: list[str] | None, batch_size: int | None, data: Path | None) -> tuple[str, ...]:
-    """The options of ``run`` beside target, profile and seeds, as words of a command line."""
+    """The options of ``run`` other than target, profile and seeds, as words of a command line."""
     sets = [part for override in overrides or [] for part in ("--set", override)]
     batch = ["--batch-size", str(batch_size)] if batch_size is not None else []
     root = ["--data", str(data)] if data is not None else []

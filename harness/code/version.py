@@ -1,4 +1,4 @@
-"""Which code runs: version, commit, and what was edited since."""
+"""Which code runs: its version, its commit, and the edits since."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DISTRIBUTION = "drloss-harness"
 
 
 def current_code(diff: str = "") -> Code:
-    """The version that is installed and, in a checkout, the commit and what differs from it."""
+    """The installed version and, in a checkout, the commit and whether files differ from it. diff: ``difference()``."""
     folder = checkout()
     found = _git(folder, "rev-parse", "--verify", "HEAD") if folder and (folder / ".git").exists() else None
     commit = found.strip() or None if found else None
@@ -30,7 +30,7 @@ def current_code(diff: str = "") -> Code:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints; None where it cannot. A difference is no error, although git then exits with 1."""
+    """What git prints; None where it fails. Exit code 1 is no failure: ``git diff --no-index`` means a difference."""
     try:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False)
     except OSError:
@@ -39,7 +39,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def difference() -> str:
-    """In what git says that the packages differ from the commit, new files too; "" outside a checkout."""
+    """git's diff of the packages from the commit, with new files; "" outside a checkout."""
     folder = checkout()
     if folder is None or not (folder / ".git").exists():
         return ""

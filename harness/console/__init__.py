@@ -1,1 +1,1 @@
-"""Bars and lines on terminals. May import store, failures, folders, machine, units."""
+"""Progress on terminals. May import store, failures, folders, machine, units."""

@@ -1,4 +1,4 @@
-"""What a person sees while runs go on: bars with an ETA in a terminal, plain lines elsewhere."""
+"""Progress bars with an ETA on a terminal; elsewhere silence, or a line now and then."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LINE_SECONDS = 20.0
 
 @contextmanager
 def count_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar over ``total`` things with an ETA; gives the function that advances it. Silent without a terminal."""
+    """A bar over ``total`` things. Yields the function that advances it by a count. Silent without a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -32,7 +32,7 @@ def count_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def download_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Bars of what is being fetched; gives the function (what, done, total) that moves them."""
+    """One bar per download. Yields the function (what, done, total) that moves it. Silent without a terminal."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -53,7 +53,7 @@ def download_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def share_bar(what: str) -> Iterator[Callable[[float], None]]:
-    """A bar with an ETA; gives the function that is told the share done. Without a terminal, a line now and then."""
+    """A bar for one task. Yields the function that takes the share done. Without a terminal, a line now and then."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     said = time.monotonic()

@@ -1,4 +1,4 @@
-"""The runs of one command on a terminal: a bar for each, or a line now and then."""
+"""The runs of one command: a bar for each on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from harness.units import duration
 
 
 class RunsView:
-    """Progress of several runs together. names: by training id, what a person calls the run."""
+    """The progress of several runs together. names: by training id, what a person calls the run."""
 
     def __init__(self, names: dict[str, str], console: Console) -> None:
         self.names, self.console = names, console
         self.done: dict[str, float] = dict.fromkeys(names, 0.0)
-        self.first: dict[str, float] = {}  # where each run stood when first seen: a resume starts ahead
+        self.first: dict[str, float] = {}  # the share done when first seen: a resumed run does not start at 0
         self.finished = 0
         self.started = time.monotonic()
         self.last_line = self.started
@@ -44,7 +44,7 @@ class RunsView:
         self.progress.stop()
 
     def update(self, train_id: str, status: Status | None) -> None:
-        """Redraw the run's bar, or print a line about all runs every 20 seconds."""
+        """Redraw the run's bar or, without a terminal, print a line about all runs every 20 seconds."""
         if status is None:
             return
         self.done[train_id] = fraction_done(status)
@@ -72,15 +72,20 @@ class RunsView:
 
     @property
     def overall(self) -> float:
-        """Share of all runs together."""
+        """The share of all runs together that is done, 0..1."""
         return sum(self.done.values()) / len(self.done)
 
     @property
     def elapsed(self) -> float:
-        """Seconds since this command began to run them."""
+        """Seconds since the view was made."""
         return time.monotonic() - self.started
 
     def _summary(self) -> str:
         gained = self.overall - sum(self.first.values()) / len(self.done)
         eta = duration(self.elapsed * (1 - self.overall) / gained) if gained > 0.01 else "?"
         return f"ETA {eta}, {self.finished}/{len(self.names)} done, {duration(self.elapsed)} elapsed"
+
+
+def runs_view(names: dict[str, str]) -> RunsView:
+    """The progress of runs on stderr. names: by training id, what a person calls the run."""
+    return RunsView(names, Console(stderr=True))

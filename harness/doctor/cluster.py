@@ -1,4 +1,4 @@
-"""``harness doctor --cluster``: whether runs could work on a Slurm cluster, seen by one short job on its nodes."""
+"""``harness doctor --cluster``: one short job on its nodes shows whether runs can work on a Slurm cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from detector.errors import SchedulerError
 from harness.doctor.machine import Finding, folder_finding, packages
 from harness.doctor.node import Check, NodeReport
 from harness.doctor.node_checks import installed, links_and_renames, take_lock
-from harness.doctor.node_job import Watched, check_folder, new_token, submit_check, watch
+from harness.doctor.node_job import JobResult, check_folder, new_token, submit_check, wait_for_job
 from harness.doctor.partitions import partition_findings
 from harness.folders import runs_folder
 from harness.launch.interrupts import terminate_is_interrupt
@@ -21,20 +21,23 @@ from harness.planning.data import named_data
 from harness.registry.declarations import Execution
 from harness.registry.load import Registry
 from harness.slurm.clusters import Cluster
-from harness.slurm.commands import SQUEUE_SECONDS, cancel, read_queue
+from harness.slurm.commands import SQUEUE_SECONDS, cancel_by_name, read_queue
 from harness.slurm.script import Shape, shape_with
 from harness.slurm.submissions import PREFIX
 
 PROGRAMS = ("sbatch", "srun", "squeue", "scancel")
 NODES = 2
-CLOCK_SECONDS = 30.0  # heartbeats older than a few minutes count as those of a dead run
+CLOCK_SECONDS = 30.0  # a run whose heartbeat is some minutes old counts as dead, so clocks must agree better than that
 DEFAULT_WAIT_MINUTES = 10.0
 
 
 def examine_cluster(
     cluster: Cluster, data: Path | None, *, wait_minutes: float, say: Callable[[str], None]
 ) -> list[Finding]:
-    """All findings, in the order of what a newcomer meets. say: what is waited for. An interrupt cancels the job."""
+    """All findings, in the order in which a new user meets them. An interrupt cancels the job.
+
+    say: told what the command waits for.
+    """
     shape = check_shape(cluster, Registry().profile("paper").execution)
     runs, root = runs_folder(), named_data(data)
     findings = [Finding("ok", "cluster file", f"{cluster.name}: {cluster.title}; the job takes {shape}")]
@@ -53,20 +56,20 @@ def examine_cluster(
         here.append(take_lock(folder.lock("command"), stack))
         findings += [Finding(state, "runs folder", f"on this machine: {text}") for state, text in here if state != "ok"]
         if root is None:
-            findings.append(Finding("note", "COCO data", "not named (--data or HARNESS_DATA), so not looked for"))
-        findings += _by_job(cluster, shape, root, runs=runs, token=token, wait_minutes=wait_minutes, say=say)
+            findings.append(Finding("note", "COCO data", "not named (--data or HARNESS_DATA), so not checked"))
+        findings += _findings_by_job(cluster, shape, root, runs=runs, token=token, wait_minutes=wait_minutes, say=say)
     return [*findings, *_clean_up(folder.root, findings)]
 
 
 def check_shape(cluster: Cluster, execution: Execution) -> Shape:
-    """Two nodes if runs may take them, and of each all that a run may take."""
+    """Two nodes if runs may take them, with as many processes on each as a run may have."""
     on_gpus = cluster.gpus_per_node > 0
     tasks = cluster.gpus_per_node if on_gpus else 1
     return shape_with(cluster, execution, nodes=min(NODES, cluster.nodes), tasks=tasks, on_gpus=on_gpus)
 
 
 def _slurm_here() -> Finding:
-    """Its programs and the queue's answer."""
+    """Whether Slurm's programs are on this machine and the queue answers."""
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         text = f"{', '.join(missing)} not on the PATH. Run this where jobs are submitted from."
@@ -83,7 +86,7 @@ def _slurm_here() -> Finding:
     return Finding("ok", "Slurm", f"{asked.stdout.strip()}; squeue answers")
 
 
-def _by_job(
+def _findings_by_job(
     cluster: Cluster,
     shape: Shape,
     data: Path | None,
@@ -96,31 +99,31 @@ def _by_job(
     with terminate_is_interrupt():
         try:
             job = submit_check(cluster, shape, data, runs=runs, token=token)
-            text = f"took job {job.id} ({job.name}), time limit {job.limit_minutes} min"
-            watched = watch(job, wait_seconds=60 * wait_minutes, say=say)
+            text = f"accepted job {job.id} ({job.name}), time limit {job.limit_minutes} min"
+            result = wait_for_job(job, wait_seconds=60 * wait_minutes, say=say)
         except SchedulerError as error:
             return [Finding("fail", "sbatch", str(error))]
         except KeyboardInterrupt:
-            cancel(f"{PREFIX}{token}")
+            cancel_by_name(f"{PREFIX}{token}")
             shutil.rmtree(check_folder(runs, token).root, ignore_errors=True)
             say(f"Interrupted: job {PREFIX}{token} is cancelled.")
             raise
-    findings = [Finding("ok", "sbatch", text), _job(job.id, watched), *report_findings(watched)]
-    if cluster.nodes == 1 and not watched.problem:
-        findings.append(Finding("note", "two nodes", "not tried: the cluster file allows a run one node (nodes: 1)"))
+    findings = [Finding("ok", "sbatch", text), _job(job.id, result), *report_findings(result)]
+    if cluster.nodes == 1 and not result.problem:
+        findings.append(Finding("note", "two nodes", "not tried: the cluster file allows one node per run (nodes: 1)"))
     return findings
 
 
-def _job(job_id: str, watched: Watched) -> Finding:
-    if watched.problem:
-        return Finding("fail", "job", f"{job_id} {watched.problem}")
-    nodes = dict.fromkeys(report.node for report in watched.reports.values())
+def _job(job_id: str, result: JobResult) -> Finding:
+    if result.problem:
+        return Finding("fail", "job", f"{job_id} {result.problem}")
+    nodes = dict.fromkeys(report.node for report in result.reports.values())
     return Finding("ok", "job", f"{job_id} ran on {', '.join(nodes)}")
 
 
-def report_findings(watched: Watched) -> list[Finding]:
-    """What the processes found, each thing once where they agree; else by node or process, the worst first."""
-    reports = [report for _, report in sorted(watched.reports.items())]
+def report_findings(result: JobResult) -> list[Finding]:
+    """One finding per check where all processes agree; else one per answer, the worst first, with who gave it."""
+    reports = [report for _, report in sorted(result.reports.items())]
     if not reports:
         return []
     here = installed(packages())
@@ -136,11 +139,11 @@ def report_findings(watched: Watched) -> list[Finding]:
                 if found == state:
                     who = "" if len(by) == len(reports) else f"{_who(by, reports)}: "
                     findings.append(Finding(state, name, f"{who}{text}"))
-    return [*findings, _clocks(reports, watched.seen)]
+    return [*findings, _clocks(reports, result.seen)]
 
 
 def _who(some: Sequence[NodeReport], everyone: Sequence[NodeReport]) -> str:
-    """Nodes whose processes are all among them, and the other processes by their rank."""
+    """Names for some of the processes: a node for all processes on it, else the node and the ranks."""
     names = list[str]()
     for node in dict.fromkeys(report.node for report in some):
         mine = [report.rank for report in some if report.node == node]
@@ -157,11 +160,14 @@ def _versions(report: NodeReport, here: Mapping[str, str]) -> Check:
 
 
 def _clocks(reports: Sequence[NodeReport], seen: Mapping[int, float]) -> Finding:
-    """A process read the time after the command had written its own down, and before the command saw its report."""
+    """Compare the nodes' clocks with the command's.
+
+    A process noted its time after the command had written the marker and before the command saw the process's report.
+    """
     wrong, width = dict[str, str](), 0.0
     for report in reports:
         ahead = report.time - seen[report.rank]
-        behind = report.heard - report.time if report.heard else 0.0
+        behind = report.marker_time - report.time if report.marker_time else 0.0
         width = max(width, -ahead, -behind)
         if max(ahead, behind) > CLOCK_SECONDS:
             by, where = (ahead, "ahead of") if ahead > behind else (behind, "behind")
@@ -172,7 +178,7 @@ def _clocks(reports: Sequence[NodeReport], seen: Mapping[int, float]) -> Finding
 
 
 def _clean_up(folder: Path, findings: Sequence[Finding]) -> list[Finding]:
-    """Remove the check's folder, unless it may say why something failed."""
+    """Remove the check's folder, unless something failed and its files may show why."""
     if any(finding.state == "fail" for finding in findings):
         return [Finding("note", "files", f"kept for a closer look: {folder}")]
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Whether this machine can do what the commands need; nothing is changed or downloaded."""
+"""Checks of this machine: whether it has what the commands need. Nothing is changed or downloaded."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ import shutil
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
 from msgspec import Struct
 
 from detector.errors import HarnessError
 from drloss.plugins import Plugin, plugins
+from harness.doctor.node_checks import State
 from harness.folders import results_folder, runs_folder
 from harness.machine import usable_cores, visible_gpus
 from harness.planning.data import named_data
 from harness.registry.load import Registry
 
-State = Literal["ok", "note", "fail"]
-PACKAGES = ("torch", "torchvision", "pycocotools", "submitit", "numpy", "pandas", "msgspec")
+LIBRARIES = ("torch", "torchvision", "pycocotools", "submitit", "numpy", "pandas", "msgspec")
 
 
 class Finding(Struct, frozen=True):
-    """One thing looked at; a note is no obstacle."""
+    """The result of one check. A note does not stop anything from working."""
 
     state: State
     name: str
@@ -31,9 +30,9 @@ class Finding(Struct, frozen=True):
 
 
 def examine(data: Path | None) -> list[Finding]:
-    """All findings, in the order of what a newcomer meets."""
+    """All findings, in the order in which a new user meets them."""
     findings = [Finding("ok", "python", platform.python_version())]
-    findings += [_package(name) for name in PACKAGES]
+    findings += [_package(name) for name in LIBRARIES]
     findings.append(_operators())
     findings.append(Finding("ok", "cores", str(usable_cores())))
     gpus = visible_gpus()
@@ -57,7 +56,7 @@ def _package(name: str) -> Finding:
 
 def packages() -> tuple[str, ...]:
     """Packages whose versions a cluster's nodes must share with this machine: those of plug-in losses too."""
-    return *PACKAGES, *dict.fromkeys(plugin.package for plugin in plugins())
+    return *LIBRARIES, *dict.fromkeys(plugin.package for plugin in plugins())
 
 
 def _plugin_loss(plugin: Plugin) -> Finding:
@@ -68,7 +67,7 @@ def _plugin_loss(plugin: Plugin) -> Finding:
 
 
 def _operators() -> Finding:
-    """torchvision's compiled operators load only beside the torch build that they were made for."""
+    """torchvision's compiled operators load only with the build of torch that they were made for."""
     try:
         import torch
         import torchvision
@@ -80,7 +79,7 @@ def _operators() -> Finding:
 
 
 def folder_finding(name: str, folder: Path) -> Finding:
-    """Whether files can be made in a folder that need not be there yet, and the room."""
+    """Whether a folder can be written, and its free space. It need not exist yet."""
     parent = folder
     while not parent.exists():
         parent = parent.parent
@@ -107,7 +106,7 @@ def _experiments() -> Finding:
 def _data(given: Path | None) -> Finding:
     named = named_data(given)
     if named is None:
-        return Finding("note", "COCO data", "HARNESS_DATA is not set; the profiles tiny and small do without")
+        return Finding("note", "COCO data", "HARNESS_DATA is not set; the profiles tiny and small do not need it")
     from detector.data.coco.files import known_splits
 
     splits = known_splits(named)

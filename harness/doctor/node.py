@@ -1,7 +1,7 @@
-"""What runs would meet on a cluster's nodes, looked at by each process of one short job. Free of torch until called.
+"""All checks of one process in the short job of ``harness doctor --cluster``. torch is imported only by the checks.
 
-Each process keeps one JSON file of what it found and rewrites it with each step, so that one that dies or hangs says
-how far it came. The steps are caught one by one: no failure hides the others.
+Each process writes its results into one JSON file and rewrites it at each check, so that the file of a process that
+dies or hangs shows how far it came. Each check is caught by itself: no failure hides the others.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from msgspec.structs import replace
 from detector.errors import RecordError
 from detector.storage.files import read_json, write_json
 from detector.worker.requeue import job_id
-from harness.doctor import node_checks as checks
+from harness.doctor import node_checks
 from harness.doctor.node_checks import Answer, State
-from harness.doctor.node_meeting import Present, add_up, end_hanging_threads, exchange
+from harness.doctor.node_meeting import ProcessInfo, exchange, exit_if_a_thread_hangs, sum_ranks
 
-WORD_SECONDS = 5.0
+MARKER_SECONDS = 5.0
 
 
-class Word(Struct, frozen=True):
-    """What the command leaves in the folder for the processes: proof that it is the same folder, and its time."""
+class Marker(Struct, frozen=True):
+    """What the command writes into the folder: a nonce, which shows that the folder is the same, and the time."""
 
     nonce: str
     time: float  # seconds since the epoch, by the command's clock
 
 
 class Check(Struct, frozen=True):
-    """One thing looked at by one process; a note is no obstacle."""
+    """The result of one check in one process. A note does not stop runs from working."""
 
     name: str
     state: State
@@ -43,15 +43,15 @@ class Check(Struct, frozen=True):
 
 
 class NodeReport(Struct, frozen=True, kw_only=True):
-    """What one process found. ``doing``: the step under way, empty after the last one.
+    """The results of one process.
 
-    ``heard``: the time in the command's ``Word`` (0 where it could not be read), and ``time``: this node's own right
-    after reading it; seconds since the epoch.
+    doing: the check under way; empty after the last one. marker_time: the time in the command's ``Marker``, 0 where it
+    could not be read. time: this node's own, right after the marker was read. Both are seconds since the epoch.
     """
 
     rank: int
     node: str
-    heard: float
+    marker_time: float
     time: float
     versions: dict[str, str]
     doing: str = "start"
@@ -60,17 +60,17 @@ class NodeReport(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class NodeCheckFolder:
-    """Where the command and the processes of its job leave files for each other."""
+    """The folder through which the command and the processes of its job exchange files."""
 
     root: Path
 
     @property
-    def word(self) -> Path:
-        """The command's ``Word``."""
-        return self.root / "word.json"
+    def marker(self) -> Path:
+        """The command's ``Marker``."""
+        return self.root / "marker.json"
 
     def lock(self, holder: int | str) -> Path:
-        """Locked by a process, or by ``command``, as long as others may look."""
+        """A file that ``holder``, a rank or "command", keeps locked while others check that they see the lock."""
         return self.root / f"{holder}.lock"
 
     def report(self, rank: int) -> Path:
@@ -78,25 +78,25 @@ class NodeCheckFolder:
         return self.root / f"report-{rank}.json"
 
 
-class Notebook:
-    """The report of this process, rewritten with each step."""
+class ReportWriter:
+    """Makes checks and keeps the report file of this process up to date."""
 
     def __init__(self, path: Path, report: NodeReport) -> None:
         self.path = path
         self.report = report
 
-    def look(self, name: str, step: Callable[[], Answer]) -> bool:
-        """Note what is being done, do it, and note the answer; an error is a failure. Returns whether it was none."""
+    def check(self, name: str, action: Callable[[], Answer]) -> bool:
+        """Write the check's name, make it, and keep its answer. An error is a failure. Returns False for a failure."""
         self._write(replace(self.report, doing=name))
         try:
-            state, text = step()
+            state, text = action()
         except Exception as error:
-            state, text = "fail", checks.error_text(error)
+            state, text = "fail", node_checks.error_text(error)
         self.report = replace(self.report, checks=(*self.report.checks, Check(name, state, text)))
         return state != "fail"
 
     def close(self) -> None:
-        """Nothing more is done."""
+        """Write that no check is under way."""
         self._write(replace(self.report, doing=""))
 
     def _write(self, report: NodeReport) -> None:
@@ -106,10 +106,10 @@ class Notebook:
 
 @dataclass(frozen=True)
 class NodeCheck:
-    """Callable that looks at everything and writes the report of its process. Paths are absolute.
+    """Callable that makes all checks and writes the report of its process. Paths are absolute.
 
-    code: the copy of the packages that runs would import. requeues: whether runs may ask Slurm to start them again.
-    patience: seconds to wait for the other processes, in each of three places.
+    code: the copy of the packages that runs would import. requeues: whether runs may be requeued. wait: seconds to wait
+    for the other processes, in each of three places.
     """
 
     folder: str
@@ -119,86 +119,86 @@ class NodeCheck:
     data: str | None
     packages: tuple[str, ...]
     requeues: bool
-    patience: float
+    wait: float
 
     def __call__(self) -> None:
-        """Look, and end well whatever was found: a process that fails would make Slurm end the others."""
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit ignores it; there is nothing to save here
+        """Make the checks; exit with 0 whatever they find, since Slurm would end the others after a failed process."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit ignores it, but there is nothing to save here
         rank, size, local = (_number(name) for name in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"))
         folder = NodeCheckFolder(Path(self.folder))
-        heard = _hear(folder)
+        marker = _read_marker(folder)
         report = NodeReport(
             rank=rank,
-            node=checks.node_name(),
-            heard=heard.time,
+            node=node_checks.node_name(),
+            marker_time=marker.time,
             time=time.time(),
-            versions=checks.installed(self.packages),
+            versions=node_checks.installed(self.packages),
         )
-        notebook = Notebook(folder.report(rank), report)
-        look = notebook.look
-        look("runs folder", lambda: self._same_folder(heard))
-        look("links", lambda: checks.links_and_renames(folder.root, str(rank)))
-        look("code", lambda: checks.imported_from(Path(self.code)))
-        look("torch", checks.torch_imports)
-        look("operators", checks.operators_work)
-        look("pycocotools", checks.coco_tools_import)
-        has_cuda = self.on_gpus and look("GPUs", lambda: checks.gpus_work(local))
+        writer = ReportWriter(folder.report(rank), report)
+        check = writer.check
+        check("runs folder", lambda: self._same_folder(marker))
+        check("links", lambda: node_checks.links_and_renames(folder.root, str(rank)))
+        check("code", lambda: node_checks.imported_from(Path(self.code)))
+        check("torch", node_checks.torch_imports)
+        check("operators", node_checks.operators_work)
+        check("pycocotools", node_checks.coco_tools_import)
+        has_cuda = self.on_gpus and check("GPUs", lambda: node_checks.gpus_work(local))
         if self.data is not None:
             data = Path(self.data)
-            look("COCO data", lambda: checks.data_is_readable(data))
-        look("scontrol", lambda: checks.scontrol_answers(job_id(), needed=self.requeues))
-        look("/dev/shm", checks.shared_memory)
-        self._look_together(look, folder, rank, max(size, 1), Present(report.node, has_cuda))
-        notebook.close()
-        end_hanging_threads()
+            check("COCO data", lambda: node_checks.data_is_readable(data))
+        check("scontrol", lambda: node_checks.scontrol_answers(job_id(), needed=self.requeues))
+        check("/dev/shm", node_checks.shared_memory)
+        self._check_together(check, folder, rank, max(size, 1), ProcessInfo(report.node, has_cuda))
+        writer.close()
+        exit_if_a_thread_hangs()
 
-    def _same_folder(self, heard: Word) -> Answer:
-        if heard.nonce == self.nonce:
+    def _same_folder(self, marker: Marker) -> Answer:
+        if marker.nonce == self.nonce:
             return "ok", "the node reads what the command wrote"
         return "fail", f"what the command wrote cannot be read in {self.folder}; HARNESS_RUNS must be on a shared disk"
 
-    def _look_together(
+    def _check_together(
         self,
-        look: Callable[[str, Callable[[], Answer]], bool],
+        check: Callable[[str, Callable[[], Answer]], bool],
         folder: NodeCheckFolder,
         rank: int,
         size: int,
-        me: Present,
+        me: ProcessInfo,
     ) -> None:
-        """What needs the other processes, and may take long."""
-        others = dict[int, Present]()
+        """The checks that need the other processes. They may take long."""
+        others = dict[int, ProcessInfo]()
 
         def see_files() -> Answer:
-            others.update(exchange(folder.root, "present", me, rank=rank, size=size, patience=self.patience))
+            others.update(exchange(folder.root, "present", me, rank=rank, size=size, wait=self.wait))
             return "ok", f"the {size} processes see each other's files"
 
         with ExitStack() as stack:
-            look("locks", lambda: checks.take_lock(folder.lock(rank), stack))
-            met = size == 1 or look("files of others", see_files)
+            check("locks", lambda: node_checks.take_lock(folder.lock(rank), stack))
+            met = size == 1 or check("files of others", see_files)
             locked = [folder.lock("command")]
             if met and size > 1:
                 locked.append(folder.lock(size - 1 if rank == 0 else 0))  # of the other node, if there are two
-            look("locks of others", lambda: checks.locks_of_others(locked))
+            check("locks of others", lambda: node_checks.locks_of_others(locked))
             if size == 1:
                 return
             if not met:
-                look("processes", lambda: ("fail", "not tried: they do not see each other's files"))
+                check("processes", lambda: ("fail", "not tried: they do not see each other's files"))
                 return
-            exchange(folder.root, "tried", me, rank=rank, size=size, patience=self.patience, strict=False)
+            exchange(folder.root, "tried", me, rank=rank, size=size, wait=self.wait, strict=False)
         device = "cuda" if all(other.has_cuda for other in others.values()) else "cpu"
         nodes = len({other.node for other in others.values()})
-        look("processes", lambda: add_up(folder.root, device, rank=rank, size=size, nodes=nodes, wait=self.patience))
+        check("processes", lambda: sum_ranks(folder.root, device, rank=rank, size=size, nodes=nodes, wait=self.wait))
 
 
 def _number(variable: str) -> int:
     return int(os.environ.get(variable) or 0)
 
 
-def _hear(folder: NodeCheckFolder) -> Word:
-    """The command's word; it is written anew from time to time, and may be seen late."""
-    end = time.monotonic() + WORD_SECONDS
+def _read_marker(folder: NodeCheckFolder) -> Marker:
+    """The command's marker, or an empty one. The command rewrites it at times, and a node may see it late."""
+    end = time.monotonic() + MARKER_SECONDS
     while time.monotonic() < end:
         with suppress(RecordError):
-            return read_json(folder.word, Word)
+            return read_json(folder.marker, Marker)
         time.sleep(0.2)
-    return Word("", 0.0)
+    return Marker("", 0.0)

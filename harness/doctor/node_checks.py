@@ -1,4 +1,4 @@
-"""What one process can find out alone on a cluster's node, each as one answer. Free of torch until called."""
+"""Checks that one process makes alone on a cluster's node. torch is imported only when they are called."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from detector.storage.files import read_json, write_json
+from detector.storage.files import read_json, write_json, write_once
 from detector.worker.requeue import scontrol
 
 State = Literal["ok", "note", "fail"]
 Answer = tuple[State, str]
 
-SHARED_MEMORY_GIB = 1.0  # loader processes hand over a few batches at a time
-WHY_LOCKS = "Two commands on two machines could train one run at the same time; claims keep queued runs apart"
+SHARED_MEMORY_GIB = 1.0  # loader processes pass on a few batches at a time
+WHY_LOCKS = "Two commands on two machines could train one run at the same time; queued runs are safe by reservations"
 
 
 def node_name() -> str:
@@ -30,7 +30,7 @@ def node_name() -> str:
 
 
 def installed(packages: Iterable[str]) -> dict[str, str]:
-    """Versions by name, Python's first; "none" for what is not installed."""
+    """Versions by name, Python's first; "none" for a package that is not installed."""
     found = {"python": platform.python_version()}
     for name in packages:
         try:
@@ -41,14 +41,14 @@ def installed(packages: Iterable[str]) -> dict[str, str]:
 
 
 def error_text(error: BaseException) -> str:
-    """One error in at most two lines, with its kind where the message alone may not say enough."""
+    """The first two lines of an error, with its class where the message alone may not say enough."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = " ".join(lines[:2])[:500]
     return said if isinstance(error, OSError) and said else f"{type(error).__name__}: {said}"
 
 
 def links_and_renames(folder: Path, who: str) -> Answer:
-    """Files appear whole by a rename onto the old one, and once by a hard link. who: makes the names unlike others'."""
+    """Whether a rename replaces a file, and a hard link never does. who: for file names that no other process uses."""
     file, link = folder / f"rename-{who}.json", folder / f"link-{who}.json"
     try:
         for number in (1, 2):
@@ -56,21 +56,21 @@ def links_and_renames(folder: Path, who: str) -> Answer:
         if (there := read_json(file, int)) != 2:
             return "fail", f"a renamed file read {there} and not 2 in {folder}"
         try:
-            os.link(file, link)
+            first, second = write_once(link, 1), write_once(link, 2)
         except OSError as error:
-            return "fail", f"no hard links in {folder} ({error.strerror}); submissions and claims need them"
-        try:
-            os.link(file, link)
-        except FileExistsError:
+            return "fail", f"no hard links in {folder} ({error.strerror}); submissions and reservations need them"
+        if first and not second:
             return "ok", "atomic renames and hard links work"
-        return "fail", f"a hard link replaced a file that was there in {folder}; claims would not keep people apart"
+        return "fail", (
+            f"a hard link replaced a file that was there in {folder}; reservations would not keep people apart"
+        )
     finally:
         for path in (file, link):
             path.unlink(missing_ok=True)
 
 
 def take_lock(path: Path, stack: ExitStack) -> Answer:
-    """Lock a file of our own as runs lock their folder, and hold it as long as ``stack``."""
+    """Lock a file of this process, as runs lock their folder, and hold the lock until ``stack`` is closed."""
     file = stack.enter_context(path.open("a"))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -80,7 +80,7 @@ def take_lock(path: Path, stack: ExitStack) -> Answer:
 
 
 def locks_of_others(paths: Iterable[Path]) -> Answer:
-    """Whether each file, which another process has locked, is so for us."""
+    """Whether this process sees that other processes have locked these files."""
     paths = list(paths)
     for path in paths:
         with open(path, "a") as file:
@@ -93,7 +93,7 @@ def locks_of_others(paths: Iterable[Path]) -> Answer:
 
 
 def imported_from(code: Path) -> Answer:
-    """Whether our packages are the copy that was made for the job."""
+    """Whether our packages are imported from the copy that was made for the job."""
     import detector
     import drloss
 
@@ -115,7 +115,7 @@ def torch_imports() -> Answer:
 
 
 def operators_work(device: str = "cpu") -> Answer:
-    """torchvision's compiled operators load only beside the torch build that they were made for."""
+    """torchvision's compiled operators load only with the build of torch that they were made for."""
     import torch
     import torchvision
 
@@ -139,7 +139,7 @@ def gpus_work(local_rank: int) -> Answer:
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     gave = f"Slurm gave GPUs {given}" if given else "Slurm gave no GPUs (CUDA_VISIBLE_DEVICES)"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what torch warns of is said below
+        warnings.simplefilter("ignore")  # the answer says what torch warns of
         available, count = torch.cuda.is_available(), torch.cuda.device_count()
     if not available:
         return "fail", f"{gave}, and torch sees none: {_why_no_cuda()}"
@@ -166,12 +166,12 @@ def _why_no_cuda() -> str:
 
 
 def data_is_readable(root: Path) -> Answer:
-    """Annotations and the first image of each split; not whether they are right."""
+    """Whether the annotations and the first image of each split can be read; not whether they are right."""
     from detector.data.coco.files import annotation_file, known_splits
     from detector.data.coco.releases import IMAGE_FOLDERS
 
     if not root.is_dir():
-        return "fail", f"{root} is not there; data must lie where every node sees it"
+        return "fail", f"{root} does not exist here; data must lie where every node sees it"
     splits = known_splits(root)
     if not splits:
         return "fail", f"{root} has no annotations/instances_*.json"
@@ -186,25 +186,25 @@ def data_is_readable(root: Path) -> Answer:
 
 
 def scontrol_answers(job: str, *, needed: bool) -> Answer:
-    """Runs ask Slurm through it to be started again. needed: whether the cluster file lets them."""
+    """Whether scontrol answers: runs call it to be requeued. needed: whether the cluster file allows that."""
     code, said = scontrol("show", "job", "--oneliner", job)
     if code == 0:
         return "ok", "answers on the node"
     told = " ".join(said.split())[:300] or f"exit code {code}"
     if not needed:
-        return "note", f"does not answer on the node ({told}); max_requeues: 0 needs none"
+        return "note", f"does not answer on the node ({told}); with max_requeues: 0 it is not needed"
     return "fail", (
-        f"does not answer on the node ({told}): runs could not queue themselves again when their time is up. "
-        "Make it reachable (in the container too), or set max_requeues: 0"
+        f"does not answer on the node ({told}): runs could not be requeued when their time is up. "
+        "Make it available (in the container too), or set max_requeues: 0"
     )
 
 
 def shared_memory() -> Answer:
-    """Where loader processes put batches."""
+    """The size of /dev/shm, where loader processes put batches."""
     try:
         size = shutil.disk_usage("/dev/shm").total / 2**30
     except OSError as error:
         return "note", f"not there ({error.strerror}); profiles with loader_workers need it"
     if size < SHARED_MEMORY_GIB:
-        return "note", f"{size:.2f} GiB is little for loader workers; the profile 'paper' has them"
+        return "note", f"{size:.2f} GiB is little for loader workers, which the profile 'paper' uses"
     return "ok", f"{size:.0f} GiB"

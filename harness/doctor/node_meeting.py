@@ -1,4 +1,4 @@
-"""How the processes of a check see each other's files, and meet as the processes of a run do. Free of torch."""
+"""Checks that need several processes: they read each other's files and connect as the processes of a run do."""
 
 from __future__ import annotations
 
@@ -18,37 +18,40 @@ NETWORK_ADVICE = "Where nodes have several networks, name the right one in 'setu
 THREAD = "check"
 
 
-class Present(Struct, frozen=True):
-    """What a process tells the others before they meet."""
+class ProcessInfo(Struct, frozen=True):
+    """What a process tells the others before they connect."""
 
     node: str
     has_cuda: bool
 
 
 def exchange(
-    folder: Path, kind: str, mine: Present, *, rank: int, size: int, patience: float, strict: bool = True
-) -> dict[int, Present]:
-    """Leave a file for the other processes and read theirs. Raises TimeoutError where one does not come, if strict."""
+    folder: Path, kind: str, mine: ProcessInfo, *, rank: int, size: int, wait: float, strict: bool = True
+) -> dict[int, ProcessInfo]:
+    """Write a file for the other processes and read theirs.
+
+    kind: the same name in all processes. wait: seconds at most. strict: raise TimeoutError if one is missing then.
+    """
     write_json(folder / f"{kind}-{rank}.json", mine)
     paths = {other: folder / f"{kind}-{other}.json" for other in range(size)}
-    end = time.monotonic() + patience
+    end = time.monotonic() + wait
     while missing := [other for other, path in paths.items() if not path.exists()]:
         if time.monotonic() > end:
             if not strict:
                 break
             raise TimeoutError(
-                f"after {patience:.0f} s no file of rank {', '.join(map(str, missing))} was to be seen: those "
-                "processes did not come so far, or the folder is not the same on all nodes"
+                f"after {wait:.0f} s there was no file of rank {', '.join(map(str, missing))}: these processes did "
+                "not get this far, or the folder is not the same on all nodes"
             )
-        os.listdir(folder)  # network file systems remember for a while that a file was not there
+        os.listdir(folder)  # or a network file system may go on for a while to say that a file is missing
         time.sleep(0.1)
-    return {other: read_json(path, Present) for other, path in paths.items() if other not in missing}
+    return {other: read_json(path, ProcessInfo) for other, path in paths.items() if other not in missing}
 
 
-def add_up(folder: Path, device: str, *, rank: int, size: int, nodes: int, wait: float) -> Answer:
-    """Join the others as runs do and add up the ranks, each plus one. wait: seconds.
+def sum_ranks(folder: Path, device: str, *, rank: int, size: int, nodes: int, wait: float) -> Answer:
+    """Connect to the other processes as runs do and sum (rank + 1) over all. wait: seconds at most.
 
-    In a thread, since processes that miss each other can wait for half an hour.
+    This runs in a thread, because processes that do not find each other can block for half an hour.
     """
     sums, errors = list[float](), list[BaseException]()
     backend = "NCCL" if device == "cuda" else "GLOO"
@@ -79,11 +82,11 @@ def add_up(folder: Path, device: str, *, rank: int, size: int, nodes: int, wait:
     if sums != [size * (size + 1) / 2]:
         return "fail", f"the sum of 1 to {size} over the processes ({backend.lower()}) is {sums[0]:g}"
     across = f"{nodes} nodes" if nodes > 1 else "one node"
-    return "ok", f"{size} on {across} found each other and added up their numbers ({backend.lower()})"
+    return "ok", f"{size} on {across} found each other and summed their ranks ({backend.lower()})"
 
 
-def end_hanging_threads() -> None:
-    """One that still waits for the others would keep the process, and so the job, from ending."""
+def exit_if_a_thread_hangs() -> None:
+    """End the process at once if ``sum_ranks`` still waits in its thread, which would keep the job from ending."""
     if any(thread.name == THREAD for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()

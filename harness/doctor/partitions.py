@@ -1,4 +1,4 @@
-"""What ``sinfo`` says of a cluster file's partition: whether it is there, its time limit, its nodes and their GPUs."""
+"""A cluster file's partition compared with ``sinfo``: whether it exists, its time limit, its nodes and their GPUs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from harness.slurm.commands import NodeGroup, read_partitions
 
 
 def partition_findings(cluster: Cluster, nodes: int) -> list[Finding]:
-    """Against what the cluster file says. nodes: how many one job of the check takes."""
+    """Findings on each partition of the cluster file. nodes: how many the job of the check takes."""
     try:
         groups = read_partitions()
     except SchedulerError as error:
-        return [Finding("note", "partition", f"not looked at: {error}")]
+        return [Finding("note", "partition", f"not checked: {error}")]
     known = list(dict.fromkeys(group.partition for group in groups))
     # Slurm takes a list of partitions as well, and of these the one that starts the job first.
     names = cluster.partition.split(",") if cluster.partition else [g.partition for g in groups if g.is_default][:1]
@@ -58,7 +58,7 @@ def _findings_of(name: str, groups: Sequence[NodeGroup], cluster: Cluster, nodes
 def _gpus(name: str, there: int, wanted: int) -> Finding:
     text = f"{there} in {name}; gpus_per_node: {wanted}"
     if there < wanted:
-        return Finding("fail", "GPUs a node", f"at most {text}")
+        return Finding("fail", "GPUs per node", f"at most {text}")
     if there and not wanted:
-        return Finding("note", "GPUs a node", f"{text}, so runs use CPUs alone")
-    return Finding("ok", "GPUs a node", text)
+        return Finding("note", "GPUs per node", f"{text}, so runs use CPUs alone")
+    return Finding("ok", "GPUs per node", text)

@@ -1,6 +1,7 @@
-"""Why a run failed, in one of a dozen classes, each with a sentence and the next command to type. Text alone decides.
+"""Why a run failed: one class per cause, each with a sentence and the next command to type.
 
-The patterns are fragments of what torch, NCCL, gloo, Slurm, Linux and this project print.
+The class is found from text alone. The patterns are parts of what torch, NCCL, gloo, Slurm, Linux and this project
+print; this project's are held by tests that raise the real errors.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import signal
 from dataclasses import dataclass
 from typing import Literal
 
-from detector.runs.assignment import WORKER_LOG
+from detector.runs.log_lines import of_worker
 
 FailureName = Literal[
     "GPU memory",
@@ -32,10 +33,10 @@ FailureName = Literal[
 
 
 @dataclass(frozen=True)
-class Context:
-    """What the next command is about. run: arguments of ``harness run`` (target, profile, ...); logs: of ``logs``."""
+class CommandArguments:
+    """What is typed after ``harness run``, ``harness logs`` and ``harness explain``, and the folders."""
 
-    run: str
+    run: str  # target, profile, ...
     logs: str
     explain: str
     data: str  # the data's folder, or a placeholder
@@ -44,7 +45,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Advice:
-    """What a class means, and a command template over the fields of ``Context``."""
+    """What a class means, and a command template over the fields of ``CommandArguments``."""
 
     sentence: str
     command: str
@@ -58,47 +59,60 @@ ADVICE: dict[FailureName, Advice] = {
         f"nvidia-smi; {RETRY}",
     ),
     "host memory": Advice(
-        "The machine's main memory did not suffice, or the job's share of it: let fewer runs go side by side (the "
-        "profile's execution.memory_gb), take fewer loader_workers, or ask for more.",
+        "The machine's main memory did not suffice, or the job's share of it: let fewer runs share the machine (raise "
+        "the profile's execution.memory_gb), use fewer loader_workers, or ask for more memory.",
         f"free -g; {RETRY}",
     ),
     "disk full": Advice(
-        "No space is left, or a quota is used up; the checkpoint before is whole.", f"df -h {{runs}}; {RETRY}"
+        "No space is left, or a quota is used up; the last checkpoint is intact.", f"df -h {{runs}}; {RETRY}"
     ),
     "not finite": Advice(
-        "The loss became NaN or infinite, and will again: a learning rate or precision that does not fit the batch.",
+        "The loss became NaN or infinite, and would again: the learning rate or the precision does not fit the batch.",
         "harness explain {explain}",
     ),
     "first batch": Advice(
         "The first batch shows that boxes, anchors, inputs or the loss cannot be right; nothing was trained.",
         "harness explain {explain}",
     ),
-    "data": Advice("The data are missing, damaged, or not those of the job.", "harness data verify {data}"),
+    "data": Advice("The data are missing, damaged, or not those that the job names.", "harness data verify {data}"),
     "weights": Advice("A weights file or a checkpoint is missing, damaged, or of another network.", "harness doctor"),
     "record": Advice(
-        "A file of the run folder is damaged; the message names it. Move it away, then run it again.", RETRY
+        "A file in the run's folder is damaged; the message names it. Move it away, then run again.", RETRY
     ),
     "import": Advice("A library is missing, or of a version that does not fit.", "harness doctor"),
     "network": Advice(
-        "The processes of the run lost each other: one of them died, or the network or a port did not hold. The "
-        "checkpoint before is whole.",
+        "The processes of the run lost contact: one of them died, or the network or a port failed. The last checkpoint "
+        "is intact.",
         RETRY,
     ),
     "node": Advice(
-        "The machine, its GPU, its driver or its file system failed: look at it, or run elsewhere.",
+        "The machine, its GPU, its driver or its file system failed: check it, or run elsewhere.",
         f"harness doctor; {RETRY}",
     ),
-    "time": Advice("The job's time was up, or it was preempted. It goes on from its checkpoint.", "harness run {run}"),
+    "time": Advice("The job's time was up, or it was preempted. It resumes from its checkpoint.", "harness run {run}"),
     "killed before start": Advice("The process was ended before the training began; nothing was lost.", RETRY),
     "killed": Advice(
-        "The process was killed without a chance to save: by someone, or by the kernel for want of memory. It goes on "
-        "from the checkpoint before.",
+        "The process was killed and could not save: by someone, or by the kernel when memory ran out. The run resumes "
+        "from its last checkpoint.",
         RETRY,
     ),
-    "unknown": Advice("An error of no known class; the log has it in full.", "harness logs {logs}"),
+    "unknown": Advice("An error of no known class; the log shows it in full.", "harness logs {logs}"),
 }
 
-# Tried in this order: what names its cause exactly comes before what is often only a consequence of it.
+_SILENT_END = "ended without a word while "
+
+
+def silent_end(where: str) -> str:
+    """The message for a process that ended without one. where: "starting", or the phase and the iteration."""
+    return f"the process {_SILENT_END}{where}"
+
+
+def killed_by(number: int) -> str:
+    """The message for a run of which a signal killed a process."""
+    return f"a process was killed (signal {number})"
+
+
+# Tried in this order: texts that name a cause come before texts that are often only its consequence.
 _TEXTS: tuple[tuple[FailureName, str], ...] = (
     ("disk full", r"No space left on device|Disk quota exceeded|\bENOSPC\b|PytorchStreamWriter failed writing"),
     (
@@ -115,9 +129,9 @@ _TEXTS: tuple[tuple[FailureName, str], ...] = (
     ),
     ("not finite", r"The loss is not finite"),
     ("first batch", r"The mean score before the first step|anchors (an|per) image are |The first classification loss"),
-    # Our own errors are told by what they say; in log.txt their class stands before it.
+    # Our own errors: by their class, which the log names before the message, or by the message.
     ("data", r"\bDataError\b|harness data (?:verify|synth|download)"),
-    ("weights", r"\bWeightsError\b|is not a readable checkpoint|is no weights file|No checkpoint at "),
+    ("weights", r"\bWeightsError\b|is not a readable checkpoint|There is no weights file|No checkpoint at "),
     ("record", r"\bRecordError\b|Move it away and run again"),
     (
         "import",
@@ -140,19 +154,20 @@ _TEXTS: tuple[tuple[FailureName, str], ...] = (
         r"Connection (?:closed|reset) by peer|Connection refused|Socket Timeout|EADDRINUSE|"
         r"[Aa]ddress already in use|store->get|No route to host",
     ),
-    ("killed before start", r"ended without a word while starting"),
-    ("killed", r"ended without a word while|a process was killed \(signal \d+\)"),
+    ("killed before start", rf"{_SILENT_END}starting"),
+    ("killed", rf"{_SILENT_END}|a process was killed \(signal \d+\)"),
 )
 _PATTERNS = tuple((name, re.compile(pattern)) for name, pattern in _TEXTS)
-# Those of the message alone that say how it ended, not why: anything that the log says comes before them.
+# These say how a run ended, not why: any cause that the log names comes before them.
 _VAGUE = ("killed before start", "killed")
 
 
 def classify(message: str, tail: str = "", *, exit_code: int | None = None, started: bool = True) -> FailureName:
     """The class of a failure.
 
-    message: the heartbeat's (``Status.message``), or the launcher's. tail: the end of the log or of the process's
-    output, of this start. exit_code: negative, or 128 + number, for a signal. started: whether there was a heartbeat.
+    message: of the heartbeat (``Status.message``), or of the launcher. tail: the end of the log, or of what the process
+    printed, since its newest start. exit_code: negative, or 128 + number, for a signal. started: whether there was a
+    heartbeat.
     """
     exact = _first(message)
     if exact is not None and exact not in _VAGUE:
@@ -166,15 +181,15 @@ def classify(message: str, tail: str = "", *, exit_code: int | None = None, star
     return exact or found or "unknown"
 
 
-def advise(name: FailureName, context: Context) -> tuple[str, str]:
+def advise(name: FailureName, arguments: CommandArguments) -> tuple[str, str]:
     """The class's sentence, and the command to type next."""
     advice = ADVICE[name]
-    return advice.sentence, advice.command.format(**vars(context))
+    return advice.sentence, advice.command.format(**vars(arguments))
 
 
 def last_error(text: str) -> str:
-    """From the last error that the log of a worker names to the end; all of it where there is none."""
-    at = text.rfind(f" ERROR {WORKER_LOG}: ")
+    """The end of a worker's log, from the last error on; all of ``text`` where there is none."""
+    at = text.rfind(of_worker("ERROR"))
     return text if at < 0 else text[text.rfind("\n", 0, at) + 1 :]
 
 

@@ -1,4 +1,4 @@
-"""The end of a log, and the last lines of it that tell something."""
+"""The end of a log, and its last lines for a person."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tail(path: Path, lines: int | None = None) -> str:
 
 
 def last_lines(text: str, without: str = "", count: int = 6, width: int = 160) -> list[str]:
-    """The last lines for a person, cut to ``width``; not the launcher's, nor those that only repeat ``without``."""
+    """The last lines, each cut to ``width``; without the launcher's and without those that repeat ``without``."""
     repeated = without[:60].splitlines()[:1]
     kept = [
         line.rstrip()

@@ -1,1 +1,1 @@
-"""Runs on this machine, and what every run is told. May import status and what stands right of it."""
+"""Runs, on this machine or handed to Slurm, and what each is told. May import status and the rooms right of it."""

@@ -1,4 +1,4 @@
-"""From a plan to what each worker is to do."""
+"""From a plan to one assignment per training: all that a worker is told."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ Wanted = tuple[str, str]  # model.weights and model.backbone of a job
 
 
 def wanted_weights(job: TrainJob) -> Wanted:
+    """What a training starts from, and for which backbone."""
     return job.model.weights, job.model.backbone
 
 
 def assignments(
     plan: Plan, store: Store, *, root: Path, weights: dict[Wanted, Path], notes: tuple[str, ...]
 ) -> list[Assignment]:
-    """One assignment a training of the plan, done or not. weights: empty where nothing will be trained."""
+    """The assignments of all trainings of the plan, done or not. weights: empty where nothing will be trained."""
     execution, diff = plan.profile.execution, difference()
     code = current_code(diff)
     return [

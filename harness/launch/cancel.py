@@ -1,7 +1,7 @@
-"""``harness cancel`` on this machine: ask living processes to save and end, and launchers not to start what waits.
+"""``harness cancel`` on this machine: ask processes to save and end, and launchers to start no more of the target.
 
-A process is asked only if it is the one of the heartbeat and holds the run's lock file open, so that a number that
-the system has given to another process is never hit.
+A process is asked only if the heartbeat names it and it has the run's lock file open: the system may since have given
+its number to another process.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from detector.runs.folder import RunDir, is_locked
 from detector.runs.job import TrainJob
 from detector.storage.files import write_atomic
 
-WAIT_SECONDS = 60.0  # for runs to save; they end by themselves after it
+WAIT_SECONDS = 60.0  # for runs to save; a slower one still ends by itself
 POLL_SECONDS = 0.2
-HEARTBEAT_SECONDS = 3.0  # how long a process that holds the lock may not have said its number yet
+HEARTBEAT_SECONDS = 3.0  # within which a process that has just taken the lock writes its number
 
 
 def note_cancelled(runs: Path, trainings: Sequence[TrainJob]) -> None:
-    """Tell launchers that run now not to start these rows any more, whatever the seed; later ones do not heed it."""
+    """Tell the launchers that run now to start no more of these rows, of any seed. Later launchers ignore it."""
     for key in dict.fromkeys(replace(train, seed=0) for train in trainings):
         write_atomic(_note(runs, key), msgspec.json.encode(time.time()))
 
@@ -44,9 +44,9 @@ def _note(runs: Path, train: TrainJob) -> Path:
 
 
 def stop_runs(names: dict[Path, str], say: Callable[[str], None], *, wait: float = WAIT_SECONDS) -> bool:
-    """Ask those runs that live on this machine to stop, and wait for them. names: by folder, what to call them.
+    """Ask the runs that live on this machine to stop, and wait for them. names: by folder, what to call them.
 
-    Returns whether any lived. A run that another launcher takes up meanwhile is asked as well.
+    Returns whether any was asked. A run that another launcher takes over meanwhile is asked again.
     """
     begun = time.monotonic()
     living = {root: RunDir(root) for root in names if is_locked(RunDir(root))}
@@ -72,7 +72,7 @@ def stop_runs(names: dict[Path, str], say: Callable[[str], None], *, wait: float
 
 
 def holder(run: RunDir) -> int | None:
-    """The process of the heartbeat, if it lives here and has the run's lock file open."""
+    """The process that the heartbeat names, if it lives here and has the run's lock file open."""
     try:
         status = run.read_status()
         if status is None:
@@ -87,16 +87,16 @@ def holder(run: RunDir) -> int | None:
 def _is_file(descriptor: Path, file: os.stat_result) -> bool:
     try:
         return os.path.samestat(descriptor.stat(), file)
-    except OSError:  # closed meanwhile
+    except OSError:  # it was closed meanwhile
         return False
 
 
 def _terminate(pid: int) -> str | None:
-    """Ask once. Returns why it could not be done, or None."""
+    """Send SIGTERM once. Returns why that was not possible, or None."""
     try:
         os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:
-        return None  # it ended by itself just now
+        return None  # it has just ended by itself
     except PermissionError:
         return f"process {pid} belongs to another user"
     return None

@@ -1,21 +1,22 @@
-"""SIGTERM means the same as Ctrl-C, and a second one does not tear what the first began."""
+"""Signals while runs go on: SIGTERM means the same as Ctrl-C, and Ctrl-C reaches the launcher only."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 
 @contextmanager
 def interrupts_ignored() -> Iterator[None]:
-    """What is started here outlives the terminal's Ctrl-C, which reaches children too, until ``_stop`` has its turn."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    """Ctrl-C does not end processes that are started here, although a terminal sends it to children too.
+
+    The launcher asks them to save and end (``_stop``), which takes them longer.
+    """
+    with _handled(signal.SIGINT, signal.SIG_IGN):
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -25,8 +26,18 @@ def terminate_is_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    with _handled(signal.SIGTERM, interrupt):
+        yield
+
+
+@contextmanager
+def _handled(number: signal.Signals, handler: Callable[[int, Any], None] | signal.Handlers) -> Iterator[None]:
+    """Set the handler for a while. Python allows it in the main thread only; elsewhere nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)

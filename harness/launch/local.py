@@ -1,4 +1,4 @@
-"""Runs on this machine: all its GPUs or cores, several runs side by side where they fit, through submitit."""
+"""Runs on this machine, through submitit: on all its GPUs or cores, several side by side where they fit."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from detector.runs.status import Status
 from detector.storage.files import write_json
 from detector.storage.retry import retry
 from detector.worker.worker import Worker
+from harness.failures.classes import silent_end
 from harness.failures.log_tail import last_lines, tail
 from harness.launch.cancel import is_cancelled
 from harness.launch.interrupts import interrupts_ignored
@@ -27,8 +28,8 @@ from harness.machine import free_memory_gb, processes_for, usable_cores, visible
 from harness.registry.declarations import Execution
 
 POLL_SECONDS = 0.5
-STOP_SECONDS = 60.0  # how long to wait for runs to save their state after Ctrl-C; they end by themselves after it
-ABANDONED_SECONDS = 30.0
+STOP_SECONDS = 60.0  # for runs to save their state after Ctrl-C; a slower one still ends by itself
+ABANDONED_SECONDS = 30.0  # within which processes notice by themselves that another one of their run was killed
 NOT_STARTED = "cancelled before it started"
 FOREVER_MINUTES = 60 * 24 * 365
 
@@ -42,7 +43,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that ended without its records. stopped: because it was asked to; it goes on when it is run again."""
+    """A run that ended without its records. stopped: it was asked to, and goes on when it is run again."""
 
     train_id: str
     message: str
@@ -52,7 +53,7 @@ class Failure:
 
 @dataclass
 class _Active:
-    """A run in a slot; ``job`` is None where another living process trains it and we only watch."""
+    """A run in a slot. ``job`` is None where another command trains it, and this one only watches."""
 
     assignment: Assignment
     run: RunDir
@@ -60,10 +61,10 @@ class _Active:
     slot: Slot
     started: float  # seconds since the epoch
     tasks: int = 1
-    abandoned: float | None = None  # monotonic; since when processes wait for one that was killed
+    abandoned: float | None = None  # since when (monotonic) some of its processes live and others are gone
 
     def status(self) -> Status | None:
-        """The newest heartbeat; not the last words of an earlier start. None where it cannot be read."""
+        """The newest heartbeat of this start. None where there is none yet, or it cannot be read."""
         try:
             status = self.run.read_status()
         except (OSError, RecordError):
@@ -73,7 +74,7 @@ class _Active:
 
 
 def make_slots(execution: Execution, *, runs: int) -> list[Slot]:
-    """How many runs go side by side here: by GPUs, else by cores and free memory; at least one."""
+    """One slot per run that fits beside the others: by GPUs, else by cores and free memory; at least one."""
     gpus = visible_gpus()
     wanted = execution.gpus_per_run
     if wanted == 0 or not gpus:
@@ -85,9 +86,9 @@ def make_slots(execution: Execution, *, runs: int) -> list[Slot]:
 
 
 def run_local(assignments: list[Assignment], slots: list[Slot], view: View) -> list[Failure]:
-    """Run all assignments to their records; returns those that failed, or were stopped by 'harness cancel'.
+    """Run all assignments until they have their records. Returns those that failed or were cancelled.
 
-    On KeyboardInterrupt, and on any error of our own, the runs are stopped cleanly before it passes on.
+    On KeyboardInterrupt, or any other error here, the runs save and stop before it passes on.
     """
     waiting, active, failures = list(assignments), list[_Active](), list[Failure]()
     free, begun = list(slots), time.time()
@@ -106,7 +107,7 @@ def run_local(assignments: list[Assignment], slots: list[Slot], view: View) -> l
             for item in list(active):
                 train_id = item.assignment.train.id
                 view.update(train_id, item.status())
-                # A file server that is away for a while ends no training, so nor does it end the one who watches.
+                # Trainings survive a file server that is away for a while; so must the launcher.
                 ended, done = retry(partial(_look, item), f"looking at {item.run.root}")
                 if not ended:
                     continue
@@ -114,7 +115,7 @@ def run_local(assignments: list[Assignment], slots: list[Slot], view: View) -> l
                 free.append(item.slot)
                 if done:
                     view.finish(train_id, "done")
-                elif item.job is None:  # the other process went away: take it over
+                elif item.job is None:  # the other command is gone: take the run over
                     waiting.append(item.assignment)
                 else:
                     cancelled = _is_cancelled(item.assignment, begun)
@@ -128,7 +129,7 @@ def run_local(assignments: list[Assignment], slots: list[Slot], view: View) -> l
 
 
 def is_done(assignment: Assignment) -> bool:
-    """Whether every record of the assignment is there."""
+    """Whether the assignment has all its records."""
     run = RunDir(Path(assignment.run_dir))
     return all(run.record(job.id).exists() for job in assignment.evals)
 
@@ -156,21 +157,23 @@ def _start(assignment: Assignment, slot: Slot) -> _Active:
 
 
 def _look(item: _Active) -> tuple[bool, bool]:
-    """Whether it ended, and whether its records are there."""
+    """Whether the run has ended, and whether it has its records."""
     _end_abandoned(item)
     ended = not item.run.is_locked() if item.job is None else bool(item.job.done())
     return ended, ended and is_done(item.assignment)
 
 
 def _end_abandoned(item: _Active) -> None:
-    """End the processes of a run that wait for one that was killed; before they have met, they might for half an hour.
+    """End the processes of a run of which one was killed.
 
-    Those who have met notice by themselves, well within ``ABANDONED_SECONDS``.
+    Once they are connected, the others notice it well within ``ABANDONED_SECONDS`` and say so. Killed earlier, it would
+    keep them waiting to connect for up to half an hour.
     """
     if item.job is None or item.tasks == 1:
         return
     living = _children(int(item.job.job_id))
-    spoken = len(list(item.run.submitit.glob(f"{item.job.job_id}_*_result.pkl")))  # submitit's, of an end with words
+    # submitit writes a result for each process that ended by itself, well or not.
+    spoken = len(list(item.run.submitit.glob(f"{item.job.job_id}_*_result.pkl")))
     if not 0 < len(living) < item.tasks - spoken:
         item.abandoned = None
     elif item.abandoned is None:
@@ -182,7 +185,7 @@ def _end_abandoned(item: _Active) -> None:
 
 
 def _children(pid: int) -> list[int]:
-    """Processes that it started; none where the system does not say."""
+    """The processes that ``pid`` has started; none where the system cannot tell."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
@@ -196,16 +199,15 @@ def _failure(item: _Active, *, cancelled: bool) -> Failure:
     if said is not None and said.time >= item.started:
         return Failure(item.assignment.train.id, said.message, item.run.log, stopped=said.phase == "stopped")
     where = _last_words(status)
-    reason = f"the process ended without a word while {where}"
     said_last = "".join(f": {line}" for line in last_lines(tail(output), count=1))
-    message = "cancelled while it started" if cancelled else f"{reason}{said_last}"
+    message = "cancelled while it started" if cancelled else f"{silent_end(where)}{said_last}"
     _note_end(item, status, "stopped" if cancelled else "failed", message)
     return Failure(item.assignment.train.id, message, output, stopped=cancelled)
 
 
 def _note_end(item: _Active, status: Status | None, phase: Literal["stopped", "failed"], message: str) -> None:
-    """Say in the heartbeat what its process could not: from outside it might be alive on another machine."""
-    if item.run.is_locked():  # another process has taken the run up
+    """Note the end in the heartbeat, as its process no longer could: else it looks alive on another machine."""
+    if item.run.is_locked():  # another command has taken the run over
         return
     if not item.run.job.exists():
         write_json(item.run.job, item.assignment.train)
@@ -224,9 +226,9 @@ def _last_words(status: Status | None) -> str:
 
 
 def _stop(active: list[_Active]) -> None:
-    """Ask our runs to save and end, and wait a little for them.
+    """Ask our runs to save and end, and wait for them for up to ``STOP_SECONDS``.
 
-    submitit's own ``cancel`` kills after one second, too soon to save a large model; its controller passes SIGTERM on.
+    submitit's own ``cancel`` kills after one second, too soon to save a large model. Its controller passes SIGTERM on.
     """
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
@@ -236,8 +238,8 @@ def _stop(active: list[_Active]) -> None:
 
 
 def _terminate(active: list[_Active]) -> bool:
-    """Send SIGTERM to our living ones; whether there are any. To be repeated: one that just starts may miss it."""
-    # Not by ``done``, which looks for a file: storage may be away.
+    """Send SIGTERM to our runs that live; returns whether there are any. A run that just starts may miss one signal."""
+    # Not ``job.done()``, which looks for a file: the storage may be away.
     jobs = [item.job for item in active if item.job is not None]
     living = [job for job in jobs if job.get_info()["jobState"] == "RUNNING"]
     for job in living:
@@ -246,10 +248,10 @@ def _terminate(active: list[_Active]) -> bool:
 
 
 class View(Protocol):
-    """Told of heartbeats and ends by the launcher."""
+    """What the launcher tells about its runs."""
 
     def update(self, train_id: str, status: Status | None) -> None:
-        """A run's newest heartbeat."""
+        """The newest heartbeat of a run."""
 
     def finish(self, train_id: str, text: str) -> None:
-        """A run ended."""
+        """A run has ended: how, in words."""

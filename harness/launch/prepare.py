@@ -1,4 +1,4 @@
-"""Before anything is trained: the data is made or checked, and the pretrained weights are found, once for all runs."""
+"""Once before any run: make or check the data, and find the pretrained weights."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from harness.console.bars import count_bar
 from harness.launch.assignments import Wanted, wanted_weights
 from harness.machine import usable_cores
 
-# Below this many images a whole decoding check takes seconds, so it is made before any training.
+# Up to this many images, decoding all of them takes seconds; larger sets are checked by 'harness data verify'.
 DECODE_ALL_BELOW = 2_000
 
 
 def prepare_data(source: DataSource, root: Path, say: Callable[[str], None]) -> None:
     """Generate the set, or check that the folder holds what the job names.
 
-    Raises DataError naming file and id for whatever can be known before training: missing files, boxes, categories.
+    Raises DataError, naming file and id, for what is wrong with files, boxes or categories.
     """
     if isinstance(source, Shapes):
         from detector.data.shapes.generate import SPEC_FILE, generate_shapes
@@ -50,10 +50,10 @@ def prepare_data(source: DataSource, root: Path, say: Callable[[str], None]) -> 
 
 
 def find_weights(trainings: list[TrainJob], given: Path | None) -> dict[Wanted, Path]:
-    """The files that the trainings start from, one for each (weights, backbone), read once to see that they fit.
+    """The files that the trainings start from, one per weights and backbone, each read once to see that it fits.
 
-    Raises WeightsError where a file is missing and cannot be downloaded, or does not fit, UsageError for one file and
-    two wanted.
+    given: the file of ``--weights``. Raises WeightsError where a file cannot be downloaded or does not fit, UsageError
+    where one file is given and several are needed.
     """
     wanted = {wanted_weights(job): job for job in trainings if job.model.weights != "none"}
     if not wanted:
@@ -61,8 +61,8 @@ def find_weights(trainings: list[TrainJob], given: Path | None) -> dict[Wanted, 
     if given is not None and len(wanted) > 1:
         listed = ", ".join(f"{backbone} ({weights})" for weights, backbone in sorted(wanted))
         raise UsageError(
-            f"--weights names one file, but {listed} are wanted. Put one file for each into a folder and "
-            "set HARNESS_WEIGHTS to it."
+            f"--weights names one file, but {listed} are wanted. Put a file for each into a folder and set "
+            "HARNESS_WEIGHTS to the folder."
         )
     from detector.build import read_pretrained
 

@@ -1,1 +1,1 @@
-"""Job arrays: scripts, submission, queue. May import registry, console, code and what stands right of them."""
+"""Slurm: clusters, job arrays, submissions, the queue. May import registry, console, code and what stands right."""

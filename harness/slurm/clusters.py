@@ -1,4 +1,4 @@
-"""Slurm clusters as declared data: one small YAML file each, shipped, the user's own, or named by its path."""
+"""Slurm clusters as data: one YAML file per cluster, shipped, in a folder of the user's, or named by its path."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from harness.registry.declarations import Name
 from harness.registry.yaml_files import convert, read
 
 Natural = Annotated[int, Meta(ge=0)]
-# What the submission itself sets: another value would break stopping, adoption, arrays or the logs.
+# Options that the submission itself sets. Another value would break stopping, requeueing, job arrays, logs or the
+# search for a job by its name.
 RESERVED = (
     *("array", "chdir", "error", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode"),
     *("output", "requeue", "no-requeue", "signal", "time"),
 )
-# What has a field of its own here.
+# Options that have a field of their own in ``Cluster``, and its name.
 OWN_FIELD = {
     **{name: name for name in ("partition", "account", "qos", "constraint")},
     **{"mem": "memory_gb_per_gpu", "cpus-per-task": "cpus_per_gpu"},
@@ -28,16 +29,20 @@ OWN_FIELD = {
 
 
 class Cluster(Settings, frozen=True):
-    """Where and how runs are submitted to Slurm. Nothing of it enters a run's identity.
+    """Where and how runs are submitted to Slurm. Nothing of it is part of a run's id.
 
-    ``nodes`` and ``gpus_per_node``: the most that one run takes; it takes fewer where its batch cannot be shared
-    evenly by so many processes (one a GPU; one a node on a cluster without GPUs). ``cpus_per_gpu`` and
-    ``memory_gb_per_gpu``: a process's, also without GPUs. ``setup``: shell lines before Python starts. ``python``: a
-    path or command on the compute nodes; None for the interpreter that submits. ``container``: a command before it.
-    ``extra``: further sbatch options by their long names. ``signal_delay_seconds``: before the end of its time a job is
-    told to save; longer than the longest step and the writing of a checkpoint. ``max_requeues``: how often a run is
-    queued again by itself, after time limits, preemptions and mishaps together. ``max_retries``: how often after
-    mishaps (a process was killed, the processes lost each other, a node failed) that found it at one checkpoint.
+    nodes, gpus_per_node: the most that one run takes. It takes fewer where its batch cannot be divided evenly among
+    so many processes. There is one process per GPU, or one per node on a cluster without GPUs.
+    cpus_per_gpu, memory_gb_per_gpu: per process, also without GPUs.
+    setup: shell lines that run before Python starts.
+    python: a path or command on the compute nodes; None for the interpreter that submits.
+    container: a command that is put before ``python``.
+    extra: further sbatch options by their long names.
+    signal_delay_seconds: how long before its time limit a job is told to save. It must be longer than the longest step
+    plus the writing of a checkpoint.
+    max_requeues: how often a job is requeued without a person, for any reason (time limits, preemptions, failures).
+    max_retries: how often it is requeued after failures (a killed process, processes that lost contact, a failed node)
+    without a new checkpoint in between.
     """
 
     name: Name
@@ -70,9 +75,7 @@ def read_cluster(path: Path) -> Cluster:
         if name in OWN_FIELD:
             raise document.error(where, f"--{name} has a key of its own here: {OWN_FIELD[name]}.")
         if name in RESERVED or name.startswith("-"):
-            raise document.error(
-                where, f"{option!r} is not for 'extra', which adds to what the submission sets itself."
-            )
+            raise document.error(where, f"{option!r} cannot be in 'extra': the submission sets this option itself.")
     if cluster.signal_delay_seconds >= 60 * cluster.time_minutes:
         raise document.error(
             ("signal_delay_seconds",) if "signal_delay_seconds" in _keys(document.data) else ("time_minutes",),
@@ -82,7 +85,7 @@ def read_cluster(path: Path) -> Cluster:
 
 
 def find_cluster(given: str) -> Cluster:
-    """A cluster by its name or by its file. Raises UsageError with the known names."""
+    """A cluster by its name or by its file. Raises UsageError, naming the known clusters."""
     if given.endswith((".yaml", ".yml")):
         if not Path(given).is_file():
             raise UsageError(f"There is no cluster file {given}. Write one like {_folders()[-1] / 'example.yaml'}.")
@@ -100,7 +103,7 @@ def find_cluster(given: str) -> Cluster:
 
 
 def known_clusters() -> dict[str, Path]:
-    """Cluster files by name; the user's own stand before the shipped ones."""
+    """Cluster files by name; of two with one name the user's own, not the shipped one."""
     found: dict[str, Path] = {}
     for folder in _folders():
         for path in sorted(folder.glob("*.yaml")):

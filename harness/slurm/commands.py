@@ -1,4 +1,4 @@
-"""Slurm's own programs, and what they answer: squeue, sacct, sinfo, scancel."""
+"""Calls of Slurm's programs and their answers as data: squeue, sacct, sinfo, scancel."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Literal
 
 from detector.errors import SchedulerError
 
-# States, as sinfo shortens them, of nodes that take no jobs now; so does one whose state ends with *.
+# States, as sinfo shortens them, of nodes that take no jobs; nor does a node whose state ends with *.
 NOT_UP = ("block", "down", "drain", "drng", "err", "error", "fail", "failg", "futr", "inval", "maint", "unk")
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING", "SUSPENDED")
-ACCOUNTS_AT_ONCE = 500  # jobs in one question: what a command line holds
-# JobID|State|ExitCode, such as 17_1|CANCELLED by 1000|0:15; without the parts of arrays that still wait (17_[2-5]).
+ACCOUNTS_AT_ONCE = 500  # jobs per call of sacct: what a command line holds
+# JobID|State|ExitCode, such as 17_1|CANCELLED by 1000|0:15. Elements of arrays that still wait (17_[2-5]) do not match.
 _ACCOUNT = re.compile(r"^(?P<job>\d+(?:_\d+)?)\|(?P<state>[^|]+)\|(?P<code>\d+):(?P<signal>\d+)$", re.MULTILINE)
 SQUEUE_SECONDS = 60.0
-# squeue's fields and their widths. Its short options (-o) do not know restarts, its JSON changed between versions.
+# squeue's fields and their widths. Its short options (-o) cannot print restarts; its JSON changed between versions.
 COLUMNS = {"JobArrayID": 48, "State": 24, "RestartCnt": 16, "Name": 64, "Reason": 160}
 
 
 @dataclass(frozen=True)
 class NodeGroup:
-    """Nodes of one partition that are alike: one line of ``sinfo``."""
+    """Equal nodes of one partition: one line of ``sinfo``."""
 
     partition: str
     is_default: bool
@@ -32,11 +32,11 @@ class NodeGroup:
     limit_minutes: float | None  # None: no limit
     nodes: int
     state: str
-    gpus: int  # a node
+    gpus: int  # per node
 
     @property
     def is_up(self) -> bool:
-        """Whether jobs can run there, now or after those that run there now."""
+        """Whether jobs can run there, now or when other jobs have ended."""
         return not self.state.endswith("*") and self.state.rstrip("~#!%$@^-") not in NOT_UP
 
 
@@ -62,7 +62,7 @@ def _group(line: str) -> NodeGroup:
 
 
 def _minutes(limit: str) -> float | None:
-    """Of ``[days-][[hours:]minutes:]seconds``, as sinfo writes limits; None for "infinite" and what is no time."""
+    """Minutes of ``[days-][[hours:]minutes:]seconds``, sinfo's format; None for "infinite" and other words."""
     match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
     if match is None:
         return None
@@ -80,8 +80,8 @@ def _gpus_in(gres: str) -> int:
     return count
 
 
-def cancel(name: str) -> None:
-    """Take the job out of the queue, or end it; by its name, which is known before its id."""
+def cancel_by_name(name: str) -> None:
+    """Cancel a job, waiting or running, by its name, which is known before its id is."""
     command = ["scancel", f"--name={name}"]
     with suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(command, capture_output=True, check=False, timeout=SQUEUE_SECONDS)
@@ -89,16 +89,16 @@ def cancel(name: str) -> None:
 
 @dataclass(frozen=True)
 class SchedulerState:
-    """What a queue says of a run's job. reason: why it waits, or how it ended, in the queue's words."""
+    """What a queue says of a run's job. reason: why it waits, or how it ended, as the queue puts it."""
 
     phase: Literal["pending", "running", "gone"]
     reason: str = ""
     requeues: int = 0
-    exit_code: int | None = None  # of a job that is gone, where known; negative or above 128: a signal
+    exit_code: int | None = None  # of a job that is gone, if known; negative or above 128: a signal
 
 
 def read_accounts(jobs: Iterable[str]) -> dict[str, SchedulerState]:
-    """How jobs ended, by id; of those that Slurm keeps accounts of, on the many clusters without them of none."""
+    """How jobs ended, by id. Jobs without an entry in Slurm's accounts are left out; many clusters keep none."""
     wanted, found = sorted(jobs), dict[str, SchedulerState]()
     for first in range(0, len(wanted), ACCOUNTS_AT_ONCE):
         listed = ",".join(wanted[first : first + ACCOUNTS_AT_ONCE])
@@ -131,14 +131,14 @@ class QueuedJob:
 
     @property
     def index(self) -> int:
-        """Of the array; 0 for a job that is none."""
+        """Index in the job array; 0 for a job that is not part of one."""
         return int(self.id.partition("_")[2] or 0)
 
 
 def read_queue(names: Iterable[str]) -> list[QueuedJob]:
-    """Jobs of these names that are pending, running or ending. Raises SchedulerError where the queue cannot be read.
+    """Jobs of these names that are pending, running or ending.
 
-    Unknown is not dead: an unreadable queue is an error, never an empty one.
+    Raises SchedulerError where the queue cannot be read: an unreadable queue must not look like an empty one.
     """
     wanted = set(names)
     if not wanted:
@@ -161,7 +161,7 @@ def read_queue(names: Iterable[str]) -> list[QueuedJob]:
 
 
 def _queued_job(line: str) -> QueuedJob | None:
-    """One line of ``squeue``, cut at the columns; None for what is none."""
+    """One line of ``squeue``, cut at the columns; None for a line of another kind."""
     values, start = dict[str, str](), 0
     for field, width in COLUMNS.items():
         values[field] = line[start : start + width].strip()

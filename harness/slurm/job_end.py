@@ -1,6 +1,6 @@
-"""What a batch script does after processes that ended badly: ask for another start, or say why there is none.
+"""What a batch script does after its processes failed: requeue the job, or note in the run why it is not requeued.
 
-A process that is killed can ask for nothing, so the script does:
+A process that is killed cannot do this itself, so the script calls
 ``python -m harness.slurm.job_end FOLDER MAX_RETRIES MAX_REQUEUES CODE``. Free of torch.
 """
 
@@ -26,27 +26,27 @@ from detector.runs.status import Status
 from detector.storage.files import read_json, write_json
 from detector.worker.reports import log_to
 from detector.worker.requeue import job_fields, job_id, queue_again
-from harness.failures.classes import FailureName, classify
+from harness.failures.classes import FailureName, classify, killed_by
 from harness.failures.log_tail import tail
-from harness.slurm.submissions import Submission, submission_file
+from harness.slurm.submissions import Submission, output_file, submission_file
 
 logger = logging.getLogger(__name__)
 
-STOPPED = 130  # our own exit code after a stop that was asked for
-# What another start may get over. Anything else would come again.
-PASSING: tuple[FailureName, ...] = ("network", "node", "killed", "killed before start")
-# How Slurm ends a job of its own accord and for good.
-ENDINGS = ("TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "DEADLINE")
-# The script prints it, with a number, at each start of a job: its output has all of them.
+STOPPED = 130  # our own exit code after a requested stop
+# Failures that may not happen again at another start. All others would.
+TRANSIENT: tuple[FailureName, ...] = ("network", "node", "killed", "killed before start")
+# States of jobs that Slurm itself ended and does not requeue.
+ENDED_BY_SLURM = ("TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "DEADLINE")
+# The script prints it, with a number, at each start of a job: all starts print into one file.
 START = "harness: start "
-# srun on a task that a signal ended, and on its ending the other tasks for it.
+# What srun prints for a task that a signal ended, and when it then ends the other tasks.
 _OF_TASKS = re.compile(r"^srun: error: \S+: tasks? [\d,-]+: (?P<how>.+?)(?: \(core dumped\))?$", re.MULTILINE)
 _ENDS_OTHERS = re.compile(r"^srun: .*Terminating StepId", re.MULTILINE)
 _SIGNALS = {signal.strsignal(number): number for number in signal.valid_signals() if number != SIGTERM}
 
 
 class Retries(Struct, frozen=True):
-    """How often a job tried its run again since the run last got on. ``reached``: what shows that (``_reached``)."""
+    """How often a job was requeued at one point of its run. reached: that point (``_reached``)."""
 
     job: str
     reached: str
@@ -54,34 +54,35 @@ class Retries(Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class End:
-    """How the processes of a job ended. code: srun's, the highest; state: Slurm's of the job; "" if not known."""
+class JobEnd:
+    """How the processes of a job ended, as far as its newest start shows."""
 
-    code: int
-    state: str
-    message: str = ""  # what the run itself said in this start, if it did
-    tail: str = ""  # what rank 0 printed in this start, where the run said nothing
-    srun: str = ""  # the same, for what srun says in it
+    code: int  # srun's exit code: the highest of its processes
+    state: str  # of the job, in Slurm's words; "" if not known
+    message: str = ""  # of the run's heartbeat; "" if it has none of this start
+    tail: str = ""  # what rank 0 printed; "" if the run has a heartbeat of this start
+    srun: str = ""  # what rank 0 and srun printed
 
 
-def reason_to_retry(end: End) -> str | None:
-    """In words, why another start may help; None where it would not, or where somebody wanted the end."""
+def reason_to_retry(end: JobEnd) -> str | None:
+    """Why another start may help, in words; None where it would not, or where the end was asked for."""
     if end.state != "RUNNING" or end.code in (0, STOPPED):
-        return None  # cancelled, over its time, being queued again already, ...
+        return None  # cancelled, out of time, already being requeued, ...
     name = classify(end.message, end.tail)
-    if name not in (*PASSING, "unknown"):
-        return None  # what a process said of itself comes before how the others were ended for it
+    if name not in (*TRANSIENT, "unknown"):
+        return None  # a process named a cause: that the others were killed is its consequence
     killed = killing_signal(end, late=name == "network")
     if killed is not None:
-        return f"a process was killed (signal {killed})"
-    return f"{name}: {end.message or 'no words'}" if name in PASSING else None
+        return killed_by(killed)
+    return f"{name}: {end.message or 'no message'}" if name in TRANSIENT else None
 
 
-def killing_signal(end: End, *, late: bool) -> int | None:
-    """The signal that ended a process, and not for another one's end; None if none did.
+def killing_signal(end: JobEnd, *, late: bool) -> int | None:
+    """The signal that ended the first process to fail; None if no signal did.
 
-    srun's lines come before its code: the others' SIGTERM is a higher number than the first one's SIGKILL. late: count
-    also what it said after it began to end the others, for one of them may have noticed the loss first.
+    What srun prints comes before its exit code. That is the highest of all, and SIGTERM, which srun sends to the other
+    processes, is a higher number than SIGKILL. late: also count what srun printed after it began to end the others,
+    since one of them may have noticed the loss before srun did.
     """
     if _OF_TASKS.search(end.srun):
         ending = None if late else _ENDS_OTHERS.search(end.srun)
@@ -92,10 +93,10 @@ def killing_signal(end: End, *, late: bool) -> int | None:
     return end.code - 128
 
 
-def try_again(run: RunDir, end: End, *, max_retries: int, max_requeues: int) -> tuple[bool, str]:
-    """Queue the job again where that may help; whether it is, and what to tell of it ("" where there is nothing).
+def retry_job(run: RunDir, end: JobEnd, *, max_retries: int, max_requeues: int) -> tuple[bool, str]:
+    """Requeue the job where that may help. Returns whether it was, and a line for the log ("" for none).
 
-    At most ``max_retries`` times from one checkpoint: a run that gets on between its mishaps is not given up.
+    At most ``max_retries`` times from one checkpoint: a run that makes progress between failures goes on.
     """
     why = reason_to_retry(end)
     if why is None:
@@ -105,10 +106,11 @@ def try_again(run: RunDir, end: End, *, max_retries: int, max_requeues: int) -> 
         here = replace(before, count=before.count + 1)
     if here.count > max_retries:
         plural = "retry" if max_retries == 1 else "retries"
-        return False, f"{why}; given up: {max_retries} {plural} brought it no further (max_retries of the cluster file)"
+        return False, f"{why}; given up: no progress in {max_retries} {plural} (max_retries in the cluster file)"
     write_json(_file(run), here)
-    again, said = queue_again(max_requeues)
-    return again, f"{why}; {said}" + (f", retry {here.count} of at most {max_retries} from here" if again else "")
+    requeued, said = queue_again(max_requeues)
+    retries = f", retry {here.count} of at most {max_retries} from here" if requeued else ""
+    return requeued, f"{why}; {said}{retries}"
 
 
 def _file(run: RunDir) -> Path:
@@ -123,22 +125,21 @@ def _read(run: RunDir) -> Retries | None:
 
 
 def _reached(run: RunDir) -> str:
-    """The last of what a run leaves behind as it gets on."""
+    """How far a run is: its newest checkpoint, and the evaluations that have a record."""
     steps = sorted(path.name for path in run.checkpoints.glob("*.pt"))
     return " ".join([*steps[-1:], *sorted(path.parent.name for path in run.root.glob("evals/*/record.json"))])
 
 
-def look_at_end(run: RunDir, code: int, *, log: Path) -> End:
-    """What can be seen of the end of this job's processes. log: what rank 0 printed."""
+def read_end(run: RunDir, code: int, *, log: Path) -> JobEnd:
+    """How this job's processes ended. code: srun's exit code. log: what rank 0 and srun printed."""
     fields = job_fields(job_id())
     began, status = _start_time(fields), run.read_status()
-    # A job that is queued again keeps its id, and its run what it said before.
+    # A requeued job keeps its id, and its run the heartbeat of the start before.
     own = status is not None and status.job == job_id() and status.time >= began
     first = run.first_failure() or status
     message = first.message if own and first is not None and first.phase == "failed" else ""
     printed = tail(log).rpartition(START)[2]
-    # Without a word in this start, what was printed says why.
-    return End(code, fields.get("JobState", ""), message, "" if own else printed, printed)
+    return JobEnd(code, fields.get("JobState", ""), message, "" if own else printed, printed)
 
 
 def _start_time(fields: dict[str, str]) -> float:
@@ -149,24 +150,24 @@ def _start_time(fields: dict[str, str]) -> float:
         return 0.0
 
 
-def note_end(run: RunDir, message: str) -> None:
-    """Say in the heartbeat that the run has failed, which killed processes could not."""
+def write_failure(run: RunDir, message: str) -> None:
+    """Write into the heartbeat that the run has failed, which killed processes could not do."""
     status = run.read_status() or Status(phase="starting", time=0.0, pid=0)
     write_json(run.status, replace(status, phase="failed", time=time.time(), message=message, job=job_id()))
 
 
 def main(folder: Path, max_retries: int, max_requeues: int, code: int) -> None:
-    """Do it for the job that this process is in. folder: the submission's, with the output of its processes."""
+    """Handle the failure of the job that this process is in. folder: ``transport_folder`` of its submission."""
     runs, index = folder.parents[1], int(os.environ.get("SLURM_ARRAY_TASK_ID") or 0)
     run = RunDir(runs / read_json(submission_file(runs, folder.name), Submission).runs[index])
-    end = look_at_end(run, code, log=folder / f"{job_id()}_0_log.out")
-    again, said = try_again(run, end, max_retries=max_retries, max_requeues=max_requeues)
-    if said:
+    end = read_end(run, code, log=output_file(folder, job_id(), 0))
+    requeued, message = retry_job(run, end, max_retries=max_retries, max_requeues=max_requeues)
+    if message:
         log_to(run.log)
-        logger.warning("%s", said)
-        print(said, flush=True)
-    if not again and (said or end.state in ENDINGS):
-        note_end(run, said or f"Slurm ended the job: {end.state}")
+        logger.warning("%s", message)
+        print(message, flush=True)
+    if not requeued and (message or end.state in ENDED_BY_SLURM):
+        write_failure(run, message or f"Slurm ended the job: {end.state}")
 
 
 if __name__ == "__main__":

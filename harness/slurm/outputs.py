@@ -1,4 +1,4 @@
-"""What the processes of submitted runs printed: the files that Slurm and submitit wrote."""
+"""Output of submitted runs: the files into which Slurm and submitit write what the processes print."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ELEMENT = re.compile(r"(?P<job>\d+)(?:_(?P<index>\d+))?_(?P<rank>\d+)_log\.(?:o
 
 
 def submitted_outputs(run: RunDir) -> list[Path]:
-    """What the run's processes printed in Slurm jobs, of every submission that had it."""
+    """The output files of a run's processes in all Slurm jobs that it had."""
     runs, folder, found = run.root.parent, submissions_folder(run.root.parent), list[Path]()
     if not folder.is_dir():
         return found
@@ -27,9 +27,12 @@ def submitted_outputs(run: RunDir) -> list[Path]:
 
 @lru_cache(maxsize=4)
 def _elements(runs: Path, changed: int) -> dict[str, list[tuple[str, int]]]:
-    """By run, the (token, index) of every submission that had it; read once for all runs of one look (``changed``)."""
+    """For each run the (token, array index) of every submission that had it.
+
+    changed: the folder's time of change, so that the submissions are read again only after a change.
+    """
     elements: dict[str, list[tuple[str, int]]] = {}
-    for entry in read_submissions(runs):
-        for index, name in enumerate(entry.runs):
-            elements.setdefault(name, []).append((entry.token, index))
+    for submission in read_submissions(runs):
+        for index, name in enumerate(submission.runs):
+            elements.setdefault(name, []).append((submission.token, index))
     return elements

@@ -1,4 +1,4 @@
-"""What Slurm's queue says of runs, for ``status``; where their processes print, for ``logs``; and ``cancel`` there."""
+"""Submissions compared with Slurm's queue: which runs are queued, how the others' jobs ended, and ``cancel``."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from harness.slurm.submissions import Submission, read_submissions, submissions_
 
 
 class SlurmQueue:
-    """One look at the queue: who was submitted from a runs folder, and what became of it.
+    """One look at the queue: which runs were submitted from a runs folder, and what became of them.
 
     Raises SchedulerError where there are submissions and the queue cannot be read.
     """
 
     def __init__(self, runs: Path) -> None:
-        self._taken, _ = settle(runs, note=False)
+        self._queued, _ = reconcile(runs, write=False)
         self._submitted = _newest_jobs(read_submissions(runs))
 
     def states(self, run: RunDir) -> SchedulerState | None:
-        """Waiting with Slurm's reason, running, or gone; None for a run that was never submitted."""
-        taken = self._taken.get(run.root.name)
-        if taken is not None:
-            return _state(taken)
+        """Pending with Slurm's reason, running, or gone; None for a run that was never submitted."""
+        queued = self._queued.get(run.root.name)
+        if queued is not None:
+            return _state(queued)
         if run.root.name not in self._submitted:
             return None
         return self._accounts.get(self._submitted[run.root.name], SchedulerState("gone"))
 
     @cached_property
     def _accounts(self) -> dict[str, SchedulerState]:
-        """How the jobs of runs that the queue has no more ended; asked for once, and only if somebody wants to know."""
-        return read_accounts([job for run, job in self._submitted.items() if run not in self._taken and job])
+        """How the jobs ended that are no longer in the queue. Slurm is asked once, and only when this is needed."""
+        return read_accounts([job for run, job in self._submitted.items() if run not in self._queued and job])
 
 
 def has_submissions(runs: Path) -> bool:
@@ -49,37 +49,39 @@ def has_submissions(runs: Path) -> bool:
 
 
 def _newest_jobs(submissions: Iterable[Submission]) -> dict[str, str]:
-    """By run, its newest job; "" where the id was never known. Oldest submission first."""
+    """The id of each run's newest job; "" where it was never known. submissions: the oldest first."""
     newest = {}
-    for entry in submissions:
-        for index, run in enumerate(entry.runs):
-            element = f"_{index}" if len(entry.runs) > 1 else ""
-            newest[run] = f"{entry.job_id}{element}" if entry.job_id else ""
+    for submission in submissions:
+        for index, run in enumerate(submission.runs):
+            element = f"_{index}" if len(submission.runs) > 1 else ""
+            newest[run] = f"{submission.job_id}{element}" if submission.job_id else ""
     return newest
 
 
-def _state(taken: Taken) -> SchedulerState:
-    if taken.job is None:
+def _state(queued: QueuedRun) -> SchedulerState:
+    if queued.job is None:
         return SchedulerState("pending", "being submitted")
-    if taken.job.state in WAITING:
-        reason = taken.job.reason.replace("None", "") if taken.job.state == "PENDING" else taken.job.state.lower()
-        return SchedulerState("pending", reason, taken.job.restarts)
-    return SchedulerState("running", requeues=taken.job.restarts)
+    job = queued.job
+    if job.state in WAITING:
+        reason = job.reason.replace("None", "") if job.state == "PENDING" else job.state.lower()
+        return SchedulerState("pending", reason, job.restarts)
+    return SchedulerState("running", requeues=job.restarts)
 
 
 def cancel_queued(runs: Path, names: Mapping[str, str], say: Callable[[str], None]) -> set[str]:
-    """Take the runs in ``names`` (what a person calls them, by training id) out of the queue; those that were there.
+    """Cancel the queued jobs of some runs, and return the runs that were queued.
 
-    One that runs is told to save first, as by its time limit, and is not queued again.
+    A running job is first told to save, as at its time limit, and is not requeued. names: what a person calls each
+    run, by training id.
     """
     if not has_submissions(runs):
         return set()
-    taken, _ = settle(runs, note=False)
-    here = {run for run in names if run in taken}
+    queued, _ = reconcile(runs, write=False)
+    here = {run for run in names if run in queued}
     for run in sorted(here):
-        job, name = taken[run].job, names[run]
+        job, name = queued[run].job, names[run]
         if job is None:
-            say(f"{name}: is being submitted just now; try again in a minute.")
+            say(f"{name}: is being submitted at this moment; try again in a minute.")
             continue
         command = ["scancel", job.id]
         try:
@@ -93,8 +95,8 @@ def cancel_queued(runs: Path, names: Mapping[str, str], say: Callable[[str], Non
 
 
 @dataclass(frozen=True)
-class Taken:
-    """Why a run must not be submitted now; ``job`` is None where its submission is still on its way to the queue."""
+class QueuedRun:
+    """A run that must not be submitted now. job: None while its submission has not reached the queue yet."""
 
     token: str
     job: QueuedJob | None
@@ -106,33 +108,35 @@ class Taken:
         return f"job {self.job.id}, {self.job.state.lower()}{reason}"
 
 
-def settle(runs: Path, *, now: float | None = None, note: bool = True) -> tuple[dict[str, Taken], list[Submission]]:
-    """Compare what was written down with the queue, and note what has changed (unless told not to).
+def reconcile(
+    runs: Path, *, now: float | None = None, write: bool = True
+) -> tuple[dict[str, QueuedRun], list[Submission]]:
+    """Compare the submissions that are written down with the queue, and write down what has changed.
 
-    Returns the runs that are queued or on their way there, and the submissions whose job was found by its name only
-    now (the command that submitted it died before it knew the id).
+    Returns the runs that are queued or being submitted, and the recovered submissions: those whose job is known only
+    now, by its name, because the command that submitted it died before it knew the id. write: False to change no file.
     """
     now = time.time() if now is None else now
     submissions = [item for item in read_submissions(runs) if item.state != "ended"]
     by_name: dict[str, list[QueuedJob]] = {}
     for job in read_queue(item.name for item in submissions):
         by_name.setdefault(job.name, []).append(job)
-    taken, adopted = dict[str, Taken](), list[Submission]()
+    queued, recovered = dict[str, QueuedRun](), list[Submission]()
     for item in submissions:
         jobs = by_name.get(item.name, [])
-        here = {item.runs[job.index]: Taken(item.token, job) for job in jobs if job.index < len(item.runs)}
-        taken |= here
+        here = {item.runs[job.index]: QueuedRun(item.token, job) for job in jobs if job.index < len(item.runs)}
+        queued |= here
         if jobs and item.state == "submitting":
-            adopted.append(replace(item, state="submitted", job_id=jobs[0].base_id))
-            if note:
-                write_submission(runs, adopted[-1])
+            recovered.append(replace(item, state="submitted", job_id=jobs[0].base_id))
+            if write:
+                write_submission(runs, recovered[-1])
         elif not jobs and item.state == "submitting" and now - item.time < GRACE_SECONDS:
-            taken |= {run: Taken(item.token, None) for run in item.runs}
+            queued |= {run: QueuedRun(item.token, None) for run in item.runs}
             continue
-        if not note:
+        if not write:
             continue
         if not jobs:
             write_submission(runs, replace(item, state="ended"))
-        for run in set(item.runs) - set(here):  # an element that ended frees its run, whatever the others do
+        for run in set(item.runs) - set(here):  # an element that ended releases its run, whatever the others do
             release(RunDir(runs / run), item.token)
-    return taken, adopted
+    return queued, recovered

@@ -1,4 +1,4 @@
-"""Who may submit a run: one submission at a time, by a file in the run's folder."""
+"""Reservations: each run is held by at most one submission, by a file in the run's folder."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from msgspec import Struct
 from detector.runs.folder import RunDir
 from detector.storage.files import read_json, write_once
 
-# How long a submission may take from its file to its job in the queue, and a heartbeat be silent.
+# How long a submission may take until its job is in the queue, and how old the heartbeat of a living run may be.
 GRACE_SECONDS = 180.0
 
 
 class Reservation(Struct, frozen=True, forbid_unknown_fields=True):
-    """In a run's folder: the submission that trains it."""
+    """Content of the file: the token of the submission that trains the run."""
 
     token: str
 
 
 def reservation_file(run: RunDir) -> Path:
-    """Says which submission trains the run."""
+    """Where the reservation lies."""
     return run.root / "claim.json"
 
 
 def holder_of(run: RunDir) -> str | None:
-    """The token that holds the run, or None."""
+    """The token of the submission that holds the run, or None."""
     return read_json(reservation_file(run), Reservation).token if reservation_file(run).exists() else None
 
 
 def reserve(run: RunDir, token: str, *, living: set[str]) -> bool:
-    """Take the run for a submission; False where another of the ``living`` ones has it.
+    """Reserve the run for a submission; False where another submission among ``living`` holds it.
 
-    A claim whose submission has ended is replaced.
+    A reservation whose submission has ended is replaced.
     """
     path = reservation_file(run)
     for _ in range(2):
-        if write_once(path, Reservation(token), token):
+        if write_once(path, Reservation(token)):
             return True
         holder = holder_of(run)
         if holder == token or holder in living:
@@ -47,15 +47,15 @@ def reserve(run: RunDir, token: str, *, living: set[str]) -> bool:
 
 
 def release(run: RunDir, token: str) -> None:
-    """Give the run back, if it is this submission's."""
+    """Remove the reservation, if it is this submission's."""
     if holder_of(run) == token:
         reservation_file(run).unlink(missing_ok=True)
 
 
 def is_busy(run: RunDir, *, now: float | None = None) -> bool:
-    """Whether somebody trains a run that is not queued: a living process here, or elsewhere by a fresh heartbeat.
+    """Whether somebody trains a run that is not queued: a process of this machine, or another by a fresh heartbeat.
 
-    The heartbeat of a job that was submitted from here is a dead one's, since the queue does not have that job.
+    The heartbeat of a Slurm job does not count: its job is not in the queue, so it has ended.
     """
     if run.is_locked():
         return True

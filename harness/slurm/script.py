@@ -1,4 +1,4 @@
-"""From assignments to job arrays: resources, parameters, and the lines of the batch script."""
+"""From assignments to job arrays: their resources, submitit's parameters, and the batch script."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from msgspec.structs import replace
 from detector.runs.assignment import Assignment
 from harness.code.snapshot import snapshot_folder
 from harness.registry.declarations import Execution
-from harness.slurm import submissions as book
 from harness.slurm.clusters import Cluster
 from harness.slurm.job_end import START
+from harness.slurm.submissions import PREFIX, next_token, transport_folder
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What one run takes: nodes, processes a node, and each process's share. One array has one shape."""
+    """The resources of one run: nodes, processes per node, CPUs per process. All runs of an array have one shape."""
 
     nodes: int
     tasks_per_node: int
     on_gpus: bool
     cpus_per_task: int
-    memory_gb: float | None  # a node
+    memory_gb: float | None  # per node
 
     @property
     def tasks(self) -> int:
-        """Processes a run."""
+        """Processes per run."""
         return self.nodes * self.tasks_per_node
 
     def __str__(self) -> str:
@@ -42,7 +42,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Array:
-    """Runs of one shape, the script that starts them, and what they are called."""
+    """Runs of one shape, the batch script that starts them, and the token of their submission."""
 
     token: str
     shape: Shape
@@ -51,9 +51,10 @@ class Array:
 
 
 def shape_of(assignment: Assignment, cluster: Cluster, execution: Execution) -> Shape:
-    """The most processes that the cluster's limits and the profile allow and that share a batch's groups evenly.
+    """As many processes as the cluster and the profile allow, among which the groups of a batch divide evenly.
 
-    Of equal numbers, those on fewer nodes. Without GPUs, or for a profile that uses none: one process a node.
+    They are put on as few nodes as possible. Without GPUs, or for a profile that uses none, there is one process per
+    node.
     """
     batch = assignment.train.batch
     groups = batch.images // batch.images_per_group
@@ -72,7 +73,7 @@ def shape_of(assignment: Assignment, cluster: Cluster, execution: Execution) -> 
 
 
 def shape_with(cluster: Cluster, execution: Execution, *, nodes: int, tasks: int, on_gpus: bool) -> Shape:
-    """So many nodes of so many tasks, each with its share of CPUs and memory."""
+    """A shape of ``nodes`` nodes with ``tasks`` processes each, and their CPUs and memory. tasks: per node."""
     cpus = cluster.cpus_per_gpu or max(execution.threads, execution.loader_workers + 1)
     memory = None if cluster.memory_gb_per_gpu is None else cluster.memory_gb_per_gpu * tasks
     return Shape(nodes, tasks, on_gpus, cpus, memory)
@@ -81,9 +82,12 @@ def shape_with(cluster: Cluster, execution: Execution, *, nodes: int, tasks: int
 def parameters(
     cluster: Cluster, shape: Shape, *, token: str, code: Path, folder: Path, is_run: bool = True
 ) -> dict[str, Any]:
-    """What submitit's Slurm executor is told, under sbatch's names. is_run: whether a bad end is a training's."""
+    """Parameters of submitit's Slurm executor, by sbatch's names.
+
+    is_run: whether the job trains a run, which is to be requeued after some failures.
+    """
     options: dict[str, Any] = {
-        "job_name": f"{book.PREFIX}{token}",
+        "job_name": f"{PREFIX}{token}",
         "time": cluster.time_minutes,
         "nodes": shape.nodes,
         "ntasks_per_node": shape.tasks_per_node,
@@ -97,16 +101,16 @@ def parameters(
         **{name: getattr(cluster, name) for name in ("partition", "account", "qos", "constraint")},
     }
     extra = {name.replace("-", "_"): value for name, value in cluster.extra.items() if value is not False}
-    # Not every cluster lets jobs be queued again unless they ask for it.
+    # Some clusters requeue only jobs that ask for it.
     options["additional_parameters"] = ({"requeue": True} if cluster.max_requeues else {"no_requeue": True}) | extra
-    # Without kill-on-bad-exit rank 0 outlives a crashed rank; srun no longer takes the CPUs from the job by itself.
+    # Without kill-on-bad-exit rank 0 outlives a crashed rank. Newer versions of srun do not inherit --cpus-per-task.
     options["srun_args"] = ["--kill-on-bad-exit=1", f"--cpus-per-task={shape.cpus_per_task}"]
     options["setup"] = [*cluster.setup, *_setup(code, folder), *(_job_end(cluster, folder) if is_run else ())]
     return options
 
 
 def _setup(code: Path, folder: Path) -> list[str]:
-    """Shell lines of our own: the snapshot's code and nobody else's; the pickle, whoever submitted it."""
+    """Shell lines that put the snapshot's code first on Python's path and the pickle where submitit looks for it."""
     here = shlex.quote(str(folder))
     return [
         f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
@@ -118,7 +122,7 @@ def _setup(code: Path, folder: Path) -> list[str]:
 
 
 def _job_end(cluster: Cluster, folder: Path) -> list[str]:
-    """Shell lines for a bad end: a killed process cannot ask for another start of its run."""
+    """Shell lines that run ``harness.slurm.job_end`` after a failure: a killed process cannot requeue its job."""
     command = f"{python_command(cluster)} -m harness.slurm.job_end {shlex.quote(str(folder))}"
     return [
         f"at_end() {{ code=$?; [ $code -eq 0 ] || {command} {cluster.max_retries} {cluster.max_requeues} $code; }}",
@@ -128,7 +132,7 @@ def _job_end(cluster: Cluster, folder: Path) -> list[str]:
 
 
 def python_command(cluster: Cluster) -> str:
-    """The interpreter on the nodes. A stop signal during its imports waits until the worker can heed it."""
+    """The interpreter on the nodes. USR2, the signal to save, is blocked until the worker can handle it."""
     python = shlex.quote(sys.executable) if cluster.python is None else cluster.python
     prefix = "" if cluster.container is None else f"{cluster.container} "
     return f"{prefix}env --block-signal=USR2 {python}"
@@ -137,10 +141,10 @@ def python_command(cluster: Cluster) -> str:
 def make_array(
     cluster: Cluster, shape: Shape, members: list[Assignment], *, token: str, runs: Path, code: str
 ) -> Array:
-    """The script exactly as it will be submitted, made where there need not be any Slurm."""
+    """An array with its script exactly as it will be submitted. Needs no Slurm."""
     from submitit.slurm.slurm import _make_sbatch_string
 
-    folder = book.transport_folder(runs, token)
+    folder = transport_folder(runs, token)
     options = parameters(cluster, shape, token=token, code=snapshot_folder(runs, code), folder=folder)
     command = f"{python_command(cluster)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     if len(members) > 1:
@@ -152,7 +156,7 @@ def make_array(
 def make_arrays(
     assignments: list[Assignment], cluster: Cluster, execution: Execution, *, runs: Path, code: str
 ) -> list[Array]:
-    """One array a shape, in the order of the runs. code: the snapshot's id. Writes nothing."""
+    """One array per shape, in the order of the runs. code: the snapshot's id. Writes nothing."""
     groups: dict[Shape, list[Assignment]] = {}
     for assignment in assignments:
         shape = shape_of(assignment, cluster, execution)
@@ -161,8 +165,8 @@ def make_arrays(
         )
     arrays = []
     for shape, members in groups.items():
-        # The folder too: a job of the same runs from another folder must not be taken for ours.
+        # With the runs folder: a job of the same runs from another folder must have another name.
         content = [cluster, code, [item.train.id for item in members], str(runs.resolve())]
-        token = book.next_token(runs, msgspec.json.encode(content))
+        token = next_token(runs, msgspec.json.encode(content))
         arrays.append(make_array(cluster, shape, members, token=token, runs=runs, code=code))
     return arrays

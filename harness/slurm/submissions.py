@@ -1,8 +1,8 @@
-"""What was handed to Slurm: a file a submission, a claim a run, and what the queue says of them.
+"""Submissions: what was submitted to Slurm, one file per submission.
 
-A submission is written down before ``sbatch`` is called, and its job carries its token as its name. So a crash in
-between loses nothing: the next command finds the job by that name. One run is reserved by one submission, so that two
-people on one runs folder train it once.
+A submission is written down before ``sbatch`` is called, and its token is part of the job's name. A crash in between
+loses nothing: the next command finds the job by that name. Each run is reserved by one submission
+(``harness.slurm.reservations``), so that two people who share a runs folder train it once.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ PREFIX = "harness-"
 
 
 class Submission(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One job (an array where it has several runs). ``runs``: training ids by array index.
+    """One job, or one job array for several runs. runs: training ids by array index.
 
-    state: ``submitting`` until the job's id is known; ``ended`` when the queue no longer has it, however it went.
+    state: ``submitting`` until the job's id is known; ``ended`` when the job has left the queue, whatever its result.
     """
 
     token: str
     cluster: str
     runs: tuple[str, ...]
     time: float  # seconds since the epoch
-    code: str  # of the snapshot
+    code: str  # id of the code snapshot
     state: Literal["submitting", "submitted", "ended"] = "submitting"
     job_id: str | None = None
 
@@ -42,22 +42,27 @@ class Submission(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 def submissions_folder(runs: Path) -> Path:
-    """Submissions, and the launcher's transport files and output, by token."""
+    """Where submissions are, and what ``transport_folder`` says of each."""
     return runs / "submissions"
 
 
 def submission_file(runs: Path, token: str) -> Path:
-    """Where one submission is written down."""
+    """The file of one submission."""
     return submissions_folder(runs) / f"{token}.json"
 
 
 def transport_folder(runs: Path, token: str) -> Path:
-    """Scripts, pickles and the processes' output (``<job id>_<rank>_log.out``) of one submission."""
+    """The script, pickles and output of one submission."""
     return submissions_folder(runs) / token
 
 
+def output_file(folder: Path, job: str, rank: int) -> Path:
+    """Where submitit lets a process print. folder: ``transport_folder``; job: with the array index, if it has one."""
+    return folder / f"{job}_{rank}_log.out"
+
+
 def next_token(runs: Path, content: bytes) -> str:
-    """A short hash of what is submitted, and how often the same was before: known before anything is written."""
+    """A token for a new submission: a short hash of ``content``, and how often the same was submitted before."""
     digest = hashlib.sha256(content).hexdigest()[:10]
     attempt = 0
     while submission_file(runs, f"{digest}-{attempt}").exists():
@@ -72,16 +77,16 @@ def read_submissions(runs: Path) -> list[Submission]:
 
 
 def write_submission(runs: Path, submission: Submission) -> None:
-    """Note its present state."""
+    """Write the file of a submission."""
     write_json(submission_file(runs, submission.token), submission)
 
 
 def register(runs: Path, submission: Submission) -> None:
-    """Write a new submission down. Raises SchedulerError where its token is taken: somebody submits the same now."""
-    if not write_once(submission_file(runs, submission.token), submission, submission.token):
+    """Write the file of a new submission. Raises SchedulerError where it exists: another command submits the same."""
+    if not write_once(submission_file(runs, submission.token), submission):
         raise SchedulerError("Another command submits the same runs at this moment. Run this one again.")
 
 
-def one_at_a_time(runs: Path) -> AbstractContextManager[None]:
-    """Held while a command looks at what is queued and reserves the rest."""
+def submission_lock(runs: Path) -> AbstractContextManager[None]:
+    """A lock that a command holds while it looks at the queue and reserves runs."""
     return held(submissions_folder(runs) / ".lock")

@@ -1,4 +1,4 @@
-"""Which folders under the runs are trainings of which rows, found by their jobs: whatever the seed, also half-made."""
+"""Finds the run folders of a target's rows by the jobs in them: of any seed, also folders that are not complete."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from harness.planning.plan import Plan
 from harness.planning.rows import row_records
 from harness.planning.selection import Selection
 
-SEEDS_SEARCHED = 10  # of folders whose job.json is not written yet
+SEEDS_SEARCHED = 10  # for a folder whose job.json is not written yet
 _ID = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
 class KnownRun:
-    """One training of some rows. run: None where its folder cannot be named, the data being open."""
+    """One training of some rows. run: None where its folder has no known name, because no data set is named."""
 
     refs: tuple[str, ...]
     seed: int
     jobs: tuple[EvalJob, ...]  # the evaluations that its rows need
     run: RunDir | None
-    one_is_enough: bool = False  # done with any of them: nobody asked for all
+    one_is_enough: bool = False  # whether it counts as done with one of ``jobs``, not only with all
 
     @property
     def key(self) -> tuple[str, int, RunDir | None]:
-        """What tells it from others of a target."""
+        """What no other run of a target has."""
         return self.refs[0], self.seed, self.run
 
     @property
@@ -50,7 +50,7 @@ class KnownRun:
 
 @dataclass(frozen=True)
 class FoundRuns:
-    """The runs of a target, in the order of its rows; and what else lies there."""
+    """The runs of a target, in the order of its rows, and what else is in the runs folder."""
 
     runs: tuple[KnownRun, ...]
     others: int  # folders of no row of the target: of other profiles, of --set, ...
@@ -58,9 +58,9 @@ class FoundRuns:
 
 
 class RunFinder:
-    """Finds the runs of a selection's rows again and again; the plans are made once.
+    """Finds the runs of a selection's rows. The plans are made once, so that ``find`` can be called again and again.
 
-    seeds: runs a row that are listed also where they were never started; 0: only what is there.
+    seeds: how many runs per row are listed even if they were never started; 0: only runs that have a folder.
     """
 
     def __init__(self, selection: Selection, *, seeds: int) -> None:
@@ -76,7 +76,7 @@ class RunFinder:
                     served.append((cell.ref, cell.job))
 
     def find(self) -> FoundRuns:
-        """Look through the runs folder."""
+        """Search the runs folder."""
         found, others, unreadable, jobless = list[KnownRun](), 0, list[Path](), dict[str, RunDir]()
         for run in run_folders(self.store.runs):
             if not run.job.exists():
@@ -101,20 +101,20 @@ class RunFinder:
 
     @property
     def trainings(self) -> list[TrainJob]:
-        """Seed 0 of each training of the rows; none where the data is open."""
+        """Seed 0 of each training of the rows; none where no data set is named."""
         return [] if self.any_data else list(self.rows)
 
     def _known(self, train: TrainJob, run: RunDir | None) -> KnownRun | None:
         served = self.rows.get(self._key(train))
         if served is None:
             return None
-        # Matched by value: ids, at 0.8 ms each, would make a thousand runs slow.
+        # Jobs are compared by value: an id takes 0.8 ms, too long for a thousand runs.
         jobs = dict.fromkeys(replace(job, train=train) for _, job in served)
         refs = tuple(dict.fromkeys(ref for ref, _ in served))
         return KnownRun(refs, train.seed, tuple(jobs), run, one_is_enough=self.seeds == 0)
 
     def _by_name(self, jobless: Mapping[str, RunDir]) -> list[KnownRun]:
-        """Of folders without a job.json, those that are named as a run of one of the first seeds."""
+        """Those folders without a job.json whose name is the id of a run of one of the first seeds."""
         named: list[KnownRun] = []
         for seed in range(max(self.seeds, SEEDS_SEARCHED)):
             for key in self.trainings:
@@ -153,7 +153,7 @@ def run_folders(runs: Path) -> list[RunDir]:
 
 
 def of_plan(plan: Plan, folder: Path) -> list[KnownRun]:
-    """The runs of a plan whose data is named."""
+    """The runs of a plan. Its data set must be named. folder: the runs folder."""
     return [
         KnownRun(tuple(plan.refs_of(train_id)), job.seed, tuple(plan.evaluations[train_id]), RunDir(folder / train_id))
         for train_id, job in plan.trainings.items()
@@ -165,15 +165,15 @@ def by_id(runs: Path, start: str) -> RunDir:
     fitting = [run for run in run_folders(runs) if run.root.name.startswith(start)]
     if len(fitting) != 1:
         names = ", ".join(run.root.name for run in islice(fitting, 5))
-        what = f"{len(fitting)} begin so: {names}" if fitting else "none begins so"
-        raise UsageError(f"No one run {start!r} in {runs}: {what}. Run 'harness status'.")
+        what = f"{len(fitting)} ids begin with it: {names}" if fitting else "no id begins with it"
+        raise UsageError(f"{start!r} does not name one run in {runs}: {what}. Run 'harness status'.")
     return fitting[0]
 
 
 def find_run(selection: Selection, seed: int, root: Path) -> tuple[RunDir, Plan]:
-    """The finished training of one row and seed over the data at ``root``, and the plan that holds its evaluation.
+    """The finished training of one row and seed on the data at ``root``, and the plan with its evaluation.
 
-    Raises UsageError where it was not trained.
+    Raises UsageError where there is none.
     """
     _require_one_row(selection)
     gone: RunDir | None = None
@@ -188,9 +188,9 @@ def find_run(selection: Selection, seed: int, root: Path) -> tuple[RunDir, Plan]
 
 
 def find_trained(selection: Selection, seed: int) -> tuple[RunDir, TestSettings]:
-    """The finished run of one row and seed, found by its record (no data needed), and its test settings.
+    """The finished run of one row and seed, and its test settings. Found by its record, so no data is needed.
 
-    Raises UsageError where it was not trained.
+    Raises UsageError where there is none.
     """
     _require_one_row(selection)
     gone: RunDir | None = None
@@ -210,7 +210,7 @@ def _require_one_row(selection: Selection) -> None:
 
 
 def _untrained(selection: Selection, seed: int, gone: RunDir | None) -> UsageError:
-    """gone: the folder of a finished run whose weights were removed."""
+    """The error for a run without weights. gone: the folder of a finished run whose weights were removed."""
     command = f"harness run {selection.target} --profile {selection.profile.name} --seeds {seed + 1}"
     if gone is not None:
         return UsageError(

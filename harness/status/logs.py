@@ -1,4 +1,4 @@
-"""What a run wrote for people: log.txt, and what its processes printed into the launcher's files."""
+"""A run's output: the files into which the launcher writes what its processes print, and following a growing file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from detector.runs.folder import RunDir
 
 FOLLOW_SECONDS = 0.3
-# submitit's names: JOB_RANK_log.out; JOB is a process id here, ARRAY_ELEMENT on a cluster.
+# submitit's names: JOB_RANK_log.out. JOB is a process id on this machine, ARRAY or ARRAY_ELEMENT on a cluster.
 _OUTPUT = re.compile(r"(?P<job>.+)_(?P<rank>\d+)_log\.(?P<stream>out|err)")
 
 
 def outputs(run: RunDir) -> dict[int, list[Path]]:
-    """By rank, what it printed at its newest start: .out, then .err where that is a file of its own and not empty."""
+    """For each rank the output files of its newest start: .out, then .err if there is one and it is not empty."""
     from harness.slurm.outputs import submitted_outputs
 
     found: dict[int, list[tuple[float, str, Path]]] = {}
@@ -34,26 +34,26 @@ def outputs(run: RunDir) -> dict[int, list[Path]]:
 
 
 def output(run: RunDir, rank: int) -> Path | None:
-    """What a rank printed at its newest start; of two streams the one with the errors. None where nothing is there."""
+    """The output file of a rank's newest start, .err before .out; None where there is none."""
     return next(reversed(outputs(run).get(rank, [])), None)
 
 
 def follow(
     path: Callable[[], Path | None], start: int, ended: Callable[[], bool], write: Callable[[str], None]
 ) -> None:
-    """Write what is appended to ``path()`` from byte ``start`` on, until the run ended and all is written.
+    """Write what is appended to ``path()`` after byte ``start``, until ``ended()`` is true and all is written.
 
-    path: asked again each time; where it names another file (a new start), that one is written from its beginning.
+    path: called again each time; where it names another file (a new start), that file is written from its beginning.
     """
     current, position = path(), start
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     while True:
-        last = ended()  # asked first, so that what came before the end is still read
+        last = ended()  # called first, so that what was written before the end is still read
         if (now := path()) != current:
             current, position = now, 0
         if current is not None and current.exists():
             with current.open("rb") as file:
-                position = position if position <= file.seek(0, 2) else 0  # cut or replaced: from its beginning
+                position = position if position <= file.seek(0, 2) else 0  # cut or replaced: read from its beginning
                 file.seek(position)
                 data = file.read()
             position += len(data)

@@ -1,4 +1,4 @@
-"""Looks at runs: records, heartbeats, locks, the launcher's files, and a queue where there is one. Free of torch."""
+"""The state of runs, from their records, heartbeats and locks, the launcher's files and the queue. Free of torch."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from harness.planning.plan import Plan
 from harness.slurm.commands import SchedulerState
 from harness.status.find import FoundRuns, KnownRun, of_plan
 from harness.status.logs import output
-from harness.status.state import FAILED, RunState, Seen, decide, is_settled
+from harness.status.state import FAILED, RunState, Seen, decide, is_idle
 from harness.store.records import Store, read_record
 
 logger = logging.getLogger(__name__)
 
 
 class Scheduler(Protocol):
-    """One look at a queue: whoever makes it has asked the queue once, and answers for every run from that."""
+    """The answer of a queue that was asked once, for all runs."""
 
     def states(self, run: RunDir) -> SchedulerState | None:
-        """What the queue says of the run; None where it knows nothing of it, now or before."""
+        """What the queue says of the run; None where the run was never submitted to it."""
 
 
 class NoScheduler:
-    """This machine alone: locks and heartbeats say all there is."""
+    """No queue: locks and heartbeats alone show the states."""
 
     def states(self, run: RunDir) -> SchedulerState | None:
-        """Nothing."""
+        """None."""
         return None
 
 
 def look_at_queue(runs: Path) -> Scheduler:
-    """The queue as it is now. runs: the runs folder, where submissions are noted.
+    """The queue as it is now. runs: the runs folder, which has the submissions.
 
-    A queue that does not answer is no empty one: then heartbeats alone are left, and nobody is called lost for it.
+    If the queue does not answer, heartbeats alone decide: no run is called lost because of that.
     """
     from harness.slurm.queue import SlurmQueue, has_submissions
 
@@ -53,7 +53,7 @@ def look_at_queue(runs: Path) -> Scheduler:
     try:
         return SlurmQueue(runs)
     except SchedulerError as error:
-        logger.warning("%s States are those of the heartbeats alone.", error)
+        logger.warning("%s The states come from the heartbeats alone.", error)
         return NoScheduler()
 
 
@@ -77,7 +77,7 @@ def observe(known: KnownRun, store: Store, profile: str, scheduler: Scheduler) -
 
 
 def see(run: RunDir, jobs: Sequence[EvalJob], scheduler: Scheduler, *, one_is_enough: bool = False) -> Seen:
-    """One look at a run's folder. jobs: the evaluations that it is to have; without any, it is never ``recorded``."""
+    """What a run's folder and the queue show. jobs: the evaluations that it needs; without any it is never recorded."""
     values = _recorded(run, jobs)
     evaluations = f"{len(values)} of {len(jobs)} evaluations" if len(values) < len(jobs) else ""
     if values and (one_is_enough or len(values) == len(jobs)):
@@ -102,19 +102,19 @@ def see(run: RunDir, jobs: Sequence[EvalJob], scheduler: Scheduler, *, one_is_en
 
 
 def _recorded(run: RunDir, jobs: Sequence[EvalJob]) -> list[float | None]:
-    """AP of those evaluations that have their record, in the order of ``jobs``."""
+    """AP of the evaluations that have a record, in the order of ``jobs``."""
     found = {}
     for path in run.root.glob("evals/*/record.json"):
         try:
             record = read_json(path, Record)
-        except RecordError:  # 'harness table' says what is wrong with it
+        except RecordError:  # 'harness table' names it and says what is wrong
             continue
         found[record.job] = record.metrics.get("AP")
     return [found[job] for job in jobs if job in found]
 
 
 def _committed(known: KnownRun, store: Store, profile: str) -> dict[str, Any]:
-    """Of a run that is not here: what the results folder has of it."""
+    """For a run without a folder: what the results folder has of it, as fields of ``Seen``."""
     paths = [store.results / "records" / profile / f"{job.id}.json" for job in known.jobs]
     if not all(path.exists() for path in paths):
         return {}
@@ -122,13 +122,13 @@ def _committed(known: KnownRun, store: Store, profile: str) -> dict[str, Any]:
 
 
 def observe_all(found: FoundRuns, store: Store, profile: str) -> list[Observed]:
-    """The state of every run, by one look at the queue."""
+    """The state of every run; the queue is asked once."""
     scheduler = look_at_queue(store.runs)
     return [Observed(known, observe(known, store, profile, scheduler)) for known in found.runs]
 
 
 def failed_ids(planned: Plan, store: Store) -> set[str]:
-    """Trainings of a plan that were started, did not end well, and do not run now."""
+    """Ids of a plan's trainings that failed or were lost and do not run now."""
     scheduler = look_at_queue(store.runs)
     known = [item for item in of_plan(planned, store.runs) if item.exists]
     return {
@@ -139,5 +139,5 @@ def failed_ids(planned: Plan, store: Store) -> set[str]:
 
 
 def is_over(observed: Sequence[Observed]) -> bool:
-    """Whether there is nothing to watch any more."""
-    return is_settled(item.state for item in observed)
+    """Whether no run waits or runs any more."""
+    return is_idle(item.state for item in observed)

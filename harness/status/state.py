@@ -1,4 +1,4 @@
-"""What state a run is in, decided from what was seen of it at one moment. Unknown is not dead. Pure; free of files."""
+"""The state of a run, decided from what was seen of it. Reads no files. A run that is not seen may still be alive."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Kind = Literal[
 ]
 LIVING: tuple[Kind, ...] = ("pending", "requeued", "starting", "running", "evaluating")
 FAILED: tuple[Kind, ...] = ("failed", "lost", "lost?")  # what --retry-failed runs again
-# Longer than any healthy silence: reading COCO, a slow first step, scoring 5,000 images on a busy machine.
+# Longer than a healthy run goes without a heartbeat: reading COCO, a slow first step, scoring on a busy machine.
 STALE_SECONDS = 600.0
 MESSAGE_WIDTH = 90
 RESUMES = "resumes with the same command"
@@ -34,23 +34,23 @@ RESUMES = "resumes with the same command"
 
 @dataclass(frozen=True)
 class Seen:
-    """One look at a run. locked: a living process of this machine holds it. Times are seconds since the epoch."""
+    """What was seen of a run at one moment. Times are seconds since the epoch."""
 
     started: bool = True  # there is a folder
     recorded: bool = False
     ap: float | None = None
     evaluations: str = ""  # "1 of 3 evaluations", where some are missing
     status: Status | None = None
-    locked: bool = False
+    locked: bool = False  # a living process of this machine holds its lock
     scheduler: SchedulerState | None = None
-    other_rank: str = ""  # the first words of failure of a process other than rank 0
+    other_rank: str = ""  # message of the first process other than rank 0 that failed
     tail: str = ""  # of the log where it failed, else of what rank 0 printed
     launched: float | None = None  # the newest change of the launcher's files
 
 
 @dataclass(frozen=True)
 class RunState:
-    """A run's state; progress: share of the phase, 0..1; eta and age (of the heartbeat) in seconds."""
+    """A run's state. progress: share of the phase, 0..1. eta: seconds to the end. age: of the heartbeat, in seconds."""
 
     kind: Kind
     message: str = ""
@@ -60,11 +60,11 @@ class RunState:
     eta: float | None = None
     age: float | None = None
     requeues: int = 0
-    here: bool = True  # False: alive only by its heartbeat, no process of this machine or the queue
+    here: bool = True  # False: only its heartbeat shows that it lives, no process of this machine and no queue
 
 
 def decide(seen: Seen, now: float) -> RunState:
-    """The state. A heartbeat without a process here may be another machine's: believed for ``STALE_SECONDS``."""
+    """The state now. A heartbeat without a process here may be another machine's; it counts for ``STALE_SECONDS``."""
     queue = seen.scheduler
     if seen.recorded:
         return RunState("done", seen.evaluations, ap=seen.ap)
@@ -76,13 +76,13 @@ def decide(seen: Seen, now: float) -> RunState:
         return RunState("not started")
     status = seen.status
     if status is None:
-        return _never_spoke(seen, now)
+        return _without_heartbeat(seen, now)
     age = _age(status, now)
     if status.phase == "failed":
         return RunState("failed", status.message, classify(status.message, seen.tail, exit_code=_exit(queue)), age=age)
     if status.phase == "stopped":
         return RunState("stopped", status.message, age=age)
-    if status.phase == "done":  # by other test settings than these rows'
+    if status.phase == "done":  # evaluated with other test settings than these rows need
         return RunState("stopped", f"trained, {seen.evaluations}", age=age)
     if seen.other_rank:
         return RunState("failed", seen.other_rank, classify(seen.other_rank, seen.tail), age=age)
@@ -95,7 +95,7 @@ def decide(seen: Seen, now: float) -> RunState:
 
 def _living(seen: Seen, now: float, *, here: bool) -> RunState:
     status, requeues = seen.status, seen.scheduler.requeues if seen.scheduler else 0
-    if status is None or status.phase in ("stopped", "failed", "done"):  # last words of an earlier start
+    if status is None or status.phase in ("stopped", "failed", "done"):  # left by an earlier start
         return RunState("starting", requeues=requeues, here=here)
     age = _age(status, now)
     if status.phase == "starting":
@@ -114,15 +114,15 @@ def _living(seen: Seen, now: float, *, here: bool) -> RunState:
 
 
 def _eta(status: Status, age: float) -> float | None:
-    """Seconds to the end, the evaluation's share guessed; None where the pace is not known yet."""
+    """Seconds to the end, with a guess for the evaluation; None where the pace is not known yet."""
     if status.seconds_per_iteration is None:
         return None
     whole = status.iterations * status.seconds_per_iteration / TRAINING_SHARE
     return max(0.0, whole * (1 - fraction_done(status)) - age)
 
 
-def _never_spoke(seen: Seen, now: float) -> RunState:
-    """A folder without a heartbeat: just launched, or ended before its first word."""
+def _without_heartbeat(seen: Seen, now: float) -> RunState:
+    """The state of a run without a heartbeat: it has just been launched, or ended before its first one."""
     name = classify("", seen.tail, exit_code=_exit(seen.scheduler), started=False)
     if name != "unknown" or "Traceback (most recent call last)" in seen.tail:
         return RunState("failed", _last_line(seen.tail), name)
@@ -135,7 +135,7 @@ def _never_spoke(seen: Seen, now: float) -> RunState:
 
 
 def _gone(seen: Seen, queue: SchedulerState, age: float) -> RunState:
-    """Its last heartbeat says that it runs, and the queue has no such job any more."""
+    """The state of a run whose heartbeat says that it runs, but whose job has left the queue."""
     name = classify(queue.reason, seen.tail, exit_code=queue.exit_code)
     if name == "unknown":
         return RunState("lost", queue.reason, age=age, requeues=queue.requeues)
@@ -160,7 +160,7 @@ def _last_line(text: str) -> str:
 
 
 def state_text(state: RunState) -> str:
-    """The state in words, one line."""
+    """The state as one line."""
     suffix = f", requeued {state.requeues}x" if state.requeues and state.kind != "requeued" else ""
     age = duration(state.age) if state.age is not None else "?"
     if state.kind == "done":
@@ -203,6 +203,6 @@ def _describe_living(state: RunState, age: str) -> str:
     return f"running {state.progress:.0%}, ETA {eta}{so_far}{doubt}"
 
 
-def is_settled(states: Iterable[RunState]) -> bool:
-    """Whether nothing waits or runs: what is not done goes on only if somebody asks for it."""
+def is_idle(states: Iterable[RunState]) -> bool:
+    """Whether no run waits or runs, so that only a new command changes anything."""
     return not any(state.kind in LIVING for state in states)

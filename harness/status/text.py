@@ -1,4 +1,4 @@
-"""The states of runs as lines, as data, and as the next commands."""
+"""The states of runs as lines of text and as data, and the next command after each class of failure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from msgspec import to_builtins
 
-from harness.failures.classes import Context, FailureName, advise
+from harness.failures.classes import CommandArguments, FailureName, advise
 from harness.status.find import FoundRuns, KnownRun
 from harness.status.observe import Observed
 from harness.status.state import Kind, state_text
@@ -19,8 +19,8 @@ from harness.status.state import Kind, state_text
 NAME_WIDTH = 46
 
 
-def lines(observed: Sequence[Observed]) -> list[str]:
-    """A line a run: its rows, seed, training and state."""
+def state_lines(observed: Sequence[Observed]) -> list[str]:
+    """One line per run: its rows, seed, training id and state."""
     names = [_cut(" = ".join(item.known.refs)) for item in observed]
     width = max(map(len, names), default=0)
     return [
@@ -34,44 +34,47 @@ def _cut(name: str) -> str:
     return name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 3]}..."
 
 
-def summary(observed: Sequence[Observed], found: FoundRuns, runs: Path, profile: str) -> list[str]:
-    """Counts of the states, and what else lies in the runs folder."""
+def summary_lines(observed: Sequence[Observed], found: FoundRuns, runs: Path, profile: str) -> list[str]:
+    """Counts of the states, and what else is in the runs folder."""
     kinds: Counter[Kind] = Counter(item.state.kind for item in observed)
     counted = ", ".join(f"{kinds[kind]} {kind}" for kind in get_args(Kind) if kinds[kind])
     plural = "" if len(observed) == 1 else "s"
     said = [f"{len(observed)} run{plural}{': ' if counted else ''}{counted}; in {runs}"]
     if found.others:
-        said.append(f"Other run folders there, of no row asked for at profile {profile}: {found.others}.")
-    said += [f"{path} cannot be read: of another version, or damaged." for path in found.unreadable]
+        said.append(f"Other run folders there, of no requested row at profile {profile}: {found.others}.")
+    said += [f"{path} cannot be read: it is damaged, or of another version." for path in found.unreadable]
     return said
 
 
-def next_commands(observed: Sequence[Observed], context: ContextOf) -> list[str]:
-    """For each class of failure its sentence, and the command for the first run that failed so."""
+def next_commands(observed: Sequence[Observed], arguments: ArgumentsFor) -> list[str]:
+    """For each class of failure its sentence, and the command for the first run with it."""
     said: dict[FailureName, str] = {}
     for item in observed:
         name = item.state.failure
         if item.state.kind == "failed" and name is not None and name not in said:
-            sentence, command = advise(name, context.of(item.known))
+            sentence, command = advise(name, arguments.of(item.known))
             said[name] = f"{name}: {sentence}\n  next: {command}"
     return list(said.values())
 
 
 @dataclass(frozen=True)
-class ContextOf:
-    """The commands about a run, as they are to be typed. options: what ``run`` was given beside profile and seeds."""
+class ArgumentsFor:
+    """Makes the arguments of commands for one run after the other.
+
+    options: those of ``harness run`` other than profile and seeds. runs: the runs folder.
+    """
 
     profile: str
     options: tuple[str, ...]
     data: Path | None
     runs: Path
 
-    def of(self, known: KnownRun) -> Context:
-        """The commands' arguments for one run."""
+    def of(self, known: KnownRun) -> CommandArguments:
+        """The arguments for one run."""
         ref, profile = known.refs[0], f"--profile {self.profile}"
         options = "".join(f" {shlex.quote(option)}" for option in self.options)
         folder = known.run.root.name if known.run is not None else ref
-        return Context(
+        return CommandArguments(
             run=f"{ref} {profile}{f' --seeds {known.seed + 1}' if known.seed else ''}{options}",
             logs=folder,
             explain=f"{ref} {profile}",
@@ -80,8 +83,8 @@ class ContextOf:
         )
 
 
-def as_data(observed: Sequence[Observed], found: FoundRuns) -> dict[str, Any]:
-    """The same for --json."""
+def states_as_data(observed: Sequence[Observed], found: FoundRuns) -> dict[str, Any]:
+    """Lines and summary for --json."""
     return {
         "runs": [
             {

@@ -1,1 +1,1 @@
-"""Finished records on disk. Of ours it imports detector.runs and detector.storage only."""
+"""Finished records and curves on disk. Of this project it imports detector.runs and detector.storage only."""

@@ -1,4 +1,4 @@
-"""Finished records: found under the runs and under the committed results, and matched to the rows that they fill."""
+"""Finished records, of the runs folder and of the results folder, and which row each belongs to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Store:
-    """All records of both folders; a record under ``results`` stands before the same one under ``runs``."""
+    """All records of both folders. Where both have a record, that of ``results`` is taken."""
 
     runs: Path
     results: Path
@@ -34,12 +34,12 @@ class Store:
         return RunDir(self.runs / train_id)
 
     def committed(self, record: Record) -> Path:
-        """Where a record lives among the results."""
+        """The file of a record in the results folder."""
         return self.results / "records" / record.profile / f"{record.eval_id}.json"
 
     @cached_property
     def records(self) -> list[Record]:
-        """Each evaluation's record once. Raises RecordError for a file that is damaged or lies about its job."""
+        """One record per evaluation. Raises RecordError for a file that is damaged or not of the job that it names."""
         found: dict[str, Record] = {}
         committed = sorted(self.results.glob("records/*/*.json"))
         for path in [*committed, *sorted(self.runs.glob("*/evals/*/record.json"))]:
@@ -59,7 +59,7 @@ class Store:
         return by_row
 
     def records_of(self, job: EvalJob) -> list[Record]:
-        """Records of a row, whatever their seed; over any data set where the job leaves it open."""
+        """The records of a row, by seed; of any data set where the job leaves it open."""
         found = self._by_row.get(_row_key(job), [])
         source = job.train.data
         if not (isinstance(source, AnnotatedFolder) and source.test_sha256 is None):
@@ -68,7 +68,7 @@ class Store:
 
 
 def read_record(path: Path) -> Record:
-    """One record. Raises RecordError where the file is damaged or is not of the job that it names.
+    """One record. Raises RecordError where the file is damaged or not of the job that it names.
 
     MissingLossError where its loss comes from a package that is not here.
     """
@@ -88,14 +88,14 @@ def read_record(path: Path) -> Record:
 
 
 def _row_key(job: EvalJob) -> EvalJob:
-    """What the evaluations of one row have in common over seeds and (open) data sets; its id would take longer."""
+    """What all evaluations of a row share, whatever the seed and the (open) data set. Faster to make than an id."""
     return without_data(replace(job, train=replace(job.train, seed=0)))
 
 
 def collect(store: Store, profile: str | None) -> tuple[list[Path], list[str]]:
-    """Copy new records from the runs to the results. Returns the files written and the conflicts, in words.
+    """Copy new records from the runs to the results. Returns the files written, and the conflicts in words.
 
-    A record that is already there and differs is never overwritten.
+    A record that is there with other numbers is never overwritten: that is a conflict.
     """
     written, conflicts = [], []
     for path in sorted(store.runs.glob("*/evals/*/record.json")):
@@ -116,7 +116,7 @@ def collect(store: Store, profile: str | None) -> tuple[list[Path], list[str]]:
 
 
 def without_data(job: EvalJob) -> EvalJob:
-    """The job with an open data identity: what the records of one row over any data set share."""
+    """The job with its data left open: what the evaluations of a row over any data set share."""
     source = job.train.data
     if not isinstance(source, AnnotatedFolder):
         return job

@@ -1,4 +1,4 @@
-"""What a weights file is, in words, and which shipped recipes its network fits."""
+"""``harness weights show``: what a weights file holds, and which shipped recipes have its network."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def fitting_recipes(registry: Registry, weights: Weights) -> list[str]:
-    """Shipped recipes whose network is the file's; those whose loss starts like its classifier come first.
+    """Shipped recipes with the file's network; those whose loss starts near its classifier's bias come first.
 
-    A file does not say by which loss it was trained. The mean bias of its class outputs stays near where the loss
-    starts it: log(p / (1 - p)) of the prior probability p.
+    A file does not say with which loss it was trained. But the mean bias of its class outputs stays near its value
+    before the training, log(p / (1 - p)) of the recipe's prior probability p.
     """
     from detector.weights.load import CLASS_OUTPUTS, backbone_differences, differences
 
@@ -87,14 +87,14 @@ def description_as_text(weights: Weights, registry: Registry) -> str:
             ("norm epsilon", f"{network.body.norm_epsilon:g}"),
         ]
     else:
-        lines.append(("network", "not said by the file; the recipe's is taken"))
+        lines.append(("network", "not given by the file; the recipe's is used"))
     if top is not None:
         source = f", P6 from {top.p6_from.upper()}" if top.p6_from else ""
         lines += [
             ("pyramid", f"P3 .. P{top.fpn_levels[1]} of {top.fpn_channels} channels{source}"),
             ("heads", f"{top.head_convs} convolutions each, norm {top.head_norm}"),
             ("classes", f"{top.num_classes}{_numbered(weights)}"),
-            ("anchors", f"{top.num_anchors} a location"),
+            ("anchors", f"{top.num_anchors} per location"),
         ]
     if network is not None and network.boxes is not None:
         boxes = network.boxes
@@ -107,7 +107,7 @@ def description_as_text(weights: Weights, registry: Registry) -> str:
     for why, count in Counter(weights.unused.values()).items():
         first = next(name for name, reason in weights.unused.items() if reason == why)
         lines.append(("unused", f"{why}: {first}{f' and {count - 1} more' if count > 1 else ''}"))
-    lines.append(("recipes", ", ".join(data["recipes"]) or "none that is shipped has this network"))
+    lines.append(("recipes", ", ".join(data["recipes"]) or "no shipped recipe has this network"))
     if data["command"]:
         lines.append(("train" if weights.kind == "backbone" else "evaluate", data["command"]))
     return "\n".join(f"{name:12}  {text}" for name, text in lines)

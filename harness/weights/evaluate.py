@@ -1,4 +1,4 @@
-"""``harness eval --recipe R --weights FILE``: a file of any known format, scored on any COCO root."""
+"""``harness eval --recipe R --weights FILE``: evaluates a weights file of any known format on any COCO root."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DETECTIONS_FILE = "detections.json.gz"
 
 @dataclass(frozen=True)
 class FileEvaluation:
-    """What one evaluation of a file found; no record, and in no table."""
+    """The result of evaluating a file. It is not a record, so no table shows it."""
 
     metrics: dict[str, float | None]
     split: str
@@ -53,10 +53,11 @@ def evaluate_file(
     out: Path | None,
     report: Callable[[float], None],
 ) -> FileEvaluation:
-    """Evaluate a weights file on a split of any COCO root, by a recipe's model and test settings.
+    """Evaluate a weights file on a split of any COCO root, with a recipe's model and test settings.
 
-    backend: which library scores. report: told the share of the images that is done. out: folder for detections and
-    ``evaluation.json``. Raises WeightsError before the data is opened, DataError before anything is detected.
+    backend: the library that computes the metrics. report: told the share of images that are done, 0..1. out: a folder
+    for the detections and ``evaluation.json``. Raises WeightsError before the data is opened, and DataError before the
+    first image.
     """
     from detector.build import build_model
     from detector.data.coco.files import annotations_sha256
@@ -102,7 +103,7 @@ def evaluate_file(
             "profile": profile,
             "set": dict(overrides),
             "weights": {"name": file.name, "sha256": weights.sha256, "format": weights.format},
-            # The seed and the data of the recipe's training say nothing of a file that was trained elsewhere.
+            # Without the recipe's seed and training data, which say nothing of a file that was trained elsewhere.
             "settings": {"model": job.model, "box_convention": job.box_convention, "test": test},
             "split": split,
             "split_fingerprint": fingerprint,
@@ -117,7 +118,7 @@ def evaluate_file(
 
 
 def _check_fits(registry: Registry, name: str, weights: Weights, job: TrainJob) -> None:
-    """Raise WeightsError where the file's network is not the recipe's, naming the recipes that it fits."""
+    """Raise WeightsError where the file's network is not the recipe's, naming the recipes that have it."""
     from detector.weights.load import differences
 
     if weights.kind == "backbone":
@@ -129,13 +130,13 @@ def _check_fits(registry: Registry, name: str, weights: Weights, job: TrainJob) 
     if found:
         fitting = fitting_recipes(registry, weights)
         raise WeightsError(
-            f"{weights.file} ({weights.format}) is another network than recipe {name}'s: "
-            f"{'; '.join(map(str, found))}. Recipes of its network: {', '.join(fitting) or 'none that is shipped'}."
+            f"{weights.file} ({weights.format}) has another network than recipe {name}: "
+            f"{'; '.join(map(str, found))}. Shipped recipes with its network: {', '.join(fitting) or 'none'}."
         )
 
 
 def _data_notes(index: CocoIndex) -> list[str]:
-    """What the images are. Raises DataError where they cannot be scored or are not there."""
+    """Which images they are. Raises DataError where they have no labels or some are missing."""
     from detector.data.coco.files import is_labelled
     from detector.data.coco.verify import check_release, missing_images
 
@@ -158,4 +159,4 @@ def _data_notes(index: CocoIndex) -> list[str]:
 
 
 def _file_notes(weights: Weights) -> list[str]:
-    return [] if weights.network is not None else ["the file does not say its network; the recipe's was taken"]
+    return [] if weights.network is not None else ["the file does not give its network; the recipe's was used"]

@@ -1,6 +1,6 @@
 """Comparisons with other codebases as a page: each test measures its largest difference, ``make fidelity`` writes it.
 
-A comparison is one call of the fixture ``fidelity``; the page is made of what the tests of one session measured.
+A comparison is one call of the fixture ``fidelity``; the page is made of what one run of the tests measured.
 """
 
 from __future__ import annotations

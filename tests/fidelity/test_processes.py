@@ -52,7 +52,7 @@ FEW_CORES = "ignore:This DataLoader will create"
 
 
 def enlarged(job: EvalJob) -> EvalJob:
-    """The micro job with four groups a batch, and seven test images, which neither 2, 3 nor 4 divides.
+    """The micro job with four groups per batch, and seven test images, which neither 2, 3 nor 4 divides.
 
     Without a score threshold, so that every image has detections.
     """
@@ -171,7 +171,7 @@ def differing(found: list[str], expected: list[str]) -> int:
 
 
 def losses_of(run: RunDir) -> Tensor:
-    """[iterations, 3], one row a logged iteration."""
+    """[iterations, 3], one row per logged iteration."""
     lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     assert [line["iteration"] for line in lines] == list(range(1, ITERATIONS + 1))
     return torch.tensor([[line[name] for name in LOSSES] for line in lines], dtype=torch.float64)

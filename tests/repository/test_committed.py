@@ -18,42 +18,64 @@ RENDERED = {
 }
 
 
-def harness(tmp_path: Path, *arguments: str) -> str:
-    """The command on the committed records alone, refusing to import torch."""
-    code = (
-        "import sys; sys.modules['torch'] = None; from harness.cli import main; "
-        "sys.argv = ['harness', *sys.argv[1:]]; main()"
-    )
-    environment = {"HARNESS_RUNS": str(tmp_path), "HARNESS_RESULTS": str(PROJECT / "results"), "PATH": "/usr/bin:/bin"}
+# One process for all commands, as each start takes seconds: every command in turn, with no torch to import.
+ALL_COMMANDS = """
+import contextlib, io, json, sys
+sys.modules["torch"] = None
+from harness.cli import main
+texts = []
+for arguments in json.load(sys.stdin):
+    sys.argv = ["harness", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        try:
+            main()
+        except SystemExit as end:
+            assert not end.code, (arguments, end.code)
+    texts.append(text.getvalue())
+json.dump(texts, sys.stdout)
+"""
+DATA = {
+    "tables": ("table", "all", "--format", "json"),
+    "table3": ("table", "table3", "--format", "json"),
+    "check": ("check", "table3", "--format", "json"),
+}
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the commands print of the committed records alone."""
+    asked = RENDERED | DATA
+    runs = tmp_path_factory.mktemp("no-runs")
+    environment = {"HARNESS_RUNS": str(runs), "HARNESS_RESULTS": str(PROJECT / "results"), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", ALL_COMMANDS],
+        input=json.dumps([[*arguments, "--profile", "tiny"] for arguments in asked.values()]),
         capture_output=True,
         text=True,
         env=environment,
         cwd=PROJECT,
         check=True,
     )
-    return done.stdout
+    return dict(zip(asked, json.loads(done.stdout), strict=True))
 
 
 @pytest.mark.parametrize("name", RENDERED)
-def test_rendered_files_are_those_of_the_committed_records(name: str, tmp_path: Path) -> None:
-    text = harness(tmp_path, *RENDERED[name], "--profile", "tiny")
-    assert (PROJECT / "results" / "tables" / "tiny" / name).read_text() == text, "make tables"
+def test_rendered_files_are_those_of_the_committed_records(name: str, printed: dict[str, str]) -> None:
+    assert (PROJECT / "results" / "tables" / "tiny" / name).read_text() == printed[name], "make tables"
 
 
-def test_committed_records_fill_tables_1_to_3_with_three_seeds(tmp_path: Path) -> None:
-    tables = json.loads(harness(tmp_path, "table", "all", "--profile", "tiny", "--format", "json"))
+def test_committed_records_fill_tables_1_to_3_with_three_seeds(printed: dict[str, str]) -> None:
+    tables = json.loads(printed["tables"])
     for table in tables[:3]:
         for row in table["rows"]:
             assert row["seeds"] == [0, 1, 2], row["ref"]
 
 
-def test_all_pairs_do_worst_and_dr_against_neg_only_is_not_decided_at_this_scale(tmp_path: Path) -> None:
-    (table,) = json.loads(harness(tmp_path, "table", "table3", "--profile", "tiny", "--format", "json"))
+def test_all_pairs_do_worst_and_dr_against_neg_only_is_not_decided_at_this_scale(printed: dict[str, str]) -> None:
+    (table,) = json.loads(printed["table3"])
     ap = {row["ref"]: row["ours"]["AP"]["mean"] for row in table["rows"]}
     assert ap["table3/all"] < 0.6 * ap["table3/dr"]
-    claims = json.loads(harness(tmp_path, "check", "table3", "--profile", "tiny", "--format", "json"))["claims"]
+    claims = json.loads(printed["check"])["claims"]
     outcomes = {claim["id"]: claim["outcome"] for claim in claims}
     assert outcomes["dr-beats-neg-only"] == "not decidable here"
     assert outcomes["neg-only-beats-focal"] == "supported"

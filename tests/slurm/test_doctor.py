@@ -55,7 +55,7 @@ def test_a_good_cluster_has_nothing_that_fails_and_nothing_is_left(
     (tmp_path / "coco" / "annotations" / "instances_val2017.json").write_text("{}")
     found, said = doctor(place, cluster_file, "--data", str(tmp_path / "coco"), code=0)
     assert [name for name, (state, _) in found.items() if state == "fail"] == []
-    assert found["processes"] == ("ok", "2 on 2 nodes found each other and added up their numbers (gloo)")
+    assert found["processes"] == ("ok", "2 on 2 nodes found each other and summed their ranks (gloo)")
     assert found["locks of others"] == ("ok", "locks of the command's machine and of another process hold here")
     assert found["job"][1].endswith(" ran on n1, n2")
     assert found["COCO data"] == ("ok", f"{tmp_path / 'coco'}: val2017")
@@ -71,11 +71,11 @@ def test_gpus_that_slurm_gives_and_torch_cannot_see_are_told(
 ) -> None:
     gpus = changed(cluster_file, tmp_path, "nodes: 2", "nodes: 1", more="gpus_per_node: 2\n")
     found, _ = doctor(place, gpus, code=1)
-    assert found["GPUs a node"] == ("ok", "4 in main; gpus_per_node: 2")
+    assert found["GPUs per node"] == ("ok", "4 in main; gpus_per_node: 2")
     state, text = found["GPUs"]
     assert state == "fail"
     assert text.startswith("Slurm gave GPUs 0,1, and torch sees none: ")
-    assert found["processes"] == ("ok", "2 on one node found each other and added up their numbers (gloo)")
+    assert found["processes"] == ("ok", "2 on one node found each other and summed their ranks (gloo)")
     assert found["two nodes"][0] == "note"
     (kept,) = (tmp_path / "runs" / "doctor").iterdir()
     assert found["files"] == ("note", f"kept for a closer look: {kept}")
@@ -91,13 +91,13 @@ def test_an_unknown_partition_is_told_twice_and_submits_nothing(
     assert "job" not in found
 
 
-def test_a_job_that_dies_tells_its_last_words(place: Workplace, tmp_path: Path, cluster_file: Path) -> None:
+def test_the_last_output_of_a_job_that_dies_is_shown(place: Workplace, tmp_path: Path, cluster_file: Path) -> None:
     broken = changed(cluster_file, tmp_path, more="setup: [export PYTHONHOME=/nowhere]\n")
     found, _ = doctor(place, broken, code=1)
     state, text = found["job"]
     assert state == "fail"
     assert "ended as FAILED (NonZeroExitCode)" in text
-    assert "0 of 2 processes came to the end" in text
+    assert "0 of 2 processes finished their checks" in text
     assert "No module named 'encodings'" in text
 
 

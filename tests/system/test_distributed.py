@@ -1,4 +1,4 @@
-"""Several processes a run: the same training, the same detections, one set of files, one stop, one clear failure."""
+"""Several processes per run: the same training, the same detections, one set of files, one stop, one clear failure."""
 
 from __future__ import annotations
 
@@ -123,6 +123,7 @@ def test_the_first_failure_is_told_whichever_process_has_it(job: EvalJob, data: 
     assert run.first_failure() is None
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_divide_the_groups_fail_with_one_clear_message(
     job: EvalJob, data: Path, tmp_path: Path
 ) -> None:
@@ -139,7 +140,11 @@ def test_processes_that_do_not_divide_the_groups_fail_with_one_clear_message(
 
 
 def test_training_data_refuses_processes_that_do_not_divide_the_groups(job: EvalJob, data: Path) -> None:
-    with pytest.raises(UsageError, match="3 processes cannot share the 2 groups"):
+    message = (
+        r"^3 processes cannot share the 2 groups of a batch evenly \(4 images in groups of 2\)\. "
+        r"Run as many processes as divide 2\.$"
+    )
+    with pytest.raises(UsageError, match=message):
         TrainingData(job.train, open_split(job.train.data, data, "train"), rank=0, world_size=3)
 
 

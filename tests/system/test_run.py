@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+import harness
 from detector.runs.status import Status
 from detector.storage.files import read_json
 from support.micro import micro_job
 from support.workplace import Workplace, make_workplace
+from tests.command import error
+from tests.examples import run_examples
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,25 @@ def test_collect_copies_records_once_and_never_overwrites(done: Workplace) -> No
     path.unlink()
 
 
+@pytest.mark.slow
+def test_python_trains_what_is_missing_and_reads_its_curves(
+    done: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    place = Workplace(Path(shutil.copytree(done.root, tmp_path / "place")))
+    for name in ("HARNESS_EXPERIMENTS", "HARNESS_RUNS", "HARNESS_RESULTS"):
+        monkeypatch.setenv(name, place.environment[name])
+    assert run_examples(harness.run) > 1
+    assert run_examples(harness.curves) > 1
+    result = harness.run("table3/dr", profile="tiny", seeds=2)
+    assert repr(result) == "table3/dr, profile tiny: 2 runs, 1 done before, 1 trained"
+    assert "table3/dr, profile tiny: 2 runs, 1 done, 1 to do." in capsys.readouterr().err
+    assert harness.plan("table3/dr", profile="tiny", seeds=2)["done"].all()
+    assert harness.table("table3", profile="tiny").loc["table3/dr", "n"] == 2
+    curves = harness.curves("table3/dr", profile="tiny", seeds=2)
+    assert set(curves["seed"]) == {0, 1}
+    assert curves.groupby("seed")["iteration"].max().tolist() == [8, 8]
+
+
 def test_eval_with_other_test_settings_keeps_a_record_of_its_own(done: Workplace) -> None:
     arguments = ("eval", "table2/L6", "--profile", "tiny", "--set", "test.score_threshold=0.9", "--json")
     metrics = json.loads(done.harness(*arguments).split("\n\n")[0])
@@ -123,8 +146,10 @@ def test_a_wrong_first_batch_stops_the_run_before_its_first_step_and_says_why(tm
     assert "anchors per image are positive; on this data 1000 to 2000 are." in text
     assert "Usual causes: boxes read as (x, y, w, h) instead of corners" in text
     assert place.run_dir().metrics.read_text() == ""
-    # What --set changes, the ranges do not know.
-    place.harness("run", "table2/L6", "--profile", "tiny", "--set", "optimizer.lr=0.05")
+    # The ranges do not apply to what --set changes: this one fails later, and is named with its reason and log.
+    text = place.harness("run", "table2/focal", "--profile", "tiny", "--set", "optimizer.lr=1e30", code=1)
+    assert "The loss is not finite" in text
+    assert "log.txt" in text
 
 
 def test_score_gives_the_metrics_of_the_record(done: Workplace) -> None:
@@ -137,7 +162,7 @@ def test_score_gives_the_metrics_of_the_record(done: Workplace) -> None:
     assert metrics == {name: record.metrics[name] for name in metrics}
 
 
-def test_detect_draws_and_lists_boxes(done: Workplace, tmp_path: Path) -> None:
+def test_detect_draws_and_lists_boxes(done: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = sorted((next((done.root / "runs" / "data").iterdir()) / "val2017").iterdir())[0]
     out = tmp_path / "drawn"
     text = done.harness(
@@ -147,6 +172,7 @@ def test_detect_draws_and_lists_boxes(done: Workplace, tmp_path: Path) -> None:
     found = json.loads((out / "detections.json").read_text())[str(image)]
     assert f"{len(found)} objects" in text
     assert all(entry["name"] in ("circle", "square", "triangle") for entry in found)
-    assert "is not an image" in done.harness(
-        "detect", __file__, "--out", str(out), "--run", "table2/L6", "--profile", "tiny", code=2
-    )
+    for name in ("HARNESS_EXPERIMENTS", "HARNESS_RUNS", "HARNESS_RESULTS"):
+        monkeypatch.setenv(name, done.environment[name])
+    message = error("detect", __file__, "--out", str(out), "--run", "table2/L6", "--profile", "tiny")
+    assert "is not an image" in message

@@ -58,7 +58,7 @@ class _File(Struct, frozen=True, gc=False):
 
 
 class _ImageInfo(Struct, frozen=True, gc=False):
-    """The same of an image_info file: the images of a split whose labels are not public."""
+    """The same fields of an image_info file, which lists the images of a split whose labels are not public."""
 
     images: list[_Image]
     categories: list[_Category]
@@ -79,12 +79,12 @@ class AnnotationTable:
 
     @staticmethod
     def read(path: Path, *, labelled: bool = True) -> AnnotationTable:
-        """Raises ValueError for what is not JSON, or not of the shape of an instances file.
+        """Read a file. Raises ValueError where it is not JSON, or not an instances file.
 
         labelled: False for an image_info file, which has no annotations, or an empty list of them.
         """
         kind: type[_File] | type[_ImageInfo] = _File if labelled else _ImageInfo
-        # Mapped, so that the half gigabyte of train2017 is shared by the processes that read it.
+        # Memory-mapped: processes that read it at the same time share train2017's half gigabyte.
         with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content, _no_gc():
             try:
                 file = msgspec.json.decode(content, type=kind)
@@ -132,7 +132,7 @@ class AnnotationTable:
         ids, images, categories, _ = self.annotations.T
         image_ids, first = np.unique(self.images[:, 0], return_index=True)
         position = find(image_ids, images)
-        # The boxes of an unknown image, which is reported as such, have no border to overhang.
+        # An unknown image is a problem of its own; its boxes are not compared with any border.
         border = np.full((len(ids), 2), np.inf)
         border[position >= 0] = self.images[first[position[position >= 0]], 1:]
         corner, sides = self.xywh[:, :2], self.xywh[:, 2:]
@@ -172,7 +172,7 @@ def find(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.
     if not len(ascending):
         return np.full(len(values), -1, dtype=np.int64)
     low, high = ascending[0], ascending[-1]
-    if int(high) - int(low) < len(ascending) + len(values):  # a table is no larger than they are, and ten times faster
+    if int(high) - int(low) < len(ascending) + len(values):  # a table no larger than they are: ten times faster
         table = np.zeros(int(high) - int(low) + 1, dtype=np.int64)
         table[ascending - low] = np.arange(len(ascending))
         position = table[np.clip(values, low, high) - low]
@@ -188,7 +188,7 @@ def _columns(rows: Sequence[_Image] | Sequence[_Annotation], *names: str) -> NDA
 
 @contextmanager
 def _no_gc() -> Iterator[None]:
-    """Without the collector of cycles, which would go over the growing table again and again and find none."""
+    """Without Python's cycle collector, which would scan the growing table many times and find nothing."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -205,7 +205,7 @@ def _list(wrong: ArrayLike, ids: NDArray[np.int64], message: Callable[[int], str
 def _repeated(values: NDArray[np.int64]) -> NDArray[np.bool_]:
     """True at every second and later occurrence of a value."""
     ascending = np.sort(values)
-    if (ascending[1:] > ascending[:-1]).all():  # five times faster than to tell which
+    if (ascending[1:] > ascending[:-1]).all():  # the usual case: five times faster
         return np.zeros(len(values), dtype=np.bool_)
     repeated = np.ones(len(values), dtype=np.bool_)
     repeated[np.unique(values, return_index=True)[1]] = False

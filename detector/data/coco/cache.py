@@ -1,10 +1,11 @@
-"""What reading a large annotation file found: its sha256 and numpy columns, in a folder of the user's. Free of torch.
+"""A cache of large annotation files: their sha256 and their content as numpy columns. Free of torch.
 
-Columns belong to a content, so that a copy on a node's own disk finds those of the original. Nothing in the folder is
-needed: it may be deleted at any time, and a reader who finds it missing, broken or full reads the annotations instead.
+It lies in a folder of the user's. Columns are found by the file's sha256, so that a copy on a node's own disk shares
+those of the original. The folder may be deleted at any time: where it is missing, broken or full, the annotations are
+read instead.
 
     files/{sha256 of the path}.json       size, times and inode of a file when it was hashed, and its sha256
-    columns/{kind}-{sha256}-v{FORMAT}/    one .npy a column, and columns.json with what makes each of them whole
+    columns/{kind}-{sha256}-v{FORMAT}/    one .npy per column, and columns.json with the type and checksum of each
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 import time
 import zlib
 from collections.abc import Collection, Mapping
@@ -25,15 +25,15 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from detector.storage.files import write_json
-from detector.storage.staging import staged_folder
+from detector.storage.staging import remove_abandoned, remove_folder, staged_folder
 
 logger = logging.getLogger(__name__)
 
 FOLDER_VARIABLE = "HARNESS_CACHE"
-# Bumped when the columns of the same content change: another field, another type, another rule of the reader.
+# Increased when the columns of the same content change: another field, another type, another rule of the reader.
 FORMAT = 1
-LEAST_BYTES = 4 * 2**20  # a smaller file is read in 20 ms
-# A file that changes again within the resolution of its times would keep them, so times this young prove nothing.
+LEAST_BYTES = 4 * 2**20  # smaller files are not cached: they are read in 20 ms
+# A file may change twice within the resolution of its times, so times younger than this do not show a change.
 SETTLED_SECONDS = 2.0
 ABANDONED_SECONDS = 24 * 3600.0
 PAGE = 4096
@@ -43,7 +43,7 @@ Stamp = tuple[int, int, int, int]
 
 
 class Content(Struct, frozen=True):
-    """A file's sha256; ``stamp`` tells whether the file is still that one, None where it is too young to tell."""
+    """A file's sha256. stamp: shows later whether the file has changed; None if it is too young to show that."""
 
     sha256: str
     stamp: Stamp | None
@@ -58,8 +58,8 @@ class _Column(Struct, frozen=True):
 def cache_folder() -> Path | None:
     """``$HARNESS_CACHE``, else ``drloss-harness`` in ``$XDG_CACHE_HOME``, else in ``~/.cache``; None without a home.
 
-    Never beside the data: on a cluster that is often read-only or other people's. COCO 2017 takes 70 MB; where a home
-    has no room for that, or is slow, ``$HARNESS_CACHE`` names a folder that the nodes can see.
+    It is not beside the data, which on a cluster is often read-only or belongs to others. COCO 2017 takes 70 MB. Where
+    the home folder is too small or slow, ``$HARNESS_CACHE`` can name a folder that the nodes see.
     """
     if given := os.environ.get(FOLDER_VARIABLE):
         return Path(given).absolute()
@@ -70,9 +70,9 @@ def cache_folder() -> Path | None:
 
 
 def content_of(path: Path) -> Content | None:
-    """The sha256 of a file, hashed only if size, times or inode are not those of the last time.
+    """The sha256 of a file. It is hashed again only if its size, times or inode have changed.
 
-    None for a file that is missing or too small to remember. Raises OSError where it cannot be read.
+    None for a file that is missing or too small for the cache. Raises OSError where it cannot be read.
     """
     if not path.is_file() or path.stat().st_size < LEAST_BYTES:
         return None
@@ -90,22 +90,22 @@ def content_of(path: Path) -> Content | None:
         try:
             write_json(note, content)
         except OSError as error:
-            _tell_once(f"{note.parent} does not keep what was read: {error.strerror or error}")
+            _tell_once(f"{note.parent} cannot cache what was read: {error.strerror or error}")
     return content
 
 
 def open_columns(sha256: str, kind: str, names: Collection[str], *, check: bool = True) -> Columns | None:
-    """The columns of a content, mapped into memory: processes share them, and pages that nobody reads cost nothing.
+    """The cached columns of a file, mapped into memory: processes share them, and unread pages cost nothing.
 
-    None where there are none, or not all of them whole. check: also read every page, which takes some milliseconds and
-    leaves them in memory, so that a server that goes away later is not asked for them.
+    None where one is missing or broken. check: also verify the checksums. This reads every page, in some milliseconds,
+    and leaves them in memory, so that they are still there if the file server goes away later.
     """
     folder = _columns_folder(sha256, kind)
     if folder is None:
         return None
     try:
         written = msgspec.json.decode((folder / "columns.json").read_bytes(), type=dict[str, _Column])
-        # Plain views: an np.memmap is 3.6 times slower to index.
+        # As plain arrays: an np.memmap is 3.6 times slower to index.
         columns = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in names}
         for name, column in columns.items():
             expected = written.get(name)
@@ -122,9 +122,9 @@ def open_columns(sha256: str, kind: str, names: Collection[str], *, check: bool 
 
 
 def store_columns(path: Path, content: Content, kind: str, columns: Mapping[str, NDArray[np.generic]]) -> None:
-    """Keep the columns that were read from ``path``, unless it may have changed since it was hashed.
+    """Cache the columns that were read from ``path``, unless the file may have changed since it was hashed.
 
-    Of several processes that store the same at once one wins. A place that cannot be written to is logged once.
+    Of several processes that do this at once, one wins. A folder that cannot be written to is logged once.
     """
     folder = _columns_folder(content.sha256, kind)
     if folder is None or content.stamp is None:
@@ -132,16 +132,14 @@ def store_columns(path: Path, content: Content, kind: str, columns: Mapping[str,
     try:
         if content.stamp != _stamp(path):
             return
-        _sweep(folder.parent)
+        remove_abandoned(folder.parent, older_than=ABANDONED_SECONDS)
         with staged_folder(folder) as staging:
             _write(columns, staging)
             if folder.exists() and open_columns(content.sha256, kind, columns) is None:
-                # Broken. Renamed first, so that a reader sees a whole folder or none.
-                folder.rename(broken := staging.with_suffix(".broken.tmp"))
-                shutil.rmtree(broken, ignore_errors=True)
+                remove_folder(folder)  # it is broken
     except OSError as error:
         if open_columns(content.sha256, kind, columns) is None:  # else another process was faster
-            _tell_once(f"{folder.parent} does not keep what was read: {error.strerror or error}")
+            _tell_once(f"{folder.parent} cannot cache what was read: {error.strerror or error}")
 
 
 def _write(columns: Mapping[str, NDArray[np.generic]], folder: Path) -> None:
@@ -151,7 +149,7 @@ def _write(columns: Mapping[str, NDArray[np.generic]], folder: Path) -> None:
         described[name] = _Column(column.dtype.str, column.shape, _checksum(column))
         np.save(folder / f"{name}.npy", column, allow_pickle=False)
     write_json(folder / "columns.json", described)
-    for path in folder.iterdir():  # together: the first takes most of the others along
+    for path in folder.iterdir():  # after all are written: the first flush writes most of the others too
         with path.open("rb+") as file:
             os.fsync(file.fileno())
 
@@ -175,9 +173,9 @@ def _noted(note: Path | None) -> Content | None:
 
 
 def _stamp(path: Path) -> Stamp:
-    """What every change of a file changes: a program can set the time of the content back, but not that of the inode.
+    """Size, times and inode, of which every change of a file changes one: no program can set the ctime back.
 
-    Without the device, whose number differs between the machines that share a file system.
+    The device is left out: its number differs between machines that share a file system.
     """
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
@@ -188,18 +186,11 @@ def _is_settled(stamp: Stamp) -> bool:
 
 
 def _checksum(column: NDArray[np.generic]) -> int:
-    """The CRC of the sums of each page's words: at the speed of memory, and pages that changed places show."""
+    """The CRC of the sums of each page's words: as fast as memory, and it notices pages that changed places."""
     content = column.reshape(-1).view(np.uint8)
     whole = len(content) - len(content) % PAGE
     sums = content[:whole].view(np.uint64).reshape(-1, PAGE // 8).sum(axis=1)
     return zlib.crc32(content[whole:].tobytes(), zlib.crc32(sums.tobytes()))
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what processes that were killed while they wrote have left."""
-    for abandoned in folder.glob(".*.tmp"):
-        if time.time() - abandoned.stat().st_mtime > ABANDONED_SECONDS:
-            shutil.rmtree(abandoned, ignore_errors=True)
 
 
 @cache

@@ -2,7 +2,7 @@
 
 A root holds ``annotations/instances_{split}.json`` and ``{split}/FILE``; of a split whose labels are not public,
 ``annotations/image_info_{split}.json``. The columns hold no Python object for each annotation, so that loader
-processes share their memory; those of a large file are kept, and mapped the next time.
+processes share their memory; those of a large file are cached, and memory-mapped the next time.
 
 Legend: N images, B boxes, C categories.
 """
@@ -25,7 +25,7 @@ from detector.errors import DataError
 from detector.storage.retry import retry
 
 SHOWN_PROBLEMS = 3
-# The fields of an index that are kept by the cache, in the types of their declaration.
+# The fields that the cache stores, with their declared types.
 COLUMNS: Final = (
     "image_ids",
     "encoded_names",
@@ -60,8 +60,8 @@ class CocoIndex:
     """The images of one split and their boxes; those of image i are the rows ``offsets[i]:offsets[i + 1]``.
 
     ``boxes`` are xyxy = (x, y, x + w, y + h) in pixels, unrounded and unclipped. A label is the position of its
-    category in ``category_ids``. ``areas`` are those of the segmentations in pixels, by which COCO tells small from
-    large.
+    category in ``category_ids``. ``areas`` are the segmentations' areas in pixels, by which COCO calls an
+    object small, medium or large.
     """
 
     root: Path
@@ -79,10 +79,10 @@ class CocoIndex:
     annotation_ids: NDArray[np.int64]  # [B]
     areas: NDArray[np.float64]  # [B]
     sides: NDArray[np.float64]  # [B, 2] width, height as the file has them: x + w - x is not w to the last bit
-    mapped: tuple[str, str] | None = None  # sha256 and kind of the annotations whose kept columns these are
+    mapped: tuple[str, str] | None = None  # sha256 and kind of the annotations, where the columns are the cache's
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A mapped index travels to another process as its address, and is mapped there."""
+        """A memory-mapped index is sent to another process as its key in the cache, and mapped again there."""
         if self.mapped is not None:
             return _mapped_again, (self.root, self.split, *self.mapped)
         return CocoIndex, tuple(getattr(self, field.name) for field in fields(self))
@@ -93,7 +93,7 @@ class CocoIndex:
 
     @property
     def file_names(self) -> list[str]:
-        """[N]; ``file_name`` for one of them."""
+        """[N]; ``file_name`` gives a single one."""
         return [_decoded(name) for name in self.encoded_names.tolist()]
 
     @property
@@ -107,7 +107,7 @@ class CocoIndex:
         return IMAGE_FOLDERS.get(self.split, self.split)
 
     def file_name(self, i: int) -> str:
-        """Of the image at position ``i``, in the split's folder."""
+        """File name of the image at position ``i``, within the split's folder."""
         return _decoded(self.encoded_names[i])
 
     def image_path(self, i: int) -> Path:
@@ -126,7 +126,7 @@ class CocoIndex:
 def load_index(root: Path, split: str) -> CocoIndex:
     """The checked index of one split; the first few problems are in the error.
 
-    Only annotations without any problem are kept for the next time, so that broken ones are read, and told, each time.
+    Only annotations without any problem are cached, so that the problems of others are reported each time.
     Raises DataError for a missing root, split or annotation file, for JSON that is not valid, and for whatever
     ``read_split`` finds wrong.
     """
@@ -134,7 +134,7 @@ def load_index(root: Path, split: str) -> CocoIndex:
     try:
         content = retry(lambda: content_of(path), f"reading {path}")
     except OSError:
-        content = None  # told below
+        content = None  # reported below
     if content is not None and (kept := _mapped(root, split, content.sha256, kind)) is not None:
         return kept
     index, problems = read_split(root, split)
@@ -147,7 +147,7 @@ def load_index(root: Path, split: str) -> CocoIndex:
 
 
 def read_split(root: Path, split: str) -> tuple[CocoIndex | None, list[Problem]]:
-    """Everything wrong in the annotations of one split, and an index without what refers to nothing.
+    """All problems of one split's annotations, and an index without the boxes of unknown images or categories.
 
     The index is None where the file cannot be read at all. A box without area is no problem (train2017 has some):
     ``trainable`` and the training leave it out. An annotation without ``iscrowd`` is an object; without ``area``
@@ -215,7 +215,7 @@ def _mapped(root: Path, split: str, sha256: str, kind: str, *, check: bool = Tru
 
 
 def _mapped_again(root: Path, split: str, sha256: str, kind: str) -> CocoIndex:
-    """The index that another process has mapped. Raises DataError where it is gone and the annotations are others."""
+    """The index that another process has mapped. Raises DataError where the annotations have changed since."""
     if (kept := _mapped(root, split, sha256, kind, check=False)) is not None:
         return kept
     if annotations_sha256(root, split) != sha256:
@@ -224,7 +224,7 @@ def _mapped_again(root: Path, split: str, sha256: str, kind: str) -> CocoIndex:
 
 
 def _encoded(names: Iterable[str]) -> NDArray[np.bytes_]:
-    # JSON may hold a half of a surrogate pair, which plain UTF-8 does not.
+    # JSON may hold half of a surrogate pair, which plain UTF-8 cannot encode.
     return np.array([name.encode("utf-8", "surrogatepass") for name in names], dtype=np.bytes_)
 
 
@@ -233,7 +233,7 @@ def _decoded(name: bytes) -> str:
 
 
 def _index(table: AnnotationTable, root: Path, split: str) -> CocoIndex:
-    """Sorted by image, the boxes of an image in the file's order; without repeated images and dangling boxes."""
+    """Sorted by image, the boxes of an image in the file's order; without repeated images and boxes of unknown ones."""
     image_ids, first = np.unique(table.images[:, 0], return_index=True)
     category_ids = np.array(sorted(table.categories), dtype=np.int64)
     image, label = find(image_ids, table.annotations[:, 1]), find(category_ids, table.annotations[:, 2])

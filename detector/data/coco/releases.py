@@ -11,7 +11,7 @@ RELEASES: dict[str, dict[str, tuple[int, int]]] = {
         "test-dev2017": (20_288, 0),
     },
 }
-# Folders of images that are not called as their split: test-dev is a part of the test images.
+# Splits whose folder of images has another name: test-dev is a part of the test images.
 IMAGE_FOLDERS = {"test-dev2017": "test2017"}
 # What to fetch from COCO's site for a split that comes without labels; both archives hold both splits.
 ARCHIVES = {"test2017": ("image_info_test2017.zip", "test2017.zip")}

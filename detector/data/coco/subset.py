@@ -1,4 +1,4 @@
-"""Cutting a few images, with their whole original annotations, out of a COCO root."""
+"""Copies a few images, with their original annotations, into a new COCO root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that is wrong or worth knowing in a COCO root, collected rather than stopped at. Free of torch."""
+"""Checks a COCO root: all its problems, not just the first, and notes on what is worth knowing. Free of torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 @dataclass(frozen=True)
 class SplitReport:
-    """Counts of one split; the annotations that refer to nothing are not in them."""
+    """Counts of one split, without annotations of unknown images or categories."""
 
     split: str
     num_images: int
@@ -34,7 +34,7 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class Verification:
-    """What ``verify_root`` found; notes are no problems."""
+    """What ``verify_root`` found; a note is not a problem."""
 
     root: Path
     splits: tuple[SplitReport, ...]
@@ -50,7 +50,7 @@ def verify_root(root: Path, splits: Sequence[str] | None = None, *, decode: bool
     """Check the annotations and images of ``splits`` (None: of every annotation file in the root).
 
     Each image must exist and have the size that its annotations say; ``decode``: and its pixels must be readable,
-    which takes about 2 ms an image, else its header alone is read. Raises nothing for what it finds.
+    which takes about 2 ms per image; else only its header is read. Problems are returned, never raised.
     """
     reports, problems, notes = [], [], []
     names = known_splits(root) if splits is None else list(splits)
@@ -133,7 +133,7 @@ def _notes(index: CocoIndex) -> list[str]:
     notes = []
     labelled = is_labelled(index.root, index.split)
     if not labelled:
-        notes.append(f"{index.split}: no labels here, they are the evaluation server's: harness export, harness record")
+        notes.append(f"{index.split}: only COCO's evaluation server has its labels: harness export, harness record")
     extra = sorted(
         name for name in _files(index) - set(index.file_names) if Path(name).suffix.lower() in IMAGE_SUFFIXES
     )
@@ -148,7 +148,7 @@ def _notes(index: CocoIndex) -> list[str]:
 
 
 def _compare(index: CocoIndex, release: str, num_images: int, num_boxes: int, *, labelled: bool) -> str:
-    """How the split stands to the published one."""
+    """How the split compares with the published one."""
     if (index.num_images, len(index.boxes)) == (num_images, num_boxes):
         boxes = f"{num_boxes:,} boxes" if labelled else "no labels"
         return f"{index.split}: the whole of COCO {release} ({num_images:,} images, {boxes})"

@@ -2,7 +2,7 @@
 
 Colour alone is a hard negative and shape alone is hard to see, so that a detector has to learn both. Lengths are in
 pixels, x to the right and y down; colours are RGB in 0..1. Any change of what is drawn must raise
-``shapes.GENERATOR_VERSION``.
+``GENERATOR_VERSION`` in generate.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OBJECT_SIZE = (12, 56)  # geometric mean of a shape's sides at 96 px, scaled wit
 CROWD_SIZE = (9, 15)
 REFERENCE_SIZE = 96
 HUE_DEVIATION = 0.04  # of a class, around its own hue
-MIN_VISIBLE = 0.3  # an object hidden further is not placed there
+MIN_VISIBLE = 0.3  # share of an object that later shapes leave visible
 PLACEMENT_ATTEMPTS = 12
 MAX_OBJECTS = 7  # six objects and a crowd
 EMPTY_FRACTION = 0.04  # images with clutter only
@@ -84,7 +84,7 @@ class _Canvas:
     drawn: NDArray[np.intp]  # [MAX_OBJECTS + 1] pixels of each owner when it was drawn
 
     def paint(self, rng: np.random.Generator, alpha: Floats, colour: Floats, owner: int, near: Floats | None) -> bool:
-        """Put a shape over the picture, at random or around ``near`` (x, y), without hiding an object too far.
+        """Put a shape over the picture, at random or around ``near`` (x, y), without hiding too much of an object.
 
         alpha: [h, w] coverage of each pixel. False where no place was found.
         """
@@ -114,7 +114,7 @@ class _Canvas:
 def draw_image(
     rng: np.random.Generator, size: int, num_classes: int
 ) -> tuple[NDArray[np.uint8], tuple[DrawnObject, ...]]:
-    """An image [size, size, 3] of 2 to 6 objects, 3 to 8 distractors and now and then a crowd, or of clutter alone."""
+    """An image [size, size, 3] of 2 to 6 objects, 3 to 8 distractors and sometimes a crowd, or of clutter alone."""
     ground = _ground(rng, size)
     pixels_of = np.zeros((2, MAX_OBJECTS + 1), dtype=np.intp)
     canvas = _Canvas(ground, np.zeros((size, size), dtype=np.intp), *pixels_of)

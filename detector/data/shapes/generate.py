@@ -1,4 +1,4 @@
-"""The generated set as a COCO root: the same pixels for the same job on one or many workers. Free of torch.
+"""The generated set as a COCO root: the same pixels for the same job with any number of workers. Free of torch.
 
 Each image is a pure function of (version, seed, split, position). Bytes are equal on one installation; numpy's
 and Pillow's rounding may differ between releases, which is why records carry the sha256 of the annotations.
@@ -40,7 +40,7 @@ def shapes_folder_name(spec: Shapes) -> str:
 def generate_shapes(
     root: Path, spec: Shapes, *, workers: int = 1, progress: Callable[[int], None] | None = None
 ) -> None:
-    """Write the whole set to ``root``: at once, or not at all; a finished set of the same spec is left as it is.
+    """Write the set to ``root``, whole or not at all; a finished set of the same spec is left as it is.
 
     progress: called with the number of images just finished. Several processes may generate one set at the same time:
     the first to finish is kept. Raises DataError for a version that this generator does not draw, and where ``root``

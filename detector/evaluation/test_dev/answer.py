@@ -1,4 +1,4 @@
-"""The evaluation server's answer, as text or JSON, to COCO's numbers in percent. Free of torch.
+"""Reads COCO's numbers, in percent, from the evaluation server's answer, text or JSON. Free of torch.
 
 Nothing is guessed: what is missing, cut off, out of range or contradictory is refused.
 """
@@ -135,7 +135,7 @@ def _pairs(text: str, split: str) -> Iterable[tuple[str, Any]]:
 
 def _from_text(text: str) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
-    last: tuple[str, str] | None = None  # with nothing behind it, not even the end of its line
+    last: tuple[str, str] | None = None  # the number that ends the text, without an end of its line
     for match in (*LINE.finditer(text), *KEY_VALUE.finditer(text)):
         *key, number = match.groups()
         name = LINES.get(tuple(key)) if len(key) > 1 else KEYS[key[0]]

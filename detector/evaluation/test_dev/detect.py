@@ -31,7 +31,7 @@ from detector.weights import checkpoint
 
 @dataclass(frozen=True)
 class Origin:
-    """What the run's folder does not know, for the record: the profile, the code that detects, and what departs."""
+    """What the record needs and the run's folder lacks: profile, code that detects, notes on deviations."""
 
     profile: str
     code: Code

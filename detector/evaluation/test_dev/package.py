@@ -24,7 +24,7 @@ from detector.runs.record import Code, SplitFingerprint
 from detector.storage.files import read_json, write_json
 
 EXPORT_FILE = "export.json"
-MAX_DETECTIONS = 100  # an image; COCO's metrics look at no more
+MAX_DETECTIONS = 100  # per image; COCO's metrics look at no more
 BOX_DECIMALS = 2  # of a pixel
 SCORE_DECIMALS = 6
 NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -80,7 +80,7 @@ def file_stem(split: str, name: str) -> str:
 
 
 def best_of_each_image(detections: Detections, limit: int) -> Detections:
-    """At most ``limit`` detections an image, by falling score; sorted by image, ties in their order."""
+    """At most ``limit`` detections per image, the best first; sorted by image, ties in their order."""
     order = np.lexsort((-detections.scores, detections.image_ids))
     image_ids = detections.image_ids[order]
     rank = np.arange(len(image_ids)) - np.searchsorted(image_ids, image_ids)
@@ -94,7 +94,7 @@ def best_of_each_image(detections: Detections, limit: int) -> Detections:
 
 
 def pack(detections: Detections, split: str, name: str) -> tuple[bytes, Sent]:
-    """The server's zip and what is to be remembered of it; the same bytes for the same detections.
+    """The server's zip and what is kept about it; the same bytes for the same detections.
 
     Boxes keep 0.01 pixels, scores six decimals, each image its best 100. The detections have been checked.
     """

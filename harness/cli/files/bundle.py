@@ -1,4 +1,4 @@
-"""``harness bundle``: records and weights of several machines or people in one results folder."""
+"""``harness bundle``: records and weights from several machines or people, brought together in one place."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detector.errors import UsageError
-from harness.cli.options import AsJson, print_json, say
+from harness.cli.options import AsJson, OnlyProfileOption, print_json, say
 
 if TYPE_CHECKING:
     from harness.bundles.merge import Merge, Part
 
 app = typer.Typer(
-    help="Pack finished records, and weights, into one file; take such files in.\n\n"
-    "The hashes in a bundle show damage and careless edits. They do not show who made it, nor that its numbers are "
+    help="Pack finished records, and weights, into one file; import such files.\n\n"
+    "The hashes in a bundle reveal damage and careless edits. They do not show who made it, nor that its numbers are "
     "honest: whoever changes a record on purpose can also write the hash that fits.",
     no_args_is_help=True,
 )
@@ -25,20 +25,21 @@ app = typer.Typer(
 @app.command()
 def export(
     out: Annotated[Path, typer.Argument(metavar="OUT.zip", help="The file to write.")],
-    profile: Annotated[str | None, typer.Option("--profile", "-p", help="Only this profile's records.")] = None,
+    profile: OnlyProfileOption = None,
     target: Annotated[
         str | None, typer.Option("--target", help="Only the rows of this target: all, table2, table2/L6.")
     ] = None,
     checkpoints: Annotated[
-        bool, typer.Option("--checkpoints", help="Also the final weights of the trainings that are in the runs folder.")
+        bool,
+        typer.Option("--checkpoints", help="Also the final weights of those trainings that are in the runs folder."),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Pack the finished records of the results and runs folders, each evaluation once.
 
-    The same content gives the same bytes; nothing in it says who packed it or where. Exits with 1 where runs and
-    results have different numbers for one evaluation: the results' record is packed.
+    The same content gives the same bytes; nothing in it says who packed it or where. Where runs and results have
+    different numbers for one evaluation, the results' record is packed, and the command exits with 1.
     """
     from harness.bundles.pack import evaluations_of, gather, write_bundle
     from harness.folders import results_folder, runs_folder
@@ -48,7 +49,7 @@ def export(
     if out.exists() and not force:
         raise UsageError(f"{out} is there already. Give another name, or --force to replace it.")
     if profile is not None:
-        Registry().profile(profile)  # an unknown one is said before anything is read
+        Registry().profile(profile)  # refuses an unknown name before anything is read
     store = Store(runs_folder(), results_folder())
     eval_ids = evaluations_of(store, target, profile) if target is not None else None
     contents = gather(store, profile=profile, eval_ids=eval_ids, with_weights=checkpoints)
@@ -73,23 +74,23 @@ def export(
             typer.echo(f"final weights of {len(contents.weights)} of their {len(trainings)} trainings")
     for conflict in contents.conflicts:
         say(f"conflict: {conflict}")
-    say(f"To take it in elsewhere: harness bundle import {out.name}")
+    say(f"To import it elsewhere: harness bundle import {out.name}")
     if contents.conflicts:
         raise typer.Exit(1)
 
 
 @app.command("import")
 def import_(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Bundles, made by harness bundle export.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify and compare all; write nothing.")] = False,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Bundles: files of harness bundle export.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify and compare everything; write nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take bundles in: new records into the results folder, weights into the runs folder where no such run is there.
+    """Import bundles: new records into the results folder, weights into the runs folder if that run is not there.
 
-    Everything in every file is verified before anything is written; what was damaged or edited is named, with exit
-    code 2. That finds damage and careless edits, not forgery: a false record can carry the hash that fits. Nothing is
-    overwritten: where one evaluation has other numbers here, or one training other weights, that is named, the rest is
-    taken in, and the exit code is 1. Importing again changes nothing.
+    All files are verified before anything is written; what is wrong is named, with exit code 2. That finds damage and
+    careless edits, not forgery: a false record can carry the hash that fits. Nothing is overwritten: where this place
+    has other numbers for an evaluation, or other weights of a training, that is named, the rest is imported, and the
+    exit code is 1. Importing again changes nothing.
     """
     from harness.bundles.format import read_bundle
     from harness.bundles.merge import apply_merge, plan_merge

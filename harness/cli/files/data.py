@@ -1,4 +1,4 @@
-"""``harness data``: make, cut, fetch and check COCO-format data sets."""
+"""``harness data``: make, shrink, download and check COCO-format data sets."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from detector.errors import UsageError
 from detector.runs.job import Shapes
 from harness.cli.options import AsJson, print_json, say
 
-app = typer.Typer(help="Make, cut, fetch and check COCO-format data sets.", no_args_is_help=True)
+app = typer.Typer(help="Make, shrink, download and check COCO-format data sets.", no_args_is_help=True)
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the new data set.")]
+SplitsOption = Annotated[list[str] | None, typer.Option("--split", help="Only this split (repeatable).")]
 
 
 @app.command()
@@ -23,9 +24,12 @@ def synth(
     train: Annotated[int, typer.Option(min=1, help="Training images.")] = 2000,
     test: Annotated[int, typer.Option(min=1, help="Test images.")] = 300,
     classes: Annotated[int, typer.Option(min=1, max=12, help="Classes of shapes.")] = 6,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed is another set.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Each seed gives another set.")] = 0,
 ) -> None:
-    """Draw a deterministic set of shapes with clutter, crowds and empty images. The defaults are the tiny profile's."""
+    """Draw a set of shapes with clutter, crowds and empty images, the same each time.
+
+    The defaults are those of the tiny profile.
+    """
     from detector.data.shapes.generate import GENERATOR_VERSION, generate_shapes
     from harness.console.bars import count_bar
     from harness.machine import usable_cores
@@ -38,13 +42,13 @@ def synth(
 
 @app.command()
 def subset(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="COCO root to cut from.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="COCO root to take images from.")],
     out: OutOption,
-    images: Annotated[int, typer.Option(min=1, help="Images a split.")] = 64,
-    splits: Annotated[list[str] | None, typer.Option("--split", help="Only this split (repeatable).")] = None,
-    seed: Annotated[int | None, typer.Option(help="A random choice with this seed; default: the first by id.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Images per split.")] = 64,
+    splits: SplitsOption = None,
+    seed: Annotated[int | None, typer.Option(help="Choose at random with this seed. Default: the first by id.")] = None,
 ) -> None:
-    """Cut images out of a COCO root, with their whole original annotations."""
+    """Copy some images of a COCO root, with all their annotations as they are."""
     from detector.data.coco.files import known_splits
     from detector.data.coco.subset import write_subset
 
@@ -59,15 +63,15 @@ def subset(
 def download(
     out: OutOption,
     images: Annotated[
-        int | None, typer.Option(min=1, help="Only this many images a split; default: the whole release, 20 GB.")
+        int | None, typer.Option(min=1, help="Only this many images per split. Default: the whole release, 20 GB.")
     ] = None,
-    splits: Annotated[list[str] | None, typer.Option("--split", help="Only this split (repeatable).")] = None,
+    splits: SplitsOption = None,
     annotations_zip: Annotated[
         Path | None,
         typer.Option("--annotations-zip", metavar="FILE", help="annotations_trainval2017.zip, already downloaded."),
     ] = None,
 ) -> None:
-    """Fetch COCO 2017, or a few of its images; broken off, the same command goes on where it was."""
+    """Download COCO 2017, or a few of its images. After an interruption the same command goes on."""
     from detector.data.coco.download import download_coco
     from harness.console.bars import download_bar
 
@@ -85,8 +89,8 @@ def download(
 @app.command()
 def verify(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="COCO root: annotations/, train2017/, val2017/.")],
-    splits: Annotated[list[str] | None, typer.Option("--split", help="Only this split (repeatable).")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Read the images' headers only, do not decode them.")] = False,
+    splits: SplitsOption = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Read the images' headers only; do not decode them.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check a COCO root: files, images, sizes, boxes, categories, ids, counts. Exits with 1 if something is wrong."""

@@ -1,4 +1,4 @@
-"""``harness eval`` and ``harness detect``: using trained weights."""
+"""``harness eval``, ``score`` and ``detect``: trained weights and detections in use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BackendOption = Annotated[
     str,
     typer.Option(
         "--backend",
-        help="What scores: pycocotools, or to the same bits ultrafast or hotcoco; fast: whichever is installed.",
+        help="Scores with pycocotools or, to the same bits, ultrafast or hotcoco; fast: whichever is installed.",
     ),
 ]
 
@@ -59,8 +59,8 @@ def evaluate(
 ) -> None:
     """Evaluate a row's trained weights, or any weights file: harness eval --recipe dr-r50-1x --weights FILE.
 
-    Other test settings: --set test.score_threshold=0.05. Nothing is trained. A row's record is kept beside the run's
-    others; asked again, it is only read. A file's evaluation is no record and fills no table's cell.
+    Nothing is trained. For other test settings: --set test.score_threshold=0.05. A row's record is kept in its run's
+    folder, and only read the next time. Evaluating a file makes no record and fills no table's cell.
     """
     if (ref is None) == (name is None) or (name is None) != (weights is None):
         raise UsageError("Give a row, such as table2/L6, or both --recipe NAME and --weights FILE.")
@@ -168,7 +168,7 @@ def score(
     split: Annotated[str, typer.Option(help="The split that the detections are of.")] = "val2017",
     backend: BackendOption = "pycocotools",
     verify: Annotated[
-        bool, typer.Option("--verify", help="Score by pycocotools and a fast library; exit with 1 if a bit differs.")
+        bool, typer.Option("--verify", help="Score with pycocotools and a fast library; exit with 1 if a bit differs.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -210,12 +210,12 @@ def detect(
             "--min-score",
             min=0,
             max=1,
-            help="Draw boxes from this score on; with focal loss scores are lower, try 0.3.",
+            help="Draw boxes with at least this score. Focal loss gives lower scores: try 0.3.",
         ),
     ] = 0.6,
     device: DeviceOption = "auto",
 ) -> None:
-    """Draw a trained detector's boxes on images, with names and scores, and write them as detections.json."""
+    """Draw a trained detector's boxes on images, with names and scores, and list them in detections.json."""
     from detector.evaluation.detect import detect_files
     from detector.runs.folder import RunDir
     from harness.planning.selection import Selection

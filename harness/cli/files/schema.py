@@ -18,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
 
 def schema(
     kind: Annotated[str, typer.Argument(help="table, recipe, profile, claims, ledger or cluster.")],
-    out: Annotated[Path | None, typer.Option(help="Write to this file instead of the screen.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
 ) -> None:
     """Print the JSON Schema of an experiment file, for editors that check YAML."""
     from harness.registry.declarations import FILE_KINDS

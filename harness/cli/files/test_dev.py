@@ -1,4 +1,4 @@
-"""``harness export`` and ``harness record``: to COCO's evaluation server, which has test-dev's labels, and back."""
+"""``harness export`` and ``record``: detections for COCO's evaluation server, which alone has test-dev's labels."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def export(
     ref: Annotated[str, typer.Argument(metavar="TABLE/ROW", help="A trained row, such as table4/dr-r101.")],
     split: SplitOption = "test-dev2017",
     name: Annotated[
-        str | None, typer.Option("--name", help="Part of the file's name; default: the row and the evaluation's id.")
+        str | None, typer.Option("--name", help="Part of the file's name. Default: the row and the evaluation's id.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the zip; default: in the run's folder.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the zip. Default: in the run's folder.")
     ] = None,
     profile: ProfileOption = "paper",
     overrides: SetOption = None,
@@ -62,7 +62,7 @@ def export(
 ) -> None:
     """Detect on a split without public labels, and write the zip that COCO's evaluation server takes.
 
-    The detections are kept in the run's folder: asked again, only the zip is written.
+    The detections are kept in the run's folder, so that the next export only writes the zip.
     """
     from detector.evaluation.detections import read_detections
     from detector.evaluation.test_dev.detect import open_export_split, stored_export
@@ -85,9 +85,9 @@ def export(
     if found is None:
         found = _detect(selection, planned, job, run, index, device)
     else:
-        say(f"The detections are there since {found.finished}; only the zip is written.")
+        say(f"The detections were made at {found.finished}; only the zip is written.")
     if job.test.detections_per_image > MAX_DETECTIONS:
-        say(f"The best {MAX_DETECTIONS} detections an image are written, not {job.test.detections_per_image}.")
+        say(f"The best {MAX_DETECTIONS} detections per image are written, not {job.test.detections_per_image}.")
     content, sent = pack(read_detections(run.detections(job.id)), split, name or _default_name(ref, job))
     path = (out or run.evaluation(job.id)) / f"{file_stem(split, sent.name)}.zip"
     write_atomic(path, content)
@@ -107,7 +107,7 @@ def record(
     *,
     ref: Annotated[
         str | None,
-        typer.Argument(metavar="TABLE/ROW", help="The exported row; default: the one whose answer is awaited."),
+        typer.Argument(metavar="TABLE/ROW", help="The exported row. Default: the one without an answer yet."),
     ] = None,
     answer: Annotated[
         Path,
@@ -124,7 +124,7 @@ def record(
     seed: SeedOption = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Record the evaluation server's answer to an export; it fills the row's cells of a test-dev table.
+    """Record what the evaluation server answered to an export: it fills the row's cells of a test-dev table.
 
     A record with other numbers is never overwritten.
     """
@@ -170,14 +170,14 @@ def _detect(selection: Selection, planned: Plan, job: EvalJob, run: RunDir, inde
 
 
 def _default_name(ref: str, job: EvalJob) -> str:
-    """The row in kebab-case, and the beginning of the evaluation's id, which no other settings have."""
+    """The row, with hyphens, and the first digits of the evaluation's id, which depends on every setting."""
     return f"{re.sub(r'[^a-z0-9.]+', '-', ref.lower())}-{job.id[:8]}"
 
 
 def _find_export(selection: Selection, split: str, seed: int) -> tuple[RunDir, Export]:
-    """What was exported of one row and seed; needs no data, except to tell several folders apart.
+    """The export of one row and seed. It needs no data, unless the row was exported over several data sets.
 
-    Raises UsageError where nothing was exported, or the same row over several data sets was.
+    Raises UsageError where there is no export, or several that the options do not tell apart.
     """
     from detector.evaluation.test_dev.package import find_exports
     from harness.store.records import without_data
@@ -200,13 +200,13 @@ def _find_export(selection: Selection, split: str, seed: int) -> tuple[RunDir, E
         if matching:
             return matching[0]
     raise UsageError(
-        f"{selection.target}, seed {seed}, was not exported for {split} in {selection.store.runs}, so that no "
-        f"answer can be its. Export it: {_command('export', selection, split, seed)}"
+        f"{selection.target}, seed {seed}, was not exported for {split} in {selection.store.runs}. "
+        f"Export it: {_command('export', selection, split, seed)}"
     )
 
 
 def _awaited(store: Store, split: str) -> tuple[RunDir, Export]:
-    """The one export to the split that has no record yet. Raises UsageError where there is none, or several."""
+    """The one export of the split without a record yet. Raises UsageError where there is none, or several."""
     from detector.evaluation.test_dev.package import find_exports
 
     sent = [(run, found) for run, found in find_exports(store.runs) if found.sent and found.job.split == split]
@@ -221,7 +221,7 @@ def _awaited(store: Store, split: str) -> tuple[RunDir, Export]:
 
 
 def _command(verb: str, selection: Selection, split: str, seed: int) -> str:
-    """The command of that name for the same row, run and split."""
+    """The command ``verb`` for the same row, seed and split."""
     options = [f"--profile {selection.profile.name}", f"--split {split}"]
     options += [f"--seed {seed}"] if seed else []
     options += [f"--set {path}={value}" for path, value in selection.overrides.items()]

@@ -1,4 +1,4 @@
-"""``harness weights``: what a weights file is, and the same weights in another project's format."""
+"""``harness weights``: what a weights file holds, and how to convert it to another project's format."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from harness.cli.options import AsJson, print_json, say
 if TYPE_CHECKING:
     from detector.weights.network import Format
 
-app = typer.Typer(help="Look at weight files of this and other projects, and convert them.", no_args_is_help=True)
+app = typer.Typer(help="Look at weights files of this and other projects, and convert them.", no_args_is_help=True)
 
 FileArgument = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
         help="A RetinaNet of maskrcnn-benchmark, Detectron2, torchvision or this project, or an ImageNet backbone of "
-        "Caffe2 or torchvision. The format is told from the content.",
+        "Caffe2 or torchvision. The format is recognised by the content.",
     ),
 ]
 
 
 @app.command()
 def show(file: FileArgument, as_json: AsJson = False) -> None:
-    """Say what a file holds: format, network, classes, what is unused in it, and the recipe that evaluates it."""
+    """Say what a file holds: format, network, classes, unused parts, and the recipe that evaluates it."""
     from detector.weights.read import read_weights
     from harness.registry.load import Registry
     from harness.weights.describe import description, description_as_text
@@ -53,7 +53,7 @@ def convert(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
 ) -> None:
-    """Write a file's weights in another format, if that project runs them in the same network."""
+    """Write a file's weights in another project's format, if that project has the same network."""
     from detector.weights.read import read_weights
     from detector.weights.write import write_weights
 

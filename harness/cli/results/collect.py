@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from harness.cli.options import say
+from harness.cli.options import OnlyProfileOption, say
 
 
 def add_to(app: typer.Typer) -> None:
@@ -14,10 +12,11 @@ def add_to(app: typer.Typer) -> None:
     app.command()(collect)
 
 
-def collect(
-    profile: Annotated[str | None, typer.Option(help="Only this profile's records.")] = None,
-) -> None:
-    """Copy new records from the runs folder to the results folder; a different one there is never overwritten."""
+def collect(profile: OnlyProfileOption = None) -> None:
+    """Copy new records from the runs folder to the results folder. A record there is never overwritten.
+
+    Exits with 1 where the same evaluation has other numbers there.
+    """
     from harness.folders import results_folder, runs_folder
     from harness.store.records import Store, collect
 

@@ -1,4 +1,4 @@
-"""``harness list``, ``table``, ``check`` and ``explain``: what the paper says, what we found, and how it was made."""
+"""``harness list``, ``table``, ``check`` and ``explain``: the paper's numbers, ours, the verdicts, every setting."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def table(
     data: DataOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Render a table, or all four, from the finished records: our numbers, the paper's, and in what they differ."""
+    """Print a table, or all four, from the finished records: our numbers beside the paper's."""
     from harness.planning.selection import Selection
     from harness.report.formats import check_format, render_tables
     from harness.report.views import table_views
@@ -62,10 +62,10 @@ def check(
     data: DataOption = None,
     as_json: AsJson = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 if a cell is not reproduced or a claim is contradicted.")
+        bool, typer.Option("--strict", help="Exit with 1 if a cell is not reproduced or a claim contradicted.")
     ] = False,
 ) -> None:
-    """Give verdicts on the cells and claims of a target, as far as the profile can decide them.
+    """Judge the cells and claims of a target, as far as the profile's runs can decide them.
 
     Exits with 0 whatever the verdicts are, unless --strict is given.
     """

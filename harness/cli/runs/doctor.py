@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import typer
 
 from detector.errors import UsageError
-from harness.cli.options import AsJson, CheckedClusterOption, DataOption, WaitOption, print_json
-from harness.cli.runs.submit import examine_named_cluster
+from harness.cli.options import AsJson, CheckedClusterOption, DataOption, WaitOption, print_json, say
+
+if TYPE_CHECKING:
+    from harness.doctor.machine import Finding
 
 
 def add_to(app: typer.Typer) -> None:
@@ -20,16 +25,16 @@ def doctor(
     wait: WaitOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check this machine: versions, cores, GPUs, folders, data, weights. Exits with 1 if something needed fails.
+    """Check this machine: versions, cores, GPUs, folders, data, weights. Exits with 1 if a needed check fails.
 
-    With --cluster: check that cluster instead, by one job of a few minutes on at most two nodes.
+    With --cluster: check that cluster instead, with one job of a few minutes on at most two nodes.
     """
     from harness.doctor.machine import examine
 
     if cluster is not None:
-        findings = examine_named_cluster(cluster, data, wait)
+        findings = _examine_cluster(cluster, data, wait)
     elif wait is not None:
-        raise UsageError("--wait is for --cluster NAME: how long the job of the check may wait in the queue.")
+        raise UsageError("--wait goes with --cluster NAME: how long the job of the check may wait in the queue.")
     else:
         findings = examine(data)
     if as_json:
@@ -41,3 +46,15 @@ def doctor(
             typer.echo(f"{finding.state:5} {finding.name:{width}}  {text}")
     if any(finding.state == "fail" for finding in findings):
         raise typer.Exit(1)
+
+
+def _examine_cluster(name: str, data: Path | None, wait: float | None) -> list[Finding]:
+    """Check a cluster, saying on stderr what it waits for. Ctrl-C cancels the job."""
+    from harness.doctor.cluster import DEFAULT_WAIT_MINUTES, examine_cluster
+    from harness.slurm.clusters import find_cluster
+
+    try:
+        minutes = DEFAULT_WAIT_MINUTES if wait is None else wait
+        return examine_cluster(find_cluster(name), data, wait_minutes=minutes, say=say)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None

@@ -1,4 +1,4 @@
-"""What ``harness run`` says of the runs that did not end well: the class, the last lines of the log, what to type."""
+"""What ``harness run`` says about runs that failed: the class of failure, the end of the log, what to type next."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from harness.failures.log_tail import last_lines, tail
 from harness.launch.local import NOT_STARTED, Failure
 from harness.planning.plan import Plan
 from harness.status.find import of_plan
-from harness.status.text import ContextOf
+from harness.status.text import ArgumentsFor
 
 
-def failure_lines(failures: list[Failure], planned: Plan, context: ContextOf) -> list[str]:
-    """The lines for a person, run by run; the stopped ones first, which lack nothing but time."""
-    known = {item.run.root.name: item for item in of_plan(planned, context.runs) if item.run is not None}
+def failure_lines(failures: list[Failure], planned: Plan, arguments: ArgumentsFor) -> list[str]:
+    """The lines to print, run by run; first those that were only stopped."""
+    known = {item.run.root.name: item for item in of_plan(planned, arguments.runs) if item.run is not None}
     stopped = [item for item in failures if item.stopped and item.message != NOT_STARTED]
     lines = [f"stopped: {known[item.train_id].name}: {item.message}" for item in stopped]
     if waiting := sum(item.message == NOT_STARTED for item in failures):
@@ -22,7 +22,7 @@ def failure_lines(failures: list[Failure], planned: Plan, context: ContextOf) ->
             continue
         text = tail(failure.log)
         name = classify(failure.message, text)
-        sentence, command = advise(name, context.of(known[failure.train_id]))
+        sentence, command = advise(name, arguments.of(known[failure.train_id]))
         lines.append(f"failed: {known[failure.train_id].name}: {failure.message}")
         lines.append(f"  {name}: {sentence}")
         lines.append(f"  log: {failure.log}")

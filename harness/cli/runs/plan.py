@@ -1,4 +1,4 @@
-"""``harness plan``: what a target takes, what it costs, and what a budget should buy."""
+"""``harness plan``: the trainings of a target, their cost, and what a budget is best spent on."""
 
 from __future__ import annotations
 
@@ -35,18 +35,21 @@ def plan(
     overrides: SetOption = None,
     data: DataOption = None,
     wall_time: Annotated[
-        str | None, typer.Option("--wall-time", metavar="TIME", help="A limit a start, such as 4h: counts requeues.")
+        str | None,
+        typer.Option(
+            "--wall-time", metavar="TIME", help="How long a job may run at a time, such as 4h: counts the requeues."
+        ),
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(metavar="HOURS", help="Device-hours, such as 400gpuh: choose the rows and seeds for the claims."),
+        typer.Option(metavar="HOURS", help="Device-hours, such as 400gpuh: choose the rows and seeds to train."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the trainings that a target needs after deduplication, which are done, what they cost and can resolve.
+    """Show the trainings that a target needs, each once: which are done, their cost, what they can show.
 
-    Each cost is measured on finished runs, stated by others, or unknown. With --budget: which rows to train, and how
-    often, so that the most claims are decided.
+    A cost was measured on finished runs, was stated by others, or is unknown. With --budget: which rows to train with
+    how many seeds, so that as many claims as possible are decided.
     """
     from harness.planning.costs import parse_wall_time
     from harness.planning.selection import Selection
@@ -65,14 +68,14 @@ def plan(
 
 
 def _plan_budget(selection: Selection, budget: str, *, chosen: bool, as_json: bool) -> None:
-    """chosen: whether --seeds or --wall-time was given too, which a budget leaves no room for."""
+    """chosen: whether --seeds or --wall-time was given too; the budget already decides both."""
     from harness.planning.budget import plan_budget
     from harness.report.costs import budget_as_data, budget_as_text
 
     if chosen or selection.overrides or selection.batch_size is not None:
         raise UsageError(
             "--budget chooses rows and seeds of the paper's own settings: leave --seeds, --wall-time, --set and "
-            "--batch-size away. Then 'harness plan ROW --seeds N --wall-time TIME' says more of one row."
+            "--batch-size out. For more about one row: harness plan ROW --seeds N --wall-time TIME"
         )
     bought = plan_budget(selection, budget)
     if as_json:

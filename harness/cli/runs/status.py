@@ -1,4 +1,4 @@
-"""``harness status``, ``logs`` and ``cancel``: what runs do, what they say, and asking them to stop."""
+"""``harness status``, ``logs`` and ``cancel``: what runs do, what they print, and how to stop them."""
 
 from __future__ import annotations
 
@@ -49,26 +49,28 @@ def status(
     ] = None,
     profile: ProfileOption = "paper",
     seeds: Annotated[
-        int, typer.Option("--seeds", "-n", min=1, help="With a target: seeds to list even where never started.")
+        int, typer.Option("--seeds", "-n", min=1, help="With a target: list this many seeds, also those never started.")
     ] = 1,
     batch_size: BatchSizeOption = None,
     overrides: SetOption = None,
     data: DataOption = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on while anything waits or runs.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Look again every two seconds, until nothing waits or runs.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the state of each run: not started, waiting, running with its ETA, stopped, done with its AP, or failed.
 
-    A submitted run is judged by Slurm's queue, another that is not on this machine by its heartbeat: 'lost?' says that
-    it was silent for ten minutes.
+    A submitted run is judged by Slurm's queue, a run on another machine by its heartbeat: 'lost?' means no heartbeat
+    for ten minutes.
     """
     from harness.status.observe import observe_all
-    from harness.status.text import ContextOf, as_data, lines, next_commands, summary
+    from harness.status.text import ArgumentsFor, next_commands, state_lines, states_as_data, summary_lines
 
     if watch and as_json:
-        raise UsageError("--watch draws for a person; --json is one look. Give one of them.")
+        raise UsageError("--watch draws on a terminal again and again, --json prints once. Give one of them.")
     selection, finder = _finder(target, profile, overrides, data, batch_size, seeds=0 if target is None else seeds)
-    context = ContextOf(profile, run_options(overrides, batch_size, data), data, selection.store.runs)
+    context = ArgumentsFor(profile, run_options(overrides, batch_size, data), data, selection.store.runs)
 
     def look() -> tuple[FoundRuns, list[Observed]]:
         found = finder.find()
@@ -76,7 +78,7 @@ def status(
 
     found, observed = look()
     if as_json:
-        print_json(as_data(observed, found))
+        print_json(states_as_data(observed, found))
         return
     interrupted = False
     if watch and observed:
@@ -85,8 +87,8 @@ def status(
         except KeyboardInterrupt:
             interrupted = True
             found, observed = look()
-    after = [*summary(observed, found, selection.store.runs, profile), *next_commands(observed, context)]
-    for line in [*lines(observed), *after]:
+    after = [*summary_lines(observed, found, selection.store.runs, profile), *next_commands(observed, context)]
+    for line in [*state_lines(observed), *after]:
         typer.echo(line)
     if interrupted:
         raise typer.Exit(130)
@@ -98,13 +100,13 @@ def _watch(look: Callable[[], tuple[FoundRuns, list[Observed]]], first: list[Obs
     from rich.live import Live
     from rich.text import Text
 
-    from harness.status.text import lines
+    from harness.status.text import state_lines
 
     console = Console()
     if not console.is_terminal:
         shown: dict[object, tuple[str, int | None]] = {}
         for observed in _looks(look, first):
-            for item, line in zip(observed, lines(observed), strict=True):
+            for item, line in zip(observed, state_lines(observed), strict=True):
                 progress = item.state.progress
                 mark = (item.state.kind, None if progress is None else int(progress * 10))
                 if shown.get(item.known.key) != mark:
@@ -113,14 +115,14 @@ def _watch(look: Callable[[], tuple[FoundRuns, list[Observed]]], first: list[Obs
         return observed
     with Live(console=console, auto_refresh=False, transient=True) as live:
         for observed in _looks(look, first):
-            live.update(Text("\n".join(lines(observed)), no_wrap=True, overflow="ellipsis"), refresh=True)
+            live.update(Text("\n".join(state_lines(observed)), no_wrap=True, overflow="ellipsis"), refresh=True)
     return observed
 
 
 def _looks(look: Callable[[], tuple[FoundRuns, list[Observed]]], observed: list[Observed]) -> Iterator[list[Observed]]:
-    """The first look, and one every ``WATCH_SECONDS`` until two in a row find that nothing waits or runs.
+    """The first look, then one every ``WATCH_SECONDS``, until two in a row find that nothing waits or runs.
 
-    One is not enough: between two runs a launcher has none for a moment.
+    One is not enough: a launcher that has ended one run has not started the next for a moment.
     """
     from harness.status.observe import is_over
 
@@ -135,19 +137,21 @@ def _looks(look: Callable[[], tuple[FoundRuns, list[Observed]]], observed: list[
 
 
 def logs(
-    name: Annotated[str, typer.Argument(metavar="RUN", help="TABLE/ROW, a training's id or its start, or a folder.")],
+    name: Annotated[
+        str, typer.Argument(metavar="RUN", help="TABLE/ROW, a training's id or its first digits, or a run's folder.")
+    ],
     profile: ProfileOption = "paper",
     seed: SeedOption = 0,
     batch_size: BatchSizeOption = None,
     overrides: SetOption = None,
     data: DataOption = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print what is added, until the run ends.")] = False,
     rank: Annotated[
-        int | None, typer.Option("--rank", min=0, help="What this process of the run printed, instead of the log.")
+        int | None, typer.Option("--rank", min=0, help="Instead of the log: what the process of this rank printed.")
     ] = None,
-    num_lines: Annotated[int, typer.Option("--lines", min=0, help="How many from the end; 0: all.")] = 50,
+    num_lines: Annotated[int, typer.Option("--lines", min=0, help="How many lines from the end; 0 for all.")] = 50,
 ) -> None:
-    """Print a run's log, or with --rank what one of its processes printed."""
+    """Print a run's log or, with --rank, what one of its processes printed."""
     from harness.status import logs as run_logs
     from harness.status.observe import look_at_queue, see
     from harness.status.state import LIVING, decide
@@ -167,7 +171,7 @@ def logs(
         known = ", ".join(map(str, run_logs.outputs(run))) or "none"
         if not (follow and is_living()):
             what = "log" if rank is None else f"output of rank {rank} (there are of: {known})"
-            raise UsageError(f"{run.root} has no {what} yet. See what it does: harness status; or wait for it: -f.")
+            raise UsageError(f"{run.root} has no {what} yet. For its state: harness status; to wait for it: -f.")
     elif rank is None and where != run.log:
         say(f"It ended before its log began; this is what it printed ({where}):")
     size = where.stat().st_size if where is not None and where.exists() else 0
@@ -181,7 +185,7 @@ def logs(
 
 
 def _seldom(ended: Callable[[], bool]) -> Callable[[], bool]:
-    """The same, really asked every two seconds only: queues do not like to be asked more often."""
+    """The same answer, but asked for every two seconds only: each question may go to Slurm's queue."""
     asked = -WATCH_SECONDS
 
     def answer() -> bool:
@@ -229,10 +233,10 @@ def cancel(
     overrides: SetOption = None,
     data: DataOption = None,
 ) -> None:
-    """Ask the target's runs here and on Slurm, of every seed, to save and stop; the same 'harness run' resumes them.
+    """Ask the target's runs, here and on Slurm, of every seed, to save and stop; 'harness run' resumes them.
 
-    Waiting jobs leave the queue. A 'harness run' that has more of the target to start does not start it; its other
-    runs go on.
+    Waiting jobs leave the queue. A 'harness run' that is going on starts no more runs of the target; its other runs go
+    on.
     """
     from harness.launch.cancel import note_cancelled, stop_runs
     from harness.slurm.queue import cancel_queued
@@ -258,7 +262,7 @@ def _finder(
     *,
     seeds: int,
 ) -> tuple[Selection, RunFinder]:
-    """target: None for every row that this project trains."""
+    """target: None for all rows of all tables."""
     from harness.planning.selection import Selection
     from harness.status.find import RunFinder
 

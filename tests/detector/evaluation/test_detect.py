@@ -54,7 +54,7 @@ def test_open_upright_turns_as_exif_says(tmp_path: Path, orientation: int) -> No
 
 
 def test_open_upright_refuses_floats_and_what_is_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match="32 bits a channel"):
+    with pytest.raises(DataError, match="32 bits per channel"):
         open_upright(saved(tmp_path / "float.tiff", Image.new("F", (2, 2))))
     (tmp_path / "text.jpg").write_text("no image")
     for name in ("text.jpg", "missing.jpg", "."):

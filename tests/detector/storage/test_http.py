@@ -77,6 +77,22 @@ def test_fetch_starts_over_only_where_the_part_does_not_fit(server: Server, tmp_
     assert server.ranges(FILE) == ([f"bytes={len(left)}-"] if left == CONTENT else [f"bytes={len(left)}-", None])
 
 
+def test_fetch_removes_a_file_that_its_check_refuses(server: Server, tmp_path: Path) -> None:
+    seen = list[bytes]()
+
+    def check(arrived: Path) -> str | None:
+        assert not (tmp_path / "file").exists()
+        seen.append(arrived.read_bytes())
+        return "another file" if len(seen) == 1 else None
+
+    with pytest.raises(DataError, match=rf"{server.url}{FILE}: another file\. Run this again"):
+        get(server, tmp_path / "file", check=check)
+    assert list(tmp_path.iterdir()) == []
+    get(server, tmp_path / "file", check=check)
+    assert seen == [CONTENT, CONTENT]
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
 def test_fetch_gives_up_after_its_retries(server: Server, tmp_path: Path) -> None:
     server.faults[FILE] = ["503"] * 9
     with pytest.raises(DataError, match=r"in 3 attempts: the server answers 503 Service Unavailable"):
@@ -100,8 +116,8 @@ def test_fetch_tries_no_second_time_what_is_not_there(server: Server, tmp_path: 
 def test_fetch_ends_a_silent_connection(server: Server, tmp_path: Path) -> None:
     server.faults[FILE] = ["hang"]
     get(server, tmp_path / "file", timeout=0.2)
-    assert not server.patience.is_set()
-    server.patience.set()
+    assert not server.released.is_set()
+    server.released.set()
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert server.ranges(FILE) == [None, f"bytes={HALF}-"]
 

@@ -20,6 +20,7 @@ from detector.errors import DataError, RecordError
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
 from detector.storage import retry as retrying
+from detector.storage.files import write_json
 from detector.storage.retry import retry
 from detector.training.metrics import MetricsLog
 from detector.training.train import StopRequested
@@ -188,8 +189,10 @@ def test_a_start_waits_for_annotations_that_are_away(
 
 def test_a_heartbeat_on_a_full_disk_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heartbeat = Heartbeat(tmp_path / "status.json", iterations=8)
-    monkeypatch.setattr("detector.worker.worker.write_json", Failing(errno.ENOSPC, 1, lambda *_, **__: None))
+    refused = Failing(errno.ENOSPC, 1, lambda *_, **__: None)
+    monkeypatch.setattr("detector.worker.reports.write_json", refused)
     heartbeat.beat("training", force=True, iteration=3)
+    assert refused.left == 0
     assert heartbeat.state.iteration == 3
 
 
@@ -236,8 +239,8 @@ def test_an_image_is_read_once_the_file_server_is_back_and_a_missing_one_is_told
 def test_a_record_waits_for_room(job: EvalJob, data: Path, tmp_path: Path, reference: RunDir) -> None:
     assignment = micro_assignment(job, reference.root, data)
     with pytest.MonkeyPatch.context() as patch:
-        from detector.worker import run as finish
-
-        patch.setattr(finish, "write_json", Failing(errno.ENOSPC, 2, finish.write_json))
+        refused = Failing(errno.ENOSPC, 2, write_json)
+        patch.setattr("detector.worker.run.write_json", refused)
         evaluate_and_record(assignment, job, reference, world=ALONE, heartbeat=None)
+    assert refused.left == 0
     assert reference.read_record(job.id) is not None

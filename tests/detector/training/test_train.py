@@ -1,4 +1,4 @@
-"""The training of one run: resumes to the last bit, any number of workers or groups a pass, stops when it must."""
+"""The training of one run: resumes to the last bit, any number of workers or groups per pass, stops when it must."""
 
 from __future__ import annotations
 
@@ -123,9 +123,10 @@ def test_train_differs_between_seeds(job: EvalJob, data: Path, tmp_path: Path, r
 
 def test_train_with_other_threads_says_that_bit_equality_is_void(job: EvalJob, data: Path, tmp_path: Path) -> None:
     with pytest.raises(StopRequested):
-        train(job, tmp_path, data, stop=StopAfter(3))
-    torch.set_num_threads(2)
+        train(job, tmp_path, data, stop=StopAfter(7))
+    torch.set_num_threads(2)  # for one iteration: where cores are short, two threads wait for each other
     run = train(job, tmp_path, data)
+    torch.set_num_threads(1)
     evaluate_and_record(micro_assignment(job, tmp_path, data), job, run, world=ALONE, heartbeat=None)
     record = run.read_record(job.id)
     assert record is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import msgspec
@@ -93,8 +94,7 @@ def test_read_tells_p6_of_p5_by_its_inputs(tmp_path: Path) -> None:
 # Detectron2
 
 
-@pytest.mark.parametrize(("name", "backbone"), [("r50", "resnet50"), ("r101", "resnet101")])
-@pytest.mark.parametrize("suffix", ["pkl", "pth"])
+@pytest.mark.parametrize(("name", "backbone", "suffix"), [("r50", "resnet50", "pkl"), ("r101", "resnet101", "pth")])
 def test_read_detectron2_places_every_name_of_its_true_state_dict(
     name: str, backbone: str, suffix: str, tmp_path: Path
 ) -> None:
@@ -140,7 +140,7 @@ def test_anchor_orders_are_inverse() -> None:
 
     assert not torch.equal(there, values)
     assert torch.equal(to_ratio_major(there, 5, 6, "x"), values)
-    with pytest.raises(WeightsError, match="4 anchors a location"):
+    with pytest.raises(WeightsError, match="4 anchors per location"):
         to_ratio_major(torch.zeros(16), 4, 4, "x")
 
 
@@ -193,14 +193,15 @@ def test_read_torchvision_retinanet_knows_the_names_of_the_released_file(tmp_pat
 
     weights = read_weights(save_torch(tmp_path / "m.pth", old))
 
-    assert weights.tensors.keys() == read_weights(save_torch(tmp_path / "n.pth", new)).tensors.keys()
+    assert weights.tensors.keys() == {name for name in new if not name.endswith("num_batches_tracked")}
 
 
 def test_read_torchvision_takes_the_released_files_norms_as_without_epsilon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save_torch(tmp_path / "m.pth", torchvision_state(num_classes=5))
-    monkeypatch.setattr("detector.weights.read._WITHOUT_EPSILON", read_weights(path).sha256[:8])
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr("detector.weights.read._WITHOUT_EPSILON", sha256[:8])
 
     network = read_weights(path).network
 

@@ -42,7 +42,7 @@ def test_read_caffe2_makes_statistics_that_change_nothing(nested: bool, tmp_path
     assert set(weights.unused) == {"fc1000_w", "fc1000_b", "conv1_b", "conv1_w_momentum"}
 
 
-def test_read_caffe2_resnext_strides_in_the_3x3(tmp_path: Path) -> None:
+def test_read_caffe2_resnext_strides_in_the_3x3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = peer_shapes("maskrcnn_benchmark_x101")  # the same body under another name
     body = {name.removeprefix("backbone.body."): shape for name, shape in shapes.items() if ".body." in name}
     blobs = {}
@@ -59,7 +59,9 @@ def test_read_caffe2_resnext_strides_in_the_3x3(tmp_path: Path) -> None:
     blobs |= {"conv1_w": np.zeros((64, 3, 7, 7), np.float32), "pred_w": np.zeros(1, np.float32)}
     blobs |= {"res_conv1_bn_s": np.zeros(64, np.float32), "res_conv1_bn_b": np.zeros(64, np.float32)}
 
-    weights = read_weights(save_pickle(tmp_path / "X.pkl", blobs))
+    # Not by way of a file, which would take 350 MB; the one of the ResNet is read above.
+    monkeypatch.setattr("detector.weights.read.read_content", lambda path: (blobs, "0" * 64))
+    weights = read_weights(tmp_path / "X.pkl")
 
     assert weights.architecture.backbone == "resnext101_32x8d"
     assert weights.network is not None

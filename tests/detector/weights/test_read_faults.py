@@ -41,7 +41,7 @@ NAN = torch.full((64,), float("nan"))
             r"layer2\.1\.conv2\.weight is \[128, 128, 1, 1\], not \[128, 128, 3, 3\]",
         ),
         ({"backbone.body.stem.bn1.bias": NAN}, r"backbone\.body\.bn1\.bias is not finite"),
-        ({LOGITS: torch.zeros(100, 256, 3, 3)}, "100 class outputs do not fit to 9 anchors"),
+        ({LOGITS: torch.zeros(100, 256, 3, 3)}, "100 class outputs do not fit 9 anchors per location"),
         ({"rpn.head.bbox_tower.0.weight": "text"}, r"lacks .*; has an unknown rpn\.head\.bbox_tower\.0\.weight"),
         ({"backbone.body.layer1.0.conv2.weight": torch.zeros(128, 128, 3, 3)}, "has 128 outputs and 128 inputs"),
     ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from dataclasses import replace as changed
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -18,12 +20,13 @@ from detector.errors import WeightsError
 from detector.weights.load import BOX_OUTPUTS, CLASS_OUTPUTS
 from detector.weights.network import Architecture, Format, Pyramid, expected_shapes, stock_network
 from detector.weights.read import Weights, read_weights
-from detector.weights.write import COCO_IDS, write_weights
+from detector.weights.write import COCO_IDS, Conversion, convert, write_weights
 from tests.weight_files import caffe2_shapes, peer_shapes
 
 TOPS = {"maskrcnn-benchmark": "c5", "detectron2": "c5", "torchvision-retinanet": "p5"}
 
 
+@cache
 def made_up(project: Format, *, num_classes: int = 80, fpn_channels: int = 16) -> Weights:
     """A detector of the project's network, with a narrow pyramid, of random numbers that are no powers of two."""
     p6_from = TOPS[project]
@@ -38,9 +41,7 @@ def made_up(project: Format, *, num_classes: int = 80, fpn_channels: int = 16) -
     )
     architecture = Architecture("resnet50", "frozen_batch", top)
     generator = torch.Generator().manual_seed(1)
-    tensors = {
-        name: torch.rand(shape, generator=generator) + 0.1 for name, shape in expected_shapes(architecture).items()
-    }
+    tensors = {name: random_numbers(shape, generator) for name, shape in expected_shapes(architecture).items()}
     return Weights(
         file=Path("made-up"),
         sha256="0" * 64,
@@ -52,6 +53,12 @@ def made_up(project: Format, *, num_classes: int = 80, fpn_channels: int = 16) -
         network=stock_network(project, "resnet50"),
         class_ids=tuple(range(num_classes)) if project == "torchvision-retinanet" else None,
     )
+
+
+def random_numbers(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Of a large tensor one number per output channel, so that 26 million need not be drawn, kept and written."""
+    drawn = shape if shape.numel() < 100_000 else torch.Size([shape[0], *[1] * (len(shape) - 1)])
+    return (torch.rand(drawn, generator=generator) + 0.1).expand(shape)
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor], *, but: tuple[str, ...] = ()) -> bool:
@@ -70,14 +77,27 @@ def test_write_and_read_give_the_same_bits(project: Format, tmp_path: Path) -> N
     assert (found.format, found.architecture, found.network) == (project, weights.architecture, weights.network)
     assert found.unused.keys() <= {"__author__"}
     assert same(found.tensors, weights.tensors)
-    # And over our own format, which keeps what the file was of.
-    write_weights(found, "harness", tmp_path / "ours")
+
+
+@pytest.mark.parametrize("project", ["maskrcnn-benchmark", "torchvision-retinanet"])
+def test_write_our_own_format_keeps_what_the_weights_were_of(project: Format, tmp_path: Path) -> None:
+    """Once with the file's own category ids, once with COCO's; then back into the project's format."""
+    weights = made_up(project, num_classes=91 if project == "torchvision-retinanet" else 80)
+
+    write_weights(weights, "harness", tmp_path / "ours")
     ours = read_weights(tmp_path / "ours")
+
     assert (ours.format, ours.network) == ("harness", weights.network)
     assert ours.class_ids == (weights.class_ids or COCO_IDS)
     assert same(ours.tensors, weights.tensors)
-    write_weights(ours, project, tmp_path / "back")
-    assert same(read_weights(tmp_path / "back").tensors, weights.tensors)
+    assert same(read_content_of(convert(ours, project)), read_content_of(convert(weights, project)))
+
+
+def read_content_of(conversion: Conversion) -> dict[str, Tensor]:
+    """The state dict in a converted file."""
+    content = torch.load(io.BytesIO(conversion.content), weights_only=True)
+    state: dict[str, Tensor] = content.get("model", content)
+    return state
 
 
 def test_write_maskrcnn_benchmark_has_the_names_of_its_true_state_dict(tmp_path: Path) -> None:
@@ -145,31 +165,31 @@ def test_write_torchvision_numbers_outputs_by_category_and_silences_the_others(t
 # Backbones
 
 
-def backbone(tmp_path: Path, project: Format) -> Weights:
-    path = tmp_path / "backbone"
-    if project == "torchvision":
-        torch.manual_seed(0)
-        torch.save(resnet50().state_dict(), path)
-    else:
-        random = np.random.RandomState(0)
-        blobs = {name: random.rand(*shape).astype(np.float32) for name, shape in caffe2_shapes().items()}
-        path.write_bytes(pickle.dumps(blobs))
-    return read_weights(path)
+@pytest.fixture(scope="module")
+def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Weights]:
+    """A ResNet-50 of each project, by the project's name."""
+    folder = tmp_path_factory.mktemp("backbones")
+    torch.manual_seed(0)
+    torch.save(resnet50().state_dict(), folder / "torchvision")
+    random = np.random.RandomState(0)
+    blobs = {name: random.rand(*shape).astype(np.float32) for name, shape in caffe2_shapes().items()}
+    (folder / "caffe2").write_bytes(pickle.dumps(blobs))
+    return {name: read_weights(folder / name) for name in ("caffe2", "torchvision")}
 
 
 @pytest.mark.parametrize("project", ["caffe2", "torchvision"])
-def test_write_backbone_and_read_give_the_same_bits(project: Format, tmp_path: Path) -> None:
-    weights = backbone(tmp_path, project)
+def test_write_backbone_and_read_give_the_same_bits(
+    project: Format, backbones: dict[str, Weights], tmp_path: Path
+) -> None:
+    weights = backbones[project]
 
     assert write_weights(weights, project, tmp_path / "written") == ()
 
     assert same(read_weights(tmp_path / "written").tensors, weights.tensors)
 
 
-def test_write_caffe2_has_the_names_and_shapes_of_its_files(tmp_path: Path) -> None:
-    write_weights(backbone(tmp_path, "caffe2"), "caffe2", tmp_path / "R-50.pkl")
-
-    blobs = pickle.loads((tmp_path / "R-50.pkl").read_bytes())
+def test_write_caffe2_has_the_names_and_shapes_of_its_files(backbones: dict[str, Weights]) -> None:
+    blobs = pickle.loads(convert(backbones["caffe2"], "caffe2").content)
 
     without = {
         name: shape for name, shape in caffe2_shapes().items() if name not in ("conv1_b", "fc1000_w", "fc1000_b")
@@ -231,8 +251,10 @@ def test_write_refuses_other_anchors_heads_and_norms(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_write_refuses_a_backbone_as_a_detector_and_an_unknown_format(tmp_path: Path) -> None:
-    weights = backbone(tmp_path, "torchvision")
+def test_write_refuses_a_backbone_as_a_detector_and_an_unknown_format(
+    backbones: dict[str, Weights], tmp_path: Path
+) -> None:
+    weights = backbones["torchvision"]
     for to, message in (("harness", "is a backbone; harness holds whole detectors"), ("onnx", "Unknown format 'onnx'")):
         with pytest.raises(WeightsError, match=message):
             write_weights(weights, to, tmp_path / "out")  # type: ignore[arg-type]

@@ -229,20 +229,34 @@ def losses(config: Any, dr_loss_file: Path) -> Arrays:
 def _losses_of(
     config: Any, anchor_lists: Any, outputs: tuple[Sequence[Any], Sequence[Any]], targets: Any, name: str
 ) -> Arrays:
-    module = _module("modeling.rpn.retinanet.loss")
-    evaluate = module.make_retinanet_loss_evaluator(config, _module("modeling.box_coder").BoxCoder(_BOX_WEIGHTS))
-    evaluate.box_cls_loss_func = recorder = Recorder(evaluate.box_cls_loss_func)
-    logits, deltas = ([torch.tensor(level, requires_grad=True) for level in levels] for levels in outputs)
-    classification, regression = evaluate(anchor_lists, logits, deltas, targets)
-    gradients = torch.autograd.grad(classification, logits), torch.autograd.grad(regression, deltas)
-    answer = {f"{name}/logit_gradient_p{level}": one.numpy() for level, one in enumerate(gradients[0], 3)}
-    answer |= {f"{name}/delta_gradient_p{level}": one.numpy() for level, one in enumerate(gradients[1], 3)}
-    return answer | {
-        f"{name}/focal": classification.detach().numpy(),
-        f"{name}/regression": regression.detach().numpy(),
-        f"{name}/labels": recorder.labels.numpy(),
-        f"{name}/flat_logits": recorder.logits.detach().numpy(),
-    }
+    """Both losses and their gradients, in float32 as the peer computes them, and (``_float64``) in float64."""
+    answer: Arrays = {}
+    coder = _module("modeling.box_coder").BoxCoder(_BOX_WEIGHTS)
+    for suffix, dtype, used in (("", torch.float32, coder), ("_float64", torch.float64, Float64Coder(coder))):
+        evaluate = _module("modeling.rpn.retinanet.loss").make_retinanet_loss_evaluator(config, used)
+        evaluate.box_cls_loss_func = recorder = Recorder(evaluate.box_cls_loss_func)
+        logits, deltas = ([torch.tensor(one, dtype=dtype, requires_grad=True) for one in levels] for levels in outputs)
+        classification, regression = evaluate(anchor_lists, logits, deltas, targets)
+        gradients = torch.autograd.grad(classification, logits), torch.autograd.grad(regression, deltas)
+        answer |= {f"{name}/logit_gradient_p{level}{suffix}": one.numpy() for level, one in enumerate(gradients[0], 3)}
+        answer |= {f"{name}/delta_gradient_p{level}{suffix}": one.numpy() for level, one in enumerate(gradients[1], 3)}
+        answer[f"{name}/focal{suffix}"] = classification.detach().numpy()
+        answer[f"{name}/regression{suffix}"] = regression.detach().numpy()
+        if not suffix:
+            answer[f"{name}/labels"] = recorder.labels.numpy()
+            answer[f"{name}/flat_logits"] = recorder.logits.detach().numpy()
+    return answer
+
+
+class Float64Coder:
+    """The peer's box coder on the same boxes in float64: its box lists are always float32."""
+
+    def __init__(self, coder: Any) -> None:
+        self._coder = coder
+
+    def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
+        targets: Tensor = self._coder.encode(boxes.double(), anchors.double())
+        return targets
 
 
 def _dr_loss_of(loss: Any, logits: NDArray[Any], labels: NDArray[Any], name: str) -> Arrays:

@@ -23,7 +23,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def write_names(path: Path, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Names and shapes of a state dict as JSON, one a line, in the peer's order."""
+    """Names and shapes of a state dict as JSON, one per line, in the peer's order."""
     lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(list(shape))}" for name, shape in shapes.items())
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

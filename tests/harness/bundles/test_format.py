@@ -15,7 +15,18 @@ from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from harness.cli import app
-from tests.bundles import PROJECT, Site, job_of, manifest, members, put_result, put_run, record_of, tree, with_threshold
+from tests.harness.bundles.sites import (
+    PROJECT,
+    Site,
+    job_of,
+    manifest,
+    members,
+    put_result,
+    put_run,
+    record_of,
+    tree,
+    with_threshold,
+)
 
 
 @pytest.fixture

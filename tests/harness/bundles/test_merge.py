@@ -22,7 +22,7 @@ from harness.planning.selection import Selection, missing
 from harness.status.find import find_trained
 from harness.store.records import Store, read_record
 from support.micro import micro_job, write_experiments
-from tests.bundles import Site, change, job_of, put_result, put_run, record_of, tree, with_threshold
+from tests.harness.bundles.sites import Site, change, job_of, put_result, put_run, record_of, tree, with_threshold
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_import_puts_weights_into_a_run_only_where_there_is_none(here: Site, the
     merged = there.merged(file, code=1)
     assert merged["records"]["new"] == sorted([new.eval_id, started.eval_id])
     assert merged["weights"] == {"new": [new.train_id], "already_there": [], "in_conflict": [started.train_id]}
-    assert "is there without final weights" in merged["conflicts"][0]
+    assert "exists without final weights" in merged["conflicts"][0]
     assert tree(there.store.run_dir(started.train_id).root) == before
     run = there.store.run_dir(new.train_id)
     assert {name: data for name, (data, _) in tree(run.root).items()} == {
@@ -72,8 +72,8 @@ def test_import_names_each_conflict_and_takes_the_rest(here: Site, there: Site, 
     assert "records: 1 new, 1 already there, 1 in conflict" in result.output
     assert "weights: 1 new, 0 already there, 2 in conflict" in result.output
     assert f"record tiny/{job.id} in {file}" in result.output
-    assert "AP 20.0 there, 21.5 packed" in result.output
-    assert f"weights of {job.train.id} in {file}: left out with their record" in result.output
+    assert "AP 20.0 there, 21.5 in the bundle" in result.output
+    assert f"weights of {job.train.id} in {file}: left out because their record" in result.output
     assert f"{there.store.run_dir(other.train.id).final} has other weights" in result.output
     after = tree(there.root)
     assert {name: after[name] for name in before} == before
@@ -103,7 +103,7 @@ def test_import_never_overwrites_a_file_of_another_name(here: Site, there: Site,
     here.bundle("export", file)
     misnamed = there.store.committed(record_of(job_of(seed=0)))
     write_json(misnamed, record_of(job_of(seed=1)))
-    assert "is another evaluation's record" in there.merged(file, code=1)["conflicts"][0]
+    assert "is the record of another evaluation" in there.merged(file, code=1)["conflicts"][0]
     assert read_record(misnamed).eval_id == job_of(seed=1).id
 
 

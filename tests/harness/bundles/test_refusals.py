@@ -12,7 +12,8 @@ from detector.errors import HarnessError, RecordError
 from harness.bundles import format as bundle
 from harness.bundles.format import read_bundle
 from harness.bundles.pack import gather, write_bundle
-from tests.bundles import (
+from tests.command import error
+from tests.harness.bundles.sites import (
     change,
     change_manifest,
     forge,
@@ -24,7 +25,6 @@ from tests.bundles import (
     record_of,
     write_members,
 )
-from tests.command import error
 
 pytestmark = pytest.mark.usefixtures("empty_folders")
 
@@ -144,15 +144,15 @@ TAMPERED = {
     "unknown file": (add("notes.txt"), r"'notes.txt' is not in manifest.json"),
     "unknown record": (add("records/tiny/0123456789abcdef.json"), "is not in manifest.json"),
     "folder": (add("records/", b""), "'records/' is not in manifest.json"),
-    "parent folder": (add("../records/tiny/x.json"), r"'../records/tiny/x.json' names a place outside"),
-    "parent folder inside": (add("records/../../x.json"), "names a place outside"),
-    "absolute path": (add("/etc/x"), "'/etc/x' names a place outside"),
-    "drive": (add("C:x"), "'C:x' names a place outside"),
-    "backslash": (add("..\\x"), "names a place outside"),
+    "parent folder": (add("../records/tiny/x.json"), r"'../records/tiny/x.json' would be written outside"),
+    "parent folder inside": (add("records/../../x.json"), "would be written outside"),
+    "absolute path": (add("/etc/x"), "'/etc/x' would be written outside"),
+    "drive": (add("C:x"), "'C:x' would be written outside"),
+    "backslash": (add("..\\x"), "would be written outside"),
     "missing record": (drop(FIRST), rf"{FIRST}' is in manifest.json, but missing"),
     "missing weights": (drop(WEIGHTS), rf"{WEIGHTS}' is in manifest.json, but missing"),
     "missing manifest": (drop("manifest.json"), "has no manifest.json"),
-    "member twice": (lambda file: write_members(file, [*members(file), members(file)[0]]), "is there twice"),
+    "member twice": (lambda file: write_members(file, [*members(file), members(file)[0]]), "is in the zip twice"),
     "record listed twice": (edit_manifest(lambda m: m["records"].append(m["records"][0])), "lists record .* twice"),
     "weights listed twice": (edit_manifest(lambda m: m["weights"].append(m["weights"][0])), "lists weights .* twice"),
     "weights of no record": (
@@ -179,7 +179,7 @@ TAMPERED = {
         lambda file: change(file, "manifest.json", lambda data: b"[" * 1_000_000),
         "cannot be read",
     ),
-    "compressed": (recompress, "is compressed, which no bundle is"),
+    "compressed": (recompress, "is compressed, as no member of a bundle is"),
     "encrypted": (mark_encrypted, "is encrypted"),
     "large record": (
         lambda file: change(file, FIRST, lambda data: data + b" " * bundle.MAX_RECORD),

@@ -14,10 +14,10 @@ from harness.cli import app
 from harness.doctor import cluster as cluster_doctor
 from harness.doctor import node_job
 from harness.doctor.cluster import check_shape, report_findings
-from harness.doctor.machine import PACKAGES, Finding
+from harness.doctor.machine import LIBRARIES, Finding
 from harness.doctor.node import Check, NodeReport
 from harness.doctor.node_checks import installed
-from harness.doctor.node_job import Watched
+from harness.doctor.node_job import JobResult
 from harness.registry.declarations import Execution
 from harness.slurm.clusters import Cluster
 from tests.command import error
@@ -39,7 +39,14 @@ PROGRAMS = {
 
 def report(rank: int, node: str, *checks: tuple[str, str, str], **changes: Any) -> NodeReport:
     values = {
-        **{"rank": rank, "node": node, "heard": NOW - 1, "time": NOW, "doing": "", "versions": installed(PACKAGES)},
+        **{
+            "rank": rank,
+            "node": node,
+            "marker_time": NOW - 1,
+            "time": NOW,
+            "doing": "",
+            "versions": installed(LIBRARIES),
+        },
         **changes,
     }
     return msgspec.convert({**values, "checks": [Check(*check) for check in checks]}, NodeReport)  # type: ignore[arg-type]
@@ -47,9 +54,9 @@ def report(rank: int, node: str, *checks: tuple[str, str, str], **changes: Any) 
 
 def findings_of(*reports: NodeReport) -> dict[str, list[tuple[str, str]]]:
     """By name, what is said of it; each report was seen two seconds after NOW."""
-    watched = Watched({item.rank: item for item in reports}, {item.rank: NOW + 2 for item in reports})
+    result = JobResult({item.rank: item for item in reports}, {item.rank: NOW + 2 for item in reports})
     found: dict[str, list[tuple[str, str]]] = {}
-    for finding in report_findings(watched):
+    for finding in report_findings(result):
         found.setdefault(finding.name, []).append((finding.state, finding.text))
     return found
 
@@ -73,40 +80,40 @@ def test_report_findings_keep_the_order_of_the_checks_also_where_a_process_came_
 
 
 def test_report_findings_note_versions_that_are_others_than_here() -> None:
-    there = {**installed(PACKAGES), "numpy": "0.1"}
+    there = {**installed(LIBRARIES), "numpy": "0.1"}
     found = findings_of(report(0, "n1"), report(1, "n2", versions=there))
     state, text = found["versions"][0]
     assert state == "note"
-    assert text == f"n2: numpy 0.1 (here {installed(PACKAGES)['numpy']})"
+    assert text == f"n2: numpy 0.1 (here {installed(LIBRARIES)['numpy']})"
 
 
 @pytest.mark.parametrize(
-    ("heard", "time", "expected"),
+    ("marker_time", "time", "expected"),
     [
         (NOW - 1, NOW, ("ok", "(to 2 s)")),
         (NOW, NOW + 32, ("ok", "(to 32 s)")),  # 30 s after it was seen, which is not more than 30
         (NOW, NOW + 33, ("note", "that of n1 is at least 31 s ahead of this machine's")),
         (NOW, NOW - 31, ("note", "that of n1 is at least 31 s behind this machine's")),
-        (0.0, NOW, ("ok", "(to 2 s)")),  # the command's word was not to be read, which another finding says
+        (0.0, NOW, ("ok", "(to 2 s)")),  # the marker could not be read, which another finding says
     ],
 )
 def test_report_findings_compare_clocks_by_what_must_have_come_first(
-    heard: float, time: float, expected: tuple[str, str]
+    marker_time: float, time: float, expected: tuple[str, str]
 ) -> None:
-    ((state, text),) = findings_of(report(0, "n1", heard=heard, time=time))["clocks"]
+    ((state, text),) = findings_of(report(0, "n1", marker_time=marker_time, time=time))["clocks"]
     assert state == expected[0]
     assert expected[1] in text
 
 
 def test_report_findings_of_no_report_are_none() -> None:
-    assert report_findings(Watched(problem="ended")) == []
+    assert report_findings(JobResult(problem="ended")) == []
 
 
 @pytest.mark.parametrize(
     ("nodes", "gpus", "expected"),
     [(1, 0, (1, 1, False)), (8, 0, (2, 1, False)), (8, 4, (2, 4, True)), (1, 8, (1, 8, True))],
 )
-def test_probe_shape_is_two_nodes_at_most_and_a_process_each_gpu(
+def test_check_shape_is_two_nodes_at_most_and_a_process_each_gpu(
     nodes: int, gpus: int, expected: tuple[int, int, bool]
 ) -> None:
     values = {"name": "c", "title": "t", "time_minutes": 60, "nodes": nodes, "gpus_per_node": gpus}
@@ -133,7 +140,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     monkeypatch.setenv("HARNESS_RUNS", str(tmp_path / "runs"))
     monkeypatch.delenv("HARNESS_DATA", raising=False)
-    monkeypatch.setattr(node_job, "SHORT_SECONDS", 0.0)
+    monkeypatch.setattr(node_job, "FAILED_LATE_SECONDS", 0.0)
     monkeypatch.setattr(cluster_doctor, "new_token", lambda: "doctor-0")
     return tmp_path
 
@@ -198,7 +205,7 @@ def test_doctor_asks_for_what_runs_ask_for_but_for_minutes_and_once(here: Path) 
     assert f"export PYTHONPATH={copy}${{PYTHONPATH:+:$PYTHONPATH}}" in options
 
 
-def test_doctor_tells_the_last_words_of_a_job_that_died_and_keeps_its_folder(here: Path) -> None:
+def test_doctor_shows_the_last_output_of_a_job_that_died_and_keeps_its_folder(here: Path) -> None:
     (here / "job").write_text(
         'echo "srun: error: n2: task 1: Killed" > "$1/7_0_log.out"; echo "ImportError: no x" > "$1/7_1_log.out"\n'
     )
@@ -207,9 +214,9 @@ def test_doctor_tells_the_last_words_of_a_job_that_died_and_keeps_its_folder(her
     folder = here / "runs" / "doctor" / "doctor-0"
     found = as_findings(result)
     assert found["job"].text.splitlines() == [
-        "7 ended as FAILED (NonZeroExitCode), exit code 9:0; 0 of 2 processes came to the end of the checks",
-        "rank 0 left no word",
-        "rank 1 left no word",
+        "7 ended as FAILED (NonZeroExitCode), exit code 9:0; 0 of 2 processes finished their checks",
+        "rank 0 wrote no report",
+        "rank 1 wrote no report",
         f"the end of {folder}/7_1_log.out:",
         "  ImportError: no x",
         f"the end of {folder}/7_0_log.out:",
@@ -238,14 +245,14 @@ def test_doctor_cancels_its_job_when_interrupted(here: Path, monkeypatch: pytest
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cluster_doctor, "watch", interrupted)
+    monkeypatch.setattr(cluster_doctor, "wait_for_job", interrupted)
     result = run(here)
     assert result.exit_code == 130
     assert (here / "cancelled").read_text() == "--name=harness-doctor-0\n"
     assert not (here / "runs" / "doctor" / "doctor-0").exists()
 
 
-def test_doctor_removes_the_folder_of_a_probe_that_found_nothing_wrong(here: Path) -> None:
+def test_doctor_removes_the_folder_of_a_check_that_found_nothing_wrong(here: Path) -> None:
     reports = [report(rank, f"n{rank + 1}", ("torch", "note", "old")) for rank in (0, 1)]
     for item in reports:
         (here / f"report-{item.rank}.json").write_bytes(msgspec.json.encode(item))
@@ -265,7 +272,7 @@ def test_doctor_says_that_a_file_of_one_node_leaves_the_network_untried(here: Pa
     (here / "job").write_text(f'cp {here}/report-*.json "$1"\n')
     found = as_findings(run(here, "--json"))
     assert found["two nodes"].state == "note"
-    assert "one node (nodes: 1)" in found["two nodes"].text
+    assert "one node per run (nodes: 1)" in found["two nodes"].text
 
 
 def test_wait_needs_a_cluster() -> None:
@@ -277,7 +284,7 @@ def test_how_a_job_ended_is_asked_again_while_its_nodes_are_cleared(monkeypatch:
     monkeypatch.setattr(
         node_job, "job_fields", lambda job: {"JobState": states.pop(0), "Reason": "NonZeroExitCode", "ExitCode": "1:0"}
     )
-    monkeypatch.setattr(node_job, "FIRST_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(node_job, "FIRST_QUERY_SECONDS", 0.0)
     folder = node_job.NodeCheckFolder(Path("nowhere"))
     job = node_job.NodeCheckJob(id="3", name="n", folder=folder, ranks=2, limit_minutes=1, nonce="0")
-    assert node_job._how_it_ended(job) == ("FAILED", "ended as FAILED (NonZeroExitCode), exit code 1:0")
+    assert node_job._end_state(job) == ("FAILED", "ended as FAILED (NonZeroExitCode), exit code 1:0")

@@ -18,8 +18,8 @@ import torch
 import detector
 from detector.storage.files import read_json, write_json
 from harness.doctor import node_checks
-from harness.doctor.node import NodeCheckFolder, NodeReport, Notebook, Word
-from harness.doctor.node_meeting import Present, exchange
+from harness.doctor.node import Marker, NodeCheckFolder, NodeReport, ReportWriter
+from harness.doctor.node_meeting import ProcessInfo, exchange
 
 PROJECT = Path(detector.__file__).parents[1]
 SECONDS = 120
@@ -30,7 +30,7 @@ def check(folder: Path, *, variables: dict[str, str] | None = None, **changes: A
     """A check as a process of its own that must end well; what it reports by name, once it is through."""
     values = {
         **{"folder": str(folder), "nonce": "right", "code": str(PROJECT), "on_gpus": False, "data": None},
-        **{"packages": ["numpy"], "requeues": False, "patience": 1.0, **changes},
+        **{"packages": ["numpy"], "requeues": False, "wait": 1.0, **changes},
     }
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     code = "import json, sys; from harness.doctor.node import NodeCheck; NodeCheck(**json.loads(sys.argv[1]))()"
@@ -47,8 +47,8 @@ def check(folder: Path, *, variables: dict[str, str] | None = None, **changes: A
     return {check.name: (check.state, check.text) for check in report.checks}
 
 
-def test_probe_of_one_process_finds_everything_in_order(tmp_path: Path) -> None:
-    write_json(NodeCheckFolder(tmp_path).word, Word("right", 12.5))
+def test_check_of_one_process_finds_everything_in_order(tmp_path: Path) -> None:
+    write_json(NodeCheckFolder(tmp_path).marker, Marker("right", 12.5))
     (tmp_path / "coco" / "annotations").mkdir(parents=True)
     (tmp_path / "coco" / "annotations" / "instances_val2017.json").write_text("{}")
     with ExitStack() as stack:
@@ -58,13 +58,13 @@ def test_probe_of_one_process_finds_everything_in_order(tmp_path: Path) -> None:
     assert {name for name, (state, _) in found.items() if state != "ok"} <= {"scontrol", "/dev/shm"}
     assert found["COCO data"] == ("ok", f"{tmp_path / 'coco'}: val2017")
     assert found["scontrol"][0] != "fail"  # nobody asks to be started again
-    assert read_json(NodeCheckFolder(tmp_path).report(0), NodeReport).heard == 12.5
+    assert read_json(NodeCheckFolder(tmp_path).report(0), NodeReport).marker_time == 12.5
 
 
-def test_probe_goes_on_after_what_fails_and_ends_though_the_others_never_come(tmp_path: Path) -> None:
-    write_json(NodeCheckFolder(tmp_path).word, Word("of another folder", 0.0))
+def test_check_goes_on_after_what_fails_and_ends_though_the_others_never_come(tmp_path: Path) -> None:
+    write_json(NodeCheckFolder(tmp_path).marker, Marker("of another folder", 0.0))
     for kind in ("present", "tried"):  # rank 1 was here, and is seen no more
-        write_json(tmp_path / f"{kind}-1.json", Present("n2", False))
+        write_json(tmp_path / f"{kind}-1.json", ProcessInfo("n2", False))
     variables = {
         **{
             "SLURM_PROCID": "0",
@@ -87,17 +87,17 @@ def test_probe_goes_on_after_what_fails_and_ends_though_the_others_never_come(tm
     assert "the 2 processes did not find each other (gloo) in 1 s; rank 0 is at localhost" in found["processes"][1]
 
 
-def test_notebook_takes_an_error_for_a_failure_and_says_what_is_under_way(tmp_path: Path) -> None:
+def test_report_writer_takes_an_error_for_a_failure_and_says_what_is_under_way(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
-    notebook = Notebook(path, NodeReport(rank=0, node="n1", heard=0.0, time=0.0, versions={}))
+    writer = ReportWriter(path, NodeReport(rank=0, node="n1", marker_time=0.0, time=0.0, versions={}))
 
     def fail() -> tuple[Literal["ok"], str]:
         assert read_json(path, NodeReport).doing == "second"
         raise PermissionError(errno.EACCES, "Permission denied", "/coco")
 
-    assert notebook.look("first", lambda: ("note", "fine"))
-    assert not notebook.look("second", fail)
-    notebook.close()
+    assert writer.check("first", lambda: ("note", "fine"))
+    assert not writer.check("second", fail)
+    writer.close()
     report = read_json(path, NodeReport)
     assert report.doing == ""
     assert [(check.name, check.state, check.text) for check in report.checks] == [
@@ -107,12 +107,12 @@ def test_notebook_takes_an_error_for_a_failure_and_says_what_is_under_way(tmp_pa
 
 
 def test_exchange_reads_what_the_others_leave_and_names_who_left_nothing(tmp_path: Path) -> None:
-    me, other = Present("n1", True), Present("n2", False)
+    me, other = ProcessInfo("n1", True), ProcessInfo("n2", False)
     write_json(tmp_path / "present-1.json", other)
-    assert exchange(tmp_path, "present", me, rank=0, size=2, patience=0.0) == {0: me, 1: other}
-    with pytest.raises(TimeoutError, match="no file of rank 2, 3 was to be seen"):
-        exchange(tmp_path, "present", me, rank=0, size=4, patience=0.0)
-    assert exchange(tmp_path, "present", me, rank=0, size=4, patience=0.0, strict=False) == {0: me, 1: other}
+    assert exchange(tmp_path, "present", me, rank=0, size=2, wait=0.0) == {0: me, 1: other}
+    with pytest.raises(TimeoutError, match="there was no file of rank 2, 3"):
+        exchange(tmp_path, "present", me, rank=0, size=4, wait=0.0)
+    assert exchange(tmp_path, "present", me, rank=0, size=4, wait=0.0, strict=False) == {0: me, 1: other}
 
 
 def test_links_and_renames_leave_nothing_behind(tmp_path: Path) -> None:

@@ -52,21 +52,21 @@ def found(nodes: int = 2, **changes: Any) -> Expected:
                 "partition": ("ok", "main (Slurm's default) is up"),
                 "time limit": ("ok", "limit 1440 minutes; time_minutes: 60"),
                 "nodes up": ("ok", "3 of 4"),
-                "GPUs a node": ("ok", "4 in main; gpus_per_node: 4"),
+                "GPUs per node": ("ok", "4 in main; gpus_per_node: 4"),
             },
         ),
         ({"partition": "main", "time_minutes": 1440}, {"time limit": ("ok", "limit 1440 minutes; time_minutes: 1440")}),
         ({"partition": "main", "time_minutes": 1441}, {"time limit": ("fail", "main allows 1440 minutes")}),
         ({"partition": "main", "time_minutes": 1441, "qos": "long"}, {"time limit": ("note", "main allows")}),
-        ({"partition": "main", "gpus_per_node": 5}, {"GPUs a node": ("fail", "at most 4 in main; gpus_per_node: 5")}),
-        ({"partition": "main"}, {"GPUs a node": ("note", "gpus_per_node: 0, so runs use CPUs alone")}),
+        ({"partition": "main", "gpus_per_node": 5}, {"GPUs per node": ("fail", "at most 4 in main; gpus_per_node: 5")}),
+        ({"partition": "main"}, {"GPUs per node": ("note", "gpus_per_node: 0, so runs use CPUs alone")}),
         (
             {"partition": "cpu"},
             {
                 "partition": ("ok", "cpu is up"),
                 "time limit": ("ok", "no limit"),
                 "nodes up": ("ok", "6 of 6"),
-                "GPUs a node": ("ok", "0 in cpu"),
+                "GPUs per node": ("ok", "0 in cpu"),
             },
         ),
         # Nodes that are asleep wake up for a job; of two kinds of nodes the one with more GPUs counts.
@@ -75,7 +75,7 @@ def found(nodes: int = 2, **changes: Any) -> Expected:
             {
                 "time limit": ("ok", "limit 30 minutes"),
                 "nodes up": ("ok", "3 of 3"),
-                "GPUs a node": ("note", "3 in mixed"),
+                "GPUs per node": ("note", "3 in mixed"),
             },
         ),
         ({"partition": "closed"}, {"partition": ("fail", "closed is down")}),
@@ -106,9 +106,9 @@ def test_partition_findings_without_a_default_ask_for_a_name(sinfo: Path, tmp_pa
 
 def test_partition_findings_are_a_note_where_sinfo_does_not_answer(sinfo: Path) -> None:
     sinfo.write_text("#!/bin/sh\necho down >&2; exit 1\n")
-    assert found() == {"partition": ("note", "not looked at: sinfo failed: down.")}
+    assert found() == {"partition": ("note", "not checked: sinfo failed: down.")}
 
 
 def test_partition_findings_are_a_note_where_there_is_no_sinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert found() == {"partition": ("note", "not looked at: sinfo is not on the PATH.")}
+    assert found() == {"partition": ("note", "not checked: sinfo is not on the PATH.")}

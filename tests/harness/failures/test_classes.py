@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -12,16 +14,28 @@ from typer.main import get_command
 
 from detector.data.coco.index import load_index
 from detector.errors import HarnessError, TrainingError
-from detector.runs.assignment import AnchorRanges
+from detector.runs.assignment import WORKER_LOG, AnchorRanges
+from detector.runs.folder import RunDir
 from detector.runs.status import Status
 from detector.sanity.first_batch import FirstLook, check_anchors, check_first_loss, check_scores
 from detector.storage.files import read_json
 from detector.training.train import _Window
 from detector.weights import checkpoint
-from detector.worker.reports import _describe
+from detector.weights.find import ensure_weights
+from detector.weights.read import read_weights
+from detector.worker.reports import Heartbeat, _describe, log_to, report_failure
 from drloss.config import GroupCounts
 from harness.cli import app
-from harness.failures.classes import ADVICE, Context, FailureName, advise, classify, last_error
+from harness.failures.classes import (
+    ADVICE,
+    CommandArguments,
+    FailureName,
+    advise,
+    classify,
+    killed_by,
+    last_error,
+    silent_end,
+)
 from support.micro import ALONE
 
 MESSAGES: list[tuple[FailureName, str]] = [
@@ -79,8 +93,9 @@ MESSAGES: list[tuple[FailureName, str]] = [
     ("node", "RuntimeError: No CUDA GPUs are available: no CUDA-capable device is detected"),
     ("node", "AcceleratorError: CUDA error: CUDA-capable device(s) is/are busy or unavailable"),
     ("node", "OSError: [Errno 116] Stale file handle: '/data/train2017/000000000009.jpg'"),
-    ("killed before start", "the process ended without a word while starting"),
-    ("killed", "the process ended without a word while training, iteration 20 of 60 (killed, or out of memory?)"),
+    ("killed before start", silent_end("starting")),
+    ("killed", silent_end("training, iteration 20 of 60 (killed, or out of memory?)")),
+    ("killed", killed_by(9)),
     ("unknown", "KeyError: 'bbox'"),
     ("unknown", "RuntimeError: CUDA error: device-side assert triggered"),
     ("unknown", ""),
@@ -123,7 +138,7 @@ def test_classify_harmless_output_is_no_cause() -> None:
 def test_classify_prefers_the_cause_in_the_output_to_the_launchers_vague_words(
     expected: FailureName, tail: str
 ) -> None:
-    assert classify("the process ended without a word while training, iteration 5 of 60", tail) == expected
+    assert classify(silent_end("training, iteration 5 of 60"), tail) == expected
     assert classify("", tail) == expected
 
 
@@ -174,8 +189,29 @@ def test_classify_knows_our_own_errors_as_they_are_worded_now(expected: FailureN
     assert classify(_describe(caught.value)) == expected
 
 
-@pytest.mark.parametrize("kind", ["data", "weights", "record", "disk full", "import"])
-def test_classify_knows_errors_of_files_as_the_worker_logs_them(kind: FailureName, tmp_path: Path) -> None:
+FILE_ERRORS: list[tuple[FailureName, str]] = [
+    *(("data", "no annotations"), ("record", "half a file"), ("disk full", "full"), ("import", "no library")),
+    *(("weights", "damaged checkpoint"), ("weights", "no checkpoint"), ("weights", "no weights file")),
+    *(("weights", "no file to start from"), ("unknown", "another error")),
+]
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Puts back what ``log_to`` changes for the whole process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers.clear()
+    yield
+    for handler in root.handlers:
+        handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("own_logging")
+@pytest.mark.parametrize(("kind", "error"), FILE_ERRORS)
+def test_classify_knows_an_error_in_what_the_worker_wrote(kind: FailureName, error: str, tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
 
     def full() -> None:
@@ -183,18 +219,31 @@ def test_classify_knows_errors_of_files_as_the_worker_logs_them(kind: FailureNam
             file.write("x" * 100_000)
 
     fail = {
-        "data": lambda: load_index(tmp_path, "val2017"),
-        "weights": lambda: checkpoint.load(tmp_path / "bad.json"),
-        "record": lambda: read_json(tmp_path / "bad.json", Status),
-        "disk full": full,
-        "import": lambda: importlib.import_module("no_such_library"),
-    }[kind]
-    with pytest.raises((HarnessError, OSError, ImportError)) as caught:
+        "no annotations": lambda: load_index(tmp_path, "val2017"),
+        "damaged checkpoint": lambda: checkpoint.load(tmp_path / "bad.json"),
+        "no checkpoint": lambda: checkpoint.load(tmp_path / "gone.pt"),
+        "no weights file": lambda: read_weights(tmp_path / "gone.pth"),
+        "no file to start from": lambda: ensure_weights("caffe2", "resnet50", file=tmp_path / "gone.pkl"),
+        "half a file": lambda: read_json(tmp_path / "bad.json", Status),
+        "full": full,
+        "no library": lambda: importlib.import_module("no_such_library"),
+        "another error": lambda: {}["bbox"],
+    }[error]
+    with pytest.raises((HarnessError, OSError, ImportError, KeyError)) as caught:
         fail()
-    message = _describe(caught.value)
-    # Reworded, the class in the log still tells it.
-    log = f"2024-05-01 10:00:00,000 ERROR detector.worker: {type(caught.value).__name__}: {message}\n"
-    assert classify(message, log) == kind
+    run = RunDir(tmp_path)
+    log_to(run.log)
+    logging.getLogger(WORKER_LOG).error("CUDA out of memory")  # of an earlier start
+    report_failure(run, 0, Heartbeat(run.status, 8), caught.value)
+    status, log = run.read_status(), run.log.read_text()
+    assert status is not None
+    assert classify(status.message, log) == kind
+    newest = last_error(log)
+    assert type(caught.value).__name__ in newest
+    assert "CUDA" in log.removesuffix(newest)
+    assert "CUDA" not in newest
+    if kind not in ("data", "unknown"):
+        assert classify(status.message) == kind  # the heartbeat alone, where the log cannot be read
 
 
 def test_classify_reads_the_class_of_a_reworded_error_in_the_log() -> None:
@@ -211,14 +260,14 @@ def test_last_error_leaves_out_what_an_earlier_start_logged() -> None:
     assert last_error("no such line") == "no such line"
 
 
-CONTEXT = Context(
+ARGUMENTS = CommandArguments(
     run="table2/L6 --profile tiny", logs="0123456789abcdef", explain="table2/L6", data="/data", runs="/runs"
 )
 
 
 @pytest.mark.parametrize("name", get_args(FailureName))
 def test_advice_is_a_sentence_and_a_command_that_exists(name: FailureName) -> None:
-    sentence, command = advise(name, CONTEXT)
+    sentence, command = advise(name, ARGUMENTS)
     assert sentence[0].isupper()
     assert sentence.endswith(".")
     assert "{" not in command

@@ -89,7 +89,7 @@ def test_processes_for_divides_the_groups(groups: int, gpus: int, expected: int)
         ("1,-1,0", [1]),  # as for CUDA: what follows an unknown device is not seen
         ("GPU-bb,0", [1, 0]),
         ("GPU-b", [1]),
-        ("GPU-", []),  # more than one begins so
+        ("GPU-", []),  # more than one GPU's name begins with it
         ("GPU-zz", []),
     ],
 )
@@ -119,7 +119,7 @@ def test_status_of_an_earlier_start_is_not_taken_for_this_one(job: EvalJob, tmp_
 
 
 def slow_to_save(folder: Path) -> type:
-    """A worker that needs longer to save than submitit's own ``cancel`` grants (local, so that it pickles whole)."""
+    """A worker that saves for longer than submitit's own ``cancel`` waits (defined here: it is pickled by value)."""
 
     class SlowToSave:
         def __init__(self, assignment: Assignment) -> None:

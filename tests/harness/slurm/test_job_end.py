@@ -1,4 +1,4 @@
-"""What the batch script does after processes that ended badly: another start, its limit, and the last words."""
+"""What the batch script does after processes that ended badly: another start, its limit, and its message."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from detector.runs.status import Status
 from detector.storage.files import write_json
 from harness.slurm.clusters import Cluster
 from harness.slurm.commands import SchedulerState
-from harness.slurm.job_end import START, End, main, reason_to_retry
+from harness.slurm.job_end import START, JobEnd, main, reason_to_retry
 from harness.slurm.script import Shape, parameters
 from harness.slurm.submissions import Submission, transport_folder, write_submission
 from harness.status.state import Seen, decide
@@ -79,26 +79,29 @@ def said(run: RunDir) -> Status:
 @pytest.mark.parametrize(
     ("end", "reason"),
     [
-        (End(137, "RUNNING"), "a process was killed (signal 9)"),
-        (End(134, "RUNNING", "RuntimeError: a consequence"), "a process was killed (signal 6)"),
-        (End(143, "RUNNING"), "a process was killed (signal 15)"),
-        (End(143, "RUNNING", "RuntimeError: of its own, for which srun ended the others"), None),
-        (End(137, "RUNNING", "The loss is not finite in iterations 1 to 1"), None),
-        (End(1, "RUNNING", "RuntimeError: NCCL error"), "network: RuntimeError: NCCL error"),
-        (End(1, "RUNNING", "OSError: [Errno 116] Stale file handle"), "node: OSError: [Errno 116] Stale file handle"),
-        (End(1, "RUNNING", "", "DistNetworkError: the client socket"), "network: no words"),
-        (End(1, "RUNNING", "The loss is not finite in iterations 1 to 1"), None),
-        (End(1, "RUNNING", "torch.OutOfMemoryError: CUDA out of memory"), None),
-        (End(1, "RUNNING", "", "ModuleNotFoundError: No module named 'x'"), None),
-        (End(1, "RUNNING"), None),
-        (End(130, "RUNNING"), None),  # it was asked to stop
-        (End(0, "RUNNING"), None),
-        (End(137, "CANCELLED"), None),
-        (End(137, "COMPLETING"), None),
-        (End(137, ""), None),  # Slurm does not answer: it may have been cancelled
+        (JobEnd(137, "RUNNING"), "a process was killed (signal 9)"),
+        (JobEnd(134, "RUNNING", "RuntimeError: a consequence"), "a process was killed (signal 6)"),
+        (JobEnd(143, "RUNNING"), "a process was killed (signal 15)"),
+        (JobEnd(143, "RUNNING", "RuntimeError: of its own, for which srun ended the others"), None),
+        (JobEnd(137, "RUNNING", "The loss is not finite in iterations 1 to 1"), None),
+        (JobEnd(1, "RUNNING", "RuntimeError: NCCL error"), "network: RuntimeError: NCCL error"),
+        (
+            JobEnd(1, "RUNNING", "OSError: [Errno 116] Stale file handle"),
+            "node: OSError: [Errno 116] Stale file handle",
+        ),
+        (JobEnd(1, "RUNNING", "", "DistNetworkError: the client socket"), "network: no message"),
+        (JobEnd(1, "RUNNING", "The loss is not finite in iterations 1 to 1"), None),
+        (JobEnd(1, "RUNNING", "torch.OutOfMemoryError: CUDA out of memory"), None),
+        (JobEnd(1, "RUNNING", "", "ModuleNotFoundError: No module named 'x'"), None),
+        (JobEnd(1, "RUNNING"), None),
+        (JobEnd(130, "RUNNING"), None),  # it was asked to stop
+        (JobEnd(0, "RUNNING"), None),
+        (JobEnd(137, "CANCELLED"), None),
+        (JobEnd(137, "COMPLETING"), None),
+        (JobEnd(137, ""), None),  # Slurm does not answer: it may have been cancelled
     ],
 )
-def test_only_what_another_start_may_get_over_is_tried_again(end: End, reason: str | None) -> None:
+def test_only_what_another_start_may_get_over_is_tried_again(end: JobEnd, reason: str | None) -> None:
     assert reason_to_retry(end) == reason
 
 
@@ -126,7 +129,7 @@ CLOSED = "RuntimeError: Connection closed by peer"
 def test_the_process_that_died_first_is_told_from_those_that_srun_ended_for_it(
     message: str, srun: str, reason: str | None
 ) -> None:
-    assert [reason_to_retry(End(code, "RUNNING", message, srun=srun)) for code in (137, 143)] == [reason, reason]
+    assert [reason_to_retry(JobEnd(code, "RUNNING", message, srun=srun)) for code in (137, 143)] == [reason, reason]
 
 
 def test_what_srun_said_of_an_earlier_start_is_not_of_this_one(folder: Path) -> None:
@@ -155,7 +158,7 @@ def test_a_run_that_gets_no_further_is_given_up_and_one_that_does_is_not(folder:
     assert len(asked(folder)) == 2
     assert said(run).phase == "failed"
     assert said(run).message == (
-        "a process was killed (signal 9); given up: 2 retries brought it no further (max_retries of the cluster file)"
+        "a process was killed (signal 9); given up: no progress in 2 retries (max_retries in the cluster file)"
     )
     state = decide(Seen(status=said(run), scheduler=SchedulerState("gone")), time.time())
     assert (state.kind, state.failure) == ("failed", "killed")
@@ -187,7 +190,7 @@ def test_the_first_failure_of_another_process_decides(folder: Path) -> None:
     assert asked(folder) == []
 
 
-def test_words_of_an_earlier_start_of_the_job_are_not_taken_for_this_ones(folder: Path) -> None:
+def test_the_message_of_an_earlier_start_of_the_job_does_not_count(folder: Path) -> None:
     run = say(folder, "failed", "torch.distributed.DistNetworkError: no route", after=-60.0)
     folder.mkdir()
     (folder / f"{JOB}_0_log.out").write_text(f"{START}1\n{START}2\nModuleNotFoundError: No module named 'x'\n")
@@ -197,7 +200,7 @@ def test_words_of_an_earlier_start_of_the_job_are_not_taken_for_this_ones(folder
     assert run.status.read_bytes() == before
 
 
-def test_words_of_an_earlier_job_are_not_taken_for_this_ones(folder: Path) -> None:
+def test_the_message_of_an_earlier_job_does_not_count(folder: Path) -> None:
     say(folder, "failed", "DataError: 17.jpg is no image", job="40")
     folder.mkdir()
     (folder / f"{JOB}_0_log.out").write_text("torch.distributed.DistNetworkError: no route\n")

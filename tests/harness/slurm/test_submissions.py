@@ -1,4 +1,4 @@
-"""Submissions that survive crashes, claims of runs, and the queue; squeue is a stand-in on the PATH."""
+"""Submissions that survive crashes, reservations of runs, and the queue; squeue is a stand-in on the PATH."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from detector.runs.folder import RunDir
 from detector.runs.status import Status
 from detector.storage.files import write_json
 from harness.slurm.commands import QueuedJob, read_queue
-from harness.slurm.queue import settle
+from harness.slurm.queue import reconcile
 from harness.slurm.reservations import GRACE_SECONDS, holder_of, is_busy, release, reservation_file, reserve
 from harness.slurm.submissions import Submission, next_token, read_submissions, register, write_submission
 from tests.squeue import squeue_line
@@ -70,61 +70,61 @@ def test_a_queue_that_cannot_be_read_is_an_error_and_never_empty(queue: Path, mo
         read_queue(["harness-a-0"])
 
 
-def test_settle_adopts_the_job_of_a_command_that_died(queue: Path, tmp_path: Path) -> None:
+def test_reconcile_recovers_the_job_of_a_command_that_died(queue: Path, tmp_path: Path) -> None:
     write_submission(tmp_path, submission(age=10 * GRACE_SECONDS))
     queue.write_text(RUNNING + squeue_line("41_1", "PENDING", "Resources", "harness-a-0"))
-    taken, adopted = settle(tmp_path, now=NOW)
-    assert {run: str(where) for run, where in taken.items()} == {
+    queued, recovered = reconcile(tmp_path, now=NOW)
+    assert {run: str(where) for run, where in queued.items()} == {
         "r0": "job 41_0, running",
         "r1": "job 41_1, pending (Resources)",
     }
-    assert [item.job_id for item in adopted] == ["41"]
+    assert [item.job_id for item in recovered] == ["41"]
     (noted,) = read_submissions(tmp_path)
     assert (noted.state, noted.job_id) == ("submitted", "41")
-    assert settle(tmp_path, now=NOW)[1] == []  # once
+    assert reconcile(tmp_path, now=NOW)[1] == []  # once
 
 
-def test_settle_gives_a_submission_on_its_way_time_and_then_forgets_it(queue: Path, tmp_path: Path) -> None:
+def test_reconcile_gives_a_submission_on_its_way_time_and_then_forgets_it(queue: Path, tmp_path: Path) -> None:
     entry = submission()
     write_submission(tmp_path, entry)
     assert reserve(RunDir(tmp_path / "r0"), entry.token, living=set())
-    taken, _ = settle(tmp_path, now=NOW + GRACE_SECONDS - 1)
-    assert {run: str(where) for run, where in taken.items()} == {"r0": "being submitted", "r1": "being submitted"}
-    taken, _ = settle(tmp_path, now=NOW + GRACE_SECONDS + 1)
-    assert taken == {}
+    queued, _ = reconcile(tmp_path, now=NOW + GRACE_SECONDS - 1)
+    assert {run: str(where) for run, where in queued.items()} == {"r0": "being submitted", "r1": "being submitted"}
+    queued, _ = reconcile(tmp_path, now=NOW + GRACE_SECONDS + 1)
+    assert queued == {}
     assert read_submissions(tmp_path)[0].state == "ended"
     assert holder_of(RunDir(tmp_path / "r0")) is None
 
 
-def test_settle_frees_the_run_of_an_element_that_ended(queue: Path, tmp_path: Path) -> None:
+def test_reconcile_releases_the_run_of_an_element_that_ended(queue: Path, tmp_path: Path) -> None:
     entry = submission(state="submitted", job_id="41")
     write_submission(tmp_path, entry)
     for run in entry.runs:
         assert reserve(RunDir(tmp_path / run), entry.token, living=set())
     queue.write_text(squeue_line("41_1", "RUNNING", "None", "harness-a-0"))
-    taken, _ = settle(tmp_path, now=NOW)
-    assert set(taken) == {"r1"}
+    queued, _ = reconcile(tmp_path, now=NOW)
+    assert set(queued) == {"r1"}
     assert holder_of(RunDir(tmp_path / "r0")) is None
     assert holder_of(RunDir(tmp_path / "r1")) == "a-0"
     assert read_submissions(tmp_path)[0].state == "submitted"
 
 
-def test_settle_without_noting_changes_nothing(queue: Path, tmp_path: Path) -> None:
+def test_reconcile_without_writing_changes_nothing(queue: Path, tmp_path: Path) -> None:
     write_submission(tmp_path, submission(age=10 * GRACE_SECONDS))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
-    settle(tmp_path, now=NOW, note=False)
+    reconcile(tmp_path, now=NOW, write=False)
     queue.write_text(RUNNING)
-    assert set(settle(tmp_path, now=NOW, note=False)[0]) == {"r0"}
+    assert set(reconcile(tmp_path, now=NOW, write=False)[0]) == {"r0"}
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
 
 
-def test_settle_asks_no_more_about_what_has_ended(queue: Path, tmp_path: Path) -> None:
+def test_reconcile_asks_no_more_about_what_has_ended(queue: Path, tmp_path: Path) -> None:
     write_submission(tmp_path, submission(state="ended"))
-    assert settle(tmp_path, now=NOW) == ({}, [])
+    assert reconcile(tmp_path, now=NOW) == ({}, [])
     assert not (tmp_path / "asked").exists()
 
 
-def test_a_run_is_claimed_by_one_living_submission(tmp_path: Path) -> None:
+def test_a_run_is_reserved_by_one_living_submission(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     assert reserve(run, "a-0", living=set())
     assert reserve(run, "a-0", living={"a-0"})  # again by the same

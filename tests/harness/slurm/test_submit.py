@@ -166,21 +166,21 @@ def test_submit_without_slurm_says_so_and_gives_the_runs_back(assignment: Assign
 
 
 @pytest.mark.parametrize(
-    ("said", "message", "states", "claims"),
+    ("said", "message", "states", "reservations"),
     [
         ("sbatch: error: Invalid account", "sbatch refused harness-.*Invalid account", ["ended", "ended"], 0),
-        # Perhaps it was taken: whoever comes next looks for it in the queue. The other was never handed over.
-        ("sbatch: error: Socket timed out on send/recv", "did not hear whether", ["ended", "submitting"], 1),
+        # Perhaps it was submitted: the next command looks for it in the queue. The other was never submitted.
+        ("sbatch: error: Socket timed out on send/recv", "may be submitted or not", ["ended", "submitting"], 1),
     ],
 )
-def test_submit_gives_back_what_was_refused_and_waits_for_what_may_have_been_taken(
+def test_submit_withdraws_what_was_refused_and_keeps_what_may_be_in_the_queue(
     assignment: Assignment,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     said: str,
     message: str,
     states: list[str],
-    claims: int,
+    reservations: int,
 ) -> None:
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -193,10 +193,10 @@ def test_submit_gives_back_what_was_refused_and_waits_for_what_may_have_been_tak
     with pytest.raises(SchedulerError, match=message):
         submit(members, cluster(gpus_per_node=4), execution(), runs=tmp_path)
     assert sorted(item.state for item in read_submissions(tmp_path)) == states
-    assert len(list(tmp_path.glob("*/claim.json"))) == claims
+    assert len(list(tmp_path.glob("*/claim.json"))) == reservations
 
 
-def test_submit_notes_and_claims_before_it_calls_sbatch(
+def test_submit_notes_and_reserves_before_it_calls_sbatch(
     assignment: Assignment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, bool]] = []
@@ -206,7 +206,7 @@ def test_submit_notes_and_claims_before_it_calls_sbatch(
         seen.append((noted.state, reservation_file(slurm.RunDir(Path(assignment.run_dir))).exists()))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(slurm, "_sbatch", crash)
+    monkeypatch.setattr(slurm, "_submit_array", crash)
     with pytest.raises(KeyboardInterrupt):
         submit([assignment], cluster(), execution(), runs=tmp_path)
     assert seen == [("submitting", True)]

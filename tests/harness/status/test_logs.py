@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from detector.runs.status import Status
 from detector.storage.files import write_json
 from harness.cli.runs import status as cli_status
 from harness.failures.log_tail import last_lines, tail
+from harness.status import logs as status_logs
 from harness.status.logs import follow, output, outputs
 from support.micro import micro_job, write_experiments
 from tests.command import error, invoke
@@ -79,34 +80,36 @@ def test_logs_of_a_run_that_ended_before_its_log_shows_what_it_printed(run: RunD
 
 def test_logs_refuses_what_is_no_run(run: RunDir) -> None:
     assert "give TABLE/ROW" in error("logs", "table2")
-    assert "none begins so" in error("logs", "ffff")
+    assert "no id begins with it" in error("logs", "ffff")
     message = error("logs", "table2/focal", "--profile", "tiny", "--seed", "1")
     assert "harness run table2/focal --profile tiny --seeds 2" in message
     run.log.unlink()
     assert "has no log yet" in error("logs", run.root.name)
 
 
-def test_logs_follow_ends_with_the_run_and_loses_no_line(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
-    def live() -> None:
-        with run.lock():
-            locked.set()
-            with run.log.open("ab") as file:
-                for i in range(101, 106):
-                    time.sleep(0.15)
-                    file.write(f"line {i} ä\n".encode())
-                    file.flush()
+def test_logs_follow_ends_with_the_run_and_loses_no_line(
+    run: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, numbers = ExitStack(), list(range(101, 106))
 
-    locked = threading.Event()
-    thread = threading.Thread(target=live)
-    thread.start()
-    assert locked.wait(5)
-    # flock is by open file, so that this process's own lock is seen like another's
-    cli_status.logs(run.root.name, follow=True, num_lines=2)
-    thread.join()
+    def write_more(seconds: float) -> None:
+        with run.log.open("ab") as file:
+            file.write(f"line {numbers.pop(0)} ä\n".encode())
+        if not numbers:
+            lock.close()
+
+    monkeypatch.setattr(cli_status, "WATCH_SECONDS", 0.0)  # how often the state is looked at
+    monkeypatch.setattr(status_logs.time, "sleep", write_more)
+    with lock:
+        lock.enter_context(run.lock())  # flock is by open file: this process's own lock is seen like another's
+        cli_status.logs(run.root.name, follow=True, num_lines=2)
     assert capsys.readouterr().out.splitlines() == ["line 99", "line 100", *(f"line {i} ä" for i in range(101, 106))]
 
 
-def test_follow_begins_anew_in_a_new_file_and_joins_split_characters(tmp_path: Path) -> None:
+def test_follow_begins_anew_in_a_new_file_and_joins_split_characters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_logs, "FOLLOW_SECONDS", 0.0)
     first, second = tmp_path / "1", tmp_path / "2"
     first.write_bytes("aä".encode()[:2])
     second.write_text("second")
@@ -139,8 +142,8 @@ def test_last_lines_leaves_out_the_message_and_cuts_the_width() -> None:
     assert last_lines(text, "no pictures here", width=10) == ["a", "bbbbbbb..."]
 
 
-def test_by_id_of_two_that_begin_so_names_them(run: RunDir) -> None:
+def test_by_id_names_two_runs_whose_ids_begin_alike(run: RunDir) -> None:
     other = RunDir(run.root.with_name(run.root.name[:8] + "00000000"))
     other.root.mkdir()
-    with pytest.raises(UsageError, match="2 begin so"):
+    with pytest.raises(UsageError, match="2 ids begin with it"):
         cli_status.logs(run.root.name[:8])

@@ -1,12 +1,13 @@
-"""``harness status``: a line a run, whatever there is of it."""
+"""``harness status``: one line per run, whatever its folder holds."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-import threading
 import time
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_folders: 
 
 
 def start_folder(job: EvalJob, runs: Path, status: Status | None = None) -> RunDir:
-    """As a worker leaves it."""
+    """A folder as a worker leaves it."""
     run = RunDir(runs / job.train.id)
     write_json(run.job, job.train)
     (run.root / ".lock").touch()
@@ -181,27 +182,22 @@ def test_status_of_a_damaged_heartbeat_is_a_failure_with_advice(experiments: Pat
 def test_watch_without_a_terminal_prints_changes_until_all_are_done(
     experiments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli_status, "WATCH_SECONDS", 0.1)
     job = micro_job(experiments, "table2/L6")
     run = start_folder(job, tmp_path / "runs", beat("training", iteration=10))
+    lock = ExitStack()
 
     def finish() -> None:
-        with run.lock():
-            locked.set()
-            for iteration in (11, 60):
-                time.sleep(0.4)
-                write_json(
-                    run.status, Status(phase="training", time=time.time(), pid=1, iteration=iteration, iterations=100)
-                )
-            time.sleep(0.4)
-            write_json(run.record(job.id), record_of(job, 5.0))
+        write_json(run.record(job.id), record_of(job, 5.0))
+        lock.close()
 
-    locked = threading.Event()
-    thread = threading.Thread(target=finish)
-    thread.start()
-    assert locked.wait(5)
-    text = invoke("status", "table2/L6", "--profile", "tiny", "--watch").stdout
-    thread.join()
+    def go_on(iteration: int) -> None:
+        write_json(run.status, with_changes(beat("training", iteration=iteration), time=time.time()))
+
+    between_looks = iter([partial(go_on, 11), partial(go_on, 60), finish])
+    monkeypatch.setattr(cli_status.time, "sleep", lambda seconds: next(between_looks, lock.close)())
+    with lock:
+        lock.enter_context(run.lock())
+        text = invoke("status", "table2/L6", "--profile", "tiny", "--watch").stdout
     assert [line.split(job.train.id)[1].split()[1] for line in text.splitlines() if "%" in line] == ["10%,", "60%,"]
     assert text.count("done (AP 5.0)") == 2  # as a change, and in the last listing
 

@@ -8,7 +8,7 @@ import pytest
 
 from detector.runs.status import Phase, Status
 from harness.slurm.commands import SchedulerState
-from harness.status.state import FAILED, LIVING, STALE_SECONDS, RunState, Seen, decide, is_settled, state_text
+from harness.status.state import FAILED, LIVING, STALE_SECONDS, RunState, Seen, decide, is_idle, state_text
 
 NOW = 1_000_000.0
 
@@ -93,8 +93,8 @@ def test_a_long_message_is_one_line_cut() -> None:
     assert state.message.endswith("\nb")
 
 
-def test_is_settled_only_without_anything_to_wait_for() -> None:
-    assert is_settled([RunState("done"), RunState("failed"), RunState("lost?")])
-    assert is_settled([RunState("not started"), RunState("stopped")])
+def test_is_idle_only_without_anything_to_wait_for() -> None:
+    assert is_idle([RunState("done"), RunState("failed"), RunState("lost?")])
+    assert is_idle([RunState("not started"), RunState("stopped")])
     for kind in LIVING:
-        assert not is_settled([RunState("done"), RunState(kind)])
+        assert not is_idle([RunState("done"), RunState(kind)])

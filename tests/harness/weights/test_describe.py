@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -39,6 +40,10 @@ def run(*arguments: str) -> str:
     return invoke(*arguments).output
 
 
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def classifier(folder: Path) -> Path:
     """torchvision's ImageNet classifier."""
     path = folder / "resnet50.pth"
@@ -67,7 +72,7 @@ def test_show_says_what_a_checkpoint_is_and_which_recipe_evaluates_it(base: Path
         "pixels        bgr 0..255, mean 102.98 115.947 122.772, std 1 1 1",
         "pyramid       P3 .. P7 of 256 channels, P6 from C5",
         "classes       80, in the order of the data's category ids",
-        "anchors       9 a location",
+        "anchors       9 per location",
         "boxes         legacy, anchors rounded, nominal spacing",
         "box weights   10 10 5 5",
         "unused        anchors: made anew for every image: rpn.anchor_generator.cell_anchors.0 and 4 more",
@@ -82,7 +87,7 @@ def test_show_orders_recipes_by_the_bias_of_the_classifier(base: Path, tmp_path:
     assert data["recipes"][0] == DR
     assert "retinanet-r50-1x" in data["recipes"]
     assert not any(name.startswith(("torchvision", "detectron2")) or "101" in name for name in data["recipes"])
-    assert data["sha256"] == read_weights(base).sha256
+    assert data["sha256"] == sha256_of(base)
 
     state = blank(peer_shapes("maskrcnn_benchmark_r50"), value=0.1)
     state["rpn.head.cls_logits.bias"] = torch.full((720,), -4.2)  # where the focal loss starts it, nearly
@@ -137,8 +142,7 @@ def test_find_weights_refuses_what_does_not_fit_before_anything_is_trained(base:
         find_weights([dr], torchvision)
     with pytest.raises(UsageError, match=r"resnet101 \(caffe2\), resnet50 \(caffe2\) are wanted"):
         find_weights([dr, r101], torchvision)
-    sha256 = read_weights(base).sha256
-    whole = replace(r101, model=replace(r101.model, weights=f"sha256:{sha256}"))
+    whole = replace(r101, model=replace(r101.model, weights=f"sha256:{sha256_of(base)}"))
     with pytest.raises(WeightsError, match=r"model\.backbone is resnet50 in the file, resnet101 in the recipe"):
         find_weights([whole], base)
     assert find_weights([ours], torchvision) == {("torchvision", "resnet50"): torchvision}
@@ -172,7 +176,7 @@ def test_eval_refuses_what_it_cannot_take(arguments: tuple[str, ...], message: s
 def test_eval_refuses_another_network_and_names_the_recipes_that_fit(base: Path, tmp_path: Path) -> None:
     message = error("eval", "--recipe", "dr-r101-2x", "--weights", str(base), "--data", str(tmp_path))
     assert "model.backbone is resnet50 in the file, resnet101 in the recipe" in message
-    assert f"Recipes of its network: {DR}, " in message
+    assert f"Shipped recipes with its network: {DR}, " in message
     message = error("eval", "--recipe", "torchvision-r50", "--weights", str(base), "--data", str(tmp_path))
     for setting in ("model.pixels", "model.stride_in_1x1", "model.p6_from", "box_convention", "model.anchor_spacing"):
         assert f"{setting} is " in message
@@ -247,7 +251,7 @@ def test_eval_of_a_file_takes_other_test_settings_and_prints_json(tiny: dict[str
 
 
 def test_eval_says_where_a_file_does_not_describe_its_network(tiny: dict[str, Path]) -> None:
-    assert "the file does not say its network; the recipe's was taken" in evaluate(tiny, file="silent")
+    assert "the file does not give its network; the recipe's was used" in evaluate(tiny, file="silent")
     assert "does not say" not in evaluate(tiny)
 
 

@@ -118,7 +118,7 @@ def test_verify_root_describes_a_split_without_labels(root: Path, monkeypatch: p
     assert report.ok
     part = report.splits[0]
     assert (part.split, part.num_images, part.num_boxes, part.num_categories) == (TEST_DEV, 4, 0, 3)
-    without_labels = f"{TEST_DEV}: no labels here, they are the evaluation server's: harness export, harness record"
+    without_labels = f"{TEST_DEV}: only COCO's evaluation server has its labels: harness export, harness record"
     assert report.notes == (without_labels,)  # other.png belongs to another split, so no word on it
     monkeypatch.setattr("detector.data.coco.verify.NUM_COCO_CATEGORIES", 3)
     monkeypatch.setitem(releases.RELEASES["2017"], TEST_DEV, (4, 0))

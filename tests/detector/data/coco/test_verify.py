@@ -18,8 +18,6 @@ from detector.data.coco.verify import check_images, image_problem, missing_image
 from detector.data.shapes.generate import generate_shapes
 from detector.errors import DataError
 from detector.runs.job import Shapes
-from detector.storage.files import write_atomic
-from detector.storage.staging import staged_folder
 
 SPLIT = "val2017"
 FIRST = "000000000001.png"
@@ -264,23 +262,3 @@ def test_write_subset_of_real_images_is_a_valid_root(coco_tiny: Path, tmp_path: 
     cut = read(tmp_path / "cut")["annotations"]
     assert len(cut) == report.splits[1].num_boxes > 0
     assert all(row == whole[row["id"]] for row in cut)
-
-
-def finish_late(target: Path) -> None:
-    with staged_folder(target) as staging:
-        (staging / "file").write_text("late")
-        target.mkdir()  # another process is faster
-        (target / "file").write_text("early")
-
-
-def test_staged_folder_keeps_what_another_process_finished(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="set"):
-        finish_late(tmp_path / "set")
-    assert (tmp_path / "set" / "file").read_text() == "early"
-    assert [path.name for path in tmp_path.iterdir()] == ["set"]
-
-
-def test_write_whole_replaces_the_file_and_leaves_no_other(tmp_path: Path) -> None:
-    write_atomic(tmp_path / "new" / "file", b"1")
-    write_atomic(tmp_path / "new" / "file", b"22")
-    assert [(path.name, path.read_bytes()) for path in (tmp_path / "new").iterdir()] == [("file", b"22")]

@@ -15,7 +15,8 @@ import pytest
 
 from detector.data.coco import cache
 from detector.data.coco.index import load_index
-from tests.kept_columns import SPLIT, assert_same, entry
+from detector.storage.staging import remove_abandoned, staging_name
+from tests.detector.data.coco.cache.kept_columns import SPLIT, assert_same, entry
 
 
 def truncate(folder: Path) -> None:
@@ -84,14 +85,14 @@ def test_load_index_does_not_use_columns_of_another_format(
 def test_load_index_does_not_use_a_half_written_folder(root: Path, place: Path, reads: list[str]) -> None:
     load_index(root, SPLIT)
     whole = entry(place)
-    half = whole.with_name(f".{whole.name}.0123.tmp")  # what a process that was killed leaves
+    half = staging_name(whole)  # what a process that was killed leaves
     whole.rename(half)
     (half / "columns.json").unlink()
     assert_same(load_index(root, SPLIT), root)
     assert reads == [SPLIT, SPLIT]
     assert half.exists()
     os.utime(half, (0, 0))
-    cache._sweep(place / "columns")
+    remove_abandoned(place / "columns", older_than=cache.ABANDONED_SECONDS)
     assert not half.exists()
     assert entry(place) == whole
 
@@ -106,7 +107,7 @@ def test_load_index_reads_the_file_where_nothing_can_be_kept(
             assert_same(index, root)
             assert index.mapped is None
     assert len(reads) == 3
-    assert [record.message.split(" does")[0] for record in caplog.records] == [
+    assert [record.message.split(" cannot")[0] for record in caplog.records] == [
         str(place / "files"),
         str(place / "columns"),
     ]

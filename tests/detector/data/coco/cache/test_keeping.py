@@ -16,8 +16,8 @@ from detector.data.coco import index as coco
 from detector.data.coco.files import annotations_sha256
 from detector.data.coco.index import load_index, read_split, select, trainable
 from detector.errors import DataError
+from tests.detector.data.coco.cache.kept_columns import SPLIT, assert_same
 from tests.detector.data.coco.test_index import Content, content, write
-from tests.kept_columns import SPLIT, assert_same
 
 
 def test_load_index_reads_the_file_once_and_maps_its_columns(root: Path, reads: list[str]) -> None:

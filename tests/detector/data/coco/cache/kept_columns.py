@@ -1,4 +1,4 @@
-"""What the tests of the kept columns of an annotation file look at."""
+"""What the tests of an annotation file's cached columns compare."""
 
 from __future__ import annotations
 

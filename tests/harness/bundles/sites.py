@@ -1,4 +1,4 @@
-"""Records, runs and bundles for tests, some of them tampered with, and the folders of who exchanges them."""
+"""Records, runs and bundles for tests, some of them tampered with, and the folders of those who exchange them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from harness.registry.resolve import eval_job, resolve
 from harness.store.records import Store
 from tests.command import error
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[3]
 Members = list[tuple[str, bytes]]
 
 

@@ -69,7 +69,7 @@ def test_a_run_that_is_killed_again_and_again_is_given_up(tmp_path: Path, cluste
     wait_until_queue_is_empty(place)
     assert show(job_id)["Restarts"] == "1"
     said = place.harness("status", *ROW[1:])
-    assert "given up: 1 retry brought it no further" in said
+    assert "given up: no progress in 1 retry" in said
     assert "--retry-failed" in said
     assert trained(place) == []
 

@@ -1,0 +1,36 @@
+"""Lines of a run's log that other programs look for: written and found by the same text. Free of torch."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+
+from detector.runs.assignment import WORKER_LOG
+
+LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+STARTED: Final = "training "  # the run's id follows
+FINAL_AP: Final = "AP "  # the AP follows
+_RESUMED = re.compile(r"resumed after iteration (\d+)\n")
+
+
+def of_worker(level: Literal["INFO", "ERROR"], start: str = "") -> str:
+    """How a line of the worker begins after its time, as ``LOG_FORMAT`` writes it. start: of the message."""
+    return f" {level} {WORKER_LOG}: {start}"
+
+
+def resumed_after(iteration: int) -> str:
+    """What a start says that goes on from a checkpoint."""
+    return f"resumed after iteration {iteration}"
+
+
+def iteration_resumed(log: str) -> int | None:
+    """The first iteration in ``log`` of which ``resumed_after`` was said; None where there is none."""
+    found = _RESUMED.search(log)
+    return int(found[1]) if found else None
+
+
+def stopped_at(iteration: int, *, saved: bool) -> str:
+    """What a run says that was asked to stop. saved: whether the state could be written."""
+    return (
+        f"stopped at iteration {iteration}; {'the state is saved' if saved else 'the last checkpoint before is kept'}"
+    )

@@ -1,0 +1,164 @@
+"""``harness.plan``, ``run`` and ``curves``: trainings as frames, and training itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pandas as pd
+
+from detector.errors import UsageError
+from harness.api.targets import Folder, Overrides, Targets, override_texts, path_of, select
+from harness.launch.run import Request, RunResult, run_target
+from harness.planning.selection import missing
+from harness.status.find import KnownRun, RunFinder
+from harness.store.curves import read_curve
+
+
+def plan(
+    target: Targets,
+    profile: str = "paper",
+    *,
+    seeds: int = 1,
+    batch_size: int | None = None,
+    overrides: Overrides | None = None,
+    data: Folder | None = None,
+) -> pd.DataFrame:
+    """The trainings that one or several targets need, each once: one line per training.
+
+    Columns: ``id``, ``rows`` (those that it serves), ``seed``, ``backbone``, ``iterations``, ``images`` (per batch),
+    ``lr`` (learning rate), ``done`` (all its records are in the runs folder). ``attrs["identity_is_open"]``: the data
+    is a folder that was not named, so that ids are not those of its runs yet and nothing is done.
+
+    target: "all" (the four tables), a table, a row, or several. seeds: runs per row, with the seeds 0, 1, ...
+    batch_size: images per batch, with the schedule rescaled by the paper's Remark 2. overrides: settings in place of
+    the recipe's, such as {"optimizer.lr": 0.005}. data: the COCO root. Raises UsageError for an unknown name.
+
+    >>> import harness
+    >>> harness.plan("table3", profile="tiny")[["rows", "seed", "iterations", "done"]]
+                     rows  seed  iterations   done
+    0       (table3/all,)     0         400  False
+    1  (table3/neg-only,)     0         400  False
+    2        (table3/dr,)     0         400  False
+    """
+    selection = select(target, profile, overrides=overrides, data=data, batch_size=batch_size)
+    planned = selection.plan(seeds)
+    to_do = set(missing(planned, selection.store))
+    lines = [
+        {
+            "id": train_id,
+            "rows": tuple(planned.refs_of(train_id)),
+            "seed": job.seed,
+            "backbone": job.model.backbone,
+            "iterations": job.schedule.iterations,
+            "images": job.batch.images,
+            "lr": job.optimizer.lr,
+            "done": train_id not in to_do,
+        }
+        for train_id, job in planned.trainings.items()
+    ]
+    frame = pd.DataFrame(lines)
+    frame.attrs = {"profile": profile, "scale": planned.profile.title, "identity_is_open": selection.identity_is_open}
+    return frame
+
+
+def run(
+    target: str,
+    profile: str = "paper",
+    *,
+    seeds: int = 1,
+    batch_size: int | None = None,
+    overrides: Overrides | None = None,
+    data: Folder | None = None,
+    weights: Folder | None = None,
+    retry_failed: bool = False,
+    cluster: str | None = None,
+    dry_run: bool = False,
+) -> RunResult:
+    """Train, evaluate and record what is missing of a target, as ``harness run`` does; progress goes to stderr.
+
+    A run that fails does not raise: see ``failed`` (each with ``message`` and ``log``), ``stopped``, ``trained`` and
+    ``done`` (training ids) of what is returned; printed, it says so in words. KeyboardInterrupt passes on after the
+    runs have saved; the same call goes on from there.
+
+    target: "all" (the four tables), a table or a row. seeds: runs per row, with the seeds 0, 1, ... batch_size,
+    overrides: as for ``plan``; such runs fill no table's cell. data: the COCO root. weights: the file to start from.
+    retry_failed: only what failed or was lost. cluster: submit to this Slurm cluster and return at once, see
+    ``submission``; dry_run: say what would be submitted, see ``dry_run``.
+
+    It starts processes: a script calls it under ``if __name__ == "__main__":``, a notebook as it is.
+
+    Raises:
+        UsageError: an unknown name, or an option that does not fit.
+        DataError, WeightsError: what the runs need is not there or does not fit.
+        SchedulerError: Slurm is not there, or refuses.
+
+    >>> import harness
+    >>> result = harness.run("table2/L6", profile="tiny")  # half a minute, or nothing where it is done
+    >>> result.failed
+    ()
+    >>> len(result.done) + len(result.trained)
+    1
+    """
+    request = Request(
+        target=target,
+        profile=profile,
+        seeds=seeds,
+        batch_size=batch_size,
+        overrides=override_texts(overrides),
+        data=path_of(data),
+        weights=path_of(weights),
+        retry_failed=retry_failed,
+        cluster=cluster,
+        dry_run=dry_run,
+    )
+    return run_target(request, lambda text: print(text, file=sys.stderr))
+
+
+def curves(
+    target: Targets,
+    profile: str = "paper",
+    *,
+    seeds: int | None = None,
+    batch_size: int | None = None,
+    overrides: Overrides | None = None,
+    data: Folder | None = None,
+) -> pd.DataFrame:
+    """The losses of the target's runs on this machine while they trained: one line per row, seed and logged iteration.
+
+    Columns: ``row``, ``seed``, ``train_id``, ``iteration`` (steps taken), and means since the line before: ``loss`` and
+    its parts, ``lr`` (learning rate), ``seconds_per_iteration``. A training that serves several rows of the target is
+    there once for each. Records hold no curves: of runs that were made elsewhere there are none.
+
+    seeds: so many runs per row, 0, 1, ..., must be there; None for those that are. The rest is as for ``plan``.
+
+    Raises:
+        UsageError: no run of the target has its folder here, or one of those that ``seeds`` asks for.
+        RecordError: a run's file is damaged.
+
+    >>> import harness
+    >>> frame = harness.curves("table2/L6", profile="tiny")
+    >>> frame.columns.tolist()
+    ['row', 'seed', 'train_id', 'iteration', 'classification', 'bbox_regression', 'loss', 'lr',
+     'seconds_per_iteration']
+    """
+    selection = select(target, profile, overrides=overrides, data=data, batch_size=batch_size)
+    found = [known for known in RunFinder(selection, seeds=0).find().runs if known.run and known.run.metrics.exists()]
+    wanted = found if seeds is None else [known for known in found if known.seed < seeds]
+    there = {(ref, known.seed) for known in wanted for ref in known.refs}
+    lacking = [(ref, seed) for ref in selection.refs for seed in range(seeds or 0) if (ref, seed) not in there]
+    if lacking or not wanted:
+        ref, seed = lacking[0] if lacking else (selection.refs[0], 0)
+        raise UsageError(
+            f"No curve of {ref}, seed {seed}, profile {profile}: it has no run in {selection.store.runs}. "
+            f"Train it: harness run {ref} --profile {profile} --seeds {seed + 1}"
+        )
+    return pd.DataFrame([line for known in wanted for line in _curve_lines(known)])
+
+
+def _curve_lines(known: KnownRun) -> Iterator[dict[str, object]]:
+    assert known.run is not None
+    points = read_curve(known.run)
+    for ref in known.refs:
+        head = {"row": ref, "seed": known.seed, "train_id": known.run.root.name}
+        yield from (head | {"iteration": int(point["iteration"])} | point for point in points)

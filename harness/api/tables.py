@@ -1,0 +1,145 @@
+"""``harness.table`` and ``harness.claims``: what the records say of the paper, as frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from harness.api.targets import Folder, Targets, path_of, select, target_names
+from harness.planning.selection import Selection
+from harness.registry.declarations import METRICS
+from harness.report.tables import TableView
+from harness.report.views import judge, table_views
+from harness.verdicts.judge import ClaimVerdict, Measured
+
+CLAIM_COLUMNS = {
+    "id": "str",
+    "text": "str",
+    "where": "str",
+    "own": "bool",
+    "metric": "str",
+    "kind": "str",
+    "a": "str",
+    "b": "str",
+    "n_a": "float64",
+    "n_b": "float64",
+    "mean_a": "float64",
+    "mean_b": "float64",
+    "quantity": "str",
+    "difference": "float64",
+    "low": "float64",
+    "high": "float64",
+    "p": "float64",
+    "outcome": "str",
+    "provisional": "bool",
+    "reason": "str",
+    "published": "float64",
+    "seeds_needed": "float64",
+}
+
+
+def table(target: Targets, profile: str = "paper", data: Folder | None = None) -> pd.DataFrame:
+    """The rows of one or several tables: our numbers beside the paper's, unrounded.
+
+    The index is the row (``table2/L6``). Columns: ``label`` (as the paper prints it), ``status`` (measured, pending,
+    cited, ...), ``n`` (seeds), ``split`` (of the paper's numbers), AP .. APL (means over the seeds, percent), AP_sd ..
+    (deviation between seeds, percent; NaN for a single one), paper_AP .. (percent), ``cited`` (from where). At the
+    paper's scale also AP_difference (ours less the paper's), AP_half_width (of its 95% interval), AP_verdict and
+    AP_provisional, and the same for the other five. NaN where there is no number. ``attrs`` says profile, scale,
+    titles, footnotes, and whether the scale's numbers can be compared with the paper's.
+
+    target: "all" (the four tables), a table, a row, or several. profile: the scale. data: the COCO root, where records
+    of several data sets would be mixed. Raises UsageError for an unknown name.
+
+    >>> import harness
+    >>> frame = harness.table("table2", profile="tiny")
+    >>> frame.loc[["table2/focal", "table2/L6"], ["n", "AP", "AP_sd", "paper_AP"]].round(1)
+                  n    AP  AP_sd  paper_AP
+    row
+    table2/focal  3  21.7    0.6      36.1
+    table2/L6     3  24.1    0.7      37.4
+    """
+    views = [view for name in target_names(target) for view in table_views(Selection(name, profile, [], path_of(data)))]
+    lines = {line["row"]: line for view in views for line in _table_lines(view)}
+    frame = pd.DataFrame(list(lines.values())).set_index("row")
+    numbers = [*METRICS, *(f"{metric}_sd" for metric in METRICS), *(f"paper_{metric}" for metric in METRICS)]
+    frame = frame.astype(dict.fromkeys(numbers, "float64"))
+    frame.attrs = {
+        "profile": profile,
+        "scale": views[0].scale,
+        "compared_with_paper": views[0].compared,
+        "titles": {view.id: view.title for view in views},
+        "footnotes": {view.id: list(view.footnotes) for view in views},
+    }
+    return frame
+
+
+def _table_lines(view: TableView) -> Iterator[dict[str, Any]]:
+    for row, line in zip(view.rows, view.lines(), strict=True):
+        values = {key.replace(" ", "_"): value for key, value in line.items() if key not in ("ref", *view.columns)}
+        head = {"row": row.ref, "label": " / ".join(row.label), "status": row.status, "n": len(row.seeds)}
+        yield head | {"split": view.split} | values
+
+
+def claims(target: Targets = "all", profile: str = "paper", data: Folder | None = None) -> pd.DataFrame:
+    """The claims about one or several targets, judged by the records: one line per contrast of a claim.
+
+    Of the contrast: ``a`` and ``b`` (rows; ``b`` is missing where ``a`` is held against a threshold), ``n_a`` and
+    ``n_b`` (seeds), ``mean_a`` and ``mean_b``, ``quantity`` (what is tested, such as "a - b"), ``difference`` (its
+    value), ``low`` and ``high`` (its 95% interval). Of the claim: ``id``, ``text``, ``where`` (in the paper),
+    ``own`` (a claim of yours, judged apart from the paper's), ``metric``, ``kind``, ``p`` (one-sided, by Holm over all
+    claims of its kind that the profile can decide), ``outcome``, ``provisional`` (one
+    seed decided it), ``reason``, ``published`` (the difference that the paper prints), ``seeds_needed`` (per row, to
+    show it). AP is in percent, scores in 0..1. NaN where nothing was measured.
+
+    target: "all" (the four tables), a table, a row, or several. profile: the scale. data: the COCO root, where records
+    of several data sets would be mixed. Raises UsageError for an unknown name.
+
+    >>> import harness
+    >>> frame = harness.claims("table2", profile="tiny").set_index("id")
+    >>> frame.loc["dr-beats-focal", ["a", "b", "outcome"]].tolist()
+    ['table1/hp-e_hn-e', 'table2/focal', 'supported']
+    >>> frame.loc["dr-beats-focal", ["difference", "low", "high", "published"]].astype(float).round(1).tolist()
+    [2.5, 1.4, 3.6, 1.0]
+    """
+    view = judge(select(target, profile, data=data))
+    parts = [(part, own) for part, own in ((view.paper, False), (view.own, True)) if part is not None]
+    lines = [{**line, "own": own} for part, own in parts for verdict in part.claims for line in _claim_lines(verdict)]
+    frame = pd.DataFrame(lines, columns=list(CLAIM_COLUMNS)).astype(CLAIM_COLUMNS)
+    families = {"own" if own else "paper": part.family_size for part, own in parts}
+    frame.attrs = {"profile": profile, "scale": view.scale, "claims_in_family": families}
+    return frame
+
+
+def _claim_lines(verdict: ClaimVerdict) -> Iterator[dict[str, Any]]:
+    claim = verdict.claim
+    measured = {(pair.a, pair.b): pair for pair in verdict.measured}
+    named = {"id": claim.id, "text": claim.text, "where": claim.where, "metric": claim.metric, "kind": claim.kind}
+    judged = {
+        "p": verdict.p_value,
+        "outcome": verdict.outcome,
+        "provisional": verdict.provisional,
+        "reason": verdict.reason,
+        "published": claim.published,
+        "seeds_needed": verdict.seeds,
+    }
+    for a, b in [(claim.row or "", None)] if claim.row else [(pair.a, pair.b) for pair in claim.contrasts]:
+        yield {**named, "a": a, "b": b, **_numbers(measured.get((a, b))), **judged}
+
+
+def _numbers(pair: Measured | None) -> dict[str, Any]:
+    if pair is None:
+        return {"n_a": 0, "n_b": 0}
+    reach = pair.estimate.half_width() if pair.estimate is not None else float("nan")
+    return {
+        "n_a": pair.n_a,
+        "n_b": pair.n_b,
+        "mean_a": pair.mean_a,
+        "mean_b": pair.mean_b,
+        "quantity": pair.quantity,
+        "difference": pair.value,
+        "low": pair.value - reach,
+        "high": pair.value + reach,
+    }

@@ -1,0 +1,218 @@
+"""What ``harness run`` and ``harness.run`` share: find what is missing of a target, and train it here or submit it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from detector.errors import UsageError, WeightsError
+from detector.runs.assignment import Assignment
+from harness.console.runs_view import runs_view
+from harness.launch.assignments import Wanted, assignments
+from harness.launch.interrupts import terminate_is_interrupt
+from harness.launch.local import Failure, View, make_slots, run_local
+from harness.launch.prepare import find_weights, prepare_data
+from harness.launch.submit import DryRun, dry_run
+from harness.planning.plan import Plan
+from harness.planning.selection import Selection, missing
+from harness.slurm.clusters import find_cluster
+from harness.slurm.submit import Outcome, submit
+from harness.status.observe import failed_ids
+
+Say = Callable[[str], None]
+Show = Callable[[dict[str, str]], AbstractContextManager[View]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The options of ``harness run``. overrides: PATH=VALUE each; cluster: a name, or the path of its file."""
+
+    target: str
+    profile: str
+    seeds: int = 1
+    batch_size: int | None = None
+    overrides: tuple[str, ...] = ()
+    data: Path | None = None
+    weights: Path | None = None
+    retry_failed: bool = False
+    cluster: str | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class RunResult:
+    """What became of a request. Trainings are named by their id; ``plan`` says which rows and seed each serves.
+
+    runs, data_root: the folders of the runs and of the data. done: had all their records before. trained: have them
+    now. failed, stopped: ended without them; the same request goes on from their last checkpoints. left: missing, and
+    not asked for (``retry_failed``). submission: what Slurm took; None where it was not asked. dry_run: what would be
+    submitted; None where nobody wanted to know.
+    """
+
+    target: str
+    plan: Plan
+    runs: Path
+    data_root: Path
+    done: tuple[str, ...]
+    trained: tuple[str, ...] = ()
+    failed: tuple[Failure, ...] = ()
+    stopped: tuple[Failure, ...] = ()
+    left: tuple[str, ...] = ()
+    submission: Outcome | None = None
+    dry_run: DryRun | None = None
+
+    @property
+    def names(self) -> dict[str, str]:
+        """By training id, what a person calls it: its rows and its seed."""
+        return _names(self.plan, self.plan.trainings)
+
+    def __repr__(self) -> str:
+        """Counts on the first line, then one line for each job, failure and stopped run."""
+        jobs = self.submission.submitted if self.submission is not None else ()
+        skipped = next((part.skipped for part in (self.submission, self.dry_run) if part is not None), {})
+        arrays = self.dry_run.arrays if self.dry_run is not None else ()
+        counts = {
+            "done before": len(self.done),
+            "trained": len(self.trained),
+            "failed": len(self.failed),
+            "stopped": len(self.stopped),
+            "left alone": len(self.left),
+            "queued or running already": len(skipped),
+            "submitted": sum(len(entry.runs) for entry, _ in jobs),
+            "would be submitted": sum(len(array.members) for array in arrays),
+        }
+        said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        names = self.names
+        return "\n".join(
+            [
+                f"{self.target}, profile {self.plan.profile.name}: {count_of_runs(len(names))}, {said}",
+                *(f"  job {entry.job_id}: {count_of_runs(len(entry.runs))}, each on {shape}" for entry, shape in jobs),
+                *(f"  failed: {names[item.train_id]}: {item.message}; log: {item.log}" for item in self.failed),
+                *(f"  stopped: {names[item.train_id]}: {item.message}" for item in self.stopped),
+            ]
+        )
+
+
+def run_target(request: Request, say: Say, show: Show = runs_view) -> RunResult:
+    """Train, evaluate and record what is missing of a target; with a cluster, submit it and return at once.
+
+    A run that fails is in the result. say: told what a person should know. show: shows the runs while they go on, given
+    their names by training id. On KeyboardInterrupt the runs save and stop before it passes on.
+
+    Raises:
+        UsageError: an unknown name, or an option that does not fit.
+        DataError, WeightsError: what the runs need is not there or does not fit.
+        SchedulerError: Slurm is not there, or refuses.
+    """
+    selection = Selection(request.target, request.profile, list(request.overrides), request.data, request.batch_size)
+    cluster = find_cluster(request.cluster) if request.cluster is not None else None
+    if request.dry_run and cluster is None:
+        raise UsageError("--dry-run shows what --cluster NAME would submit. For runs here, see 'harness plan'.")
+    root = selection.data_root()
+    planned, weights = _planned(selection, request, root, say)
+    todo = missing(planned, selection.store)
+    done = tuple(train_id for train_id in planned.trainings if train_id not in todo)
+    total = len(planned.trainings)
+    say(f"{request.target}, profile {request.profile}: {total} runs, {len(done)} done, {len(todo)} to do.")
+    asked = _failed_before(selection, planned, todo, say) if request.retry_failed and todo else todo
+    left = tuple(train_id for train_id in todo if train_id not in asked)
+    result = RunResult(
+        target=request.target, plan=planned, runs=selection.store.runs, data_root=root, done=done, left=left
+    )
+    if not asked:
+        return result
+    work = _Work(selection, planned, tuple(asked), root, weights)
+    if cluster is None:
+        return _with_failures(result, asked, _run_here(work, say, show))
+    if request.dry_run:
+        return replace(result, dry_run=dry_run(work.assignments(), cluster, selection, say))
+    prepare_data(planned.data, root, say)
+    execution = selection.profile.execution
+    return replace(result, submission=submit(work.assignments(), cluster, execution, runs=selection.store.runs))
+
+
+def count_of_runs(count: int) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{count} run{'' if count == 1 else 's'}"
+
+
+def _planned(selection: Selection, request: Request, root: Path, say: Say) -> tuple[Plan, dict[Wanted, Path]]:
+    """The plan, and the weights that its missing trainings start from; from scratch where the profile allows it."""
+    planned = selection.plan(request.seeds, root=root)
+    for option in _departures(request):
+        say(f"With {option} these runs are not the paper's and fill no table's cell.")
+    # A dry run downloads nothing; only where missing weights change what is trained must it look for them.
+    needed = not request.dry_run or selection.profile.without_weights == "from_scratch"
+    if not needed or not missing(planned, selection.store):
+        return planned, {}
+    try:
+        found = find_weights(list(planned.trainings.values()), request.weights)
+        return planned, {wanted: path.absolute() for wanted, path in found.items()}
+    except WeightsError as error:
+        if selection.profile.without_weights == "stop" or request.weights is not None:
+            raise
+        say(f"{error}\nGoing on from scratch: nothing frozen, group norm; the records say 'not the paper's'.")
+        return selection.plan(request.seeds, root=root, from_scratch=True), {}
+
+
+def _departures(request: Request) -> Iterable[str]:
+    if request.batch_size is not None:
+        yield f"--batch-size {request.batch_size}"
+    if request.overrides:
+        yield f"--set ({', '.join(request.overrides)})"
+
+
+def _failed_before(selection: Selection, planned: Plan, todo: list[str], say: Say) -> list[str]:
+    failed = failed_ids(planned, selection.store)
+    asked = [train_id for train_id in todo if train_id in failed]
+    say(f"--retry-failed: {len(asked)} of them failed or were lost, and are run again; the others are left alone.")
+    return asked
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The trainings to run, and what they need."""
+
+    selection: Selection
+    plan: Plan
+    asked: tuple[str, ...]
+    root: Path
+    weights: Mapping[Wanted, Path]
+
+    def assignments(self) -> list[Assignment]:
+        notes, weights = self.selection.notes(self.plan), dict(self.weights)
+        every = assignments(self.plan, self.selection.store, root=self.root, weights=weights, notes=notes)
+        return [item for item in every if item.train.id in self.asked]
+
+
+def _run_here(work: _Work, say: Say, show: Show) -> list[Failure]:
+    """Train on this machine's GPUs or CPU cores."""
+    try:
+        with terminate_is_interrupt():
+            prepare_data(work.plan.data, work.root, say)
+            jobs = work.assignments()
+            slots = make_slots(work.selection.profile.execution, runs=len(jobs))
+            gpus = len(slots[0].gpus)
+            where = f"on {gpus} GPU{'s' if gpus > 1 else ''} each" if gpus else "on the CPU"
+            say(f"{len(slots)} at a time, {where}; in {work.selection.store.runs}")
+            with show(_names(work.plan, work.asked)) as view:
+                return run_local(jobs, slots, view)
+    except KeyboardInterrupt:
+        say("Interrupted; finished runs and checkpoints are kept. The same command goes on from there.")
+        raise
+
+
+def _with_failures(result: RunResult, asked: list[str], failures: list[Failure]) -> RunResult:
+    unfinished = {failure.train_id for failure in failures}
+    return replace(
+        result,
+        trained=tuple(train_id for train_id in asked if train_id not in unfinished),
+        failed=tuple(failure for failure in failures if not failure.stopped),
+        stopped=tuple(failure for failure in failures if failure.stopped),
+    )
+
+
+def _names(planned: Plan, train_ids: Iterable[str]) -> dict[str, str]:
+    return {item: f"{' = '.join(planned.refs_of(item))}, seed {planned.trainings[item].seed}" for item in train_ids}

@@ -1,0 +1,45 @@
+"""Files that appear whole or not at all, or once: what is written, what stays after an error, who wins."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import BinaryIO
+
+import pytest
+
+from detector.storage.files import read_json, write_atomic, write_once
+
+NUM_WRITERS = 8
+
+
+def test_write_atomic_replaces_the_file_and_leaves_no_other(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "new" / "file", b"1")
+    write_atomic(tmp_path / "new" / "file", b"22")
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "new").iterdir()] == [("file", b"22")]
+
+
+def test_write_atomic_keeps_the_old_file_where_the_writer_fails(tmp_path: Path) -> None:
+    def fail(file: BinaryIO) -> None:
+        file.write(b"half")
+        raise ValueError("broken")
+
+    write_atomic(tmp_path / "file", b"old")
+    with pytest.raises(ValueError, match="broken"):
+        write_atomic(tmp_path / "file", fail)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
+
+
+def test_write_once_lets_one_of_several_writers_win(tmp_path: Path) -> None:
+    barrier = Barrier(NUM_WRITERS)
+
+    def write(number: int) -> bool:
+        barrier.wait()
+        return write_once(tmp_path / "file", number)
+
+    with ThreadPoolExecutor(NUM_WRITERS) as pool:
+        won = list(pool.map(write, range(NUM_WRITERS)))
+    assert won.count(True) == 1
+    assert read_json(tmp_path / "file", int) == won.index(True)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
