@@ -175,7 +175,6 @@ def test_labels_of_other_projects_are_converted() -> None:
     assert mmdetection["labels"].tolist() == [[3, BACKGROUND, IGNORED]]
 
 
-@pytest.mark.slow
 def test_the_loss_stands_in_torchvisions_retinanet() -> None:
     torch.manual_seed(0)
     model = run_block("drloss in torchvision")["model"].train()
