@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from importlib import invalidate_caches
@@ -69,6 +70,19 @@ def test_a_loss_with_state_resumes_to_the_last_bit_and_is_recorded(
     evaluate_and_record(assignment, with_loss, whole, world=ALONE, heartbeat=None)
     text = whole.record(with_loss.id).read_text()
     assert f'"loss_sha256":"{plugins.source_sha256(with_loss.train.loss)}"' in text.replace(" ", "")
+
+
+def test_a_package_whose_source_changes_between_two_starts_is_noted_in_the_record(
+    with_loss: EvalJob, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StopRequested):
+        train(with_loss, tmp_path, data, stop=StopAfter(3))
+    monkeypatch.setattr("detector.training.train.loss_source", lambda job: "e" * 64)
+    run = train(with_loss, tmp_path, data)
+    evaluate_and_record(micro_assignment(with_loss, tmp_path, data), with_loss, run, world=ALONE, heartbeat=None)
+    record = json.loads(run.record(with_loss.id).read_bytes())
+    assert record["code"]["loss_sha256"] not in ("e" * 64, plugins.source_sha256(with_loss.train.loss))
+    assert any("changed between two starts" in note for note in record["notes"])
 
 
 def test_the_state_after_a_step_does_not_depend_on_how_groups_share_passes(with_loss: EvalJob, data: Path) -> None:
