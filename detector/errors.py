@@ -30,6 +30,10 @@ class RecordError(HarnessError):
     """A record or a run folder is damaged or contradicts another."""
 
 
+class MissingLossError(RecordError):
+    """A job's loss comes from a package that is not installed here, or cannot be used."""
+
+
 class TrainingError(HarnessError):
     """A training stopped itself: a non-finite loss, or a first loss that cannot be right."""
 

@@ -125,7 +125,8 @@ class LossSpec:
         build: ``build(config) -> nn.Module``. The module is called as ``loss(logits, labels, images_per_group=G)``:
             logits is a list with one float tensor [N, R_l, K] per pyramid level, labels are int64 [N, R] with R the
             sum of the R_l: 0 .. K-1 a class, -1 background, -2 ignored. G consecutive images are a group, which has
-            one normaliser. Returns the mean over the groups, a scalar. Persistent buffers are saved in checkpoints.
+            one normaliser. Returns the mean over the groups, a scalar, or one value per image [N]. Persistent buffers
+            are saved in checkpoints.
         initial_value: ``initial_value(config, prior, counts) -> float | None``, the loss before training, where every
             score equals ``prior`` (0..1): the mean over ``counts``, one per group of the first batch. A training whose
             first loss is not within 0.7 to 1.4 times this value stops. None: the first loss is not checked.

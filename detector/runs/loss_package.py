@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 from detector.errors import TrainingError
 from detector.runs.job import TrainJob
-from drloss.plugins import package_of, source_sha256
+from drloss.plugins import package_of, plugins, source_sha256, why_unknown
 
 
 def check_loss_package(job: TrainJob) -> None:
@@ -15,9 +16,20 @@ def check_loss_package(job: TrainJob) -> None:
     here = package_of(job.loss)
     if here != job.loss_package:
         raise TrainingError(
-            f"The loss of this run is that of {job.loss_package or 'drloss itself'}, and {here or 'drloss itself'} is "
-            "installed here. Install the version that the run names where it runs, or start a new run."
+            f"This run cannot begin: its loss is that of {job.loss_package or 'drloss itself'}, and "
+            f"{here or 'drloss itself'} is installed here. Install the version that the run names, or start a new run."
         )
+
+
+def missing_loss(train: Any) -> str:
+    """Which loss a training as plain data needs and this machine lacks, in a sentence; empty where it lacks none."""
+    try:
+        name, package = train["loss"]["name"], train.get("loss_package")
+    except (KeyError, TypeError, AttributeError):
+        return ""
+    if package is None or any(plugin.name == name and plugin.spec for plugin in plugins()):
+        return ""
+    return f"its loss {name!r} is that of {package}. {why_unknown(name) or 'That package is not installed here.'}"
 
 
 def loss_source(job: TrainJob) -> str | None:

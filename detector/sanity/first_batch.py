@@ -69,8 +69,9 @@ def look_at(model: RetinaNet, group: Group) -> FirstLook:
 
 
 def check_scores(looks: Sequence[FirstLook], prior_probability: float) -> None:
-    """Raises TrainingError where the first scores are not near the prior. Their odds are compared: noise changes them
-    least.
+    """Raises TrainingError where the first scores are not near the prior.
+
+    The odds are compared, because noise changes them least.
     """
     mean = fmean(look.mean_score for look in looks)
     ratio = _odds(mean) / _odds(prior_probability)

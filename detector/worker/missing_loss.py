@@ -12,8 +12,8 @@ import msgspec
 from detector.errors import TrainingError
 from detector.runs.assignment import Assignment
 from detector.runs.folder import RunDir
+from detector.runs.loss_package import missing_loss
 from detector.worker.reports import Heartbeat, log_to, report_failure
-from drloss.plugins import plugins, why_unknown
 
 
 def encode(assignment: Assignment) -> bytes:
@@ -27,15 +27,14 @@ def decode(data: bytes) -> Assignment | MissingLoss:
         return msgspec.msgpack.decode(data, type=Assignment)
     except msgspec.ValidationError as error:
         told: Any = msgspec.msgpack.decode(data)
-        train, name = told["train"], told["train"]["loss"]["name"]
-        if train.get("loss_package") is None or any(plugin.name == name and plugin.spec for plugin in plugins()):
+        missing = missing_loss(told["train"])
+        if not missing:
             raise
         text = (
-            f"The loss {name!r} of this run is that of {train['loss_package']}, which cannot be used here. "
-            f"{why_unknown(name) or 'It is not installed.'} Install it in the environment in which runs are executed: "
-            f"a copy of the code holds drloss-harness only. ({error})"
+            f"This run cannot begin: {missing} Install it in the environment in which runs are executed: the copy of "
+            f"the code that a submission makes holds drloss-harness only. ({error})"
         )
-        return MissingLoss(told["run_dir"], train["schedule"]["iterations"], text)
+        return MissingLoss(told["run_dir"], told["train"]["schedule"]["iterations"], text)
 
 
 @dataclass(frozen=True)

@@ -208,8 +208,9 @@ os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def as_arrays(levels: Sequence[Tensor]) -> list[Array | Tensor]:
-    """Contiguous levels as [N, R_l * K] without a copy: numpy arrays, but tensors where half precision (no bfloat16 in
-    numpy).
+    """Contiguous levels as [N, R_l * K] without a copy.
+
+    numpy arrays; half precision stays a tensor, because numpy has no bfloat16.
     """
     flat = [level.detach().flatten(1) for level in levels]
     return [level.numpy() if level.dtype == torch.float32 else level for level in flat]

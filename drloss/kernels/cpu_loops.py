@@ -181,8 +181,9 @@ def gradient_block(
     pos: Array,
     grad: Array,
 ) -> None:
-    """Writes ``grad`` [n, r * K]. scalars: [N, 3] P-, log of the normaliser, gradient by P-; pos: [N, R], gradient by
-    the logit of an anchor's own class.
+    """Writes ``grad`` [n, r * K].
+
+    scalars: [N, 3] P-, log of the normaliser, gradient by P-; pos: [N, R], gradient by the own class's logit.
     """
     anchors = slice(corner[1], corner[1] + logits.shape[1] // num_classes)
     for image in range(logits.shape[0]):

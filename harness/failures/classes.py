@@ -135,7 +135,7 @@ _TEXTS: tuple[tuple[FailureName, str], ...] = (
     ("record", r"\bRecordError\b|Move it away and run again"),
     (
         "import",
-        r"\bModuleNotFoundError\b|\bImportError\b|of this run is that of |"
+        r"\bModuleNotFoundError\b|\bImportError\b|This run cannot begin: |"
         r"cannot open shared object file|GLIBC(?:XX)?_[\d.]+' not found",
     ),
     (

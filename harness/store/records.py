@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import msgspec
+from msgspec import json
 from msgspec.structs import replace
 
-from detector.errors import RecordError
+from detector.errors import MissingLossError, RecordError
 from detector.runs.folder import RunDir
 from detector.runs.job import AnnotatedFolder, EvalJob
+from detector.runs.loss_package import missing_loss
 from detector.runs.record import Record
 from detector.storage.files import read_json, write_json
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,11 @@ class Store:
         found: dict[str, Record] = {}
         committed = sorted(self.results.glob("records/*/*.json"))
         for path in [*committed, *sorted(self.runs.glob("*/evals/*/record.json"))]:
-            record = read_record(path)
+            try:
+                record = read_record(path)
+            except MissingLossError as error:
+                logger.warning("left out: %s", error)  # no table here can have a row of it
+                continue
             found.setdefault(record.eval_id, record)
         return list(found.values())
 
@@ -58,8 +68,17 @@ class Store:
 
 
 def read_record(path: Path) -> Record:
-    """One record. Raises RecordError where the file is damaged or not of the job that it names."""
-    record = read_json(path, Record)
+    """One record. Raises RecordError where the file is damaged or not of the job that it names.
+
+    MissingLossError where its loss comes from a package that is not here.
+    """
+    try:
+        record = read_json(path, Record)
+    except RecordError as error:
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            if missing := missing_loss(json.decode(path.read_bytes())["job"]["train"]):
+                raise MissingLossError(f"{path} cannot be read: {missing}") from error
+        raise
     if record.job.id != record.eval_id:
         raise RecordError(
             f"{path}: its job has the id {record.job.id}, not {record.eval_id}: it was edited, or written by "
@@ -80,7 +99,11 @@ def collect(store: Store, profile: str | None) -> tuple[list[Path], list[str]]:
     """
     written, conflicts = [], []
     for path in sorted(store.runs.glob("*/evals/*/record.json")):
-        record = read_record(path)
+        try:
+            record = read_record(path)
+        except MissingLossError as error:
+            conflicts.append(f"{error} It was not copied.")
+            continue
         if profile is not None and record.profile != profile:
             continue
         target = store.committed(record)

@@ -72,7 +72,10 @@ def install_broken(folder: Path) -> Path:
 
 def test_commands_know_a_loss_of_a_package_and_refuse_what_is_wrong(tmp_path: Path) -> None:
     said = reads(tmp_path, install_package(tmp_path), install_broken(tmp_path / "bad"))
-    assert "RunningFocalConfig" not in said["schema"][1]  # a row's difference is checked when it is merged
+    for text, name, field in zip(said["schema"], ("RecipeFile", "Row"), ("settings", "set"), strict=True):
+        parts = json.loads(text)["$defs"]
+        assert {"$ref": "#/$defs/RunningFocalConfig"} in parts[name]["properties"][field]["properties"]["loss"]["anyOf"]
+        assert parts["RunningFocalConfig"]["properties"]["momentum"]["default"] == 0.9
     settings = {item["path"]: item["value"] for item in said["explain"]["settings"]}
     assert settings["loss.name"] == "running_focal"
     assert settings["loss.momentum"] == 0.5
@@ -115,7 +118,7 @@ def test_the_commands_of_the_page_train_to_a_record(tmp_path: Path, monkeypatch:
     site = install_package(tmp_path)
     place = make_workplace(tmp_path / "place", iterations=4)
     monkeypatch.setenv("PYTHONPATH", environment(site)["PYTHONPATH"])
-    (commands,) = (body for body in blocks("losses.md") if "--editable running-focal" in body)
+    (commands,) = (body for body in blocks("losses.md", "shell") if "--editable running-focal" in body)
     (run,) = (line for line in commands.splitlines() if line.startswith("harness run "))
     arguments = run.removeprefix("harness run ").split(" --set ")
     assert arguments[1] == f"'{SET}'"

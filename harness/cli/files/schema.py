@@ -22,12 +22,13 @@ def schema(
 ) -> None:
     """Print the JSON Schema of an experiment file, for editors that check YAML."""
     from harness.registry.declarations import FILE_KINDS
+    from harness.registry.schemas import file_schema
     from harness.slurm.clusters import Cluster
 
-    kinds = {**FILE_KINDS, "cluster": Cluster}
+    kinds: dict[str, type[msgspec.Struct]] = {**FILE_KINDS, "cluster": Cluster}
     if kind not in kinds:
         raise UsageError(f"Unknown kind of file {kind!r}. Known: {', '.join(kinds)}.")
-    text = msgspec.json.format(msgspec.json.encode(msgspec.json.schema(kinds[kind])), indent=2).decode()
+    text = msgspec.json.format(msgspec.json.encode(file_schema(kinds[kind])), indent=2).decode()
     if out is None:
         typer.echo(text)
     else:

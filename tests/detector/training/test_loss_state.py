@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from importlib import invalidate_caches
@@ -17,6 +18,7 @@ from detector.build import build_model
 from detector.data.loader import TrainingData
 from detector.data.splits import open_split
 from detector.errors import TrainingError
+from detector.runs import loss_package
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
 from detector.runs.loss_package import check_loss_package, recorded_source, source_notes
@@ -26,6 +28,7 @@ from detector.weights import checkpoint
 from detector.worker import missing_loss
 from detector.worker.run import evaluate_and_record
 from drloss import plugins
+from harness.failures.classes import classify
 from support.final_weights import assert_same_bits, final_weights
 from support.loss_package import LOSS, install_package
 from support.micro import ALONE, micro_assignment
@@ -69,6 +72,19 @@ def test_a_loss_with_state_resumes_to_the_last_bit_and_is_recorded(
     assert f'"loss_sha256":"{plugins.source_sha256(with_loss.train.loss)}"' in text.replace(" ", "")
 
 
+def test_a_package_whose_source_changes_between_two_starts_is_noted_in_the_record(
+    with_loss: EvalJob, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StopRequested):
+        train(with_loss, tmp_path, data, stop=StopAfter(3))
+    monkeypatch.setattr("detector.training.train.loss_source", lambda job: "e" * 64)
+    run = train(with_loss, tmp_path, data)
+    evaluate_and_record(micro_assignment(with_loss, tmp_path, data), with_loss, run, world=ALONE, heartbeat=None)
+    record = json.loads(run.record(with_loss.id).read_bytes())
+    assert record["code"]["loss_sha256"] not in ("e" * 64, plugins.source_sha256(with_loss.train.loss))
+    assert any("changed between two starts" in note for note in record["notes"])
+
+
 def test_the_state_after_a_step_does_not_depend_on_how_groups_share_passes(with_loss: EvalJob, data: Path) -> None:
     groups = TrainingData(with_loss.train, open_split(with_loss.train.data, data, "train"), rank=0, world_size=1)[0]
     model = build_model(with_loss.train, num_classes=3, test=with_loss.test).train()
@@ -108,7 +124,7 @@ def test_a_worker_refuses_another_version_of_the_package_than_the_job_names(with
     check_loss_package(with_loss.train)
     other = replace(with_loss.train, loss_package="running-focal==0.2.0")
     assert other.id != with_loss.train.id
-    with pytest.raises(TrainingError, match=r"of running-focal==0\.2\.0, and running-focal==0\.1\.0 is installed here"):
+    with pytest.raises(TrainingError, match=r"of running-focal==0\.2\.0, and running-focal==0\.1\.0 is"):
         check_loss_package(other)
 
 
@@ -117,15 +133,16 @@ def test_a_worker_without_the_package_reports_what_it_lacks(
 ) -> None:
     # This process's union of losses was made before the package was installed: it cannot read the job either.
     data = missing_loss.encode(micro_assignment(with_loss, tmp_path / "run", tmp_path))
-    monkeypatch.setattr(missing_loss, "plugins", lambda: ())
+    monkeypatch.setattr(loss_package, "plugins", lambda: ())
     unread = missing_loss.decode(data)
     assert isinstance(unread, missing_loss.MissingLoss)
-    with pytest.raises(TrainingError, match=r"'running_focal' of this run is that of running-focal==0\.1\.0.*Install"):
+    with pytest.raises(TrainingError, match=r"its loss 'running_focal' is that of running-focal==0\.1\.0\. .*Install"):
         unread()
     status = RunDir(tmp_path / "run").read_status()
     assert status is not None
     assert status.phase == "failed"
     assert "not installed" in status.message
+    assert classify(status.message) == "import"
 
 
 def test_buffers_of_the_network_and_whole_numbers() -> None:

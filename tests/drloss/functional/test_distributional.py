@@ -22,7 +22,7 @@ NUM_NEG, NUM_POS = 5, 4
 
 
 def scores_case(negatives: list[float], positives: list[float]) -> tuple[Tensor, Tensor]:
-    """One class, one anchor a score: float64 logits [R, 1] and labels [R]."""
+    """One class and one anchor per score: float64 logits [R, 1] and labels [R]."""
     scores = torch.tensor(negatives + positives, dtype=torch.float64)
     labels = torch.tensor([BACKGROUND] * len(negatives) + [0] * len(positives))
     return scores.logit().unsqueeze(1), labels

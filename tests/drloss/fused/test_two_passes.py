@@ -1,4 +1,4 @@
-"""The two passes against the formulas in plain torch: values, gradients, what they accept, what they promise."""
+"""The two passes against the formulas in plain torch: values, gradients, accepted input, promised limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from drloss import CrossEntropyLoss, DRLoss, FocalLoss
 from drloss import functional as F
-from drloss.kernels import cpu as kernels_cpu
+from drloss.kernels import cpu
 from drloss.kernels import dispatch as backends
 from drloss.labels import BACKGROUND, IGNORED
 
@@ -58,14 +58,14 @@ Case = tuple[list[Tensor], Tensor]
 
 @pytest.fixture(params=LOSSES)
 def pair(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module]:
-    """One loss, both ways."""
+    """One loss twice: fused, and in plain torch."""
     kind, arguments = LOSSES[request.param]
     return kind(**arguments), kind(**arguments, fused=False)
 
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels_cpu, "BLOCK_ENTRIES", 100)
+    monkeypatch.setattr(cpu, "BLOCK_ENTRIES", 100)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def value_and_gradients(loss: nn.Module, levels: list[Tensor], labels: Tensor, *
 
 
 def assert_same(pair: tuple[nn.Module, nn.Module], levels: list[Tensor], labels: Tensor, **arguments: Any) -> None:
-    """The fast way's value and gradients are the clear way's in float64."""
+    """Value and gradients of the fused loss are those of plain torch in float64."""
     value, grads = value_and_gradients(pair[0], levels, labels, **arguments)
     expected, expected_grads = value_and_gradients(pair[1], [x.double() for x in levels], labels, **arguments)
     assert value == pytest.approx(expected, rel=1e-6, abs=1e-12)
@@ -226,7 +226,7 @@ def test_mining_keeps_the_first_of_equal_negatives_over_levels_and_images(ratio:
 def test_results_are_equal_from_run_to_run_and_for_any_number_of_threads(
     pair: tuple[nn.Module, nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels_cpu, "BLOCK_ENTRIES", 700)
+    monkeypatch.setattr(cpu, "BLOCK_ENTRIES", 700)
     levels, labels = case("coco")
     before = torch.get_num_threads()
     results = []

@@ -13,11 +13,11 @@ import torch
 from drloss.labels import BACKGROUND
 from tests.drloss.fused.test_two_passes import LOSSES, value_and_gradients
 
-SIZES = range(1, 80)  # anchors of 3 classes: every length of what remains after a loop's last full vector
+SIZES = range(1, 80)  # anchors of 3 classes: every length of the rest after a loop's last full vector
 
 
 def print_bits() -> None:
-    """A line a loss: the digest of its values and gradients of all sizes, for what the test below starts."""
+    """One line per loss: a digest of its values and gradients of all sizes. The test below starts this."""
     torch.set_num_threads(1)
     for name, (kind, arguments) in LOSSES.items():
         loss, digest = kind(**arguments), sha256()

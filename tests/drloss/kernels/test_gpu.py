@@ -1,6 +1,6 @@
-"""The Triton kernels against the clear losses, in float64: on a GPU, or on the CPU in Triton's interpreter.
+"""The Triton kernels against the losses in plain torch, in float64: on a GPU, or on the CPU in Triton's interpreter.
 
-The interpreter has to be chosen before triton is imported: ``test_triton_builds`` runs this file in it.
+The interpreter has to be chosen before triton is imported: ``test_gpu_builds`` runs this file in it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""All pairs straight from logits against the same sets made by hand; the arithmetic itself is tested in test_pairs."""
+"""All pairs straight from logits against the same sets made by hand; the arithmetic itself is tested in test_mean."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from drloss.labels import BACKGROUND, IGNORED
-from drloss.pairs import grid as pairs_grid
-from drloss.pairs import passes_cpu as pairs_cpu
+from drloss.pairs import grid, passes_cpu
 from drloss.pairs.from_logits import pair_means
 from drloss.surrogates import Surrogate, hinge, logistic, quadratic
 
@@ -21,10 +20,10 @@ SURROGATES = [hinge, quadratic, logistic]
 @pytest.fixture(autouse=True)
 def however_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """The linear way for few pairs too, in many chunks and pieces."""
-    monkeypatch.setattr(pairs_grid, "FEW_PAIRS", 0)
-    monkeypatch.setattr(pairs_grid, "CELLS_PER_SCALE", 8)
-    monkeypatch.setattr(pairs_cpu, "CHUNK", 50)
-    monkeypatch.setattr(pairs_cpu, "PIECE", 20)
+    monkeypatch.setattr(grid, "FEW_PAIRS", 0)
+    monkeypatch.setattr(grid, "CELLS_PER_SCALE", 8)
+    monkeypatch.setattr(passes_cpu, "CHUNK", 50)
+    monkeypatch.setattr(passes_cpu, "PIECE", 20)
 
 
 def batch(num_classes: int, dtype: torch.dtype = torch.float32, num_images: int = 3) -> tuple[list[Tensor], Tensor]:
@@ -62,7 +61,7 @@ def computed(
 
 
 def gradients(means: Tensor, levels: Sequence[Tensor]) -> list[Tensor]:
-    """Of a sum in which each set counts differently."""
+    """The gradients of a sum in which each set has another weight."""
     return list(torch.autograd.grad((means * torch.arange(1.0, len(means) + 1)).sum(), levels))
 
 
@@ -142,5 +141,5 @@ def test_pair_means_leave_to_others_what_they_cannot_do_better(monkeypatch: pyte
     assert computed([level.to("meta") for level in levels], labels, 0.5, hinge) is None
     assert computed([level.double() for level in levels], labels, 0.5, hinge) is None
     assert computed(levels, labels.clamp(max=IGNORED), 0.5, hinge) is None  # no negatives
-    monkeypatch.setattr(pairs_grid, "FEW_PAIRS", 10_000)
+    monkeypatch.setattr(grid, "FEW_PAIRS", 10_000)
     assert computed(levels, labels, 0.5, hinge) is None

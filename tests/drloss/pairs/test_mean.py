@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from drloss.pairs import grid as pairs_grid
+from drloss.pairs import grid, passes_cpu, passes_torch
 from drloss.pairs import mean as pairs
-from drloss.pairs import passes_cpu as pairs_cpu
-from drloss.pairs import passes_torch as pairs_torch
 from drloss.pairs import tiled as pairs_tiled
 from drloss.pairs.grid import INTERPOLATION_ERROR, piecewise
 from drloss.pairs.mean import pair_mean
@@ -90,10 +88,10 @@ def assert_equal_to_matrix(
         torch.testing.assert_close(found.double(), wanted, rtol=rtol, atol=atol)
 
 
-@pytest.fixture(params=[pairs_cpu, pairs_torch])
+@pytest.fixture(params=[passes_cpu, passes_torch])
 def linear(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Both implementations of the passes, used however few pairs there are."""
-    monkeypatch.setattr(pairs_grid, "FEW_PAIRS", 0)
+    monkeypatch.setattr(grid, "FEW_PAIRS", 0)
     monkeypatch.setattr(pairs, "_passes", lambda _: request.param)
     return request.param  # type: ignore[no-any-return]
 
@@ -105,7 +103,7 @@ def linear(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> M
 def test_pair_mean_equals_double_sum(
     name: SurrogateName, num_neg: int, num_pos: int, margin: float, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pairs_grid, "FEW_PAIRS", few)
+    monkeypatch.setattr(grid, "FEW_PAIRS", few)
     negatives, positives = scores(num_neg, num_pos)
     expected, grad_neg, grad_pos = double_sum(name, negatives.tolist(), (-positives).tolist(), margin)
     mean, by_neg, by_pos = computed(negatives, positives, margin, make_surrogate(name))
@@ -153,7 +151,7 @@ def test_linear_pair_mean_is_exact_at_knots(
     # All in sixteenths: every z is exact, and many are at 0, rho or -rho.
     a, b = torch.tensor(negatives).double() / 16, -torch.tensor(positives).double() / 16
     for surrogate in (hinge, partial(quadratic, rho=rho / 16)):
-        assert_equal_to_matrix(a, b, margin / 16, surrogate, 1e-13 if linear is pairs_cpu else 1e-11)
+        assert_equal_to_matrix(a, b, margin / 16, surrogate, 1e-13 if linear is passes_cpu else 1e-11)
 
 
 @pytest.mark.parametrize("L", [0.1, 0.5, 1.0, 3.0, 6.0, 10.0, 30.0, 100.0, 400.0, 1000.0])
@@ -163,8 +161,8 @@ def test_interpolated_slope_keeps_its_bound_in_the_flat_tail_too(L: float, depth
     b = torch.tensor([-min(2.0, depth / L)], dtype=torch.float64)
     form = piecewise(partial(logistic, L=L), b, (0.0, 1.0), len(negatives))
     assert form is not None
-    slopes = form.sums(pairs_cpu.moments(negatives, form.grid)).slopes
-    found = pairs_cpu.polynomials(negatives, form.grid, slopes)
+    slopes = form.sums(passes_cpu.moments(negatives, form.grid)).slopes
+    found = passes_cpu.polynomials(negatives, form.grid, slopes)
     expected = torch.sigmoid(L * (negatives + b))
     error = ((found - expected) / expected).abs().max().item()
     # In float64, L z itself is rounded.
@@ -177,9 +175,9 @@ def test_linear_passes_on_the_cpu_equal_those_of_torch(name: SurrogateName) -> N
     negatives, positives = scores(200_000, 7)
     form = piecewise(make_surrogate(name), positives + 0.5, (0.0, 1.0), len(negatives))
     assert form is not None
-    sums, expected = (form.sums(passes.moments(negatives, form.grid)) for passes in (pairs_cpu, pairs_torch))
+    sums, expected = (form.sums(passes.moments(negatives, form.grid)) for passes in (passes_cpu, passes_torch))
     torch.testing.assert_close(sums, expected, rtol=1e-11, atol=1e-11)
-    slopes, by_torch = (passes.polynomials(negatives, form.grid, sums.slopes) for passes in (pairs_cpu, pairs_torch))
+    slopes, by_torch = (passes.polynomials(negatives, form.grid, sums.slopes) for passes in (passes_cpu, passes_torch))
     torch.testing.assert_close(slopes, by_torch, rtol=1e-10, atol=1e-10)
 
 
@@ -202,7 +200,7 @@ def test_pair_mean_is_equal_from_run_to_run_and_for_any_number_of_threads(name: 
 @pytest.mark.parametrize("few", [0, 1000])
 def test_pair_mean_takes_any_surrogate(tile: int, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs_tiled, "TILE_PAIRS_CPU", tile)
-    monkeypatch.setattr(pairs_grid, "FEW_PAIRS", few)
+    monkeypatch.setattr(grid, "FEW_PAIRS", few)
     negatives, positives = scores(23, 9)
     assert_equal_to_matrix(negatives, positives, 0.5, lambda z: torch.exp(z), 1e-12)
 
@@ -212,7 +210,7 @@ def test_pair_mean_takes_any_surrogate(tile: int, few: int, monkeypatch: pytest.
 def test_pair_mean_does_not_count_pairs_at_the_kink(
     name: SurrogateName, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pairs_grid, "FEW_PAIRS", few)
+    monkeypatch.setattr(grid, "FEW_PAIRS", few)
     # Exact in binary: 0.25 - 0.75 + 0.5 = 0.
     mean, by_neg, _ = computed(torch.tensor([0.25, 0.25]), torch.tensor([-0.75]), 0.5, make_surrogate(name))
     value, slope = scalar_surrogate(name, 0.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from detector.errors import RecordError, UsageError
+from detector.errors import MissingLossError, RecordError, UsageError
 from detector.runs.job import AnnotatedFolder, EvalJob
 from detector.runs.record import Code, Record, SplitFingerprint
 from detector.storage.files import write_json
@@ -18,7 +18,7 @@ from harness.planning.selection import Selection
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve
 from harness.status.find import find_run, find_trained
-from harness.store.records import Store, collect
+from harness.store.records import Store, collect, read_record
 
 REF = "table2/L6"
 
@@ -135,3 +135,23 @@ def test_weights_that_were_removed_are_told_from_a_run_that_never_was(registry: 
         find_run(selection, 0, selection.data_root())
     with pytest.raises(UsageError, match="One row is needed"):
         find_trained(Selection("table2", "tiny", [], None), 0)
+
+
+def test_a_record_whose_loss_is_not_installed_stops_nobody(registry: Registry, store: Store) -> None:
+    path, lost = put(store, record_of(job_of(registry, "tiny"), "tiny")), job_of(registry, "tiny", seed=1)
+    content = json.loads(put(store, record_of(lost, "tiny")).read_bytes())
+    content["job"]["train"] |= {"loss": {"name": "gone"}, "loss_package": "gone-loss==1.2"}
+    gone = store.run_dir(lost.train.id).record(lost.id)
+    gone.write_text(json.dumps(content))
+    with pytest.raises(
+        MissingLossError, match="its loss 'gone' is that of gone-loss==1.2. That package is not installed"
+    ):
+        read_record(gone)
+    assert [record.job.train.seed for record in store.records] == [0]
+    written, conflicts = collect(store, None)
+    assert written == [store.committed(read_record(path))]
+    assert len(conflicts) == 1
+    content["job"]["train"]["loss_package"] = None  # then it is damaged
+    gone.write_text(json.dumps(content))
+    with pytest.raises(RecordError, match="gone"):
+        read_record(gone)
