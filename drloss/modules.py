@@ -40,11 +40,11 @@ class DRLoss(nn.Module):
     margin: loss = tau * l(P- - P+ + margin). It is a mean over images: do not divide it by the number of positives.
     Begin with the classifier's bias at 0 (all scores 0.5): the first loss is 2.03 where every image has a positive.
 
-    Called as ``loss(logits, labels)``:
-        logits: float [N, R, K] (N images, R anchors, K classes), [R, K] for one image, or a list with one [N, R_l, K]
-            per pyramid level.
-        labels: int64 [N, R] (or [R]): 0 .. K-1 a class, -1 background (``BACKGROUND``), -2 ignored (``IGNORED``).
-        Returns a scalar.
+    Called as ``loss(logits, labels)``, which returns a scalar:
+
+    - logits: float [N, R, K] (N images, R anchors, K classes), [R, K] for one image, or a list with one [N, R_l, K]
+      per pyramid level.
+    - labels: int64 [N, R] (or [R]): 0 .. K-1 a class, -1 background (``BACKGROUND``), -2 ignored (``IGNORED``).
 
     Args:
         lambda_pos: lambda+ of Proposition 2, the weight of the KL divergence from the positives' prior; > 0. The
