@@ -17,6 +17,7 @@ def test_peer_computes_the_same_loss_and_gradient(name: str) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
+@pytest.mark.slow
 def test_report_has_every_loss_and_curve() -> None:
     found = report(quick=True)
     assert [row.work.split(", forward")[0] for row in found.rows][: len(subjects())] == list(subjects())

@@ -17,6 +17,7 @@ def test_peers_compute_the_same_value_and_gradients(name: str) -> None:
             torch.testing.assert_close(part, expected.to(part.dtype), rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_report_has_every_surrogate_and_curve() -> None:
     found = report(quick=True)
     assert [sum(f", {name}, " in row.work for row in found.rows) for name in SURROGATES] == [3, 2, 2]

@@ -62,6 +62,7 @@ def only_record(folder: Path) -> tuple[RunDir, Record]:
     return RunDir(path.parents[2]), read_json(path, Record)
 
 
+@pytest.mark.slow
 @pytest.mark.coco
 def test_smoke_runs_the_real_network_on_real_images_without_weights(coco_tiny: Path, tmp_path: Path) -> None:
     experiments = short_smoke(tmp_path / "experiments")
