@@ -101,6 +101,7 @@ def test_python_trains_what_is_missing_and_reads_its_curves(
     assert curves.groupby("seed")["iteration"].max().tolist() == [8, 8]
 
 
+@pytest.mark.slow
 def test_eval_with_other_test_settings_keeps_a_record_of_its_own(done: Workplace) -> None:
     arguments = ("eval", "table2/L6", "--profile", "tiny", "--set", "test.score_threshold=0.9", "--json")
     metrics = json.loads(done.harness(*arguments).split("\n\n")[0])

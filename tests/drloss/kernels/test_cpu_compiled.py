@@ -8,6 +8,7 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
 import torch
 
 from drloss.labels import BACKGROUND
@@ -31,6 +32,7 @@ def print_bits() -> None:
         print(name, digest.hexdigest()[:16])
 
 
+@pytest.mark.slow
 def test_the_process_that_compiles_gives_the_bits_of_one_that_reads_the_cache(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from tests.drloss.kernels import test_cpu_compiled as t; t.print_bits()"]
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
