@@ -39,7 +39,7 @@ def report(*, quick: bool) -> Report:
         x="processes",
         xs=tuple(map(float, counts)),
         series={shown: tuple(seconds[name] for seconds in found) for name, shown in names.items()},
-        note=f"{IMAGES} images a process",
+        note=f"{IMAGES} images per process",
     )
     rows = [
         Row(

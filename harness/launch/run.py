@@ -115,7 +115,7 @@ def run_target(request: Request, say: Say, show: Show = runs_view) -> RunResult:
     todo = missing(planned, selection.store)
     done = tuple(train_id for train_id in planned.trainings if train_id not in todo)
     total = len(planned.trainings)
-    say(f"{request.target}, profile {request.profile}: {total} runs, {len(done)} done, {len(todo)} to do.")
+    say(f"{request.target}, profile {request.profile}: {count_of_runs(total)}, {len(done)} done, {len(todo)} to do.")
     asked = _failed_before(selection, planned, todo, say) if request.retry_failed and todo else todo
     left = tuple(train_id for train_id in todo if train_id not in asked)
     result = RunResult(

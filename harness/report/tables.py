@@ -5,15 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from harness.registry.declarations import METRICS, Profile, Row, Table
 from harness.verdicts.estimates import Spread
 from harness.verdicts.judge import DELTA, CellVerdict, judge_cell
 from harness.verdicts.runs import ProfileRuns, RowRuns
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Status = Literal["measured", "pending", "not at this scale", "awaiting server", "cited"]
 
@@ -55,15 +52,8 @@ class TableView:
     rows: tuple[RowView, ...]
     footnotes: tuple[str, ...] = field(default=())
 
-    @property
-    def frame(self) -> pd.DataFrame:
-        """One line per row, all numbers unrounded and in percent; missing values are NaN or None."""
-        import pandas as pd
-
-        return pd.DataFrame(self.lines())
-
     def lines(self) -> list[dict[str, Any]]:
-        """The same as plain data, all lines with the same keys."""
+        """One line per row, all with the same keys; numbers are unrounded and in percent, None where there is none."""
         return [self._flat(row) for row in self.rows]
 
     def _flat(self, row: RowView) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from importlib import invalidate_caches
@@ -32,6 +33,7 @@ from harness.failures.classes import classify
 from support.final_weights import assert_same_bits, final_weights
 from support.loss_package import LOSS, install_package
 from support.micro import ALONE, micro_assignment
+from support.processes import outputs, run_processes
 from tests.detector.training.test_train import StopAfter, train
 
 
@@ -107,6 +109,22 @@ def test_the_state_after_a_step_does_not_depend_on_how_groups_share_passes(with_
         found.append((float(buffer), float(losses["classification"])))
     assert found[0] == pytest.approx(found[1], rel=1e-5)
     assert found[0][0] != 30.0
+
+
+@pytest.mark.slow
+def test_two_processes_leave_the_state_and_weights_of_one(
+    with_loss: EvalJob, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    alone = train(with_loss, tmp_path / "alone", data)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([sys.path[0], os.environ.get("PYTHONPATH", "")]))
+    run = RunDir(tmp_path / "two")
+    assert run_processes(micro_assignment(with_loss, run.root, data, groups_per_forward=1), 2) == [0, 0], outputs(run)
+    ours, theirs = final_weights(run), final_weights(alone)
+    (name,) = (name for name in ours if name.endswith(".positives"))
+    assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-6)
+    assert float(ours[name]) != 30.0
+    assert all(torch.allclose(ours[key], theirs[key], rtol=1e-4, atol=1e-5) for key in theirs)
 
 
 def test_the_first_batch_stops_a_loss_of_a_package_that_is_not_what_it_says(

@@ -74,7 +74,7 @@ def of_groups(assignment: Assignment, groups: int) -> Assignment:
         (8, 2, 4, 1, (1, 1)),
         (8, 2, 4, 6, (1, 4)),
         (1, 4, 8, "all", (1, 1)),
-        (8, 2, 4, 0, (2, 1)),  # a profile for CPUs: a process a node
+        (8, 2, 4, 0, (2, 1)),  # a profile for CPUs: one process per node
         (2, 4, 0, "all", (2, 1)),  # a cluster without GPUs
         (3, 2, 0, "all", (1, 1)),
     ],
