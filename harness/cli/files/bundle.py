@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from harness.bundles.merge import Merge, Part
 
 app = typer.Typer(
-    help="Pack finished records, and weights, into one file; import such files.\n\n"
+    help="Carry records and weights between machines in one file.\n\n"
     "The hashes in a bundle reveal damage and careless edits. They do not show who made it, nor that its numbers are "
     "honest: whoever changes a record on purpose can also write the hash that fits.",
     no_args_is_help=True,
 )
 
 
-@app.command()
+@app.command(short_help="Pack finished records into one file.")
 def export(
     out: Annotated[Path, typer.Argument(metavar="OUT.zip", help="The file to write.")],
     profile: OnlyProfileOption = None,
@@ -79,7 +79,7 @@ def export(
         raise typer.Exit(1)
 
 
-@app.command("import")
+@app.command("import", short_help="Take in the records of such files.")
 def import_(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Bundles: files of harness bundle export.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify and compare everything; write nothing.")] = False,

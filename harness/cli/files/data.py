@@ -17,7 +17,7 @@ OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of
 SplitsOption = Annotated[list[str] | None, typer.Option("--split", help="Only this split (repeatable).")]
 
 
-@app.command()
+@app.command(short_help="Draw a set of shapes.")
 def synth(
     out: OutOption,
     size: Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")] = 96,
@@ -40,7 +40,7 @@ def synth(
     say(f"{train} training and {test} test images in {out}")
 
 
-@app.command()
+@app.command(short_help="Copy some images of a COCO root.")
 def subset(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="COCO root to take images from.")],
     out: OutOption,
@@ -86,7 +86,7 @@ def download(
     say(f"done: {out}. Check it with: harness data verify {out}")
 
 
-@app.command()
+@app.command(short_help="Check a COCO root.")
 def verify(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="COCO root: annotations/, train2017/, val2017/.")],
     splits: SplitsOption = None,

@@ -32,9 +32,9 @@ BackendOption = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    app.command("eval")(evaluate)
-    app.command("score")(score)
-    app.command("detect")(detect)
+    app.command("eval", short_help="Evaluate a row's weights, or any weights file.")(evaluate)
+    app.command("score", short_help="Score any detector's result file with COCO's metrics.")(score)
+    app.command("detect", short_help="Draw a trained detector's boxes on images.")(detect)
 
 
 def evaluate(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from harness.scaffold.places import Place
 
 app = typer.Typer(
-    help="Write a commented file of your own, and print the command that uses it.\n\n"
+    help="Write a commented file of your own, ready to run.\n\n"
     "Tables, recipes and profiles go to the first folder of your own in HARNESS_EXPERIMENTS, else to ./my-experiments. "
     "Nothing is ever overwritten.",
     no_args_is_help=True,

@@ -13,7 +13,7 @@ from detector.errors import UsageError
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command()(schema)
+    app.command(short_help="Print the JSON Schema of an experiment file.")(schema)
 
 
 def schema(

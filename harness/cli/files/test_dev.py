@@ -40,8 +40,8 @@ SplitOption = Annotated[str, typer.Option("--split", help="The split that the se
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    app.command("export")(export)
-    app.command("record")(record)
+    app.command("export", short_help="Write the zip that COCO's evaluation server takes.")(export)
+    app.command("record", short_help="Record what the evaluation server answered.")(record)
 
 
 def export(

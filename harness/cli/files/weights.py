@@ -12,7 +12,7 @@ from harness.cli.options import AsJson, print_json, say
 if TYPE_CHECKING:
     from detector.weights.network import Format
 
-app = typer.Typer(help="Look at weights files of this and other projects, and convert them.", no_args_is_help=True)
+app = typer.Typer(help="Look at weights files of many projects, and convert them.", no_args_is_help=True)
 
 FileArgument = Annotated[
     Path,
@@ -24,7 +24,7 @@ FileArgument = Annotated[
 ]
 
 
-@app.command()
+@app.command(short_help="Say what a weights file holds.")
 def show(file: FileArgument, as_json: AsJson = False) -> None:
     """Say what a file holds: format, network, classes, unused parts, and the recipe that evaluates it."""
     from detector.weights.read import read_weights
@@ -38,7 +38,7 @@ def show(file: FileArgument, as_json: AsJson = False) -> None:
         typer.echo(description_as_text(weights, Registry()))
 
 
-@app.command()
+@app.command(short_help="Write weights in another project's format.")
 def convert(
     file: FileArgument,
     to: Annotated[

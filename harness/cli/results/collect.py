@@ -9,7 +9,7 @@ from harness.cli.options import OnlyProfileOption, say
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command()(collect)
+    app.command(short_help="Copy new records from the runs to the results.")(collect)
 
 
 def collect(profile: OnlyProfileOption = None) -> None:

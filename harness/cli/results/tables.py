@@ -20,10 +20,10 @@ from harness.cli.options import (
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    app.command("list")(list_)
-    app.command()(table)
-    app.command()(check)
-    app.command()(explain)
+    app.command("list", short_help="List tables, rows, profiles and recipes.")(list_)
+    app.command(short_help="Print tables: our numbers beside the paper's.")(table)
+    app.command(short_help="Judge the paper's cells and claims by the records.")(check)
+    app.command(short_help="Print every setting of a row with its source.")(explain)
 
 
 def list_(as_json: AsJson = False) -> None:

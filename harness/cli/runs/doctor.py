@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command()(doctor)
+    app.command(short_help="Check this machine, or a cluster, for what runs need.")(doctor)
 
 
 def doctor(

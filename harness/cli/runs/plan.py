@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command()(plan)
+    app.command(short_help="Show the trainings of a target and what they cost.")(plan)
 
 
 def plan(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command()(run)
+    app.command(short_help="Train, evaluate and record what is missing.")(run)
 
 
 def run(

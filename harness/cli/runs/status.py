@@ -37,9 +37,9 @@ WATCH_SECONDS = 2.0
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    app.command("status")(status)
-    app.command("logs")(logs)
-    app.command("cancel")(cancel)
+    app.command("status", short_help="Show what each run does: waiting, running, done, failed.")(status)
+    app.command("logs", short_help="Print a run's log.")(logs)
+    app.command("cancel", short_help="Ask runs here and on Slurm to save and stop.")(cancel)
 
 
 def status(
