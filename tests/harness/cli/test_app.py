@@ -194,3 +194,11 @@ def test_completion_offers_targets_and_profiles() -> None:
             check=False,
         )
         assert expected in done.stdout.split(), done.stderr
+
+
+def test_no_line_of_a_list_of_commands_is_cut_at_80_columns() -> None:
+    for arguments in ([], ["bundle"], ["data"], ["new"], ["weights"]):
+        printed = CliRunner().invoke(app, [*arguments, "--help"], terminal_width=80).output
+        _, _, listed = printed.partition("Commands:")
+        assert listed.strip()
+        assert "..." not in listed
