@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 COMMITTED := HARNESS_EXPERIMENTS= HARNESS_RUNS=/nonexistent HARNESS_RESULTS=$(CURDIR)/results $(BIN)/harness
 QUICK := HARNESS_RUNS=$(CURDIR)/.quickstart/runs HARNESS_RESULTS=$(CURDIR)/.quickstart/results
 
-.PHONY: help install quickstart test test-slow slurm-ready test-slurm fidelity bench docs tables lint clean
+.PHONY: help install quickstart test test-slow slurm-ready test-slurm test-lowest test-newest fidelity bench docs tables lint clean
 
 help:
 	@echo "make quickstart  install, train table 2 at the tiny scale (minutes), print the table and the verdicts"
@@ -15,6 +15,8 @@ help:
 	@echo "make test-slow   the slow tests; one of them learns eight real images by heart"
 	@echo "make slurm-ready start a real Slurm of two nodes and end it; installs slurm-wlm and munge (apt-get, root)"
 	@echo "make test-slurm  tests on that Slurm, which is started for them"
+	@echo "make test-lowest losses, kernels and commands with the lowest versions that pyproject.toml allows"
+	@echo "make test-newest the same with the newest versions that there are"
 	@echo "make fidelity    compare with other codebases, on real COCO images, and write docs/fidelity.md"
 	@echo "make bench       compare costs with those of peers (half an hour), and write docs/performance.md"
 	@echo "make docs        build the pages of docs/ as a site in docs/_build; every warning is an error"
@@ -51,6 +53,20 @@ slurm-ready: install
 test-slurm: slurm-ready
 	timeout 600 $(BIN)/python -m pytest tests/slurm -m slurm
 
+# Environments of their own. Of the slow tests only those about versions: every import, and Triton's compiler.
+define test_with
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-$(1)
+	VIRTUAL_ENV=$(CURDIR)/.venv-$(1) $(BIN)/uv pip install --quiet --compile-bytecode $(2) --editable '.[test]'
+	.venv-$(1)/bin/python -m pytest tests/drloss tests/harness/cli -m "not slow" -n 2 --dist loadfile
+	.venv-$(1)/bin/python -m pytest tests/harness/test_interface.py tests/drloss/kernels/test_gpu_builds.py -n 2
+endef
+
+test-lowest: install
+	$(call test_with,lowest,--resolution lowest-direct)
+
+test-newest: install
+	$(call test_with,newest,--upgrade)
+
 fidelity: install
 	@mkdir -p docs
 	$(BIN)/python -m pytest tests/fidelity --ignore tests/fidelity/test_page.py -n 2 --dist loadfile --write-fidelity docs/fidelity.md
@@ -75,4 +91,4 @@ lint: install
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .quickstart docs/_build
+	rm -rf $(VENV) .venv-lowest .venv-newest .quickstart docs/_build

@@ -53,7 +53,7 @@ def sum_negatives(
     scale = tl.maximum(inverse_lambda * LOG2_E, 1e-24)
     scores = ()
     hardest = tl.zeros([ROWS, WIDTH], tl.float32)
-    for piece in tl.static_range(tl.cdiv(K, WIDTH)):
+    for piece in tl.static_range((K + WIDTH - 1) // WIDTH):
         column, offsets = piece_of(piece, K, WIDTH, ROWS)
         p = sigmoid(tl.load(start + offsets, mask=entries_of(exists, column, K, WIDTH), other=0.0).to(tl.float32))
         negative = entries_of(label != IGNORED, column, K, WIDTH) & (column != label[:, None])
@@ -62,7 +62,7 @@ def sum_negatives(
         scores += (p,)  # type: ignore[assignment]  # grows as the loop is unrolled
     largest = tl.max(hardest) * scale
     total, weighted = tl.zeros([ROWS, WIDTH], tl.float32), tl.zeros([ROWS, WIDTH], tl.float32)
-    for piece in tl.static_range(tl.cdiv(K, WIDTH)):
+    for piece in tl.static_range((K + WIDTH - 1) // WIDTH):
         weight = tl.exp2(scores[piece] * scale - largest)
         total += weight
         weighted += weight * scores[piece]
@@ -132,7 +132,7 @@ def write_gradient(
     expected = tl.load(expected_neg + this_set).to(tl.float32)
     exponent_of_normalizer = (tl.load(log_normalizer + this_set) * LOG2_E).to(tl.float32)
     slope = tl.load(grad_neg + this_set).to(tl.float32)
-    for piece in tl.static_range(tl.cdiv(K, WIDTH)):
+    for piece in tl.static_range((K + WIDTH - 1) // WIDTH):
         column, offsets = piece_of(piece, K, WIDTH, ROWS)
         there = entries_of(exists, column, K, WIDTH)
         p = sigmoid(tl.load(start + offsets, mask=there, other=0.0).to(tl.float32))

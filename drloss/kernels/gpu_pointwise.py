@@ -80,7 +80,7 @@ def sum_pointwise(
     label = load_labels(labels, anchor, rows, ROWS)
     exists = tl.arange(0, ROWS) < rows
     total = tl.zeros([ROWS, WIDTH], tl.float32)
-    for piece in tl.static_range(tl.cdiv(K, WIDTH)):
+    for piece in tl.static_range((K + WIDTH - 1) // WIDTH):
         column, offsets = piece_of(piece, K, WIDTH, ROWS)
         there = entries_of(exists, column, K, WIDTH)
         x = tl.load(start + offsets, mask=there, other=0.0).to(tl.float32)
@@ -128,7 +128,7 @@ def write_pointwise_gradient(
     label = load_labels(labels, anchor, rows, ROWS)
     exists = tl.arange(0, ROWS) < rows
     of_group = tl.load(scale + number_of_image(group_of_image)).to(tl.float32)
-    for piece in tl.static_range(tl.cdiv(K, WIDTH)):
+    for piece in tl.static_range((K + WIDTH - 1) // WIDTH):
         column, offsets = piece_of(piece, K, WIDTH, ROWS)
         there = entries_of(exists, column, K, WIDTH)
         x = tl.load(start + offsets, mask=there, other=0.0).to(tl.float32)

@@ -3,7 +3,8 @@
 A tile is ``ROWS`` anchors of one level of one image, read in pieces of ``WIDTH`` classes (for 80 classes, five pieces
 of 16). So a label, 8 bytes, is read once per anchor, and a thread reads 16 bytes of an anchor at a time. With anchors
 padded to a power of two, 48 of 128 lanes would be idle; with all entries in one long row, each would need a division
-and a label of its own, 8 bytes beside the 4 or 2 of its logit.
+and a label of its own, 8 bytes beside the 4 or 2 of its logit. The kernels count pieces as (K + WIDTH - 1) // WIDTH:
+in Triton 3.6, tl.cdiv is no constant when a kernel is compiled.
 
 Needs triton. Legend: N images, R anchors of all levels, R_l of one level, K classes.
 """

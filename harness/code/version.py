@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from importlib.metadata import version
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from detector.runs.record import Code
@@ -22,11 +23,21 @@ def current_code(diff: str = "") -> Code:
     commit = found.strip() or None if found else None
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no") if folder and commit else None
     return Code(
-        version=version(DISTRIBUTION),
+        version=installed_version(),
         commit=commit,
         modified=None if changes is None else bool(changes),
         diff_sha256=hashlib.sha256(diff.encode()).hexdigest() if diff else None,
     )
+
+
+def installed_version() -> str:
+    """The installed version; of sources that are not installed, the one that they declare, marked as such."""
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:
+        folder = checkout()
+        declared = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["version"] if folder else "unknown"
+        return f"{declared} (not installed)"
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

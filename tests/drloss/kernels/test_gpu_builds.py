@@ -95,7 +95,7 @@ def launch_all(dtype: torch.dtype, sizes: tuple[int, ...], num_classes: int = 80
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [80, 90, 100])
 @pytest.mark.parametrize(("dtype", "accesses"), [(torch.float32, 10), (torch.bfloat16, 5), (torch.float16, 5)])
 def test_kernels_compile_to_accesses_of_16_bytes(
     compiled: list[Any], monkeypatch: pytest.MonkeyPatch, capability: int, dtype: torch.dtype, accesses: int
