@@ -40,8 +40,9 @@ quickstart: install
 	@$(QUICK) $(BIN)/harness table table2 --profile tiny
 	@$(QUICK) $(BIN)/harness check table2 --profile tiny
 
+# The longest files first, else one core waits for the other at the end.
 test: install
-	$(BIN)/python -m pytest -m "not slow and not slurm" -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests/system tests/fidelity tests benchmarks/tests -m "not slow and not slurm" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
