@@ -64,7 +64,7 @@ def wait_until(condition: Callable[[], bool], place: Workplace) -> None:
 
 
 def process_of(job_id: str | None, rank: int) -> int:
-    """The process id of one of a job's Python processes, which are on this machine on whatever node."""
+    """The id of a Python process of the job; whatever its node, it is on this machine."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             environment = (folder / "environ").read_bytes().split(b"\0")

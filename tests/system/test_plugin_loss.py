@@ -46,7 +46,7 @@ def environment(*sites: Path, **more: str) -> dict[str, str]:
 
 
 def reads(place: Path, *sites: Path) -> dict[str, Any]:
-    """What the commands say; the experiments of the last one have a row with a wrong value of the loss."""
+    """What the commands say; the last experiments have a row whose loss has a wrong value."""
     experiments = write_experiments(place / "experiments")
     table = experiments / "table2.yaml"
     row = "  - id: focal\n    set:\n      loss: {name: running_focal, gamma: -1}\n"

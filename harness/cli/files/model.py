@@ -74,7 +74,7 @@ def evaluate(
         assert name is not None
         assert weights is not None
         if seed:
-            raise UsageError("--seed names one of a row's runs; a weights file has none.")
+            raise UsageError("--seed chooses among the runs of a row; a weights file has none.")
         _evaluate_file(name, weights, profile, overrides or [], data, split, out, device, backend, as_json)
 
 
