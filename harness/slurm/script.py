@@ -122,10 +122,14 @@ def _setup(code: Path, folder: Path) -> list[str]:
 
 
 def _job_end(cluster: Cluster, folder: Path) -> list[str]:
-    """Shell lines that run ``harness.slurm.job_end`` after a failure: a killed process cannot requeue its job."""
+    """Shell lines that run ``harness.slurm.job_end`` after a failure: a killed process cannot requeue its job.
+
+    Slurm ends a job that it is asked to requeue: from here on TERM is ignored, so that the reason still gets written.
+    """
     command = f"{python_command(cluster)} -m harness.slurm.job_end {shlex.quote(str(folder))}"
     return [
-        f"at_end() {{ code=$?; [ $code -eq 0 ] || {command} {cluster.max_retries} {cluster.max_requeues} $code; }}",
+        f"at_end() {{ code=$?; trap '' TERM; "
+        f"[ $code -eq 0 ] || {command} {cluster.max_retries} {cluster.max_requeues} $code; }}",
         "trap at_end EXIT",
         f'echo "{START}$(( ${{SLURM_RESTART_COUNT:-0}} + 1 ))"',
     ]

@@ -247,3 +247,17 @@ def test_the_script_calls_it_with_the_code_of_processes_that_fail(folder: Path, 
         assert done.returncode == (137 if count else 0), done.stderr
         assert done.stdout.startswith(f"{START}1\n")
         assert asked(folder) == ["requeue 41_1"] * count, done.stderr
+
+
+def test_the_reason_is_written_although_slurm_ends_the_job_that_it_queues_again(folder: Path, tmp_path: Path) -> None:
+    run = say(folder, "training")
+    tool = tmp_path / "bin" / "scontrol"
+    tool.write_text(tool.read_text() + "kill -TERM 0  # all processes of the job\n")
+    cluster = Cluster(name="c", title="t", time_minutes=9, python=sys.executable)
+    options = parameters(cluster, Shape(1, 1, False, 1, None), token="abc-0", code=tmp_path, folder=folder)
+    script = "\n".join(["#!/bin/bash", *options["setup"], "sh -c 'kill -9 $$'"])
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = ["bash", "-c", script]
+    subprocess.run(command, env=environment, capture_output=True, check=False, start_new_session=True)
+    assert asked(folder) == ["requeue 41_1"]
+    assert "a process was killed (signal 9); queued again (1 of at most 100)" in run.log.read_text()
