@@ -1,7 +1,8 @@
 """The experiments as declared data, read from their folders and validated (``declarations`` says what files hold).
 
 The paper's stand in one folder; folders of your own (``harness.folders``) add tables, rows of ``ablations``, recipes,
-profiles, claims and measured speeds. Nothing here trains or computes; ``resolve`` turns a row, a profile and a seed into jobs.
+profiles, claims and measured speeds. Nothing here trains or computes; ``resolve`` turns a row, a profile and a seed
+into jobs.
 """
 
 from __future__ import annotations
