@@ -122,6 +122,8 @@ def _from(
     rules += [rule] if rule else []
     if start.gpus != devices:
         rules.append(_more_gpus(start.gpus, devices))
+    if not rules and start.runs == 0:
+        return Figure(start.seconds / train_megapixels(job), "measured", source=start.words)
     an_iteration = job.batch.images / devices
     if rest > 0:
         rules.append(

@@ -23,7 +23,9 @@ Unit = Literal["GPU", "CPU"]
 
 @dataclass(frozen=True)
 class Figure:
-    """A number with where it comes from. ``value``: None where it is unknown. ``runs``: those it was measured on.
+    """A number with where it comes from. ``value``: None where it is unknown.
+
+    ``runs``: those it was measured on; 0 for a measured one that is a line of speeds.yaml.
 
     ``rules``: for an extrapolated one, what was done to the measurement that ``source`` names, a sentence each.
     """
@@ -48,6 +50,8 @@ class Figure:
 
     def text(self) -> str:
         """The basis in words, without the rules."""
+        if self.basis == "measured" and self.runs == 0:
+            return f"measured, {self.source}"
         if self.basis == "measured":
             return f"measured ({self.runs} run{'s' if self.runs != 1 else ''}, {self.source})"
         if self.basis == "extrapolated":
