@@ -171,6 +171,11 @@ class Profile(Settings, frozen=True):
     anchor_ranges: AnchorRanges | None = None
     stated_speed: StatedSpeed | None = None
 
+    def __post_init__(self) -> None:
+        """Reject a long side alone (msgspec turns the ValueError into a ValidationError)."""
+        if self.long_side_1333 is not None and self.short_side_800 is None:
+            raise ValueError(f"profile {self.name!r}: long_side_1333 goes with short_side_800")
+
 
 class LedgerEntry(Settings, frozen=True, kw_only=True):
     """One setting on which the sources differ: what each says ("silent": nothing), and why we use what we use.

@@ -94,7 +94,7 @@ def test_table_and_check_render_in_every_format_without_any_run(fmt: str) -> Non
     assert "smooth-beats-hinge" in run("check", "all", "--format", fmt) or fmt in ("md", "latex", "html")
 
 
-@pytest.mark.parametrize("kind", ["table", "recipe", "profile", "claims", "ledger"])
+@pytest.mark.parametrize("kind", ["table", "recipe", "profile", "claims", "ledger", "speeds"])
 def test_schema_is_a_json_schema(kind: str) -> None:
     assert "$defs" in json.loads(run("schema", kind))
 

@@ -10,7 +10,7 @@ import pytest
 
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve, resolve_recipe
-from tests.command import invoke
+from tests.command import error, invoke
 
 pytestmark = pytest.mark.usefixtures("empty_folders")
 PROJECT = Path(__file__).resolve().parents[3]
@@ -50,6 +50,15 @@ def test_one_gpu_resolves_to_the_size_that_the_authors_released(registry: Regist
         assert ours.get(path) == released.settings[block][field], path
     job = eval_job(ours, 0)
     assert (job.train.precision, job.train.schedule.iterations, job.train.batch.images) == ("bf16", 90_000, 16)
+
+
+def test_a_long_side_without_a_short_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (PROJECT / "experiments" / "profiles" / "one-gpu.yaml").read_text()
+    (tmp_path / "profiles").mkdir()
+    changed = text.replace("name: one-gpu", "name: half").replace("short_side_800: 400\n", "")
+    (tmp_path / "profiles" / "half.yaml").write_text(changed)
+    monkeypatch.setenv("HARNESS_EXPERIMENTS", str(tmp_path))
+    assert "long_side_1333 goes with short_side_800" in error("plan", "table2", "--profile", "half")
 
 
 def test_one_gpu_trains_rows_of_its_own_at_every_size(registry: Registry) -> None:
