@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _ANCHORS = 1024
+_PARTS = 128  # that are summed at once
 _OPTIONS: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": True}
 
 
@@ -60,7 +61,7 @@ class _BoxLoss(torch.autograd.Function):
             kernels.combine_losses[1,](
                 *(partials, loss, factors, float(rule.normalizer), num_images, num_parts, rule.images_per_group),
                 IMAGES=1 << (num_images - 1).bit_length(),
-                PARTS=128,
+                PARTS=_PARTS,
                 **_OPTIONS,
             )
         ctx.save_for_backward(*inputs, factors)

@@ -92,7 +92,7 @@ def padded_targets(
     together there, and go to another device in two copies, which the host does not wait for.
     """
     shape = len(targets), max(at_least, 1, *(len(target["labels"]) for target in targets))
-    on_host = all(tensor.device.type == "cpu" for target in targets for tensor in target.values())
+    on_host = all(tensor.device.type == "cpu" for target in targets for tensor in (target["boxes"], target["labels"]))
     place: dict[str, Any] = {"device": "cpu" if on_host else like.device}
     if on_host and like.is_cuda:
         place["pin_memory"] = True  # from other memory a copy would be waited for

@@ -109,9 +109,10 @@ class Body(IntermediateLayerGetter):
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """[N, 3, H, W] -> {"p3": C3, "p4": C4, "p5": C5}."""
         if not can_fuse(images, self["bn1"]):
-            maps: OrderedDict[str, Tensor] = super().forward(images)
-            return maps
-        x, found = convolve(self["conv1"], images, norm=self["bn1"], relu=True), OrderedDict()
+            return super().forward(images)  # type: ignore[no-any-return, no-untyped-call]
+        conv: Any = self["conv1"]
+        x = convolve(conv, images, norm=self["bn1"], relu=True)
+        found = OrderedDict()
         for name, module in self.items():
             if name not in ("conv1", "bn1", "relu"):
                 x = module(x)
@@ -129,10 +130,13 @@ class Pyramid(FeaturePyramidNetwork):
         if not can_fuse(maps[0]):
             levels: dict[str, Tensor] = super().forward(x)
             return levels
-        above, found = None, []
+        inner: Any = self.inner_blocks
+        outer: Any = self.layer_blocks
+        above: Tensor | None = None
+        found: list[Tensor] = []
         for i in reversed(range(len(maps))):
-            above = convolve(self.inner_blocks[i][0], maps[i], coarse=above)
-            found.insert(0, convolve(self.layer_blocks[i][0], above))
+            above = convolve(inner[i][0], maps[i], coarse=above)
+            found.insert(0, convolve(outer[i][0], above))
         if self.extra_blocks is not None:
             found, names = self.extra_blocks(found, maps, names)
         return dict(zip(names, found, strict=True))
