@@ -52,14 +52,17 @@ class _Fold(torch.autograd.Function):
                 **_OPTIONS,
             )
         ctx.mark_non_differentiable(shift)
+        ctx.set_materialize_grads(False)  # else zeros would be written for the shift's
         ctx.save_for_backward(weight, scale)
         return folded, shift
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, None, None]:
         from detector.kernels import fold_norm_triton as kernels
 
+        if grad is None:
+            return None, None, None
         weight, scale = ctx.saved_tensors
         weight_grad = torch.empty_like(weight)
         if not _same_order(grad, weight):
