@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from detector.geometry.boxes import PIXEL
 from detector.model import assign, convolve, regression_loss
 from detector.model.assign import assign_batch
 from detector.model.backbone import build_backbone
@@ -106,7 +105,7 @@ def test_a_bias_a_norm_and_a_relu_are_no_passes_of_their_own() -> None:
     assert fused["triton add_bias"] == blocks + pyramid + head
     assert fused["triton fold"] == 53
     assert fused["clone"] == fused["zeros"] == 0
-    print(fused.total(), plain.total(), fused, plain)
+    assert (fused.total(), plain.total()) == (778, 1134)
 
 
 def losses_pass() -> None:
@@ -120,7 +119,7 @@ def losses_pass() -> None:
 
 
 def test_matching_and_box_loss_are_six_launches() -> None:
-    fused, plain = count(True, losses_pass), count(False, losses_pass)
+    fused = count(True, losses_pass)
 
     assert fused == Counter(
         {
@@ -132,4 +131,4 @@ def test_matching_and_box_loss_are_six_launches() -> None:
             "triton write_gradient": 1,
         }
     )
-    print(plain.total())
+    assert count(False, losses_pass).total() > 90
