@@ -16,9 +16,9 @@ def usable(*tensors: Tensor) -> bool:
 
     Not in code that torch traces or transforms: ``torch.compile`` fuses by itself, from torch's own functions.
     """
-    if not all(tensor.device.type == "cuda" and tensor.dtype in _DTYPES for tensor in tensors):
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
-    return _has_triton() and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+    return all(tensor.device.type == "cuda" and tensor.dtype in _DTYPES for tensor in tensors) and _has_triton()
 
 
 @cache

@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-# With 128 threads per program each has 32 entries, and 8 programs fit on a multiprocessor at once.
-_ENTRIES_PER_TILE = 4096
-# As many as run at once on the largest of today's GPUs. Not asked of the device: the sums depend on it.
-_PROGRAMS = 1024
+# Of 128 threads per program each has 32 entries; backward 16, because it keeps a sum for each of them in a register.
+_ENTRIES_FORWARD, _ENTRIES_BACKWARD = 4096, 2048
+# Programs that sum a bias gradient: about as many as a GPU of 132 multiprocessors runs at once, six on each. Not asked
+# of the device, as the order of the sums depends on it.
+_PROGRAMS = 768
 _OPTIONS: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": True}
 
 
@@ -54,7 +55,7 @@ class _AddBias(torch.autograd.Function):
 
         num_images, channels, height, width = y.shape
         other_rows = y if other is None else other.contiguous(memory_format=torch.channels_last)
-        layout = _layout(channels)
+        layout = _layout(channels, _ENTRIES_FORWARD)
         num_rows = num_images * height * width
         with torch.cuda.device(y.get_device()):
             kernels.add_bias[_pieces(layout) * _ceil(num_rows, layout["ROWS"]),](
@@ -89,7 +90,7 @@ def masked_and_summed(grad: Tensor, y: Tensor | None, *, sums: bool) -> tuple[Te
     from detector.kernels import bias_relu_triton as kernels
 
     num_images, channels, height, width = grad.shape
-    layout, num_rows = _layout(channels), num_images * height * width
+    layout, num_rows = _layout(channels, _ENTRIES_BACKWARD), num_images * height * width
     num_tiles = _ceil(num_rows, layout["ROWS"])
     rows_per_part = layout["ROWS"] * _ceil(num_tiles, max(1, _PROGRAMS // _pieces(layout)))
     num_parts = _ceil(num_rows, rows_per_part)
@@ -115,10 +116,10 @@ def masked_and_summed(grad: Tensor, y: Tensor | None, *, sums: bool) -> tuple[Te
     return masked, total
 
 
-def _layout(channels: int) -> dict[str, int]:
+def _layout(channels: int, entries: int) -> dict[str, int]:
     """Compile-time sizes of a tile: at most 256 channels, so 512 bytes of half precision, one load of a warp."""
     width = min(256, 1 << (channels - 1).bit_length())
-    return {"C": channels, "WIDTH": width, "ROWS": _ENTRIES_PER_TILE // width}
+    return {"C": channels, "WIDTH": width, "ROWS": entries // width}
 
 
 def _pieces(layout: dict[str, int]) -> int:

@@ -84,7 +84,7 @@ def build(monkeypatch: pytest.MonkeyPatch, capability: int, launch: Callable[[],
 def test_passes_after_convolutions_compile_to_accesses_of_16_bytes(
     monkeypatch: pytest.MonkeyPatch, capability: int, dtype: torch.dtype
 ) -> None:
-    """A thread has 32 of a tile's 4,096 entries: 8 accesses of float32, 4 of half precision."""
+    """A thread has 32 of a tile's entries, 8 accesses of float32, 4 of half precision; backward half as many."""
     accesses = 8 if dtype == torch.float32 else 4
     built = build(monkeypatch, capability, lambda: launch_network_passes(dtype))
 
@@ -95,8 +95,8 @@ def test_passes_after_convolutions_compile_to_accesses_of_16_bytes(
             assert loads >= 2 * accesses
             assert stores == accesses
         if name == "mask_and_sum":
-            assert loads in (accesses, 2 * accesses)  # without and with a ReLU
-            assert stores >= (loads == 2 * accesses) * accesses
+            assert loads in (accesses // 2, accesses)  # without and with a ReLU
+            assert stores >= (loads == accesses) * accesses // 2
         if name in ("fold", "unfold"):
             assert loads
     assert {name for name, _ in built} == {"add_bias", "mask_and_sum", "combine_parts", "fold", "unfold"}

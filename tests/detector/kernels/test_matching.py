@@ -32,13 +32,13 @@ def matched_by_kernels(
 
 
 def random_case(convention: BoxConvention, whole: bool, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Anchors, boxes [4, 70, 4] and labels: images with padding at the end, with nothing but it, and in between."""
+    """Anchors, boxes [4, 24, 4] and labels: images with padding at the end, with nothing but it, and in between."""
     settings = AnchorSettings(4.0, 3, (0.5, 1.0, 2.0), convention)
     anchors = torch.cat(grid_anchors(((13, 11), (7, 6), (4, 3)), (8, 16, 32), settings, image_shape=(104, 88)))
     random = torch.Generator().manual_seed(seed)
-    corners = 90 * torch.rand(4, 70, 2, generator=random)
-    boxes = torch.cat((corners, corners + 1 + 60 * torch.rand(4, 70, 2, generator=random) ** 2), dim=-1)
-    labels = torch.arange(280).view(4, 70) % 80
+    corners = 90 * torch.rand(4, 24, 2, generator=random)
+    boxes = torch.cat((corners, corners + 1 + 60 * torch.rand(4, 24, 2, generator=random) ** 2), dim=-1)
+    labels = torch.arange(96).view(4, 24) % 80
     labels[1, 5:], labels[2], labels[3, ::2] = BACKGROUND, BACKGROUND, BACKGROUND
     return anchors, boxes.round() if whole else boxes, labels
 
@@ -63,8 +63,8 @@ def test_match_equals_the_loops_and_the_matrices_to_the_last_bit(
 @pytest.mark.parametrize("device", DEVICES)
 def test_match_does_not_depend_on_how_much_padding_there_is(device: str) -> None:
     anchors, boxes, labels = random_case("legacy", True)
-    padded = torch.cat((boxes, torch.tensor([0.0, 0, 1, 1]).expand(4, 58, 4)), dim=1)
-    padded_labels = torch.cat((labels, labels.new_full((4, 58), BACKGROUND)), dim=1)
+    padded = torch.cat((boxes, torch.tensor([0.0, 0, 1, 1]).expand(4, 104, 4)), dim=1)
+    padded_labels = torch.cat((labels, labels.new_full((4, 104), BACKGROUND)), dim=1)
 
     found = matched_by_kernels(anchors, padded, padded_labels, LENIENT, "legacy", device)
 

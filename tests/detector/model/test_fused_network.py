@@ -13,6 +13,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from detector.kernels import available
 from detector.model import assign, convolve, regression_loss
@@ -91,8 +92,12 @@ def test_losses_and_gradients_of_fused_passes_are_those_of_torchs(device: str, n
     same(*results)
 
 
-def test_a_cpu_and_traced_code_have_no_use_for_the_kernels_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not available.usable(torch.zeros(1))
-    fake = torch.zeros(1, device="meta")
+def test_kernels_are_not_for_a_cpu_for_float64_or_for_traced_code_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(available, "_has_triton", lambda: True)
-    assert not available.usable(fake)
+    with FakeTensorMode():
+        single, double = (torch.empty(1, dtype=dtype, device="cuda") for dtype in (torch.float32, torch.float64))
+    assert available.usable(single)
+    assert not available.usable(double)
+    assert not available.usable(single, torch.zeros(1))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not available.usable(single)
