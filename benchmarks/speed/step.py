@@ -262,7 +262,7 @@ def shares(models: Models, batch: Batch, setting: Setting, step_seconds: float) 
         assign_batch(joined, *padded, model.matching, model.box_convention)
 
     def losses() -> None:
-        padded = model.padded_targets(batch.targets)
+        padded = model.padded_targets(batch.targets, num_images=len(batch.images))
         sum(model.criterion(cls_logits, bbox_regression, anchors, *padded).values()).backward()
 
     work = {

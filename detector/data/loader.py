@@ -36,13 +36,11 @@ class Group:
         return Group([image.pin_memory() for image in self.images], targets)
 
     def to(self, device: torch.device) -> Group:
-        """The group on ``device``; asynchronous from page-locked memory."""
-        targets = [{k: v.to(device, non_blocking=True) for k, v in target.items()} for target in self.targets]
-        return Group([image.to(device, non_blocking=True) for image in self.images], targets)
+        """The group with its images on ``device``; asynchronous from page-locked memory.
 
-    def tensors(self) -> list[torch.Tensor]:
-        """All tensors of the group."""
-        return [*self.images, *(value for target in self.targets for value in target.values())]
+        Targets stay where they are: those of a whole pass are put together first (``RetinaNet.padded_targets``).
+        """
+        return Group([image.to(device, non_blocking=True) for image in self.images], self.targets)
 
     @property
     def padded_shape(self) -> tuple[int, int]:

@@ -24,6 +24,6 @@ class Transfer:
             moved = [group.to(self.device) for group in groups]
         computing = torch.cuda.current_stream(self.device)
         computing.wait_stream(self._stream)
-        for tensor in (tensor for group in moved for tensor in group.tensors()):
-            tensor.record_stream(computing)  # its memory is not given away before the computation is over
+        for image in (image for group in moved for image in group.images):
+            image.record_stream(computing)  # its memory is not given away before the computation is over
         return moved

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from detector.geometry.boxes import PIXEL
+from detector.kernels.available import usable
+from detector.kernels.matching import match
 from detector.runs.job import BoxConvention, MatchSettings
 from drloss.labels import BACKGROUND, IGNORED
 
@@ -39,11 +42,22 @@ def assign_batch(
     """``assign_anchors`` for N images at once -> labels and matched boxes, [N, R] int64 each.
 
     boxes: [N, G, 4] and labels: [N, G], as ``padded_targets`` makes them: a box with a negative label is padding. On a
-    CPU this is done by compiled loops of one thread, without a [G, R] matrix; elsewhere by ``assign_padded``.
+    CPU this is done by compiled loops of one thread, on a GPU by Triton kernels, both without a [G, R] matrix;
+    elsewhere by ``assign_padded``. All of them give the same bits.
     """
     shape = labels.shape[0], anchors.shape[0]
     if labels.shape[1] == 0:
         return labels.new_full(shape, BACKGROUND), labels.new_zeros(shape)
+    if anchors.dtype == boxes.dtype == torch.float32 and usable(anchors, boxes):
+        return match(
+            anchors,
+            boxes,
+            labels,
+            foreground_iou=settings.foreground_iou,
+            background_iou=settings.background_iou,
+            allow_low_quality=settings.allow_low_quality,
+            one=PIXEL[convention],
+        )
     if anchors.device.type != "cpu":
         return assign_padded(anchors, boxes, labels, settings, convention)
     from detector.model import cpu_loops  # compiling is slow to import, and only a CPU needs it
@@ -69,19 +83,27 @@ def assign_padded(
     return torch.where(positive, labels.gather(1, matched), unmatched), matched
 
 
-def padded_targets(targets: Sequence[Mapping[str, Tensor]], like: Tensor, capacity: int = 1) -> tuple[Tensor, Tensor]:
-    """Boxes [N, G, 4] of the dtype and device of ``like``, and labels [N, G].
+def padded_targets(
+    targets: Sequence[Mapping[str, Tensor]], like: Tensor, *, capacity: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Boxes [N, G, 4] of the dtype and device of ``like``, and labels [N, G]; G is the largest count, at least
+    ``capacity``.
 
-    G is the largest count, at least ``capacity``. Where an image has fewer, the rest are boxes of one pixel with the
-    label BACKGROUND.
+    Where an image has fewer, the rest are boxes of one pixel with the label BACKGROUND. Targets on a CPU are put
+    together there, and go to another device in two copies, which the host does not wait for.
     """
-    shape = len(targets), max(capacity, *(len(target["labels"]) for target in targets))
-    boxes = like.new_tensor([0, 0, 1, 1]).repeat(*shape, 1)
-    labels = torch.full(shape, BACKGROUND, device=like.device)
+    shape = len(targets), max(capacity, 1, *(len(target["labels"]) for target in targets))
+    on_host = all(tensor.device.type == "cpu" for target in targets for tensor in (target["boxes"], target["labels"]))
+    place: dict[str, Any] = {"device": "cpu" if on_host else like.device}
+    if on_host and like.is_cuda:
+        place["pin_memory"] = True  # from other memory a copy would be waited for
+    boxes = torch.zeros((*shape, 4), dtype=like.dtype, **place)
+    boxes[..., 2:] = 1
+    labels = torch.full(shape, BACKGROUND, **place)
     for target, image_boxes, image_labels in zip(targets, boxes, labels, strict=True):
         image_boxes[: len(target["boxes"])].copy_(target["boxes"], non_blocking=True)
         image_labels[: len(target["labels"])].copy_(target["labels"], non_blocking=True)
-    return boxes, labels
+    return boxes.to(like.device, non_blocking=True), labels.to(like.device, non_blocking=True)
 
 
 def pairwise_iou(boxes: Tensor, anchors: Tensor, convention: BoxConvention) -> Tensor:

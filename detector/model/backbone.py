@@ -6,6 +6,7 @@ C_l is the body's feature map at stride 2^l, P_l the pyramid's. Parameters are n
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from pkgutil import resolve_name
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import Bottleneck, ResNet
-from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork, FrozenBatchNorm2d
+from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
+from detector.model.convolve import FrozenNorm, can_fuse, convolve, folded_weight, normed
 from detector.runs.backbones import BACKBONES, BackboneEntry
 from detector.runs.job import ModelSettings
 
@@ -74,25 +76,6 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(channels, min(32, max(1, channels // 8))), channels)
 
 
-class FrozenNorm(FrozenBatchNorm2d):
-    """Frozen batch norm with torchvision's values. It overwrites its input, a convolution's fresh output."""
-
-    weight: Tensor
-    bias: Tensor
-    running_mean: Tensor
-    running_var: Tensor
-
-    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """The norm as ``scale * x + shift``: [C] and [C]."""
-        scale: Tensor = self.weight * (self.running_var + self.eps).rsqrt()
-        return scale, self.bias - self.running_mean * scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> the same shape in the norm's dtype; ``x`` is overwritten if it has that dtype."""
-        scale, shift = (values[:, None, None] for values in self.scale_and_shift())
-        return x.to(scale.dtype).mul_(scale).add_(shift)
-
-
 class FoldedBottleneck(Bottleneck):
     """A residual block (ResNet, Fig. 5 right) that folds frozen norms into its convolutions on a GPU."""
 
@@ -100,27 +83,63 @@ class FoldedBottleneck(Bottleneck):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, 4 * width, H / stride, W / stride]; on a CPU torchvision's values to the last bit."""
-        y = F.relu(_normed(self.conv1, self.bn1, x), inplace=True)
-        y = F.relu(_normed(self.conv2, self.bn2, y), inplace=True)
-        y = _normed(self.conv3, self.bn3, y)
-        y += x if self.downsample is None else _normed(self.downsample[0], self.downsample[1], x)
+        if can_fuse(x, self.bn1):
+            return self._fused(x)
+        y = F.relu(normed(self.conv1, self.bn1, x), inplace=True)
+        y = F.relu(normed(self.conv2, self.bn2, y), inplace=True)
+        y = normed(self.conv3, self.bn3, y)
+        y += x if self.downsample is None else normed(self.downsample[0], self.downsample[1], x)
         return F.relu(y, inplace=True)
 
+    def _fused(self, x: Tensor) -> Tensor:
+        y = convolve(self.conv1, x, norm=self.bn1, relu=True)
+        y = convolve(self.conv2, y, norm=self.bn2, relu=True)
+        if self.downsample is None:
+            return convolve(self.conv3, y, norm=self.bn3, residual=x, relu=True)
+        # What the shortcut's norm adds is added in the last pass: its own output needs none.
+        conv = self.downsample[0]
+        weight, shift = folded_weight(conv, self.downsample[1])
+        shortcut = F.conv2d(x, weight, None, conv.stride, conv.padding)
+        return convolve(self.conv3, y, norm=self.bn3, shift=shift, residual=shortcut, relu=True)
 
-def _normed(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
-    """``norm(conv(x))``; on a GPU a frozen norm becomes part of the convolution's weight and bias."""
-    # On a CPU folding saves hardly any time, and the values would no longer be torchvision's to the last bit.
-    if x.device.type == "cpu" or not isinstance(norm, FrozenNorm):
-        normed: Tensor = norm(conv(x))
-        return normed
-    return folded(conv, norm, x)
+
+class Body(IntermediateLayerGetter):
+    """C3 to C5 of a residual network, named as the pyramid's levels."""
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """[N, 3, H, W] -> {"p3": C3, "p4": C4, "p5": C5}."""
+        if not can_fuse(images, self["bn1"]):
+            return super().forward(images)  # type: ignore[no-any-return, no-untyped-call]
+        conv: Any = self["conv1"]
+        x = convolve(conv, images, norm=self["bn1"], relu=True)
+        found = OrderedDict()
+        for name, module in self.items():
+            if name not in ("conv1", "bn1", "relu"):
+                x = module(x)
+            if name in _C3_TO_C5:
+                found[_C3_TO_C5[name]] = x
+        return found
 
 
-def folded(conv: nn.Conv2d, norm: FrozenNorm, x: Tensor) -> Tensor:
-    """``norm(conv(x))`` in one convolution, up to rounding, for a convolution without bias."""
-    scale, shift = norm.scale_and_shift()
-    weight = conv.weight * scale[:, None, None, None]
-    return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+class Pyramid(FeaturePyramidNetwork):
+    """torchvision's pyramid (FPN, Fig. 3), which on a GPU adds the level above in the pass that adds the bias."""
+
+    def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Maps of the body, finest first -> levels of the pyramid, and the extra ones."""
+        names, maps = list(x), list(x.values())
+        if not can_fuse(maps[0]):
+            levels: dict[str, Tensor] = super().forward(x)
+            return levels
+        inner: Any = self.inner_blocks
+        outer: Any = self.layer_blocks
+        above: Tensor | None = None
+        found: list[Tensor] = []
+        for i in reversed(range(len(maps))):
+            above = convolve(inner[i][0], maps[i], coarse=above)
+            found.insert(0, convolve(outer[i][0], above))
+        if self.extra_blocks is not None:
+            found, names = self.extra_blocks(found, maps, names)
+        return dict(zip(names, found, strict=True))
 
 
 class Backbone(nn.Module):
@@ -135,9 +154,9 @@ class Backbone(nn.Module):
         first, last = settings.fpn_levels
         self.strides = tuple(2**level for level in range(first, last + 1))
         self.out_channels = settings.fpn_channels
-        self.body = IntermediateLayerGetter(network, _C3_TO_C5)
+        self.body = Body(network, _C3_TO_C5)
         extra = ExtraLevels(last - 5, settings.p6_from, channels[-1], self.out_channels) if last > 5 else None
-        self.fpn = FeaturePyramidNetwork(list(channels), self.out_channels, extra)
+        self.fpn = Pyramid(list(channels), self.out_channels, extra)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The levels, finest first."""
@@ -161,10 +180,13 @@ class ExtraLevels(ExtraFPNBlock):
 
     def forward(self, p: list[Tensor], c: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
         """Pyramid levels, body levels and their names -> pyramid levels and names, one or two longer."""
-        p6 = self.p6(c[-1] if self.source == "c5" else p[-1])
+        origin = c[-1] if self.source == "c5" else p[-1]
+        fused = can_fuse(origin)
+        p6 = convolve(self.p6, origin) if fused else self.p6(origin)
         if self.p7 is None:
             return [*p, p6], [*names, "p6"]
-        return [*p, p6, self.p7(F.relu(p6))], [*names, "p6", "p7"]
+        p7 = convolve(self.p7, F.relu(p6)) if fused else self.p7(F.relu(p6))
+        return [*p, p6, p7], [*names, "p6", "p7"]
 
 
 class SlimResNet(nn.Module):

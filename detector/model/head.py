@@ -7,12 +7,13 @@ state dicts can be exchanged.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from detector.model.backbone import group_norm
+from detector.model.convolve import can_fuse, convolve
 
 
 class RetinaNetHead(nn.Module):
@@ -62,8 +63,8 @@ class RetinaNetHead(nn.Module):
         """Features [N, C, H_l, W_l] -> cls_logits [N, R_l, K], bbox_regression [N, R_l, 4], each a list over levels."""
         cls_logits, bbox_regression = [], []
         for feature in features:
-            classes = self.classification_head["cls_logits"](self.classification_head["conv"](feature))
-            deltas = self.regression_head["bbox_reg"](self.regression_head["conv"](feature))
+            classes = _outputs(self.classification_head, "cls_logits", feature)
+            deltas = _outputs(self.regression_head, "bbox_reg", feature)
             cls_logits.append(_by_anchor(classes, self.num_classes))
             bbox_regression.append(_by_anchor(deltas, 4))
         return cls_logits, bbox_regression
@@ -72,6 +73,17 @@ class RetinaNetHead(nn.Module):
 def _tower(channels: int, num_convs: int, norm: Literal["none", "group"]) -> nn.Sequential:
     norm_layer = group_norm if norm == "group" else None
     return nn.Sequential(*(Conv2dNormActivation(channels, channels, norm_layer=norm_layer) for _ in range(num_convs)))
+
+
+def _outputs(subnet: Any, predictor: str, x: Tensor) -> Tensor:
+    """A subnet's outputs for one level: [N, C, H, W] -> [N, A * size, H, W]."""
+    if not can_fuse(x):
+        outputs: Tensor = subnet[predictor](subnet["conv"](x))
+        return outputs
+    for layer in subnet["conv"]:
+        has_norm = len(layer) > 2
+        x = layer(x) if has_norm else convolve(layer[0], x, relu=True)
+    return convolve(subnet[predictor], x)
 
 
 def _by_anchor(output: Tensor, size: int) -> Tensor:

@@ -66,7 +66,7 @@ def best_entries(logits: Tensor, count: int, least: float) -> tuple[Tensor, Tens
     the first, another device any.
     """
     logits = logits.float()
-    if logits.device.type == "cpu":
+    if has_loops(logits):
         from detector.model import cpu_loops  # compiling is slow to import, and only a CPU needs it
 
         found = cpu_loops.best_entries(logits.detach().contiguous().numpy(), np.float32(least), count)
@@ -92,7 +92,7 @@ def merge_candidates(
     # In float64, because batched_nms moves the boxes of each class apart: with 80 classes and 1333 pixels a float32
     # would be off by 1/128 pixel.
     edges = to_edges(boxes.double(), convention)
-    if edges.device.type == "cpu":
+    if has_loops(edges):
         from detector.model import cpu_loops
 
         arrays = edges.detach().numpy(), labels.numpy()
@@ -100,6 +100,11 @@ def merge_candidates(
     else:
         keep = batched_nms(edges, scores.double(), labels, test.nms_iou)[: test.detections_per_image]
     return {"boxes": boxes[keep], "scores": scores[keep], "labels": labels[keep]}
+
+
+def has_loops(values: Tensor) -> bool:
+    """Whether compiled loops read these values: on a CPU. Elsewhere torch's functions do the same."""
+    return values.device.type == "cpu"
 
 
 def _logit(score: float) -> float:

@@ -7,6 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detector.geometry.box_coder import encode
+from detector.geometry.boxes import PIXEL
+from detector.kernels.available import usable
+from detector.kernels.box_loss import Rule, box_loss
 from detector.runs.job import BoxConvention, RegressionSettings
 
 
@@ -27,7 +30,10 @@ def box_regression_loss(
     [N, R], positive where >= 0, and each anchor's box [N, R] -> scalar, float32 or the deltas' float64; 0, with zero
     gradients, without positives.
     """
-    # Few anchors are positive. But on a GPU the step would have to wait for the device to know which.
+    if usable(deltas) and anchors.dtype == boxes.dtype == torch.float32:
+        rule = Rule(settings.box_weights, settings.beta, settings.normalizer, PIXEL[convention], images_per_group)
+        return box_loss(deltas, anchors, boxes, *assigned, rule)
+    # Few anchors are positive. But on another device the step would have to wait for it to know which.
     image_losses = selected_losses if deltas.device.type == "cpu" else masked_losses
     losses = image_losses(deltas, anchors, boxes, assigned, settings, convention)
     num_positives = _sums((assigned[0] >= 0).sum(dim=1), images_per_group)

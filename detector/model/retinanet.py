@@ -99,9 +99,8 @@ class RetinaNet(nn.Module):
             return self.detections(images, self.head_outputs(images))
         if targets is None:
             raise ValueError("RetinaNet in training mode needs targets: call model(images, targets), or model.eval().")
-        check_targets(targets, num_images=len(images), num_classes=self.num_classes)
         check_images(images)
-        return self.losses(self.normalized_batch(images), *self.padded_targets(targets))
+        return self.losses(self.normalized_batch(images), *self.padded_targets(targets, num_images=len(images)))
 
     def losses(self, batch: Tensor, boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """What training mode returns, of images and targets that are one tensor each.
@@ -180,8 +179,12 @@ class RetinaNet(nn.Module):
             inside.copy_(values.flip(0) if pixels.order == "bgr" else values).sub_(self.mean).div_(self.std)
         return batch.contiguous(memory_format=torch.channels_last)
 
-    def padded_targets(self, targets: Sequence[Target], *, capacity: int = 1) -> tuple[Tensor, Tensor]:
-        """Boxes [N, G, 4], float32 as anchors are, and labels [N, G] on the model's device, G at least ``capacity``."""
+    def padded_targets(self, targets: Sequence[Target], *, num_images: int, capacity: int = 1) -> tuple[Tensor, Tensor]:
+        """Boxes [N, G, 4], float32 as anchors are, and labels [N, G] on the model's device, G at least ``capacity``.
+
+        Raises ValueError as ``forward`` does.
+        """
+        check_targets(targets, num_images=num_images, num_classes=self.num_classes)
         return padded_targets(targets, like=self.mean.float(), capacity=capacity)
 
     def load_for_detection(self, state: Mapping[str, Tensor]) -> None:

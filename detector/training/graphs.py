@@ -53,7 +53,7 @@ class Inputs:
     @classmethod
     def of(cls, model: RetinaNet, images: Sequence[Tensor], targets: Sequence[Target]) -> Inputs:
         """In new memory."""
-        return cls(model.normalized_batch(images), *model.padded_targets(targets))
+        return cls(model.normalized_batch(images), *model.padded_targets(targets, num_images=len(images)))
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class PassGraphs:
         captured = self._graphs.get(shape)
         inputs = captured.inputs if captured is not None else self._inputs(shape, model.mean.dtype)
         model.normalized_batch(images, out=inputs.batch)
-        boxes, labels = model.padded_targets(targets, capacity=shape.boxes)
+        boxes, labels = model.padded_targets(targets, num_images=len(images), capacity=shape.boxes)
         inputs.boxes.copy_(boxes)
         inputs.labels.copy_(labels)
         self._share.fill_(share)

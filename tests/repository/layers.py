@@ -39,7 +39,7 @@ ORDER: dict[str, tuple[tuple[str, ...], ...]] = {
         ("weights",),
         ("device",),
         ("data", "model"),
-        ("geometry",),
+        ("geometry", "kernels"),
         ("runs",),
         ("storage",),
         ("errors",),

@@ -28,6 +28,7 @@ WITH_TORCH = {"detector.worker.run"}
 OF_DRLOSS = {
     "runs": {"drloss.plugins"},
     "model": {"drloss.labels"},
+    "kernels": {"drloss.labels"},
     "evaluation": {"drloss.labels"},
     "build": {"drloss.registry"},
     "sanity": {"drloss.registry", "drloss.labels"},

@@ -161,6 +161,9 @@ def test_padded_targets_have_a_box_without_class_where_others_have_more() -> Non
     assert boxes.dtype == torch.float32
     assert labels.tolist() == [[BACKGROUND], [5]]
     assert padded_targets([none], like=torch.zeros(1))[0].shape == (1, 1, 4)
+    wider, wider_labels = padded_targets([none, one], like=torch.zeros(1), capacity=3)
+    assert wider.tolist() == [[[0, 0, 1, 1]] * 3, [[1, 2, 3, 4], [0, 0, 1, 1], [0, 0, 1, 1]]]
+    assert wider_labels.tolist() == [[BACKGROUND] * 3, [5, BACKGROUND, BACKGROUND]]
 
 
 def test_pairwise_iou_gives_hand_computed_ratios() -> None:

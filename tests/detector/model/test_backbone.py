@@ -10,7 +10,8 @@ from torch import nn
 from torchvision.models import resnet50, resnet101, resnext101_32x8d
 from torchvision.ops import FrozenBatchNorm2d
 
-from detector.model.backbone import FrozenNorm, build_backbone, folded, group_norm
+from detector.model.backbone import build_backbone, group_norm
+from detector.model.convolve import FrozenNorm, folded
 from detector.runs.job import ModelSettings
 from tests.small_retinanet import SLIM
 
