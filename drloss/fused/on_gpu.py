@@ -112,11 +112,15 @@ class _RankingLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        labels, work, *levels = ctx.saved_tensors
+        return None, None, None, *_RankingLoss.gradient(ctx, grad_loss, *ctx.saved_tensors)
+
+    # The gradient is no function of the incoming one alone: torch has to see the logits to refuse a second derivative.
+    @staticmethod
+    @once_differentiable
+    def gradient(ctx: Any, grad_loss: Tensor, labels: Tensor, work: Tensor, *levels: Tensor) -> tuple[Tensor, ...]:
         backend, ranking = ctx.constants
-        return None, None, None, *backend.ranking_gradient(levels, labels, ranking, work, grad_loss)
+        return tuple(backend.ranking_gradient(levels, labels, ranking, work, grad_loss))
 
 
 class _Scores(torch.autograd.Function):
@@ -133,12 +137,16 @@ class _Scores(torch.autograd.Function):
         return p_neg.clone(), p_pos.clone() if pos_logits is None else pos_logits
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_neg: Tensor, grad_pos: Tensor) -> tuple[Tensor | None, ...]:
-        labels, work, *levels = ctx.saved_tensors
+        return None, None, None, None, *_Scores.gradient(ctx, grad_neg, grad_pos, *ctx.saved_tensors)
+
+    @staticmethod
+    @once_differentiable
+    def gradient(
+        ctx: Any, grad_neg: Tensor, grad_pos: Tensor, labels: Tensor, work: Tensor, *levels: Tensor
+    ) -> tuple[Tensor, ...]:
         backend, ranking = ctx.constants
-        grads = backend.scores_gradient(levels, labels, ranking, work, grad_neg=grad_neg, grad_pos=grad_pos)
-        return None, None, None, None, *grads
+        return tuple(backend.scores_gradient(levels, labels, ranking, work, grad_neg=grad_neg, grad_pos=grad_pos))
 
 
 class _PointwiseLoss(torch.autograd.Function):
@@ -152,8 +160,11 @@ class _PointwiseLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        labels, work, *levels = ctx.saved_tensors
+        return None, None, None, *_PointwiseLoss.gradient(ctx, grad_loss, *ctx.saved_tensors)
+
+    @staticmethod
+    @once_differentiable
+    def gradient(ctx: Any, grad_loss: Tensor, labels: Tensor, work: Tensor, *levels: Tensor) -> tuple[Tensor, ...]:
         backend, numbers = ctx.constants
-        return None, None, None, *backend.pointwise_gradient(levels, labels, numbers, work, grad_loss)
+        return tuple(backend.pointwise_gradient(levels, labels, numbers, work, grad_loss))

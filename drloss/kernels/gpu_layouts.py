@@ -27,15 +27,14 @@ class Layout:
     paired: bool = False
 
 
-# 32 entries are 8 reads of 16 bytes under way per thread in float32, 4 in half precision, and leave the registers for
-# 32 warps on a multiprocessor. 4 steps make the program's own work, about 300 instructions of a thread, a tenth of all.
-# In half precision, exponentials and divisions are the limit of the first pass: three for each 2 bytes.
-_HALF: Final = {"sum": Layout(32, 4, paired=True), "write": Layout(32, 4, paired=True)}
-LAYOUTS: Final[dict[torch.dtype, dict[Pass, Layout]]] = {
-    torch.float32: {"sum": Layout(32, 4), "write": Layout(32, 4)},
-    torch.bfloat16: {"sum": _HALF["sum"], "write": _HALF["write"]},
-    torch.float16: {"sum": _HALF["sum"], "write": _HALF["write"]},
-}
+# A thread has 64 bytes under way, in reads of 16, and keeps so few numbers (32 to 71 registers, as compiled for sm_90)
+# that 28 to 64 warps share a multiprocessor: 57 to 82 KB under way, where the latency of the memory asks for some 25.
+# 8 steps: the program's own work, about 400 instructions of a thread, is an eighth of all, and programs are still small
+# enough to fill a GPU evenly. In half precision, exponentials and divisions are the limit of the first pass: three for
+# each 2 bytes.
+_FLOAT: Final[dict[Pass, Layout]] = {"sum": Layout(16, 8), "write": Layout(16, 8)}
+_HALF: Final[dict[Pass, Layout]] = {"sum": Layout(32, 8, paired=True), "write": Layout(32, 8, paired=True)}
+LAYOUTS: Final = {torch.float32: _FLOAT, torch.bfloat16: _HALF, torch.float16: _HALF}
 
 
 @cache
@@ -47,7 +46,7 @@ def layout_of(kind: Pass, dtype: torch.dtype, num_classes: int) -> tuple[dict[st
 def cut(layout: Layout, dtype: torch.dtype, num_classes: int) -> tuple[dict[str, Any], int]:
     """As ``layout_of``. A chunk has as many classes as 16 bytes hold, or the largest power of two that divides K.
 
-    For 80 classes: 1,024 chunks of 4 float32 or 512 of 8 bfloat16, 4 times: 16,384 entries of 206 anchors.
+    For 80 classes: 512 chunks, 8 times, of 4 float32 or 8 bfloat16: 16,384 or 32,768 entries, of 206 or 411 anchors.
     """
     vector = min(BYTES_A_CHUNK // dtype.itemsize, num_classes & -num_classes)
     threads, steps = 32 * layout.warps, layout.steps

@@ -166,7 +166,7 @@ def write_loss_gradient(
     of_negative = (of_group * alpha_neg).to(tl.float32)
     of_positive = (of_group * -alpha_pos).to(tl.float32)
     for step in range(STEPS):
-        exists, counts, _ = chunk_labels(labels + anchor, first, num_chunks, step, K, VECTOR, CHUNKS)
+        exists, counts, _class = chunk_labels(labels + anchor, first, num_chunks, step, K, VECTOR, CHUNKS)
         offsets = block_offsets(step, VECTOR, CHUNKS)
         x = tl.load(start + offsets, mask=exists, other=0.0).to(tl.float32)
         gradient = _slope(x, gamma, GAMMA, PAIRED) * of_negative
