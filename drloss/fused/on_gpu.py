@@ -113,14 +113,16 @@ class _RankingLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, None, *_RankingLoss.gradient(ctx, grad_loss, *ctx.saved_tensors)
+        return _RankingLoss.gradients(ctx, grad_loss, *ctx.saved_tensors)
 
-    # The gradient is no function of the incoming one alone: torch has to see the logits to refuse a second derivative.
+    # Apart from ``backward``, so that torch sees the logits among the arguments, and refuses a second derivative.
     @staticmethod
     @once_differentiable
-    def gradient(ctx: Any, grad_loss: Tensor, labels: Tensor, work: Tensor, *levels: Tensor) -> tuple[Tensor, ...]:
+    def gradients(
+        ctx: Any, grad_loss: Tensor, labels: Tensor, work: Tensor, *levels: Tensor
+    ) -> tuple[Tensor | None, ...]:
         backend, ranking = ctx.constants
-        return tuple(backend.ranking_gradient(levels, labels, ranking, work, grad_loss))
+        return None, None, None, *backend.ranking_gradient(levels, labels, ranking, work, grad_loss)
 
 
 class _Scores(torch.autograd.Function):
@@ -138,15 +140,16 @@ class _Scores(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_neg: Tensor, grad_pos: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, None, None, *_Scores.gradient(ctx, grad_neg, grad_pos, *ctx.saved_tensors)
+        return _Scores.gradients(ctx, grad_neg, grad_pos, *ctx.saved_tensors)
 
     @staticmethod
     @once_differentiable
-    def gradient(
+    def gradients(
         ctx: Any, grad_neg: Tensor, grad_pos: Tensor, labels: Tensor, work: Tensor, *levels: Tensor
-    ) -> tuple[Tensor, ...]:
+    ) -> tuple[Tensor | None, ...]:
         backend, ranking = ctx.constants
-        return tuple(backend.scores_gradient(levels, labels, ranking, work, grad_neg=grad_neg, grad_pos=grad_pos))
+        grads = backend.scores_gradient(levels, labels, ranking, work, grad_neg=grad_neg, grad_pos=grad_pos)
+        return None, None, None, None, *grads
 
 
 class _PointwiseLoss(torch.autograd.Function):
@@ -161,10 +164,12 @@ class _PointwiseLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, None, *_PointwiseLoss.gradient(ctx, grad_loss, *ctx.saved_tensors)
+        return _PointwiseLoss.gradients(ctx, grad_loss, *ctx.saved_tensors)
 
     @staticmethod
     @once_differentiable
-    def gradient(ctx: Any, grad_loss: Tensor, labels: Tensor, work: Tensor, *levels: Tensor) -> tuple[Tensor, ...]:
+    def gradients(
+        ctx: Any, grad_loss: Tensor, labels: Tensor, work: Tensor, *levels: Tensor
+    ) -> tuple[Tensor | None, ...]:
         backend, numbers = ctx.constants
-        return tuple(backend.pointwise_gradient(levels, labels, numbers, work, grad_loss))
+        return None, None, None, *backend.pointwise_gradient(levels, labels, numbers, work, grad_loss)

@@ -69,7 +69,7 @@ def _is_double(levels: Sequence[Tensor]) -> bool:
 
 
 def case(
-    device: str, sizes: Sequence[int] = (70, 0, 5, 1), num_classes: int = 20, num_images: int = 3
+    device: str, sizes: Sequence[int] = (70, 0, 1), num_classes: int = 20, num_images: int = 3
 ) -> tuple[list[Tensor], Tensor]:
     """A float32 [N, R_l, K] for each of ``sizes``, and labels [N, R] of all kinds, most of them positive."""
     generator = torch.Generator().manual_seed(0)
@@ -87,20 +87,20 @@ def clear(loss: Any) -> Any:
 @pytest.mark.parametrize("name", WHOLE)
 def test_losses_equal_float64_for_sets_and_groups_of_any_size(device: str, name: str) -> None:
     loss = WHOLE[name]
-    assert_same((loss, clear(loss)), *case(device))
     assert_same((loss, clear(loss)), *case(device), images_per_group=2)
+    assert_same((loss, clear(loss)), *case(device, (9,), 3, 2))
 
 
 @pytest.mark.usefixtures("short_strips")
-@pytest.mark.parametrize("name", ["dr", "dr-batch", "dr-lambda-small", "neg_only", "neg_only-batch", "focal-1.5"])
+@pytest.mark.parametrize("name", ["dr", "dr-batch", "dr-lambda-small", "neg_only-batch", "focal-1.5"])
 def test_losses_equal_float64_over_many_strips_and_blocks_of_sums(device: str, name: str) -> None:
     assert_same((WHOLE[name], clear(WHOLE[name])), *case(device, (81, 9), 80, 2))
 
 
 @pytest.mark.parametrize("name", ["dr", "focal"])
-@pytest.mark.parametrize("num_classes", [1, 2, 7, 91, 1203])
+@pytest.mark.parametrize("num_classes", [1, 7, 91, 1203])
 def test_losses_equal_float64_for_any_number_of_classes(device: str, name: str, num_classes: int) -> None:
-    assert_same((WHOLE[name], clear(WHOLE[name])), *case(device, (70, 3), num_classes, 2))
+    assert_same((WHOLE[name], clear(WHOLE[name])), *case(device, (20, 3), num_classes, 2))
 
 
 # The interpreter cuts a bfloat16 off where a GPU rounds it.
@@ -129,7 +129,7 @@ def exponential(z: Tensor) -> Tensor:
 @pytest.mark.parametrize("scope", ["image", "batch"])
 def test_any_callable_is_a_surrogate(device: str, scope: Any) -> None:
     surrogate: Surrogate = exponential
-    levels, labels = case(device)
+    levels, labels = case(device, (30, 4), 5)
     for loss in (F.dr_loss, F.neg_only_loss):
         results = []
         for fused, dtype in ((True, torch.float32), (False, torch.float64)):
@@ -153,7 +153,7 @@ def test_expected_scores_and_their_gradients_equal_float64(device: str) -> None:
 
 
 def test_gradient_is_multiplied_by_the_incoming_one(device: str) -> None:
-    levels, labels = case(device)
+    levels, labels = case(device, (30,), 5)
     for loss in (DRLoss(), DRLoss(pairing="neg_only"), FocalLoss()):
         x = levels[0].clone().requires_grad_()
         labels_of_level = labels[:, : x.shape[1]]
@@ -204,7 +204,7 @@ def test_loss_is_nan_where_a_logit_that_counts_is(device: str, name: str, dtype:
     assert WHOLE[name]([level.to(dtype) for level in levels], labels).isnan()
 
 
-@pytest.mark.parametrize("logit", [-20.0, -10.0, -1.0, 1.0, 10.0])
+@pytest.mark.parametrize("logit", [-20.0, -1.0, 10.0])
 def test_pointwise_loss_keeps_its_digits_where_every_entry_is_equally_small(device: str, logit: float) -> None:
     logits, labels = torch.full((1, 9, 4), logit, device=device), torch.full((1, 9), BACKGROUND, device=device)
     z = torch.tensor(logit, dtype=torch.float64)
@@ -215,7 +215,7 @@ def test_pointwise_loss_keeps_its_digits_where_every_entry_is_equally_small(devi
 
 
 def test_losses_are_equal_from_run_to_run(device: str) -> None:
-    levels, labels = case(device)
+    levels, labels = case(device, (30,), 5)
     for loss in (DRLoss(), DRLoss(pairing="neg_only"), FocalLoss()):
         (value, grads), (again, grads_again) = (value_and_gradients(loss, levels, labels) for _ in range(2))
         assert value == again
