@@ -22,7 +22,11 @@ class Status(Struct, frozen=True, kw_only=True):
     iteration: int = 0
     iterations: int = 0
     loss: float | None = None
-    seconds_per_iteration: float | None = None
+    seconds_per_iteration: float | None = None  # this and the next three: since the last line of the log
+    data_share: float | None = None  # of the time that the training waited for data, 0..1
+    device_busy: float | None = None  # of the time that a GPU ran kernels, 0..1; None on a CPU
+    images_per_second: float | None = None
+    note: str = ""  # why the training waits for its data
     message: str = ""
     progress: float = 0.0  # share of the evaluation that is done, 0..1
     ap: float | None = None  # percent, of the newest evaluation during the training

@@ -30,6 +30,7 @@ from detector.runs.job import DataSource, EvalJob
 from detector.runs.log_lines import FINAL_AP, STARTED
 from detector.runs.loss_package import recorded_source, source_notes
 from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint
+from detector.runs.timing import recorded
 from detector.storage.files import write_json
 from detector.storage.retry import retry
 from detector.training.pace import Pace
@@ -65,7 +66,16 @@ def train_to_final(
 
     def report(progress: Progress) -> None:
         if heartbeat is not None:
-            heartbeat.beat("training", **vars(progress))
+            heartbeat.beat(
+                "training",
+                iteration=progress.iteration,
+                loss=progress.loss,
+                seconds_per_iteration=progress.timing.seconds_per_iteration,
+                data_share=progress.timing.data_share,
+                device_busy=progress.timing.device_busy,
+                images_per_second=progress.timing.images_per_second,
+                note=progress.note,
+            )
 
     def evaluate(iteration: int) -> None:
         with stop.at_once(signals_at_once(assignment, world)):
@@ -101,6 +111,7 @@ def train_to_final(
             "category_names": list(index.category_names),
             "executions": result.executions,
             "seconds": result.seconds,
+            "timing": to_builtins(result.timing),
         }
         if result.loss_sources:
             state["loss_sources"] = result.loss_sources
@@ -161,6 +172,7 @@ def evaluate_and_record(
         environment=describe_environment(world),
         code=replace(assignment.code, loss_sha256=recorded_source(sources)),
         train_seconds=round(final["seconds"], 3),
+        timing=recorded(final.get("timing")),
         eval_seconds=round(time.perf_counter() - started, 3),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         notes=(*assignment.notes, *execution_notes(final["executions"]), *source_notes(sources)),
