@@ -6,6 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from detector.runs.timing import timing_text
+
 Phase = Literal["starting", "training", "evaluating", "done", "stopped", "failed"]
 
 
@@ -50,5 +52,7 @@ def progress_text(status: Status | None) -> str:
         return "starting"
     if status.phase == "training":
         loss = f", loss {status.loss:.3f}" if status.loss is not None else ""
-        return f"iteration {status.iteration}/{status.iterations}{loss}"
+        seconds = status.seconds_per_iteration
+        timing = "" if seconds is None else f", {timing_text(seconds, status.data_share, status.device_busy)}"
+        return f"iteration {status.iteration}/{status.iterations}{loss}{timing}"
     return f"evaluating {status.progress:.0%}" if status.phase == "evaluating" else status.phase

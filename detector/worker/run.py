@@ -51,17 +51,8 @@ def train_to_final(
     It is there when any process returns.
     """
     job = assignment.train
-    root = Path(assignment.data_root)
-    index = _open(job.data, root, "train")
-    data = TrainingData(job, index, rank=world.rank, world_size=world.size)
-    torch.manual_seed(job.seed)
-    model = build_model(
-        job,
-        num_classes=len(index.category_ids),
-        test=assignment.evals[0].test,
-        weights_file=Path(assignment.weights_file) if assignment.weights_file else None,
-        category_ids=index.category_ids.tolist(),
-    ).to(world.device)
+    model, data = fresh_training(assignment, world)
+    index = data.index
     logger.info("%s%s: %d images, %d iterations", STARTED, job.id, len(data.positions), job.schedule.iterations)
 
     def report(progress: Progress) -> None:
@@ -84,20 +75,13 @@ def train_to_final(
         if heartbeat is not None:
             heartbeat.beat("training", force=True, ap=ap)
 
-    pace = Pace(
-        assignment.checkpoint_every,
-        assignment.groups_per_forward,
-        assignment.loader_workers,
-        assignment.evaluate_every,
-        assignment.compile,
-    )
     result = train(
         job,
         model,
         data,
         run,
         world=world,
-        pace=pace,
+        pace=pace_of(assignment),
         anchor_ranges=assignment.anchor_ranges,
         report=report,
         evaluate=evaluate,
@@ -118,6 +102,33 @@ def train_to_final(
         retry(lambda: checkpoint.save(run.final, state), "final weights")
         retry(lambda: checkpoint.drop_steps(run.checkpoints), "removing checkpoints")
     world.gather(None)
+
+
+def fresh_training(assignment: Assignment, world: World) -> tuple[RetinaNet, TrainingData]:
+    """The model as a training begins with it, and the data of this process."""
+    job = assignment.train
+    index = _open(job.data, Path(assignment.data_root), "train")
+    data = TrainingData(job, index, rank=world.rank, world_size=world.size)
+    torch.manual_seed(job.seed)
+    model = build_model(
+        job,
+        num_classes=len(index.category_ids),
+        test=assignment.evals[0].test,
+        weights_file=Path(assignment.weights_file) if assignment.weights_file else None,
+        category_ids=index.category_ids.tolist(),
+    )
+    return model.to(world.device), data
+
+
+def pace_of(assignment: Assignment) -> Pace:
+    """How the assignment's training is executed."""
+    return Pace(
+        assignment.checkpoint_every,
+        assignment.groups_per_forward,
+        assignment.loader_workers,
+        assignment.evaluate_every,
+        assignment.compile,
+    )
 
 
 def evaluate_so_far(assignment: Assignment, model: RetinaNet, *, world: World) -> float | None:
