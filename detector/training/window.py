@@ -34,7 +34,7 @@ class Window:
         self.count = self.images = 0
         self.data_seconds = 0.0
         self.load = DeviceLoad(device)
-        self.watch = _DataWatch(workers)
+        self.watch = _DataWatch(workers, enabled=device.type == "cuda" or workers > 0)
 
     @property
     def note(self) -> str:
@@ -79,7 +79,8 @@ class Window:
         if not all(math.isfinite(value) for value in means):
             raise TrainingError(_not_finite(losses, iteration, self.count))
         timing = _over_processes(self.count, processes)
-        self.watch.look(timing, own_seconds=seconds)
+        if world.is_main:
+            self.watch.look(timing, own_seconds=seconds)
         self.sums, self.count, self.images, self.data_seconds = {}, 0, 0, 0.0
         return losses, timing
 
@@ -127,10 +128,14 @@ def _not_finite(losses: dict[str, float], iteration: int, count: int) -> str:
 
 
 class _DataWatch:
-    """Says once per start why the training waits for its data, where several windows in a row show that it does."""
+    """Says once per start why the training waits for its data, where several windows in a row show that it does.
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    By what the main process sees of its own workers. On a CPU without workers nothing waits: the loop prepares its
+    images itself, on the cores that it trains on.
+    """
+
+    def __init__(self, workers: int, *, enabled: bool) -> None:
+        self.workers, self.enabled = workers, enabled
         self._clock = WorkerClock()
         self._said = ""
         self._in_a_row = -1  # the first window fills the loader
@@ -141,7 +146,9 @@ class _DataWatch:
         return self._said if self._in_a_row > 0 else ""
 
     def look(self, timing: StepTiming, *, own_seconds: float) -> None:
-        """The next window."""
+        """The next window. own_seconds: of this process."""
+        if not self.enabled:
+            return
         busy = self._clock.lap(own_seconds)
         waits = timing.data_share > WAIT_SHARE and self._in_a_row >= 0
         self._in_a_row = self._in_a_row + 1 if waits else 0

@@ -89,20 +89,19 @@ def _trace(assignment: Assignment, folder: Path, world: World, output: Path, *, 
 
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if world.device.type == "cuda" else [])]
     plan = schedule(wait=warmup, warmup=PROFILER_STEPS, active=steps, repeat=1)
-    with profile(activities=activities, schedule=plan) as profiler:
-        with suppress(_Traced):
-            train(
-                _lasting(assignment.train, end),
-                model,
-                data,
-                RunDir(folder),
-                world=world,
-                pace=pace,
-                anchor_ranges=assignment.anchor_ranges,
-                report=report,
-                observe=observe,
-                stop=lambda: False,
-            )
+    with profile(activities=activities, schedule=plan) as profiler, suppress(_Traced):
+        train(
+            _lasting(assignment.train, end),
+            model,
+            data,
+            RunDir(folder),
+            world=world,
+            pace=pace,
+            anchor_ranges=assignment.anchor_ranges,
+            report=report,
+            observe=observe,
+            stop=lambda: False,
+        )
     part = folder / output.name
     profiler.export_chrome_trace(str(part))
     output.write_bytes(part.read_bytes())
