@@ -10,11 +10,11 @@ class StepTiming(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, 
 
     iterations: how many. seconds: of wall time, with checkpoints, without evaluations. data_seconds: in which the loop
     waited for the next batch. host_seconds: in which the loop itself was at work: all but waiting for data, and for
-    the device at the window's end. On a GPU that is launching, and waiting where the driver's queue is full; on a CPU,
-    the computation. Of several processes the longest counts, for each of the two, because the others wait for it.
-    device_busy: share of the time (0..1) in which a GPU ran kernels, as NVML samples it, mean of all GPUs; None on a
-    CPU and where NVML does not tell. images_per_second: of all processes together. peak_memory_gib: the most that
-    tensors took on any of the GPUs at a time; None on a CPU.
+    the device to catch up. On a GPU that is launching, and writing checkpoints; on a CPU, the computation. Of several
+    processes the longest counts, for each of the two, because the others wait for it. device_busy: share of the time
+    (0..1) in which a GPU ran kernels, as NVML samples it, mean of all GPUs; None on a CPU and where NVML does not tell.
+    images_per_second: of all processes together. peak_memory_gib: the most that tensors took on any of the GPUs at a
+    time; None on a CPU.
     """
 
     iterations: int

@@ -32,7 +32,7 @@ class Window:
         self.clock = Clock()
         self.sums: dict[str, torch.Tensor] = {}
         self.count = self.images = 0
-        self.data_seconds = 0.0
+        self.data_seconds = self.device_seconds = 0.0
         self.load = DeviceLoad(device)
         self.watch = _DataWatch(workers, enabled=device.type == "cuda" or workers > 0)
 
@@ -56,19 +56,26 @@ class Window:
         yield
         self.data_seconds += time.perf_counter() - since
 
+    @contextmanager
+    def waiting_for_device(self) -> Iterator[None]:
+        """Around what waits for the device to catch up; on a CPU that is work of the loop like any other."""
+        since = time.perf_counter()
+        yield
+        if self.load.is_gpu:
+            self.device_seconds += time.perf_counter() - since
+
     def close(self, world: World, iteration: int) -> tuple[dict[str, float], StepTiming]:
         """Means over the window and all processes, and their timing; the same in each process.
 
-        The only place where the training waits for its device. Raises TrainingError where a mean is not finite.
+        Here the training waits for its device. Raises TrainingError where a mean is not finite.
         """
-        since = time.perf_counter()
-        self.load.wait()
-        device_seconds = time.perf_counter() - since
+        with self.waiting_for_device():
+            self.load.wait()
         seconds = self.clock.lap()
         own = [
             seconds,
             self.data_seconds,
-            max(0.0, seconds - self.data_seconds - device_seconds),
+            max(0.0, seconds - self.data_seconds - self.device_seconds),
             _or_unknown(self.load.busy()),
             self.images / seconds,
             _or_unknown(self.load.peak_gib()),
@@ -81,7 +88,8 @@ class Window:
         timing = _over_processes(self.count, processes)
         if world.is_main:
             self.watch.look(timing, own_seconds=seconds)
-        self.sums, self.count, self.images, self.data_seconds = {}, 0, 0, 0.0
+        self.sums, self.count, self.images = {}, 0, 0
+        self.data_seconds = self.device_seconds = 0.0
         return losses, timing
 
 

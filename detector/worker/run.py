@@ -128,6 +128,8 @@ def pace_of(assignment: Assignment) -> Pace:
         assignment.loader_workers,
         assignment.evaluate_every,
         assignment.compile,
+        assignment.cuda_graphs,
+        assignment.deterministic,
     )
 
 

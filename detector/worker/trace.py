@@ -12,6 +12,7 @@ import msgspec
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from detector.device.environment import CUBLAS_WORKSPACE
 from detector.device.world import World, join_world
 from detector.runs.assignment import Assignment
 from detector.runs.folder import RunDir
@@ -63,6 +64,8 @@ def trace_training(assignment: Assignment, output: Path, *, steps: int, warmup: 
     """
     if assignment.device == "cpu":  # it would complain that there is no GPU
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    if assignment.deterministic:
+        os.environ.setdefault(*CUBLAS_WORKSPACE)
     threads = torch.get_num_threads()
     torch.set_num_threads(assignment.threads)
     try:

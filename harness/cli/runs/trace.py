@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,10 +73,7 @@ def trace(
 
 
 def _as_data(traced: Traced) -> dict[str, Any]:
-    import msgspec
-
-    fields = msgspec.to_builtins(traced, builtin_types=(Path,))
-    return {**fields, "path": str(traced.path)}
+    return {**asdict(traced), "path": str(traced.path)}
 
 
 def _as_text(traced: Traced) -> str:

@@ -92,7 +92,10 @@ def test_records_of_before_are_read_and_written_without_a_timing(tmp_path: Path)
     record = read_json(path, Record)
     assert record.timing is None
     write_json(tmp_path / "again.json", record)
-    assert msgspec.json.decode((tmp_path / "again.json").read_bytes()).keys() == msgspec.json.decode(path.read_bytes()).keys()
+    assert (
+        msgspec.json.decode((tmp_path / "again.json").read_bytes()).keys()
+        == msgspec.json.decode(path.read_bytes()).keys()
+    )
 
 
 def test_a_record_with_a_timing_is_read_back_and_checked(tmp_path: Path, job: EvalJob) -> None:

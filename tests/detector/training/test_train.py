@@ -20,7 +20,7 @@ from detector.errors import DataError, TrainingError
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
 from detector.training.pace import Pace
-from detector.training.passes import accumulate, micro_batches
+from detector.training.passes import Passes, micro_batches
 from detector.training.train import StopRequested
 from detector.weights import checkpoint
 from detector.worker.reports import Heartbeat
@@ -75,6 +75,39 @@ def test_train_resumed_equals_uninterrupted_to_the_last_bit(
     assert iterations[-1] == 8
 
 
+def test_the_totals_of_all_starts_are_in_the_final_weights_and_the_record(
+    job: EvalJob, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(StopRequested, match="iteration 3"):
+        train(job, tmp_path, data, stop=StopAfter(3))
+    first = checkpoint.load_newest(tmp_path / "checkpoints")
+    assert first is not None
+    assert first["timing"]["iterations"] == 3
+    run = train(job, tmp_path, data)
+    lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert {"data_seconds_per_iteration", "host_seconds_per_iteration", "images_per_second"} <= lines[-1].keys()
+    evaluate_and_record(micro_assignment(job, tmp_path, data), job, run, world=ALONE, heartbeat=None)
+    record = run.read_record(job.id)
+    assert record is not None
+    assert record.timing is not None
+    assert record.timing.iterations == 8
+    assert 0 < record.timing.data_seconds + record.timing.host_seconds <= record.timing.seconds + 0.002
+    assert record.timing.seconds == pytest.approx(record.train_seconds, rel=0.5)
+    assert record.timing.images_per_second > 0
+
+
+def test_a_checkpoint_without_totals_resumes(job: EvalJob, data: Path, tmp_path: Path, reference: RunDir) -> None:
+    with pytest.raises(StopRequested):
+        train(job, tmp_path, data, stop=StopAfter(5))
+    state = checkpoint.load_newest(tmp_path / "checkpoints")
+    assert state is not None
+    del state["timing"]
+    checkpoint.save_step(tmp_path / "checkpoints", 5, state)
+    run = train(job, tmp_path, data)
+    assert_same_bits(final_weights(run), final_weights(reference))
+    assert checkpoint.load(run.final)["timing"]["iterations"] == 3  # since they are noted
+
+
 def test_train_after_a_kill_goes_on_from_the_last_checkpoint(
     job: EvalJob, data: Path, tmp_path: Path, reference: RunDir
 ) -> None:
@@ -107,8 +140,8 @@ def test_gradients_are_the_same_up_to_rounding_however_groups_share_passes(job: 
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     gradients = []
     for groups_per_forward in (1, 2):
-        model.zero_grad(set_to_none=True)
-        accumulate(model, groups, "fp32", scaler, ALONE, Pace(8, groups_per_forward, 0))
+        pace = Pace(8, groups_per_forward, 0)
+        Passes(model, precision="fp32", scaler=scaler, world=ALONE, pace=pace).run(groups)
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     alone, together = gradients
     assert len(together) == len(list(model.parameters()))
@@ -239,13 +272,14 @@ def test_training_batches_do_not_touch_the_global_random_state(job: EvalJob, dat
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_micro_batches_join_neighbouring_groups_of_one_shape() -> None:
+def test_micro_batches_join_groups_of_one_shape() -> None:
     def group(height: int, width: int) -> Group:
         return Group([torch.zeros(3, height, width)] * 2, [{}] * 2)
 
     groups = [group(60, 64), group(33, 40), group(64, 100), group(64, 64), group(64, 64)]
     sizes = [[member.padded_shape for member in micro] for micro in micro_batches(groups, 2)]
-    assert sizes == [[(64, 64), (64, 64)], [(64, 128)], [(64, 64), (64, 64)]]
+    assert sizes == [[(64, 64), (64, 64)], [(64, 64), (64, 64)], [(64, 128)]]
+    assert [micro for (micro,) in micro_batches(groups, 1)] == groups  # in their own order
 
 
 def test_a_missing_image_stops_with_file_and_id(job: EvalJob, data: Path, tmp_path: Path) -> None:

@@ -48,18 +48,21 @@ def test_close_tells_where_the_time_went(clock: Clock) -> None:
     assert window.close(ALONE, 2)[1].data_seconds == 0.0  # of this window alone
 
 
-def test_waiting_for_the_device_at_the_end_is_no_work_of_the_loop(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_waiting_for_the_device_is_no_work_of_the_loop(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     window = Window()
 
     def wait() -> None:
-        clock.now += 3.0
+        clock.now += 2.0
+
+    window.load.is_gpu = True
 
     monkeypatch.setattr(window.load, "wait", wait)
     monkeypatch.setattr(window.load, "busy", lambda: 0.94)
     monkeypatch.setattr(window.load, "peak_gib", lambda: 6.9)
+    monkeypatch.setattr(window.load, "sample", lambda: None)
     step(window, clock, data=0.25, work=0.75)
+    with window.waiting_for_device():
+        clock.now += 1.0
     timing = window.close(ALONE, 0)[1]
     assert (timing.seconds, timing.data_seconds, timing.host_seconds) == (4.0, 0.25, 0.75)
     assert (timing.device_busy, timing.peak_memory_gib) == (0.94, 6.9)
