@@ -90,6 +90,9 @@ def _as_text(traced: Traced) -> str:
         "",
         f"{'share':>6}  {'ms/step':>9}  {'calls/step':>10}  {what}",
     ]
+    if not trace.kernels:
+        what = "the driver may let only administrators profile (NVreg_RestrictProfilingToAdminUsers)"
+        return "\n".join([*lines[:2], "", f"The profiler saw no kernel: {what}.", f"Trace: {traced.path}"])
     for kernel in shown:
         head = f"{kernel.share:>6.1%}  {kernel.milliseconds:>9.2f}  {kernel.calls:>10.0f}  "
         lines.append(head + _cut(kernel.name, WIDTH - len(head)))

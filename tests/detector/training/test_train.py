@@ -232,6 +232,13 @@ def test_evaluations_during_the_training_change_nothing_and_are_told(
         *range(2, last + 1, 2),
     ]
     assert heartbeat.state.ap == told[-1][1]
+    said = heartbeat.state
+    assert said.seconds_per_iteration is not None
+    assert 0 < said.seconds_per_iteration < 10
+    assert said.images_per_second == pytest.approx(4 / said.seconds_per_iteration)
+    assert said.data_share is not None
+    assert 0 < said.data_share < 1
+    assert said.device_busy is None
     assert 0 <= told[-1][1] <= 100
 
 
