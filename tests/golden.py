@@ -48,9 +48,8 @@ def curve(job: TrainJob, data: Path) -> Curve:
     """Both losses of the first iterations, by one process of one thread, with all checks of the first batch on."""
     registry = Registry()
     test = eval_job(resolve(registry, REFS[0], registry.profile("tiny")), 0).test
-    threads, every = torch.get_num_threads(), training.LOG_EVERY
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    training.LOG_EVERY = 1
     torch.manual_seed(job.seed)
     images = TrainingData(job, open_split(job.data, data, "train"), rank=0, world_size=1)
     model = build_model(job, num_classes=len(images.index.category_ids), test=test)
@@ -65,7 +64,7 @@ def curve(job: TrainJob, data: Path) -> Curve:
                 images,
                 run,
                 world=World(0, 1, torch.device("cpu")),
-                pace=training.Pace(checkpoint_every=1000, groups_per_forward=8, loader_workers=0),
+                pace=training.Pace(checkpoint_every=1000, groups_per_forward=8, loader_workers=0, log_every=1),
                 anchor_ranges=registry.profile("tiny").anchor_ranges,
                 report=lambda _: None,
                 stop=lambda: next(steps) == ITERATIONS,
@@ -74,7 +73,6 @@ def curve(job: TrainJob, data: Path) -> Curve:
             pass
         finally:
             torch.set_num_threads(threads)
-            training.LOG_EVERY = every
         lines = [msgspec.json.decode(line) for line in run.metrics.read_text().splitlines()]
     return {name: [line[name] for line in lines] for name in ("classification", "bbox_regression")}
 

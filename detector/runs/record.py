@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from detector.runs.job import EvalJob
+from detector.runs.timing import StepTiming
 
 RECORD_FORMAT = 1
 
@@ -31,12 +32,13 @@ class Code(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_d
     loss_sha256: str | None = None
 
 
-class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """Everything needed to use and to judge one result.
 
     ``metrics``: COCO's in percent, unrounded, None where the test set has no object of that size; and
     ``positive_score`` / ``negative_score``, the mean sigmoid score of the positive and negative entries (Fig. 4).
-    ``notes``: what departs from the paper or from bit-for-bit repeatability, in words.
+    ``notes``: what departs from the paper or from bit-for-bit repeatability, in words. ``timing``: where the training's
+    time went; None (and not written) where it was not noted.
     """
 
     format: int
@@ -53,3 +55,4 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     eval_seconds: float
     finished: str  # UTC, ISO 8601
     notes: tuple[str, ...]
+    timing: StepTiming | None = None

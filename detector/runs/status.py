@@ -6,6 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from detector.runs.timing import timing_text
+
 Phase = Literal["starting", "training", "evaluating", "done", "stopped", "failed"]
 
 
@@ -22,7 +24,11 @@ class Status(Struct, frozen=True, kw_only=True):
     iteration: int = 0
     iterations: int = 0
     loss: float | None = None
-    seconds_per_iteration: float | None = None
+    seconds_per_iteration: float | None = None  # this and the next three: since the last line of the log
+    data_share: float | None = None  # of the time that the training waited for data, 0..1
+    device_busy: float | None = None  # of the time that a GPU ran kernels, 0..1; None on a CPU
+    images_per_second: float | None = None
+    note: str = ""  # why the training waits for its data
     message: str = ""
     progress: float = 0.0  # share of the evaluation that is done, 0..1
     ap: float | None = None  # percent, of the newest evaluation during the training
@@ -46,5 +52,7 @@ def progress_text(status: Status | None) -> str:
         return "starting"
     if status.phase == "training":
         loss = f", loss {status.loss:.3f}" if status.loss is not None else ""
-        return f"iteration {status.iteration}/{status.iterations}{loss}"
+        seconds = status.seconds_per_iteration
+        timing = "" if seconds is None else f", {timing_text(seconds, status.data_share, status.device_busy)}"
+        return f"iteration {status.iteration}/{status.iterations}{loss}{timing}"
     return f"evaluating {status.progress:.0%}" if status.phase == "evaluating" else status.phase

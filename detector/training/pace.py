@@ -16,3 +16,4 @@ class Pace:
     compile: bool = False
     cuda_graphs: bool = True  # on a GPU: passes whose shape was met before are replayed as CUDA graphs
     deterministic: bool = False  # only algorithms that give the same bits from run to run
+    log_every: int = 10  # iterations between lines of metrics.jsonl

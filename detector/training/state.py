@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import convert, to_builtins
 from torch import nn
 
 from detector.device.world import World
 from detector.runs.conditions import Conditions
 from detector.runs.log_lines import resumed_after
+from detector.runs.timing import StepTiming
 from detector.training.pace import Pace
 from detector.weights import checkpoint
 
@@ -25,7 +27,8 @@ class TrainingState:
 
     executions: the ``Conditions`` that the training ran with so far, as lists; a second one voids bit equality.
     seconds: training time up to the newest checkpoint, over all starts. loss_sources: of the package that the loss
-    comes from (``runs.loss_package``); empty for a built-in loss.
+    comes from (``runs.loss_package``); empty for a built-in loss. timing: where that time went; it lacks the iterations
+    of starts that did not note it yet.
     """
 
     model: nn.Module
@@ -35,6 +38,7 @@ class TrainingState:
     executions: list[list[Any]] = field(default_factory=list)
     seconds: float = 0.0
     loss_sources: list[str] = field(default_factory=list)
+    timing: StepTiming | None = None
 
     def save(self, folder: Path, iteration: int) -> None:
         """Write the state after ``iteration`` steps."""
@@ -47,6 +51,7 @@ class TrainingState:
             "executions": self.executions,
             "seconds": self.seconds,
             "loss_sources": self.loss_sources,
+            "timing": to_builtins(self.timing),
         }
         checkpoint.save_step(folder, iteration, state)
 
@@ -70,6 +75,7 @@ class TrainingState:
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
         self.executions, self.seconds = state["executions"], state["seconds"]
+        self.timing = convert(state.get("timing"), StepTiming | None)
         self._add_loss_sources(state.get("loss_sources", []))
         logger.info("%s", resumed_after(state["iteration"]))
         if here not in self.executions:

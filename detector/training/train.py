@@ -25,6 +25,7 @@ from detector.runs.folder import RunDir
 from detector.runs.job import TrainJob
 from detector.runs.log_lines import stopped_at
 from detector.runs.loss_package import loss_source
+from detector.runs.timing import StepTiming, joined
 from detector.sanity.first_batch import (
     FirstLook,
     check_anchors,
@@ -45,7 +46,6 @@ from detector.training.window import Clock, Window
 from detector.weights.find import BY_CONTENT
 
 logger = logging.getLogger(__name__)
-LOG_EVERY = 10  # iterations
 STOP_RETRY_SECONDS = 20.0  # a scheduler that asks for a stop kills soon after
 
 
@@ -55,7 +55,8 @@ class Progress:
 
     iteration: int
     loss: float | None
-    seconds_per_iteration: float
+    timing: StepTiming
+    note: str = ""  # why the training waits for its data
 
 
 def train(
@@ -69,12 +70,14 @@ def train(
     anchor_ranges: AnchorRanges | None,
     report: Callable[[Progress], None],
     evaluate: Callable[[int], None] = lambda iteration: None,
+    observe: Callable[[int], None] = lambda iteration: None,
     stop: Callable[[], bool],
 ) -> TrainingState:
     """Train ``model`` to the end of the schedule, from the newest checkpoint of ``run`` where there is one.
 
     anchor_ranges: the first batch's anchors per image; None where nothing is known. evaluate: called in all processes
-    after the checkpoints of every ``pace.evaluate_every`` iterations. Returns the state after the last step. Raises
+    after the checkpoints of every ``pace.evaluate_every`` iterations. observe: called at the end of each iteration with
+    the number of steps taken; what it raises ends the training. Returns the state after the last step. Raises
     StopRequested when ``stop`` says so (state saved), TrainingError for a loss that is not finite, and
     before a fresh training's first checkpoint for what its first batch shows to be wrong.
     """
@@ -92,7 +95,7 @@ def train(
     model.train()
     passes = Passes(model, precision=job.precision, scaler=scaler, world=world, pace=pace)
     transfer, wants_to_stop = Transfer(world.device), Agreement(world)
-    window, clock = Window(), Clock()
+    window, clock = Window(world.device, workers=pace.loader_workers), Clock()
     with MetricsLog(run, start=start, enabled=world.is_main) as log:
         batches = training_batches(data, range(start, job.schedule.iterations), workers=pace.loader_workers)
         for iteration in range(start, job.schedule.iterations):
@@ -115,14 +118,17 @@ def train(
                 _check_first_loss(job, looks, losses)
             last = done == job.schedule.iterations
             looking = pace.evaluate_every > 0 and done % pace.evaluate_every == 0
-            if done % LOG_EVERY == 0 or last or done % pace.checkpoint_every == 0 or looking or done == 1:
-                means, seconds = window.close(world, iteration)
-                log.write(done, {**means, "lr": rate, "seconds_per_iteration": seconds})
-                report(Progress(done, means["loss"], seconds))
-            stopping = wants_to_stop(stop())
+            if done % pace.log_every == 0 or last or done % pace.checkpoint_every == 0 or looking or done == 1:
+                means, timing = window.close(world, iteration)
+                state.timing = joined(state.timing, timing)
+                log.write(done, {**means, "lr": rate, **timing.per_iteration()})
+                report(Progress(done, means["loss"], timing, window.note))
+            with window.waiting_for_device():
+                stopping = wants_to_stop(stop())
             if (done % pace.checkpoint_every == 0 or looking or stopping) and not last:
                 if stopping and window.count:
-                    window.close(world, iteration)  # never save weights that are not finite
+                    _, timing = window.close(world, iteration)  # never save weights that are not finite
+                    state.timing = joined(state.timing, timing)
                 state.seconds += clock.lap()
                 saved = _save(state, run, done, must=stopping) if world.is_main else True
                 if stopping:
@@ -131,6 +137,7 @@ def train(
                     evaluate(done)
                     clock.lap()  # no training time
                     window.clock.lap()
+            observe(done)
     state.seconds += clock.lap()
     return state
 

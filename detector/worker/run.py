@@ -30,6 +30,7 @@ from detector.runs.job import DataSource, EvalJob
 from detector.runs.log_lines import FINAL_AP, STARTED
 from detector.runs.loss_package import recorded_source, source_notes
 from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint
+from detector.runs.timing import recorded
 from detector.storage.files import write_json
 from detector.storage.retry import retry
 from detector.training.pace import Pace
@@ -50,22 +51,22 @@ def train_to_final(
     It is there when any process returns.
     """
     job = assignment.train
-    root = Path(assignment.data_root)
-    index = _open(job.data, root, "train")
-    data = TrainingData(job, index, rank=world.rank, world_size=world.size)
-    torch.manual_seed(job.seed)
-    model = build_model(
-        job,
-        num_classes=len(index.category_ids),
-        test=assignment.evals[0].test,
-        weights_file=Path(assignment.weights_file) if assignment.weights_file else None,
-        category_ids=index.category_ids.tolist(),
-    ).to(world.device)
+    model, data = fresh_training(assignment, world)
+    index = data.index
     logger.info("%s%s: %d images, %d iterations", STARTED, job.id, len(data.positions), job.schedule.iterations)
 
     def report(progress: Progress) -> None:
         if heartbeat is not None:
-            heartbeat.beat("training", **vars(progress))
+            heartbeat.beat(
+                "training",
+                iteration=progress.iteration,
+                loss=progress.loss,
+                seconds_per_iteration=progress.timing.seconds_per_iteration,
+                data_share=progress.timing.data_share,
+                device_busy=progress.timing.device_busy,
+                images_per_second=progress.timing.images_per_second,
+                note=progress.note,
+            )
 
     def evaluate(iteration: int) -> None:
         with stop.at_once(signals_at_once(assignment, world)):
@@ -74,22 +75,13 @@ def train_to_final(
         if heartbeat is not None:
             heartbeat.beat("training", force=True, ap=ap)
 
-    pace = Pace(
-        assignment.checkpoint_every,
-        assignment.groups_per_forward,
-        assignment.loader_workers,
-        assignment.evaluate_every,
-        assignment.compile,
-        assignment.cuda_graphs,
-        assignment.deterministic,
-    )
     result = train(
         job,
         model,
         data,
         run,
         world=world,
-        pace=pace,
+        pace=pace_of(assignment),
         anchor_ranges=assignment.anchor_ranges,
         report=report,
         evaluate=evaluate,
@@ -103,12 +95,42 @@ def train_to_final(
             "category_names": list(index.category_names),
             "executions": result.executions,
             "seconds": result.seconds,
+            "timing": to_builtins(result.timing),
         }
         if result.loss_sources:
             state["loss_sources"] = result.loss_sources
         retry(lambda: checkpoint.save(run.final, state), "final weights")
         retry(lambda: checkpoint.drop_steps(run.checkpoints), "removing checkpoints")
     world.gather(None)
+
+
+def fresh_training(assignment: Assignment, world: World) -> tuple[RetinaNet, TrainingData]:
+    """The model as a training begins with it, and the data of this process."""
+    job = assignment.train
+    index = _open(job.data, Path(assignment.data_root), "train")
+    data = TrainingData(job, index, rank=world.rank, world_size=world.size)
+    torch.manual_seed(job.seed)
+    model = build_model(
+        job,
+        num_classes=len(index.category_ids),
+        test=assignment.evals[0].test,
+        weights_file=Path(assignment.weights_file) if assignment.weights_file else None,
+        category_ids=index.category_ids.tolist(),
+    )
+    return model.to(world.device), data
+
+
+def pace_of(assignment: Assignment) -> Pace:
+    """How the assignment's training is executed."""
+    return Pace(
+        assignment.checkpoint_every,
+        assignment.groups_per_forward,
+        assignment.loader_workers,
+        assignment.evaluate_every,
+        assignment.compile,
+        assignment.cuda_graphs,
+        assignment.deterministic,
+    )
 
 
 def evaluate_so_far(assignment: Assignment, model: RetinaNet, *, world: World) -> float | None:
@@ -163,6 +185,7 @@ def evaluate_and_record(
         environment=describe_environment(world),
         code=replace(assignment.code, loss_sha256=recorded_source(sources)),
         train_seconds=round(final["seconds"], 3),
+        timing=recorded(final.get("timing")),
         eval_seconds=round(time.perf_counter() - started, 3),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         notes=(*assignment.notes, *execution_notes(final["executions"]), *source_notes(sources)),

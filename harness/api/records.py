@@ -25,7 +25,8 @@ def records(target: Targets | None = None, profile: str | None = None) -> pd.Dat
     metrics (AP .., AR .. in percent, unrounded; positive_score and negative_score in 0..1), ``train_seconds``,
     ``eval_seconds``, ``finished`` (UTC), ``commit`` (of the code that ran), ``notes``. Then every field of the record
     under its path: job.train.optimizer.lr, job.test.nms_iou, environment.torch, test_split.images, code.modified, ...
-    NaN where a record has no such field.
+    NaN where a record has no such field: timing.data_seconds, timing.device_busy, ... of trainings before these were
+    noted.
 
     target: "all" (the four tables), a table, a row, or several; None for every record, also of no row. profile: the
     scale; None for all. Raises UsageError for an unknown name, RecordError for a damaged file.

@@ -127,8 +127,10 @@ def curves(
     """The losses of the target's runs on this machine while they trained: one line per row, seed and logged iteration.
 
     Columns: ``row``, ``seed``, ``train_id``, ``iteration`` (steps taken), and means since the line before: ``loss`` and
-    its parts, ``lr`` (learning rate), ``seconds_per_iteration``. A training that serves several rows of the target is
-    there once for each. Records hold no curves: of runs that were made elsewhere there are none.
+    its parts, ``lr`` (learning rate), ``seconds_per_iteration``, of which ``data_seconds_per_iteration`` waiting for
+    data and ``host_seconds_per_iteration`` at work in the loop (``detector.runs.timing``), ``images_per_second``; of
+    runs on a GPU also ``device_busy`` (0..1) and ``peak_memory_gib``. A training that serves several rows of the target
+    is there once for each. Records hold no curves: of runs that were made elsewhere there are none.
 
     seeds: so many runs per row, 0, 1, ..., must be there; None for those that are. The rest is as for ``plan``.
 
@@ -140,7 +142,7 @@ def curves(
     >>> frame = harness.curves("table2/L6", profile="tiny")
     >>> frame.columns.tolist()
     ['row', 'seed', 'train_id', 'iteration', 'classification', 'bbox_regression', 'loss', 'lr',
-     'seconds_per_iteration']
+     'seconds_per_iteration', 'data_seconds_per_iteration', 'host_seconds_per_iteration', 'images_per_second']
     """
     selection = select(target, profile, overrides=overrides, data=data, batch_size=batch_size)
     found = [known for known in RunFinder(selection, seeds=0).find().runs if known.run and known.run.metrics.exists()]

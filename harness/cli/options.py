@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -126,7 +126,7 @@ def print_metrics(metrics: dict[str, float | None]) -> None:
         typer.echo(f"{name:15} {'none of that size' if value is None else f'{value:.3f}'}")
 
 
-def pick_device(name: str) -> str:
+def pick_device(name: str) -> Literal["cpu", "cuda"]:
     """cpu or cuda. Raises UsageError for another name, and for cuda where there is none."""
     if name not in ("cpu", "cuda", "auto"):
         raise UsageError(f"Unknown device {name!r}. Known: cpu, cuda, auto.")

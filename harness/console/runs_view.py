@@ -3,14 +3,41 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
 from detector.runs.status import Status, fraction_done, progress_text
 from harness.console.bars import LINE_SECONDS
 from harness.units import duration
+
+BAR_WIDTH = 30  # columns of a bar, its percentage, and the space around them
+TEXT_WIDTH = 80
+
+
+class _Bars(Progress):
+    """A bar per task, and its text beside it, or in a line of its own where that does not fit."""
+
+    def __init__(self, console: Console, *, beside: bool) -> None:
+        self.beside = beside  # first: the parent draws at once
+        text = (TextColumn(" {task.fields[text]}"),) if beside else ()
+        percent = TextColumn("{task.percentage:>4.0f}%")
+        super().__init__(
+            TextColumn("{task.description}"), BarColumn(bar_width=20), percent, *text, console=console, transient=True
+        )
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """For rich, each time it draws."""
+        if self.beside:
+            yield self.make_tasks_table(self.tasks)
+            return
+        for task in self.tasks:
+            yield self.make_tasks_table([task])
+            if task.fields["text"]:
+                yield Text(f"  {task.fields['text']}", no_wrap=True, overflow="ellipsis")
 
 
 class RunsView:
@@ -24,14 +51,10 @@ class RunsView:
         self.started = time.monotonic()
         self.last_line = self.started
         self.tasks: dict[str, TaskID] = {}
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.percentage:>4.0f}%  {task.fields[text]}"),
-            console=console,
-            transient=True,
-        )
-        self.total = self.progress.add_task(f"{len(names)} runs", total=1.0, text="")
+        self.width = 2 + max(map(len, names.values()), default=0)
+        self.progress = _Bars(console, beside=console.width >= self.width + BAR_WIDTH + TEXT_WIDTH)
+        self.total = self.progress.add_task(f"{f'{len(names)} runs':{self.width}}", total=1.0, text="")
+        self.noted: set[str] = set()
 
     def __enter__(self) -> RunsView:
         if self.console.is_terminal:
@@ -51,7 +74,12 @@ class RunsView:
         if status.phase != "starting":
             self.first.setdefault(train_id, self.done[train_id])
         if train_id not in self.tasks:
-            self.tasks[train_id] = self.progress.add_task(f"  {self.names[train_id]}", total=1.0, text="")
+            self.tasks[train_id] = self.progress.add_task(
+                f"{f'  {self.names[train_id]}':{self.width}}", total=1.0, text=""
+            )
+        if status.note and train_id not in self.noted:
+            self.noted.add(train_id)
+            self.console.print(f"{self.names[train_id]}: {status.note}", highlight=False, markup=False)
         self.progress.update(self.tasks[train_id], completed=self.done[train_id], text=progress_text(status))
         self.progress.update(self.total, completed=self.overall, text=self._summary())
         if not self.console.is_terminal and time.monotonic() - self.last_line >= LINE_SECONDS:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from detector.errors import DataError, UsageError
+from detector.errors import DataError, UsageError, WeightsError
 from detector.runs.job import DataSource, Shapes, TrainJob
 from harness.console.bars import count_bar
 from harness.launch.assignments import Wanted, wanted_weights
 from harness.machine import usable_cores
+from harness.planning.plan import Plan
+from harness.planning.selection import Selection
 
 # Up to this many images, decoding all of them takes seconds; larger sets are checked by 'harness data verify'.
 DECODE_ALL_BELOW = 2_000
@@ -47,6 +49,21 @@ def prepare_data(source: DataSource, root: Path, say: Callable[[str], None]) -> 
             problems = check_images(index, decode=True)
             if problems:
                 raise DataError(f"{root}: {summary(problems)}. Run 'harness data verify {root}'.")
+
+
+def plan_with_weights(
+    selection: Selection, planned: Plan, seeds: int, root: Path, given: Path | None, say: Callable[[str], None]
+) -> tuple[Plan, dict[Wanted, Path]]:
+    """``planned`` and the files that its trainings start from; where there are none, and the profile allows it, the
+    plan from scratch instead. given: the file of ``--weights``. Raises as ``find_weights``."""
+    try:
+        found = find_weights(list(planned.trainings.values()), given)
+        return planned, {wanted: path.absolute() for wanted, path in found.items()}
+    except WeightsError as error:
+        if selection.profile.without_weights == "stop" or given is not None:
+            raise
+        say(f"{error}\nGoing on from scratch: nothing frozen, group norm; the records say 'not the paper's'.")
+        return selection.plan(seeds, root=root, from_scratch=True), {}
 
 
 def find_weights(trainings: list[TrainJob], given: Path | None) -> dict[Wanted, Path]:

@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from detector.errors import UsageError, WeightsError
+from detector.errors import UsageError
 from detector.runs.assignment import Assignment
 from harness.console.runs_view import runs_view
 from harness.launch.assignments import Wanted, assignments
 from harness.launch.interrupts import terminate_is_interrupt
 from harness.launch.local import Failure, View, make_slots, run_local
-from harness.launch.prepare import find_weights, prepare_data
+from harness.launch.prepare import plan_with_weights, prepare_data
 from harness.launch.submit import DryRun, dry_run
 from harness.planning.plan import Plan
 from harness.planning.selection import Selection, missing
@@ -147,14 +147,7 @@ def _planned(selection: Selection, request: Request, root: Path, say: Say) -> tu
     needed = not request.dry_run or selection.profile.without_weights == "from_scratch"
     if not needed or not missing(planned, selection.store):
         return planned, {}
-    try:
-        found = find_weights(list(planned.trainings.values()), request.weights)
-        return planned, {wanted: path.absolute() for wanted, path in found.items()}
-    except WeightsError as error:
-        if selection.profile.without_weights == "stop" or request.weights is not None:
-            raise
-        say(f"{error}\nGoing on from scratch: nothing frozen, group norm; the records say 'not the paper's'.")
-        return selection.plan(request.seeds, root=root, from_scratch=True), {}
+    return plan_with_weights(selection, planned, request.seeds, root, request.weights, say)
 
 
 def _departures(request: Request) -> Iterable[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from detector.runs.status import TRAINING_SHARE, Status, fraction_done
+from detector.runs.timing import timing_text
 from harness.failures.classes import FailureName, classify
 from harness.slurm.commands import SchedulerState
 from harness.units import duration
@@ -29,6 +31,7 @@ FAILED: tuple[Kind, ...] = ("failed", "lost", "lost?")  # what --retry-failed ru
 # Longer than a healthy run goes without a heartbeat: reading COCO, a slow first step, scoring on a busy machine.
 STALE_SECONDS = 600.0
 MESSAGE_WIDTH = 90
+NOTE_WIDTH = 76
 RESUMES = "resumes with the same command"
 
 
@@ -50,7 +53,11 @@ class Seen:
 
 @dataclass(frozen=True)
 class RunState:
-    """A run's state. progress: share of the phase, 0..1. eta: seconds to the end. age: of the heartbeat, in seconds."""
+    """A run's state. progress: share of the phase, 0..1. eta: seconds to the end. age: of the heartbeat, in seconds.
+
+    While it trains, since the last line of its log: seconds_per_iteration; images_per_second; data_share, of the time
+    that it waited for data, 0..1; device_busy, of the time that the GPU ran kernels; note: why it waits for its data.
+    """
 
     kind: Kind
     message: str = ""
@@ -60,6 +67,11 @@ class RunState:
     eta: float | None = None
     age: float | None = None
     requeues: int = 0
+    seconds_per_iteration: float | None = None
+    images_per_second: float | None = None
+    data_share: float | None = None
+    device_busy: float | None = None
+    note: str = ""
     here: bool = True  # False: only its heartbeat shows that it lives, no process of this machine and no queue
 
 
@@ -100,15 +112,21 @@ def _living(seen: Seen, now: float, *, here: bool) -> RunState:
     age = _age(status, now)
     if status.phase == "starting":
         return RunState("starting", age=age, requeues=requeues, here=here)
-    evaluating = status.phase == "evaluating"
-    progress = status.progress if evaluating else status.iteration / max(1, status.iterations)
+    eta = _eta(status, age)
+    if status.phase == "evaluating":
+        return RunState("evaluating", progress=status.progress, eta=eta, age=age, requeues=requeues, here=here)
     return RunState(
-        "evaluating" if evaluating else "running",
-        ap=None if evaluating else status.ap,
-        progress=progress,
-        eta=_eta(status, age),
+        "running",
+        ap=status.ap,
+        progress=status.iteration / max(1, status.iterations),
+        eta=eta,
         age=age,
         requeues=requeues,
+        seconds_per_iteration=status.seconds_per_iteration,
+        images_per_second=status.images_per_second,
+        data_share=status.data_share,
+        device_busy=status.device_busy,
+        note=status.note,
         here=here,
     )
 
@@ -181,6 +199,14 @@ def state_text(state: RunState) -> str:
         perhaps = f" (perhaps: {state.failure})" if state.failure else ""
         return f"lost? no word for {age}, no process here{perhaps}; if it runs nowhere else: {RESUMES}"
     return state.kind
+
+
+def timing_lines(state: RunState) -> list[str]:
+    """Where the time of a training goes, and why it waits for its data; nothing of other states."""
+    if state.seconds_per_iteration is None:
+        return []
+    timing = timing_text(state.seconds_per_iteration, state.data_share, state.device_busy)
+    return [timing, *textwrap.wrap(f"note: {state.note}" if state.note else "", NOTE_WIDTH)]
 
 
 def _short(message: str) -> str:

@@ -14,7 +14,8 @@ def read_curve(run: RunDir) -> list[Point]:
     """The logged points of a run in the order of its iterations, also while it goes on.
 
     Each has ``iteration`` (steps taken), and means since the point before: the losses, ``lr`` (the learning rate) and
-    ``seconds_per_iteration``. A last line that is not whole yet, or was cut by a crash, is left out.
+    where the time went (``StepTiming.per_iteration``; of older runs only ``seconds_per_iteration``). A last line that
+    is not whole yet, or was cut by a crash, is left out.
 
     Raises:
         RecordError: the run has no such file, or a line of it is damaged (``FILE:LINE``).

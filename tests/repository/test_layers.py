@@ -23,7 +23,7 @@ from tests.repository.layers import (
 
 # Rooms of detector that the harness may import at module level; of the worker only what is free of torch.
 TORCH_FREE_ROOMS = {"errors", "storage", "runs", "worker"}
-WITH_TORCH = {"detector.worker.run"}
+WITH_TORCH = {"detector.worker.run", "detector.worker.trace"}
 # What each room of detector knows of drloss.
 OF_DRLOSS = {
     "runs": {"drloss.plugins"},

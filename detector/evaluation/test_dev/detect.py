@@ -25,6 +25,7 @@ from detector.runs.conditions import execution_notes
 from detector.runs.folder import RunDir
 from detector.runs.job import CocoRelease, EvalJob
 from detector.runs.record import RECORD_FORMAT, Code, Record, SplitFingerprint
+from detector.runs.timing import recorded
 from detector.storage.files import read_json
 from detector.weights import checkpoint
 
@@ -101,6 +102,7 @@ def detect_and_store(
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         notes=(*origin.notes, *execution_notes(final["executions"])),
         sent=None,
+        timing=recorded(final.get("timing")),
     )
     write_detections(run.detections(job.id), detections)
     write_export(run, export)

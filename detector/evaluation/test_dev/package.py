@@ -21,6 +21,7 @@ from detector.evaluation.detections import Detections
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
 from detector.runs.record import Code, SplitFingerprint
+from detector.runs.timing import StepTiming
 from detector.storage.files import read_json, write_json
 
 EXPORT_FILE = "export.json"
@@ -40,7 +41,7 @@ class Sent(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     sha256: str
 
 
-class Export(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Export(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """Detections of a run on a split, kept beside them: all that a record needs besides the server's numbers.
 
     ``format``: of the record to come. ``sent``: None as long as no zip was written. ``seconds``: of the detection.
@@ -59,6 +60,7 @@ class Export(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     finished: str  # UTC, ISO 8601
     notes: tuple[str, ...]
     sent: Sent | None
+    timing: StepTiming | None = None
 
 
 class _Entry(Struct, frozen=True, gc=False):

@@ -247,6 +247,7 @@ def _record_of(found: Export, metrics: dict[str, float | None]) -> Record:
         eval_seconds=found.seconds,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         notes=(*found.notes, note(metrics)),
+        timing=found.timing,
     )
 
 

@@ -75,6 +75,39 @@ def test_train_resumed_equals_uninterrupted_to_the_last_bit(
     assert iterations[-1] == 8
 
 
+def test_the_totals_of_all_starts_are_in_the_final_weights_and_the_record(
+    job: EvalJob, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(StopRequested, match="iteration 3"):
+        train(job, tmp_path, data, stop=StopAfter(3))
+    first = checkpoint.load_newest(tmp_path / "checkpoints")
+    assert first is not None
+    assert first["timing"]["iterations"] == 3
+    run = train(job, tmp_path, data)
+    lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert {"data_seconds_per_iteration", "host_seconds_per_iteration", "images_per_second"} <= lines[-1].keys()
+    evaluate_and_record(micro_assignment(job, tmp_path, data), job, run, world=ALONE, heartbeat=None)
+    record = run.read_record(job.id)
+    assert record is not None
+    assert record.timing is not None
+    assert record.timing.iterations == 8
+    assert 0 < record.timing.data_seconds + record.timing.host_seconds <= record.timing.seconds + 0.002
+    assert record.timing.seconds == pytest.approx(record.train_seconds, rel=0.5)
+    assert record.timing.images_per_second > 0
+
+
+def test_a_checkpoint_without_totals_resumes(job: EvalJob, data: Path, tmp_path: Path, reference: RunDir) -> None:
+    with pytest.raises(StopRequested):
+        train(job, tmp_path, data, stop=StopAfter(5))
+    state = checkpoint.load_newest(tmp_path / "checkpoints")
+    assert state is not None
+    del state["timing"]
+    checkpoint.save_step(tmp_path / "checkpoints", 5, state)
+    run = train(job, tmp_path, data)
+    assert_same_bits(final_weights(run), final_weights(reference))
+    assert checkpoint.load(run.final)["timing"]["iterations"] == 3  # since they are noted
+
+
 def test_train_after_a_kill_goes_on_from_the_last_checkpoint(
     job: EvalJob, data: Path, tmp_path: Path, reference: RunDir
 ) -> None:
@@ -199,6 +232,13 @@ def test_evaluations_during_the_training_change_nothing_and_are_told(
         *range(2, last + 1, 2),
     ]
     assert heartbeat.state.ap == told[-1][1]
+    said = heartbeat.state
+    assert said.seconds_per_iteration is not None
+    assert 0 < said.seconds_per_iteration < 10
+    assert said.images_per_second == pytest.approx(4 / said.seconds_per_iteration)
+    assert said.data_share is not None
+    assert 0 < said.data_share < 1
+    assert said.device_busy is None
     assert 0 <= told[-1][1] <= 100
 
 

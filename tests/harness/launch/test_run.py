@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from detector.errors import UsageError, WeightsError
+from harness.launch import prepare
 from harness.launch import run as launching
 from harness.launch.interrupts import interrupts_ignored, terminate_is_interrupt
 from harness.launch.local import Failure, Slot
@@ -129,7 +130,7 @@ def test_missing_weights_stop_a_profile_that_needs_them(launcher: Launcher, monk
     def nowhere(trainings: object, given: object) -> None:
         raise WeightsError("no weights")
 
-    monkeypatch.setattr(launching, "find_weights", nowhere)
+    monkeypatch.setattr(prepare, "find_weights", nowhere)
     monkeypatch.setattr(launching.Selection, "data_root", lambda self: Path("data"))
     monkeypatch.setattr("harness.planning.data.identify", lambda source, root: source)
     with pytest.raises(WeightsError, match="no weights"):

@@ -33,7 +33,7 @@ def beat(phase: Phase, *, age: float = 1.0, **values: Any) -> Status:
     return Status(phase=phase, time=NOW - age, pid=1, **{"iterations": 100, **values})
 
 
-HALF = {"iteration": 50, "seconds_per_iteration": 0.92}
+HALF = {"iteration": 50, "seconds_per_iteration": 0.92, "data_share": 0.01, "device_busy": 0.94}
 OLD = STALE_SECONDS + 1
 
 
@@ -97,6 +97,8 @@ def test_status_lists_a_targets_runs_with_every_seed_that_is_there(experiments: 
     assert found["table2/L6 0"] == "not started"
     lines = {line.split()[0]: line for line in text.splitlines()}
     assert "running 50%, ETA 0:5" in lines["table2/L4"]
+    below = text.splitlines()[text.splitlines().index(lines["table2/L4"]) + 1]
+    assert below == "  0.920 s per iteration, data 1%, GPU 94%"
     assert "done (AP 23.4)" in text
     assert "failed (GPU memory): CUDA out of memory" in lines["table2/focal"]
     assert "next: nvidia-smi; harness run table2/focal --profile tiny --retry-failed" in text

@@ -8,7 +8,18 @@ import pytest
 
 from detector.runs.status import Phase, Status
 from harness.slurm.commands import SchedulerState
-from harness.status.state import FAILED, LIVING, STALE_SECONDS, RunState, Seen, decide, is_idle, state_text
+from harness.status.state import (
+    FAILED,
+    LIVING,
+    NOTE_WIDTH,
+    STALE_SECONDS,
+    RunState,
+    Seen,
+    decide,
+    is_idle,
+    state_text,
+    timing_lines,
+)
 
 NOW = 1_000_000.0
 
@@ -91,6 +102,21 @@ def test_a_long_message_is_one_line_cut() -> None:
     state = decide(Seen(status=beat("failed", message="a" * 200 + "\nb")), NOW)
     assert len(state_text(state)) < 120
     assert state.message.endswith("\nb")
+
+
+def test_a_training_shows_where_its_time_goes_and_why_it_waits() -> None:
+    values = {**HALF, "data_share": 0.305, "device_busy": 0.94, "images_per_second": 17.4, "note": "it waits " * 30}
+    state = decide(Seen(locked=True, status=beat("training", **values)), NOW)
+    timing, *note = timing_lines(state)
+    assert timing == "0.920 s per iteration, data 30%, GPU 94%"
+    assert " ".join(note) == "note: " + " ".join(["it waits"] * 30)
+    assert max(map(len, note)) <= NOTE_WIDTH
+    assert state.images_per_second == 17.4
+
+
+@pytest.mark.parametrize("phase", ["starting", "evaluating", "stopped", "failed", "done"])
+def test_no_other_state_shows_where_the_time_went(phase: Phase) -> None:
+    assert timing_lines(decide(Seen(locked=True, status=beat(phase, note="it waits", **HALF)), NOW)) == []
 
 
 def test_is_idle_only_without_anything_to_wait_for() -> None:
