@@ -156,7 +156,7 @@ def clock_loop(clock: Clock) -> None:
     import detector.worker.worker as worker
     from detector.training.metrics import MetricsLog
 
-    clock.around(training, "_accumulate", STEP)
+    clock.around(training, "accumulate", STEP)
     for name in ("learning_rate", "set_learning_rate"):
         clock.around(training, name, OPTIMISER)
     clock.around(torch.optim.SGD, "zero_grad", OPTIMISER)
@@ -167,7 +167,7 @@ def clock_loop(clock: Clock) -> None:
     for name in ("write", "__exit__"):
         clock.around(MetricsLog, name, METRICS)
     for name in ("add", "close"):
-        clock.around(training._Window, name, WINDOW)
+        clock.around(training.Window, name, WINDOW)
     clock.around(training, "_agree", AGREE)
     clock.around(training, "_save", CHECKPOINTS)
     for name in ("_look", "_check_first_loss"):
@@ -197,8 +197,8 @@ def silence_harness(clock: Clock) -> None:
         (MetricsLog, "__enter__"): lambda log: log,
         (MetricsLog, "__exit__"): lambda *_: None,
         (MetricsLog, "write"): lambda *_: None,
-        (training._Window, "add"): lambda *_: None,
-        (training._Window, "close"): lambda *_: ({"loss": 0.0}, 0.0),
+        (training.Window, "add"): lambda *_: None,
+        (training.Window, "close"): lambda *_: ({"loss": 0.0}, 0.0),
         (training, "_agree"): lambda *_: False,
         (training, "_save"): lambda *_, **__: True,
         (training, "_look"): lambda *_: [],

@@ -32,7 +32,8 @@ from detector.runs.loss_package import recorded_source, source_notes
 from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint
 from detector.storage.files import write_json
 from detector.storage.retry import retry
-from detector.training.train import Pace, Progress, train
+from detector.training.pace import Pace
+from detector.training.train import Progress, train
 from detector.weights import checkpoint
 from detector.weights.network import network_of
 from detector.worker.reports import Heartbeat

@@ -24,7 +24,9 @@ from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
 from detector.runs.loss_package import check_loss_package, recorded_source, source_notes
 from detector.training.loss_state import LossState, loss_buffers
-from detector.training.train import Pace, StopRequested, _accumulate
+from detector.training.pace import Pace
+from detector.training.passes import accumulate
+from detector.training.train import StopRequested
 from detector.weights import checkpoint
 from detector.worker import missing_loss
 from detector.worker.run import evaluate_and_record
@@ -95,7 +97,7 @@ def test_the_state_after_a_step_does_not_depend_on_how_groups_share_passes(with_
     for groups_per_forward in (1, 2):
         buffer.fill_(30.0)
         state = LossState(buffers)
-        losses = _accumulate(
+        losses = accumulate(
             model,
             groups,
             "fp32",

@@ -19,7 +19,9 @@ from detector.data.splits import open_split
 from detector.errors import DataError, TrainingError
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
-from detector.training.train import Pace, StopRequested, _accumulate, _micro_batches
+from detector.training.pace import Pace
+from detector.training.passes import accumulate, micro_batches
+from detector.training.train import StopRequested
 from detector.weights import checkpoint
 from detector.worker.reports import Heartbeat
 from detector.worker.run import evaluate_and_record, train_to_final
@@ -106,7 +108,7 @@ def test_gradients_are_the_same_up_to_rounding_however_groups_share_passes(job: 
     gradients = []
     for groups_per_forward in (1, 2):
         model.zero_grad(set_to_none=True)
-        _accumulate(model, groups, "fp32", scaler, ALONE, Pace(8, groups_per_forward, 0))
+        accumulate(model, groups, "fp32", scaler, ALONE, Pace(8, groups_per_forward, 0))
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     alone, together = gradients
     assert len(together) == len(list(model.parameters()))
@@ -242,7 +244,7 @@ def test_micro_batches_join_neighbouring_groups_of_one_shape() -> None:
         return Group([torch.zeros(3, height, width)] * 2, [{}] * 2)
 
     groups = [group(60, 64), group(33, 40), group(64, 100), group(64, 64), group(64, 64)]
-    sizes = [[member.padded_shape for member in micro] for micro in _micro_batches(groups, 2)]
+    sizes = [[member.padded_shape for member in micro] for micro in micro_batches(groups, 2)]
     assert sizes == [[(64, 64), (64, 64)], [(64, 128)], [(64, 64), (64, 64)]]
 
 

@@ -19,7 +19,7 @@ from detector.runs.folder import RunDir
 from detector.runs.status import Status
 from detector.sanity.first_batch import FirstLook, check_anchors, check_first_loss, check_scores
 from detector.storage.files import read_json
-from detector.training.train import _Window
+from detector.training.window import Window
 from detector.weights import checkpoint
 from detector.weights.find import ensure_weights
 from detector.weights.read import read_weights
@@ -243,8 +243,8 @@ def test_classify_a_message_comes_before_the_exit_code() -> None:
 
 
 def not_finite() -> None:
-    window = _Window()
-    window.add({"loss": torch.tensor(float("nan"))})
+    window = Window()
+    window.add({"loss": torch.tensor(float("nan"))}, images=2)
     window.close(ALONE, 3)
 
 
