@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from detector.data.loader import Group, TrainingData, training_batches
 from detector.device.compile import compile_network
+from detector.device.memory import PassSize, explained_lack_of_memory
 from detector.device.precision import precision_context
 from detector.device.world import World
 from detector.model.retinanet import RetinaNet
@@ -36,7 +37,7 @@ from detector.storage.retry import retry
 from detector.training.loss_state import LossState, loss_buffers
 from detector.training.metrics import MetricsLog
 from detector.training.pace import Pace
-from detector.training.passes import accumulate, distributed
+from detector.training.passes import accumulate, distributed, micro_batches
 from detector.training.schedule import learning_rate, parameter_groups, set_learning_rate
 from detector.training.state import TrainingState
 from detector.training.stop import StopRequested
@@ -101,7 +102,9 @@ def train(
             # A resumed training has passed it.
             looks = _look(job, model, groups, world, anchor_ranges) if iteration == 0 else []
             loss_state = LossState(buffers)
-            losses = accumulate(replica, groups, job.precision, scaler, world, pace, loss_state)
+            largest = PassSize.largest(micro_batches(groups, pace.groups_per_forward))
+            with explained_lack_of_memory(largest, job.precision, world.device):
+                losses = accumulate(replica, groups, job.precision, scaler, world, pace, loss_state)
             loss_state.close(world)
             scaler.step(optimizer)
             scaler.update()

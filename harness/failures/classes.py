@@ -66,8 +66,8 @@ ADVICE: dict[FailureName, Advice] = {
         f"nvidia-smi; {RETRY}",
     ),
     "GPU library": Advice(
-        "The libraries cuBLAS or cuDNN could not start, or found no way to compute: most often because the GPU's memory "
-        "is full, else because another version of the library is found than the one that torch was built with.",
+        "The libraries cuBLAS or cuDNN could not start, or found no way to compute: most often because the GPU's "
+        "memory is full, else because another version of the library is found than the one that torch was built with.",
         "nvidia-smi; harness doctor",
     ),
     "GPU build": Advice(
@@ -131,7 +131,7 @@ ADVICE: dict[FailureName, Advice] = {
 }
 
 # Of the numbers that NVIDIA's driver writes to the kernel's log, those of broken hardware: memory errors (48, 63, 64,
-# 92, 94, 95), NVLink (74), a GPU off the bus (79), its own processors (61, 62, 119, 120). Others are the program's doing.
+# 92, 94, 95), NVLink (74), a GPU off the bus (79), its own processors (61, 62, 119, 120). Others are the program's.
 _XIDS = "48|61|62|63|64|74|79|92|94|95|119|120"
 
 _SILENT_END = "ended without a word while "
@@ -193,9 +193,9 @@ _TEXTS: tuple[tuple[FailureName, str], ...] = (
         r"uncorrectable ECC|uncorrectable NVLink|over nvlink or a hardware error|fallen off the bus|GPU is lost|"
         rf"NVRM: Xid [^\n]*?\): (?:{_XIDS}),|[Dd]river/library version mismatch|NVIDIA-SMI has failed|"
         r"NODE[_ ]FAIL|CUDA-capable device\(s\) is/are busy|no CUDA-capable device|Found no NVIDIA driver|"
-        r"CUDA unknown error|CUDA error: unknown error|CUDA driver initialization failed|couldn't communicate with the NVIDIA driver|"
-        r"system not yet initialized|hardware stack error|Stale file handle|Input/output error|"
-        r"Transport endpoint is not connected|unspecified launch failure",
+        r"CUDA unknown error|CUDA error: unknown error|CUDA driver initialization failed|"
+        r"couldn't communicate with the NVIDIA driver|system not yet initialized|hardware stack error|"
+        r"Stale file handle|Input/output error|Transport endpoint is not connected|unspecified launch failure",
     ),
     ("GPU assignment", r"Duplicate GPU detected|invalid device ordinal"),
     (

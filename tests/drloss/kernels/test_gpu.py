@@ -16,6 +16,7 @@ from torch import Tensor
 from drloss import functional as F
 from drloss.kernels import gpu as kernels
 from drloss.labels import BACKGROUND, IGNORED
+from tests.devices import host_never_waits
 
 LAMBDA_NEG = 0.1 / log(3.5)
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -210,12 +211,8 @@ def test_negatives_equal_float64_at_the_size_of_two_images_of_coco() -> None:
 def test_kernels_never_make_the_host_wait() -> None:
     labels, *levels = case("cuda")
     scale = torch.ones(3, dtype=torch.float64, device="cuda")
-    with pytest.warns(UserWarning, match="prototype"):
-        torch.cuda.set_sync_debug_mode("error")
-    try:
+    with host_never_waits():
         found, normalizer, pos_logits = kernels.reduce_negatives(levels, labels, (0, 1, 2), 12.5)
         kernels.negatives_gradient(levels, labels, (0, 1, 2), 12.5, found, normalizer, scale, pos_logits)
         kernels.pointwise_sum(levels, labels, (0, 1, 2), "focal", 0.25, 2.0)
         kernels.pointwise_gradient(levels, labels, (0, 1, 2), "focal", 0.25, 2.0, scale)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")

@@ -94,8 +94,8 @@ MESSAGES: list[tuple[FailureName, str]] = [
     (
         "host memory",
         "DistBackendError: NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.hpp:94, unhandled system error, "
-        "NCCL version 2.27.5\nLast error:\nError while creating shared memory segment /dev/shm/nccl-Lq0xVh (size 9637888), "
-        "error: No space left on device (28)",
+        "NCCL version 2.27.5\nLast error:\nError while creating shared memory segment /dev/shm/nccl-Lq0xVh "
+        "(size 9637888), error: No space left on device (28)",
     ),
     (
         "host memory",

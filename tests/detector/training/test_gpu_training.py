@@ -1,0 +1,212 @@
+"""Trainings on a GPU; what has a meaning on the CPU runs there too.
+
+The learning rate is small: then a last digit that differs in one step stays a last digit, and what two trainings
+learned can be compared as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from msgspec.structs import replace
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from detector.build import build_model
+from detector.data.loader import TrainingData
+from detector.data.splits import open_split
+from detector.device.world import World
+from detector.errors import TrainingError
+from detector.model.retinanet import RetinaNet
+from detector.runs.folder import RunDir
+from detector.runs.job import EvalJob, Precision
+from detector.training.pace import Pace
+from detector.training.passes import accumulate
+from detector.training.train import StopRequested
+from detector.worker.run import evaluate_and_record, train_to_final
+from harness.failures.classes import classify
+from support.final_weights import final_weights
+from support.micro import micro_assignment, micro_job, write_experiments
+from tests.devices import DEVICES
+
+ROUNDING = 1e-2  # of what was learned
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def slow_job(job: EvalJob) -> EvalJob:
+    """The micro job with a hundredth of its learning rate."""
+    optimizer = replace(job.train.optimizer, lr=job.train.optimizer.lr / 100)
+    return replace(job, train=replace(job.train, optimizer=optimizer))
+
+
+def world_of(device: str) -> World:
+    return World(0, 1, torch.device(device))
+
+
+def train(
+    job: EvalJob, folder: Path, data: Path, device: str, stop: Callable[[], bool] = lambda: False, **changes: Any
+) -> RunDir:
+    run = RunDir(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    assignment = micro_assignment(job, folder, data, device=device, **changes)
+    train_to_final(assignment, run, world=world_of(device), heartbeat=None, stop=stop)
+    return run
+
+
+def losses(run: RunDir) -> list[float]:
+    return [json.loads(line)["loss"] for line in run.metrics.read_text().splitlines()]
+
+
+def initial_weights(job: EvalJob) -> dict[str, Tensor]:
+    torch.manual_seed(job.train.seed)
+    return build_model(job.train, num_classes=3, test=job.test).state_dict()
+
+
+def assert_learned_the_same(found: RunDir, expected: RunDir, job: EvalJob) -> None:
+    """What both learned, all weights together, differs by rounding only."""
+    ours, theirs, start = final_weights(found), final_weights(expected), initial_weights(job)
+    names = [name for name, value in theirs.items() if value.is_floating_point()]
+    learned = sum((theirs[name] - start[name]).double().square().sum() for name in names) ** 0.5
+    apart = sum((ours[name] - theirs[name]).double().square().sum() for name in names) ** 0.5
+    assert learned > 0
+    assert apart <= ROUNDING * learned
+
+
+class StopAfter:
+    """Says stop at the n-th look, as a signal would."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    def __call__(self) -> bool:
+        self.looks -= 1
+        return self.looks <= 0
+
+
+class DieAfter(StopAfter):
+    """Ends the training at the n-th look, without a checkpoint of its own."""
+
+    def __call__(self) -> bool:
+        if super().__call__():
+            raise KeyboardInterrupt
+        return False
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_killed_and_resumed_it_goes_on_within_rounding(
+    slow_job: EvalJob, data: Path, tmp_path: Path, device: str
+) -> None:
+    whole = train(slow_job, tmp_path / "whole", data, device)
+    with pytest.raises(KeyboardInterrupt):
+        train(slow_job, tmp_path / "parts", data, device, DieAfter(5))
+    with pytest.raises(StopRequested):
+        train(slow_job, tmp_path / "parts", data, device, StopAfter(2))
+    parts = train(slow_job, tmp_path / "parts", data, device)
+    assert losses(parts) == pytest.approx(losses(whole), rel=1e-3)
+    assert_learned_the_same(parts, whole, slow_job)
+
+
+@pytest.mark.filterwarnings("ignore:`broadcast_buffers`:FutureWarning")  # what takes its place still sends buffers
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_one_process_group_steps_as_no_group_does(job: EvalJob, data: Path, tmp_path: Path, device: str) -> None:
+    """NCCL on a GPU, gloo on the CPU: the gradients of two groups, of which the second pass exchanges."""
+    groups = TrainingData(job.train, open_split(job.train.data, data, "train"), rank=0, world_size=1)[0]
+    world, pace = world_of(device), Pace(8, 1, 0)
+    scaler = torch.amp.GradScaler(device, enabled=False)
+    gradients = []
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", store=store, rank=0, world_size=1)
+    try:
+        for in_group in (False, True):
+            torch.manual_seed(0)
+            model = build_model(job.train, num_classes=3, test=job.test).to(world.device).train()
+            replica = DistributedDataParallel(model, broadcast_buffers=False) if in_group else model
+            accumulate(replica, groups, "fp32", scaler, world, pace)
+            gradients.append([p.grad.cpu() for p in model.parameters() if p.grad is not None])
+        said = [torch.ones(2, device=world.device)]
+        dist.all_reduce(said[0], op=dist.ReduceOp.MAX)
+        heard: list[Any] = [None]
+        dist.all_gather_object(heard, {"rank": 0})
+    finally:
+        dist.destroy_process_group()
+    assert said[0].tolist() == [1.0, 1.0]
+    assert heard == [{"rank": 0}]
+    assert len(gradients[0]) == len(gradients[1]) > 0
+    for alone, together in zip(*gradients, strict=True):
+        torch.testing.assert_close(together, alone, rtol=0, atol=2e-5 * float(alone.abs().max()))
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Makes a training step need more than there is: on a GPU by a limit, on the CPU by torch's error."""
+
+    def limit(device: str) -> None:
+        if device == "cpu":
+
+            def fail(*args: object, **keywords: object) -> None:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has none.")
+
+            monkeypatch.setattr(RetinaNet, "forward", fail)
+        else:
+            torch.cuda.empty_cache()
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 24 * 2**20) / total)
+
+    yield limit
+    if torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_lack_of_memory_says_what_helps(
+    tmp_path: Path, data: Path, device: str, little_memory: Callable[[str], None]
+) -> None:
+    job = micro_job(write_experiments(tmp_path / "experiments"))
+    little_memory(device)
+    with pytest.raises(TrainingError) as caught:
+        train(job, tmp_path / "run", data, device)
+    text = str(caught.value)
+    assert classify(text) == "GPU memory"
+    assert "its largest pass: 2 groups, 4 images of 64 x 64 pixels. Tried to allocate" in text
+    assert "groups_per_forward in the profile, below 2" in text
+
+
+@pytest.mark.parametrize(
+    ("device", "precision"),
+    [
+        ("cpu", "fp32"),
+        ("cpu", "bf16"),
+        *(pytest.param("cuda", precision, marks=pytest.mark.gpu) for precision in ("fp32", "tf32", "bf16", "fp16")),
+    ],
+)
+def test_every_precision_learns(data: Path, tmp_path: Path, device: str, precision: Precision) -> None:
+    job = micro_job(write_experiments(tmp_path / "experiments", iterations=20 if device == "cpu" else 60))
+    job = replace(job, train=replace(job.train, precision=precision))
+    run = train(job, tmp_path / "run", data, device, checkpoint_every=100)
+    found = losses(run)
+    assert found[-1] < 0.9 * found[0]
+    assert all(value.isfinite().all() for value in final_weights(run).values())
+
+
+@pytest.mark.gpu
+def test_detections_of_both_devices_score_the_same(job: EvalJob, data: Path, tmp_path: Path) -> None:
+    run = train(job, tmp_path, data, "cpu")
+    metrics = []
+    for device in ("cpu", "cuda"):
+        assignment = micro_assignment(job, tmp_path, data, device=device)
+        evaluate_and_record(assignment, job, run, world=world_of(device), heartbeat=None)
+        record = run.read_record(job.id)
+        assert record is not None
+        metrics.append(record.metrics)
+    assert metrics[1] == pytest.approx(metrics[0], abs=0.5)
