@@ -41,10 +41,31 @@ class Curve(Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
+class Goal(Struct, frozen=True, kw_only=True):
+    """An aim that was set beforehand, and what was measured."""
+
+    what: str
+    value: float
+    unit: str
+    goal: float
+    at_least: bool = False  # whether more is better
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the value is on the right side of the goal."""
+        return self.value >= self.goal if self.at_least else self.value <= self.goal
+
+    @property
+    def aim(self) -> str:
+        """The goal in words."""
+        return f"{'>=' if self.at_least else '<='} {self.goal:g} {self.unit}"
+
+
 class Report(Struct, frozen=True, kw_only=True):
     """What one benchmark module found on one device."""
 
     rows: tuple[Row, ...] = ()
+    goals: tuple[Goal, ...] = ()
     curves: tuple[Curve, ...] = ()
     facts: dict[str, float | str] = {}
 
