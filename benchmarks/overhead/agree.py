@@ -2,7 +2,7 @@
 
     python -m benchmarks.overhead.agree
 
-Prints the median and the mean seconds of one call of ``detector.training.train._agree`` as seen by rank 0.
+Prints the median and the mean seconds of one call of ``detector.device.agreement.Agreement`` as seen by rank 0.
 """
 
 from __future__ import annotations
@@ -42,15 +42,16 @@ def one_rank() -> dict[str, float]:
     """Time many calls, one after the other."""
     import torch
 
+    from detector.device.agreement import Agreement
     from detector.device.world import join_world
-    from detector.training.train import _agree
 
     torch.set_num_threads(1)
     seconds = []
     with join_world("cpu") as world:
+        agree = Agreement(world)
         for _ in range(CALLS):
             since = time.perf_counter()
-            _agree(False, world)
+            agree(False)
             seconds.append(time.perf_counter() - since)
     return {"median": round(median(seconds), 7), "mean": round(fmean(seconds), 7)}
 

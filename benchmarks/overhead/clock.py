@@ -156,10 +156,9 @@ def clock_loop(clock: Clock) -> None:
     import detector.worker.worker as worker
     from detector.training.metrics import MetricsLog
 
-    clock.around(training, "accumulate", STEP)
+    clock.around(training.Passes, "run", STEP)
     for name in ("learning_rate", "set_learning_rate"):
         clock.around(training, name, OPTIMISER)
-    clock.around(torch.optim.SGD, "zero_grad", OPTIMISER)
     for name in ("step", "update"):
         clock.around(torch.amp.GradScaler, name, OPTIMISER)
     clock.around(Heartbeat, "beat", BEAT)
@@ -168,7 +167,7 @@ def clock_loop(clock: Clock) -> None:
         clock.around(MetricsLog, name, METRICS)
     for name in ("add", "close"):
         clock.around(training.Window, name, WINDOW)
-    clock.around(training, "_agree", AGREE)
+    clock.around(training.Agreement, "__call__", AGREE)
     clock.around(training, "_save", CHECKPOINTS)
     for name in ("_look", "_check_first_loss"):
         clock.around(training, name, FIRST_BATCH)
@@ -199,7 +198,7 @@ def silence_harness(clock: Clock) -> None:
         (MetricsLog, "write"): lambda *_: None,
         (training.Window, "add"): lambda *_: None,
         (training.Window, "close"): lambda *_: ({"loss": 0.0}, 0.0),
-        (training, "_agree"): lambda *_: False,
+        (training.Agreement, "__call__"): lambda *_: False,
         (training, "_save"): lambda *_, **__: True,
         (training, "_look"): lambda *_: [],
     }

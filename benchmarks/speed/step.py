@@ -262,7 +262,8 @@ def shares(models: Models, batch: Batch, setting: Setting, step_seconds: float) 
         assign_batch(joined, *padded, model.matching, model.box_convention)
 
     def losses() -> None:
-        sum(model.criterion(cls_logits, bbox_regression, anchors, batch.targets).values()).backward()
+        padded = model.padded_targets(batch.targets)
+        sum(model.criterion(cls_logits, bbox_regression, anchors, *padded).values()).backward()
 
     work = {
         "input, normalised and padded": partial(model.normalized_batch, batch.images),

@@ -40,6 +40,10 @@ class Group:
         targets = [{k: v.to(device, non_blocking=True) for k, v in target.items()} for target in self.targets]
         return Group([image.to(device, non_blocking=True) for image in self.images], targets)
 
+    def tensors(self) -> list[torch.Tensor]:
+        """All tensors of the group."""
+        return [*self.images, *(value for target in self.targets for value in target.values())]
+
     @property
     def padded_shape(self) -> tuple[int, int]:
         """(H, W) of the batch that the network makes of it."""

@@ -20,5 +20,6 @@ def compile_network(model: RetinaNet) -> None:
             f"The profile's execution says 'compile: true', which needs a C++ compiler; {compiler} is not on the PATH. "
             "Install it, name another one in CXX, or take 'compile' out of the profile."
         )
-    model.backbone.compile()
-    model.head.compile()
+    # Sizes of images are symbols from the start: else each new one would be compiled anew.
+    model.backbone.compile(dynamic=True)
+    model.head.compile(dynamic=True)

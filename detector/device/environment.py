@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from detector.device.world import World
 
+# An environment variable and its value: with it cuBLAS, which reads it when it is first used, repeats its bits.
+CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 
 def describe_environment(world: World) -> dict[str, str]:
     """Versions and hardware, without the names of hosts, users or folders."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 
@@ -16,51 +15,32 @@ from detector.runs.job import Precision
 WORTH_NAMING = 2**30  # bytes of others on the same GPU
 
 
-@dataclass(frozen=True)
-class PassSize:
-    """What goes through the network at once: groups, their images, and the padded height and width in pixels."""
-
-    groups: int
-    images: int
-    height: int
-    width: int
-
-    @staticmethod
-    def largest(passes: Iterable[Sequence[Group]]) -> PassSize:
-        """Of the passes of one step, each some groups of one padded shape, the one with most pixels."""
-        sizes = [
-            PassSize(len(groups), sum(len(group.images) for group in groups), *groups[0].padded_shape)
-            for groups in passes
-        ]
-        return max(sizes, key=lambda size: size.images * size.height * size.width)
-
-    def __str__(self) -> str:
-        return f"{self.groups} group{'s' * (self.groups > 1)}, {self.images} images of {self.height} x {self.width}"
-
-
 @contextmanager
-def explained_lack_of_memory(largest: PassSize, precision: Precision, device: torch.device) -> Iterator[None]:
-    """Raises TrainingError in the place of torch's own error; ``largest``: of the step's passes."""
+def explained_lack_of_memory(groups: Sequence[Group], precision: Precision, device: torch.device) -> Iterator[None]:
+    """Raises TrainingError in the place of torch's own error. groups: of one padded shape, in the pass at hand."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise TrainingError(_message(str(error), largest, precision, device)) from error
+        raise TrainingError(_message(str(error), groups, precision, device)) from error
 
 
-def _message(said: str, largest: PassSize, precision: Precision, device: torch.device) -> str:
-    # torch's text has several sentences, of which the first two say what was asked for.
+def _message(said: str, groups: Sequence[Group], precision: Precision, device: torch.device) -> str:
+    # torch's text has several sentences, of which the second says what was asked for.
     asked = ". ".join(said.splitlines()[0].split(". ")[1:2]).rstrip(".") if said else ""
     held, others = _held(device) if device.type == "cuda" else ("", 0)
     helps = []
-    if largest.groups > 1:
-        helps.append(f"execution.groups_per_forward in the profile, below {largest.groups} (the results stay the same)")
+    if len(groups) > 1:
+        helps.append(f"execution.groups_per_forward in the profile, below {len(groups)} (the results stay the same)")
     if others > WORTH_NAMING:
         helps.append("ending what else uses the GPU (nvidia-smi shows it)")
     if precision not in AUTOCAST:
         helps.append("--set precision=bf16, about half the memory (another training)")
     helps.append("smaller images or another GPU")
+    height, width = groups[0].padded_shape
+    num_images = sum(len(group.images) for group in groups)
     sentences = [
-        f"CUDA out of memory in a training step of precision {precision}; its largest pass: {largest} pixels",
+        f"CUDA out of memory in a pass of {len(groups)} group{'s' * (len(groups) > 1)}, {num_images} images of "
+        f"{height} x {width} pixels, precision {precision}",
         *([asked] if asked else []),
         *([held] if held else []),
         f"What helps: {'; '.join(helps)}",

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from detector.device.rendezvous import meet
 
@@ -42,6 +43,13 @@ class World:
         """Rank 0's picklable ``value``, on every process; also waits for all of them."""
         values: list[T] = self.gather(value)
         return values[0]
+
+
+def share_state(model: nn.Module, world: World) -> None:
+    """Give all processes rank 0's weights and buffers."""
+    if world.size > 1:
+        for value in model.state_dict().values():
+            dist.broadcast(value, src=0)
 
 
 @contextmanager

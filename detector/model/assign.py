@@ -69,12 +69,13 @@ def assign_padded(
     return torch.where(positive, labels.gather(1, matched), unmatched), matched
 
 
-def padded_targets(targets: Sequence[Mapping[str, Tensor]], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes [N, G, 4] of the dtype and device of ``like``, and labels [N, G]; G is the largest count, at least 1.
+def padded_targets(targets: Sequence[Mapping[str, Tensor]], like: Tensor, capacity: int = 1) -> tuple[Tensor, Tensor]:
+    """Boxes [N, G, 4] of the dtype and device of ``like``, and labels [N, G].
 
-    Where an image has fewer, the rest are boxes of one pixel with the label BACKGROUND.
+    G is the largest count, at least ``capacity``. Where an image has fewer, the rest are boxes of one pixel with the
+    label BACKGROUND.
     """
-    shape = len(targets), max(1, *(len(target["labels"]) for target in targets))
+    shape = len(targets), max(capacity, *(len(target["labels"]) for target in targets))
     boxes = like.new_tensor([0, 0, 1, 1]).repeat(*shape, 1)
     labels = torch.full(shape, BACKGROUND, device=like.device)
     for target, image_boxes, image_labels in zip(targets, boxes, labels, strict=True):

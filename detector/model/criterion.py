@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from detector.geometry.box_coder import Weights, decode
 from detector.geometry.boxes import paired_iou
-from detector.model.assign import assign_batch, padded_targets
+from detector.model.assign import assign_batch
 from detector.model.regression_loss import box_regression_loss
 from detector.runs.job import BoxConvention, MatchSettings, RegressionSettings
 
@@ -81,16 +81,16 @@ class Criterion(nn.Module):
         cls_logits: list[Tensor],
         bbox_regression: list[Tensor],
         anchors: Sequence[Tensor],
-        targets: Sequence[Mapping[str, Tensor]],
+        boxes: Tensor,
+        box_labels: Tensor,
     ) -> dict[str, Tensor]:
         """The head's outputs and their anchors -> {"classification", "bbox_regression"}, each a mean over groups.
 
         cls_logits: [N, R_l, K], bbox_regression: [N, R_l, 4], anchors: [R_l, 4], each a sequence over levels;
-        targets: N of {"boxes": [G, 4], "labels": [G]}. Raises ValueError where the classification loss returns another
-        shape than a scalar or [N].
+        boxes: [N, G, 4] and box_labels: [N, G], as ``assign.padded_targets`` makes them. Raises ValueError where the
+        classification loss returns another shape than a scalar or [N].
         """
         all_anchors, deltas = torch.cat(list(anchors)), torch.cat(bbox_regression, dim=1)
-        boxes, box_labels = padded_targets(targets, like=all_anchors)
         assigned = assign_batch(all_anchors, boxes, box_labels, self.matching, self.box_convention)
         regression = box_regression_loss(
             deltas,
@@ -106,7 +106,7 @@ class Criterion(nn.Module):
             weights = self.regression.box_weights
             asked["ious"] = positive_ious(deltas, all_anchors, boxes, assigned, weights, self.box_convention)
         values = self.classification_loss(cls_logits, assigned[0], images_per_group=self.images_per_group, **asked)
-        return {"classification": self._mean(values, len(targets)), "bbox_regression": regression}
+        return {"classification": self._mean(values, len(boxes)), "bbox_regression": regression}
 
     def _mean(self, values: Tensor, num_images: int) -> Tensor:
         """A scalar as it is; of one value per image the mean of each group, then of the groups."""

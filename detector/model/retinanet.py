@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from detector.geometry.padding import padded_shape
 from detector.model.anchors import AnchorSettings, grid_anchors
+from detector.model.assign import padded_targets
 from detector.model.backbone import build_backbone
 from detector.model.criterion import LOSS_STATE, Criterion, without_loss_state
 from detector.model.head import RetinaNetHead
@@ -99,7 +100,16 @@ class RetinaNet(nn.Module):
         if targets is None:
             raise ValueError("RetinaNet in training mode needs targets: call model(images, targets), or model.eval().")
         check_targets(targets, num_images=len(images), num_classes=self.num_classes)
-        losses: dict[str, Tensor] = self.criterion(*self.head_outputs(images), targets)
+        check_images(images)
+        return self.losses(self.normalized_batch(images), *self.padded_targets(targets))
+
+    def losses(self, batch: Tensor, boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """What training mode returns, of images and targets that are one tensor each.
+
+        batch: [N, 3, H, W], as ``normalized_batch`` makes it; boxes: [N, G, 4] and labels: [N, G], as
+        ``padded_targets`` makes them.
+        """
+        losses: dict[str, Tensor] = self.criterion(*self._outputs_of(batch), boxes, labels)
         return losses
 
     @property
@@ -134,24 +144,32 @@ class RetinaNet(nn.Module):
     def head_outputs(self, images: Sequence[Tensor]) -> HeadOutputs:
         """The raw network's outputs and the anchors that they belong to."""
         check_images(images)
-        batch = self.normalized_batch(images)
-        features = self.backbone(batch)
-        cls_logits, bbox_regression = self.head(features)
-        anchors = grid_anchors(
-            tuple((feature.shape[-2], feature.shape[-1]) for feature in features),
-            self.backbone.strides,
-            self.anchor_settings,
-            image_shape=(batch.shape[-2], batch.shape[-1]),
-            device=self.mean.device,
-        )
-        return cls_logits, bbox_regression, anchors
+        return self._outputs_of(self.normalized_batch(images))
 
-    def normalized_batch(self, images: Sequence[Tensor]) -> Tensor:
-        """Images -> [N, 3, H, W] in the model's dtype, as ``settings.pixels`` says, then padded with zeros."""
+    def _outputs_of(self, batch: Tensor) -> HeadOutputs:
+        cls_logits, bbox_regression = self.head(self.backbone(batch))
+        return cls_logits, bbox_regression, self.anchors(batch.shape[-2], batch.shape[-1])
+
+    def anchors(self, height: int, width: int) -> tuple[Tensor, ...]:
+        """Those of each level for images padded to that shape, as ``grid_anchors`` caches them."""
+        shapes = tuple((-(-height // stride), -(-width // stride)) for stride in self.backbone.strides)
+        return grid_anchors(
+            shapes, self.backbone.strides, self.anchor_settings, image_shape=(height, width), device=self.mean.device
+        )
+
+    def normalized_batch(self, images: Sequence[Tensor], *, out: Tensor | None = None) -> Tensor:
+        """Images -> [N, 3, H, W] in the model's dtype, as ``settings.pixels`` says, then padded with zeros.
+
+        out: a tensor of that shape, channels last, to be written and returned; None makes a new one.
+        """
         pixels = self.settings.pixels
-        height, width = padded_shape([(image.shape[-2], image.shape[-1]) for image in images])
-        # Colour by colour, as images are stored, is twice as fast as pixel by pixel; one pass reorders them at the end.
-        batch = self.mean.new_zeros(len(images), 3, height, width)
+        if out is None:
+            # Colour by colour, as images are stored, is twice as fast as pixel by pixel; one pass reorders them at the
+            # end.
+            height, width = padded_shape([(image.shape[-2], image.shape[-1]) for image in images])
+            batch = self.mean.new_zeros(len(images), 3, height, width)
+        else:
+            batch = out.zero_()
         for slot, image in zip(batch, images, strict=True):
             values = image.to(self.mean.device, non_blocking=True)
             if values.dtype != torch.uint8:
@@ -161,6 +179,10 @@ class RetinaNet(nn.Module):
             inside = slot[:, : image.shape[-2], : image.shape[-1]]
             inside.copy_(values.flip(0) if pixels.order == "bgr" else values).sub_(self.mean).div_(self.std)
         return batch.contiguous(memory_format=torch.channels_last)
+
+    def padded_targets(self, targets: Sequence[Target], *, capacity: int = 1) -> tuple[Tensor, Tensor]:
+        """Boxes [N, G, 4], float32 as anchors are, and labels [N, G] on the model's device, G at least ``capacity``."""
+        return padded_targets(targets, like=self.mean.float(), capacity=capacity)
 
     def load_for_detection(self, state: Mapping[str, Tensor]) -> None:
         """Load a state dict without what the loss keeps for itself, which detections do not depend on.

@@ -44,3 +44,5 @@ class Assignment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     max_requeues: int = 0  # how often a scheduler is asked to start the run again after its signal to stop
     evaluate_every: int = 0  # iterations between evaluations during the training; 0: none
     compile: bool = False  # whether the network is trained under torch.compile
+    cuda_graphs: bool = True  # whether a GPU replays passes of known shapes as CUDA graphs
+    deterministic: bool = False  # whether a GPU may use only algorithms that repeat their bits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from torch import nn
 from detector.device.world import World
 from detector.runs.conditions import Conditions
 from detector.runs.log_lines import resumed_after
+from detector.training.pace import Pace
 from detector.weights import checkpoint
 
 logger = logging.getLogger(__name__)
@@ -29,8 +31,8 @@ class TrainingState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    compiled: bool = False
-    executions: list[list[int]] = field(default_factory=list)
+    pace: Pace
+    executions: list[list[Any]] = field(default_factory=list)
     seconds: float = 0.0
     loss_sources: list[str] = field(default_factory=list)
 
@@ -50,8 +52,15 @@ class TrainingState:
 
     def resume(self, folder: Path, world: World) -> int:
         """Restore the newest checkpoint, if there is one; returns the number of steps already taken."""
-        conditions = Conditions(world.size, torch.get_num_threads(), self.compiled)
-        here = list(conditions) if conditions.compiled else list(conditions[:2])
+        on_gpu = world.device.type == "cuda"
+        conditions = Conditions(
+            world.size,
+            torch.get_num_threads(),
+            self.pace.compile,
+            torch.cuda.get_device_name(world.device) if on_gpu else "",
+            on_gpu and self.pace.deterministic,
+        )
+        here = conditions.as_list()
         state = checkpoint.load_newest(folder)
         if state is None:
             self.executions = [here]

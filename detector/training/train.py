@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 
 from detector.data.loader import Group, TrainingData, training_batches
+from detector.data.transfer import Transfer
+from detector.device.agreement import Agreement
 from detector.device.compile import compile_network
-from detector.device.memory import PassSize, explained_lack_of_memory
 from detector.device.precision import precision_context
-from detector.device.world import World
+from detector.device.world import World, share_state
 from detector.model.retinanet import RetinaNet
 from detector.runs.assignment import AnchorRanges
 from detector.runs.folder import RunDir
@@ -37,7 +37,7 @@ from detector.storage.retry import retry
 from detector.training.loss_state import LossState, loss_buffers
 from detector.training.metrics import MetricsLog
 from detector.training.pace import Pace
-from detector.training.passes import accumulate, distributed, micro_batches
+from detector.training.passes import Passes
 from detector.training.schedule import learning_rate, parameter_groups, set_learning_rate
 from detector.training.state import TrainingState
 from detector.training.stop import StopRequested
@@ -85,26 +85,26 @@ def train(
     if pace.compile:
         compile_network(model)
     source = loss_source(job)
-    state = TrainingState(model, optimizer, scaler, pace.compile, loss_sources=[source] if source else [])
+    state = TrainingState(model, optimizer, scaler, pace, loss_sources=[source] if source else [])
     start = state.resume(run.checkpoints, world)
-    replica = distributed(model, world)
+    share_state(model, world)
     buffers = loss_buffers(model)
     model.train()
+    passes = Passes(model, precision=job.precision, scaler=scaler, world=world, pace=pace)
+    transfer, wants_to_stop = Transfer(world.device), Agreement(world)
     window, clock = Window(), Clock()
     with MetricsLog(run, start=start, enabled=world.is_main) as log:
         batches = training_batches(data, range(start, job.schedule.iterations), workers=pace.loader_workers)
         for iteration in range(start, job.schedule.iterations):
             with window.waiting_for_data():
-                groups = next(batches)
+                loaded = next(batches)
+            groups = transfer(loaded)
             rate = learning_rate(iteration, job.optimizer.lr, job.schedule)
             set_learning_rate(optimizer.param_groups, rate)
-            optimizer.zero_grad(set_to_none=True)
             # A resumed training has passed it.
             looks = _look(job, model, groups, world, anchor_ranges) if iteration == 0 else []
             loss_state = LossState(buffers)
-            largest = PassSize.largest(micro_batches(groups, pace.groups_per_forward))
-            with explained_lack_of_memory(largest, job.precision, world.device):
-                losses = accumulate(replica, groups, job.precision, scaler, world, pace, loss_state)
+            losses = passes.run(groups, loss_state)
             loss_state.close(world)
             scaler.step(optimizer)
             scaler.update()
@@ -119,7 +119,7 @@ def train(
                 means, seconds = window.close(world, iteration)
                 log.write(done, {**means, "lr": rate, "seconds_per_iteration": seconds})
                 report(Progress(done, means["loss"], seconds))
-            stopping = _agree(stop(), world)
+            stopping = wants_to_stop(stop())
             if (done % pace.checkpoint_every == 0 or looking or stopping) and not last:
                 if stopping and window.count:
                     window.close(world, iteration)  # never save weights that are not finite
@@ -151,20 +151,11 @@ def _save(state: TrainingState, run: RunDir, done: int, *, must: bool) -> bool:
     return True
 
 
-def _agree(wanted: bool, world: World) -> bool:
-    """Whether any process wants to stop; all of them get the same answer at the same step."""
-    if world.size == 1:
-        return wanted
-    flag = torch.tensor(float(wanted), device=world.device)
-    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-    return bool(flag.item())
-
-
 def _look(
     job: TrainJob, model: RetinaNet, groups: list[Group], world: World, anchor_ranges: AnchorRanges | None
 ) -> list[FirstLook]:
     with precision_context(job.precision, world.device):
-        looks = [look_at(model, group.to(world.device)) for group in groups]
+        looks = [look_at(model, group) for group in groups]
     if anchor_ranges is not None:
         check_anchors(looks, anchor_ranges, world)
     if not _is_pretrained_detector(job):

@@ -80,6 +80,8 @@ def train_to_final(
         assignment.loader_workers,
         assignment.evaluate_every,
         assignment.compile,
+        assignment.cuda_graphs,
+        assignment.deterministic,
     )
     result = train(
         job,

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detector.device.environment import describe_environment
+from detector.device.environment import CUBLAS_WORKSPACE, describe_environment
 from detector.errors import RecordError
 from detector.runs.assignment import WORKER_LOG, Assignment
 from detector.runs.folder import RunDir
@@ -58,6 +58,8 @@ class Worker:
             unpickled()
         stop = StopFlag()
         os.environ["OMP_NUM_THREADS"] = str(self.assignment.threads)
+        if self.assignment.deterministic:
+            os.environ.setdefault(*CUBLAS_WORKSPACE)
         run = RunDir(Path(self.assignment.run_dir))
         export_distributed()
         rank = int(os.environ.get("RANK", "0"))

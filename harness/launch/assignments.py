@@ -38,6 +38,8 @@ def assignments(
             groups_per_forward=execution.groups_per_forward,
             evaluate_every=execution.evaluate_every,
             compile=execution.compile,
+            cuda_graphs=execution.cuda_graphs,
+            deterministic=execution.deterministic,
             weights_file=str(weights[wanted_weights(job)]) if wanted_weights(job) in weights else None,
             code=code,
             code_diff=diff,

@@ -105,6 +105,8 @@ class Execution(Settings, frozen=True):
     groups_per_forward: Count  # groups of equal shape that share a forward pass
     evaluate_every: Annotated[int, Meta(ge=0)] = 0  # iterations; only for 'AP so far' in the status; 0: never
     compile: bool = False  # trains with backbone and head under torch.compile; needs a C++ compiler
+    cuda_graphs: bool = True  # a GPU replays passes of shapes that it met before as CUDA graphs
+    deterministic: bool = False  # a GPU repeats a training to the last bit, with slower algorithms
 
 
 class StatedSpeed(Settings, frozen=True):

@@ -13,7 +13,7 @@ from detector.data.transforms import resized_size
 from detector.geometry.box_coder import decode, encode
 from detector.geometry.boxes import from_edges, mirrored, to_edges, trainable_corners
 from detector.model.anchors import AnchorSettings, cell_anchors, grid_anchors
-from detector.model.assign import assign_anchors, pairwise_iou
+from detector.model.assign import assign_anchors, padded_targets, pairwise_iou
 from detector.model.head import _by_anchor
 from detector.model.postprocess import Candidates, merge_candidates
 from detector.model.retinanet import RetinaNet
@@ -217,11 +217,12 @@ def test_normalised_losses_and_their_gradients(fidelity: Comparison, background:
     shapes = tuple((level.shape[-2], level.shape[-1]) for level in maps["logits"])
     anchors = grid_anchors(shapes, STRIDES, model.anchor_settings, image_shape=(64, 96))
     targets = [{"boxes": tensor(f"losses/truth_{i}"), "labels": tensor(f"losses/classes_{i}") - 1} for i in range(2)]
+    anchors = tuple(level.to(precision) for level in anchors)  # the targets are computed in the anchors' precision
     losses = model.criterion(
         [_by_anchor(level, 5) for level in maps["logits"]],
         [_by_anchor(level, 4) for level in maps["deltas"]],
-        tuple(level.to(precision) for level in anchors),  # the targets are computed in the anchors' precision
-        targets,
+        anchors,
+        *padded_targets(targets, like=anchors[0]),
     )
     loss_bound, *gradient_bounds = LOSS_BOUNDS[dtype]
     key, suffix = f"losses/0.5_{background}", "_float64" if dtype == "float64" else ""

@@ -12,6 +12,7 @@ from torchvision.ops import box_iou
 
 from detector.geometry.box_coder import encode
 from detector.model import criterion as criteria
+from detector.model.assign import padded_targets
 from detector.model.criterion import Criterion, positive_ious, without_loss_state
 from detector.runs.job import BoxConvention, RegressionSettings
 from drloss import DRLoss
@@ -39,7 +40,10 @@ def losses_of(loss: nn.Module, num_images: int, deltas: Tensor | None = None, **
     deltas = torch.zeros(num_images, 4, 4) if deltas is None else deltas
     logits = [torch.zeros(num_images, 3, 2), torch.zeros(num_images, 1, 2)]
     found: dict[str, Tensor] = criterion_of(loss, **options)(
-        logits, [deltas[:, :3], deltas[:, 3:]], (ANCHORS[:3], ANCHORS[3:]), [TARGET] * num_images
+        logits,
+        [deltas[:, :3], deltas[:, 3:]],
+        (ANCHORS[:3], ANCHORS[3:]),
+        *padded_targets([TARGET] * num_images, like=ANCHORS),
     )
     return found
 
@@ -172,14 +176,15 @@ def test_a_ranking_over_a_groups_images_does_not_depend_on_the_groups_beside_it(
     logits, deltas = torch.randn(4, 4, 2), [torch.zeros(4, 4, 4)]
     targets = [TARGET, target_of(), TARGET, TARGET]
 
-    together = criterion([logits], deltas, (ANCHORS,), targets)["classification"]
+    boxes, labels = padded_targets(targets, like=ANCHORS)
+    together = criterion([logits], deltas, (ANCHORS,), boxes, labels)["classification"]
     alone = [
-        criterion([logits[i : i + 2]], [torch.zeros(2, 4, 4)], (ANCHORS,), targets[i : i + 2])["classification"]
+        criterion([logits[i : i + 2]], [torch.zeros(2, 4, 4)], (ANCHORS,), boxes[i : i + 2], labels[i : i + 2])
         for i in (0, 2)
     ]
-    image_by_image = criterion_of(DRLoss())([logits], deltas, (ANCHORS,), targets)["classification"]
+    image_by_image = criterion_of(DRLoss())([logits], deltas, (ANCHORS,), boxes, labels)["classification"]
 
-    torch.testing.assert_close(together, torch.stack(alone).mean())
+    torch.testing.assert_close(together, torch.stack([losses["classification"] for losses in alone]).mean())
     assert not torch.isclose(together, image_by_image)
 
 

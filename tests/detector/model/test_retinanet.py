@@ -36,6 +36,26 @@ def test_batch_is_normalised_then_padded_with_zeros() -> None:
     assert batch.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_a_batch_can_be_written_into_given_memory() -> None:
+    model = build()
+    out = torch.full((2, 3, 32, 64), 7.0).to(memory_format=torch.channels_last)
+    images = [image_of(20, 40), image_of(30, 33, seed=1)]
+
+    assert model.normalized_batch(images, out=out) is out
+
+    assert torch.equal(out, model.normalized_batch(images))
+
+
+@pytest.mark.parametrize("backbone", ["slim", "resnet50"])
+@pytest.mark.parametrize("shape", [(32, 64), (96, 160), (224, 352)])
+def test_anchors_of_a_shape_are_those_of_the_networks_levels(backbone: str, shape: tuple[int, int]) -> None:
+    with torch.device("meta"):
+        model = build(SLIM | {"backbone": backbone, "fpn_levels": (3, 7)})
+        cls_logits, _, _ = model._outputs_of(torch.zeros(1, 3, *shape))
+
+    assert [len(level) for level in model.anchors(*shape)] == [level.shape[1] for level in cls_logits]
+
+
 def test_uint8_and_float_images_are_the_same_input() -> None:
     model, image = build(), image_of(40, 50)
 

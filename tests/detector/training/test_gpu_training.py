@@ -16,24 +16,25 @@ import torch
 import torch.distributed as dist
 from msgspec.structs import replace
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from detector.build import build_model
-from detector.data.loader import TrainingData
+from detector.data.loader import Group, TrainingData
 from detector.data.splits import open_split
-from detector.device.world import World
+from detector.data.transfer import Transfer
+from detector.device.agreement import Agreement
+from detector.device.world import World, share_state
 from detector.errors import TrainingError
 from detector.model.retinanet import RetinaNet
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob, Precision
 from detector.training.pace import Pace
-from detector.training.passes import accumulate
+from detector.training.passes import Passes
 from detector.training.train import StopRequested
 from detector.worker.run import evaluate_and_record, train_to_final
 from harness.failures.classes import classify
-from support.final_weights import final_weights
+from support.final_weights import assert_same_bits, final_weights
 from support.micro import micro_assignment, micro_job, write_experiments
-from tests.devices import DEVICES
+from tests.devices import DEVICES, host_never_waits
 
 ROUNDING = 1e-2  # of what was learned
 
@@ -111,40 +112,110 @@ def test_killed_and_resumed_it_goes_on_within_rounding(
     with pytest.raises(KeyboardInterrupt):
         train(slow_job, tmp_path / "parts", data, device, DieAfter(5))
     with pytest.raises(StopRequested):
-        train(slow_job, tmp_path / "parts", data, device, StopAfter(2))
+        train(
+            slow_job, tmp_path / "parts", data, device, StopAfter(1)
+        )  # a GPU stops two steps later, which is before the last
     parts = train(slow_job, tmp_path / "parts", data, device)
     assert losses(parts) == pytest.approx(losses(whole), rel=1e-3)
     assert_learned_the_same(parts, whole, slow_job)
 
 
-@pytest.mark.filterwarnings("ignore:`broadcast_buffers`:FutureWarning")  # what takes its place still sends buffers
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_one_process_group_steps_as_no_group_does(job: EvalJob, data: Path, tmp_path: Path, device: str) -> None:
-    """NCCL on a GPU, gloo on the CPU: the gradients of two groups, of which the second pass exchanges."""
-    groups = TrainingData(job.train, open_split(job.train.data, data, "train"), rank=0, world_size=1)[0]
-    world, pace = world_of(device), Pace(8, 1, 0)
-    scaler = torch.amp.GradScaler(device, enabled=False)
-    gradients = []
+    """NCCL on a GPU, gloo on the CPU; the world says that it has two processes, so that all exchanges are made."""
+    pair = World(0, 2, torch.device(device))
     store = dist.FileStore(str(tmp_path / "store"), 1)
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", store=store, rank=0, world_size=1)
-    try:
-        for in_group in (False, True):
+    gradients = []
+    for world in (world_of(device), pair):
+        if world is pair:
+            dist.init_process_group("nccl" if device == "cuda" else "gloo", store=store, rank=0, world_size=1)
+        try:
             torch.manual_seed(0)
-            model = build_model(job.train, num_classes=3, test=job.test).to(world.device).train()
-            replica = DistributedDataParallel(model, broadcast_buffers=False) if in_group else model
-            accumulate(replica, groups, "fp32", scaler, world, pace)
-            gradients.append([p.grad.cpu() for p in model.parameters() if p.grad is not None])
-        said = [torch.ones(2, device=world.device)]
-        dist.all_reduce(said[0], op=dist.ReduceOp.MAX)
-        heard: list[Any] = [None]
-        dist.all_gather_object(heard, {"rank": 0})
-    finally:
-        dist.destroy_process_group()
-    assert said[0].tolist() == [1.0, 1.0]
-    assert heard == [{"rank": 0}]
+            model = build_model(job.train, num_classes=3, test=job.test).to(device).train()
+            share_state(model, world)
+            groups = Transfer(world.device)(first_groups(job, data))
+            passes(model, world, groups_per_forward=1).run(groups)
+            gradients.append([p.grad.cpu().clone() for p in model.parameters() if p.grad is not None])
+            if world is pair:
+                assert Agreement(world)(False) is False
+                heard: list[Any] = [None]
+                dist.all_gather_object(heard, {"rank": 0})
+                assert heard == [{"rank": 0}]
+        finally:
+            if world is pair:
+                dist.destroy_process_group()
     assert len(gradients[0]) == len(gradients[1]) > 0
-    for alone, together in zip(*gradients, strict=True):
-        torch.testing.assert_close(together, alone, rtol=0, atol=2e-5 * float(alone.abs().max()))
+    for alone, shared in zip(*gradients, strict=True):
+        # A sum over one process, divided by two.
+        torch.testing.assert_close(2 * shared, alone, rtol=0, atol=2e-5 * float(alone.abs().max()))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_captured_passes_equal_eager_ones(job: EvalJob, data: Path, precision: Precision) -> None:
+    """The first pass of a shape is run, the second captured, the third replayed."""
+    groups = Transfer(torch.device("cuda"))(first_groups(job, data))
+    found = []
+    for captured in (False, True):
+        torch.manual_seed(0)
+        model = build_model(job.train, num_classes=3, test=job.test).to("cuda").train()
+        steps = passes(model, world_of("cuda"), precision=precision, groups_per_forward=2, cuda_graphs=captured)
+        for _ in range(3):
+            values = {name: float(value) for name, value in steps.run(groups).items()}
+            found.append((values, [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    expected_losses, expected_gradients = found[0]
+    rounding = 2e-5 if precision == "fp32" else 2e-2
+    for losses_found, gradients_found in found[1:]:
+        assert losses_found == pytest.approx(expected_losses, rel=rounding)
+        for gradient, expected in zip(gradients_found, expected_gradients, strict=True):
+            torch.testing.assert_close(gradient, expected, rtol=0, atol=rounding * float(expected.abs().max()))
+
+
+@pytest.mark.gpu
+def test_captured_and_eager_trainings_learn_the_same(slow_job: EvalJob, data: Path, tmp_path: Path) -> None:
+    captured, eager = (
+        train(slow_job, tmp_path / str(on), data, "cuda", cuda_graphs=on, checkpoint_every=100) for on in (True, False)
+    )
+    assert losses(captured) == pytest.approx(losses(eager), rel=1e-3)
+    assert_learned_the_same(captured, eager, slow_job)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_a_deterministic_training_resumes_to_the_last_bit(
+    job: EvalJob, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuda_graphs: bool
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    ways = {"deterministic": True, "cuda_graphs": cuda_graphs}
+    whole = train(job, tmp_path / "whole", data, "cuda", **ways)
+    with pytest.raises(KeyboardInterrupt):
+        train(job, tmp_path / "parts", data, "cuda", DieAfter(5), **ways)
+    parts = train(job, tmp_path / "parts", data, "cuda", **ways)
+    assert_same_bits(final_weights(parts), final_weights(whole))
+
+
+@pytest.mark.gpu
+def test_a_step_never_makes_the_host_wait(job: EvalJob, data: Path) -> None:
+    """After the shapes were met: eager passes, and captured ones."""
+    groups = Transfer(torch.device("cuda"))(first_groups(job, data))
+    for captured in (False, True):
+        model = build_model(job.train, num_classes=3, test=job.test).to("cuda").train()
+        steps = passes(model, world_of("cuda"), groups_per_forward=2, cuda_graphs=captured)
+        for _ in range(2):
+            steps.run(groups)
+        torch.cuda.synchronize()
+        with host_never_waits():
+            steps.run(groups)
+
+
+def first_groups(job: EvalJob, data: Path) -> list[Group]:
+    return TrainingData(job.train, open_split(job.train.data, data, "train"), rank=0, world_size=1)[0]
+
+
+def passes(model: RetinaNet, world: World, *, precision: Precision = "fp32", **changes: Any) -> Passes:
+    pace = Pace(checkpoint_every=8, loader_workers=0, **changes)
+    scaler = torch.amp.GradScaler(world.device.type, enabled=False)
+    return Passes(model, precision=precision, scaler=scaler, world=world, pace=pace)
 
 
 @pytest.fixture
@@ -178,7 +249,7 @@ def test_a_lack_of_memory_says_what_helps(
         train(job, tmp_path / "run", data, device)
     text = str(caught.value)
     assert classify(text) == "GPU memory"
-    assert "its largest pass: 2 groups, 4 images of 64 x 64 pixels. Tried to allocate" in text
+    assert "in a pass of 2 groups, 4 images of 64 x 64 pixels, precision fp32. Tried to allocate" in text
     assert "groups_per_forward in the profile, below 2" in text
 
 

@@ -25,7 +25,7 @@ from detector.runs.job import EvalJob
 from detector.runs.loss_package import check_loss_package, recorded_source, source_notes
 from detector.training.loss_state import LossState, loss_buffers
 from detector.training.pace import Pace
-from detector.training.passes import accumulate
+from detector.training.passes import Passes
 from detector.training.train import StopRequested
 from detector.weights import checkpoint
 from detector.worker import missing_loss
@@ -97,15 +97,8 @@ def test_the_state_after_a_step_does_not_depend_on_how_groups_share_passes(with_
     for groups_per_forward in (1, 2):
         buffer.fill_(30.0)
         state = LossState(buffers)
-        losses = accumulate(
-            model,
-            groups,
-            "fp32",
-            torch.amp.GradScaler("cpu", enabled=False),
-            ALONE,
-            Pace(8, groups_per_forward, 0),
-            state,
-        )
+        scaler, pace = torch.amp.GradScaler("cpu", enabled=False), Pace(8, groups_per_forward, 0)
+        losses = Passes(model, precision="fp32", scaler=scaler, world=ALONE, pace=pace).run(groups, state)
         assert float(buffer) == 30.0  # each pass began with it
         state.close(ALONE)
         found.append((float(buffer), float(losses["classification"])))

@@ -20,7 +20,7 @@ from detector.errors import DataError, TrainingError
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
 from detector.training.pace import Pace
-from detector.training.passes import accumulate, micro_batches
+from detector.training.passes import Passes, micro_batches
 from detector.training.train import StopRequested
 from detector.weights import checkpoint
 from detector.worker.reports import Heartbeat
@@ -107,8 +107,8 @@ def test_gradients_are_the_same_up_to_rounding_however_groups_share_passes(job: 
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     gradients = []
     for groups_per_forward in (1, 2):
-        model.zero_grad(set_to_none=True)
-        accumulate(model, groups, "fp32", scaler, ALONE, Pace(8, groups_per_forward, 0))
+        pace = Pace(8, groups_per_forward, 0)
+        Passes(model, precision="fp32", scaler=scaler, world=ALONE, pace=pace).run(groups)
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     alone, together = gradients
     assert len(together) == len(list(model.parameters()))
@@ -239,13 +239,14 @@ def test_training_batches_do_not_touch_the_global_random_state(job: EvalJob, dat
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_micro_batches_join_neighbouring_groups_of_one_shape() -> None:
+def test_micro_batches_join_groups_of_one_shape() -> None:
     def group(height: int, width: int) -> Group:
         return Group([torch.zeros(3, height, width)] * 2, [{}] * 2)
 
     groups = [group(60, 64), group(33, 40), group(64, 100), group(64, 64), group(64, 64)]
     sizes = [[member.padded_shape for member in micro] for micro in micro_batches(groups, 2)]
-    assert sizes == [[(64, 64), (64, 64)], [(64, 128)], [(64, 64), (64, 64)]]
+    assert sizes == [[(64, 64), (64, 64)], [(64, 64), (64, 64)], [(64, 128)]]
+    assert [micro for (micro,) in micro_batches(groups, 1)] == groups  # in their own order
 
 
 def test_a_missing_image_stops_with_file_and_id(job: EvalJob, data: Path, tmp_path: Path) -> None:
