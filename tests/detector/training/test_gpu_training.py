@@ -7,7 +7,7 @@ learned can be compared as a whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,12 +111,9 @@ def test_killed_and_resumed_it_goes_on_within_rounding(
     whole = train(slow_job, tmp_path / "whole", data, device)
     with pytest.raises(KeyboardInterrupt):
         train(slow_job, tmp_path / "parts", data, device, DieAfter(5))
-    with pytest.raises(StopRequested):
-        train(
-            slow_job, tmp_path / "parts", data, device, StopAfter(1)
-        )  # a GPU stops two steps later, which is before the last
+    with pytest.raises(StopRequested):  # a GPU stops two steps after it was asked
+        train(slow_job, tmp_path / "parts", data, device, StopAfter(1))
     parts = train(slow_job, tmp_path / "parts", data, device)
-    assert losses(parts) == pytest.approx(losses(whole), rel=1e-3)
     assert_learned_the_same(parts, whole, slow_job)
 
 
@@ -218,33 +215,18 @@ def passes(model: RetinaNet, world: World, *, precision: Precision = "fp32", **c
     return Passes(model, precision=precision, scaler=scaler, world=world, pace=pace)
 
 
-@pytest.fixture
-def little_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Makes a training step need more than there is: on a GPU by a limit, on the CPU by torch's error."""
-
-    def limit(device: str) -> None:
-        if device == "cpu":
-
-            def fail(*args: object, **keywords: object) -> None:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has none.")
-
-            monkeypatch.setattr(RetinaNet, "forward", fail)
-        else:
-            torch.cuda.empty_cache()
-            total = torch.cuda.get_device_properties(0).total_memory
-            torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 24 * 2**20) / total)
-
-    yield limit
-    if torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(1.0)
+def too_much(device: str) -> None:
+    """More than any GPU has; on the CPU torch's error as it would be."""
+    if device == "cuda":
+        torch.empty(2**50, dtype=torch.uint8, device=device)
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has none.")
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_lack_of_memory_says_what_helps(
-    tmp_path: Path, data: Path, device: str, little_memory: Callable[[str], None]
+    job: EvalJob, data: Path, tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = micro_job(write_experiments(tmp_path / "experiments"))
-    little_memory(device)
+    monkeypatch.setattr(RetinaNet, "losses", lambda *inputs: too_much(device))
     with pytest.raises(TrainingError) as caught:
         train(job, tmp_path / "run", data, device)
     text = str(caught.value)
