@@ -2,7 +2,8 @@
 
     python -m benchmarks [--only losses,pairs] [--quick] [--page docs/performance.md]
 
-Each module runs in a process of its own. ``--only`` runs these alone, and keeps the earlier numbers of the others.
+Without ``--only``, a machine with a GPU measures the GPU, and another one its CPU. Each module runs in a process of its
+own. ``--only`` runs these alone, and keeps the earlier numbers of the others.
 ``--quick`` takes small sizes, to see that everything runs, and keeps nothing. ``--page`` writes the page and its plots.
 """
 
@@ -18,36 +19,50 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks.measure import Report, processor
-from benchmarks.page import Measured, as_table, slug, write_page
+from benchmarks.page import Measured, as_table, goal_lines, kept, slug, write_page
 from detector.storage.files import read_json, write_json
 
-MODULES = ("losses", "pairs", "data", "evaluation", "step", "processes", "commands")
+ON_CPU = ("losses", "pairs", "data", "evaluation", "step", "processes", "commands")
+ON_GPU = ("gpu_losses", "gpu_step", "gpu_shapes")
+MODULES = {name: f"benchmarks.speed.{name}" for name in ON_CPU} | {
+    name: f"benchmarks.gpu.{name.removeprefix('gpu_')}" for name in ON_GPU
+}
 RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> int:
     """Exit code 1 where a module failed; the others' numbers are kept."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", type=lambda text: text.split(","), default=list(MODULES), metavar="MODULE,...")
+    parser.add_argument("--only", type=lambda text: text.split(","), metavar="MODULE,...")
     parser.add_argument("--quick", action="store_true", help="small sizes; nothing is kept")
-    parser.add_argument("--page", type=Path, help="write the page and its plots from what is kept for this device")
+    parser.add_argument("--page", type=Path, help="write the page and its plots from what is kept for all devices")
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # where a module's own process puts its report
     options = parser.parse_args()
-    unknown = set(options.only) - set(MODULES)
+    chosen = options.only or _of_this_machine(quick=options.quick)
+    unknown = set(chosen) - set(MODULES)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}. Known: {', '.join(MODULES)}.")
     if options.into:
-        (name,) = options.only
-        write_json(options.into, import_module(f"benchmarks.speed.{name}").report(quick=options.quick))
+        (name,) = chosen
+        write_json(options.into, import_module(MODULES[name]).report(quick=options.quick))
         return 0
-    reports, failed = _run_all(options.only, quick=options.quick)
-    print(as_table(reports))
+    reports, failed = _run_all(chosen, quick=options.quick)
+    print(as_table(reports), *goal_lines(reports), sep="\n")
     if not options.quick:
-        measured = _keep(reports)
-        if options.page:
-            write_page(options.page, measured)
+        _keep(reports)
+    if options.page:
+        write_page(options.page, kept(RESULTS))
     print(*(f"\n{name} failed." for name in failed), sep="")
     return 1 if failed else 0
+
+
+def _of_this_machine(*, quick: bool) -> list[str]:
+    """The modules of its GPU, else of its CPU; with ``quick`` all, on whatever device there is."""
+    import torch
+
+    if quick:
+        return list(MODULES)
+    return list(ON_GPU if torch.cuda.is_available() else ON_CPU)
 
 
 def _run_all(names: list[str], *, quick: bool) -> tuple[dict[str, Report], list[str]]:
@@ -65,7 +80,7 @@ def _run_all(names: list[str], *, quick: bool) -> tuple[dict[str, Report], list[
     return reports, failed
 
 
-def _keep(reports: dict[str, Report]) -> Measured:
+def _keep(reports: dict[str, Report]) -> None:
     """Merge the reports with what is kept for this device, and write them."""
     device, versions = _device()
     path = RESULTS / f"{slug(device)}.json"
@@ -75,7 +90,6 @@ def _keep(reports: dict[str, Report]) -> Measured:
     measured = Measured(device=device, versions=versions, day=time.strftime("%Y-%m-%d"), reports=ordered)
     write_json(path, measured)
     print(f"\n{path}")
-    return measured
 
 
 def _device() -> tuple[str, dict[str, str]]:

@@ -18,6 +18,7 @@ def device_of(*, quick: bool) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     if quick:
+        torch.set_num_threads(1)  # threads that wait for each other on a busy machine take minutes
         return torch.device("cpu")
     raise SystemExit("no CUDA device: only --quick runs without one")
 

@@ -16,6 +16,7 @@ from benchmarks.gpu.device import device_of, name_of, steady
 from benchmarks.gpu.step import Execution, dr_job, model_of, passes_of
 from benchmarks.measure import Goal, Report, Row
 from detector.data.loader import Group
+from detector.data.transfer import Transfer
 from detector.model.retinanet import RetinaNet
 from detector.runs.job import Precision
 from detector.training.passes import micro_batches
@@ -52,12 +53,11 @@ def _row(precision: Precision, batches: Sequence[list[Group]], device: torch.dev
     job = dr_job()
     model = model_of(job, device)
     optimizer = torch.optim.SGD(parameter_groups(model, job.optimizer), lr=1e-12, momentum=0.9, fused=True)
-    passes = passes_of(model, execution, device)
+    passes, transfer = passes_of(model, execution, device), Transfer(device)
 
     def iterations() -> None:
         for groups in batches:
-            optimizer.zero_grad(set_to_none=True)
-            passes(groups)
+            passes.run(transfer(groups))
             optimizer.step()
 
     # The first two rounds meet every shape, and are not counted.
@@ -78,11 +78,11 @@ def _passes_alone(
     model: RetinaNet, execution: Execution, batches: Sequence[list[Group]], device: torch.device, *, quick: bool
 ) -> float:
     """Seconds of an iteration's passes in the mean, if each followed itself. Images are on the device."""
-    members = [list(micro) for groups in batches for micro in micro_batches(groups, execution.groups_per_forward)]
+    members = [micro for groups in batches for micro in micro_batches(groups, execution.groups_per_forward)]
     by_shape = {(micro[0].padded_shape, len(micro)): [group.to(device) for group in micro] for micro in members}
     passes = passes_of(model, execution, device)
     found = {}
     for key, micro in by_shape.items():
-        work = {"pass": partial(passes, micro)}
+        work = {"pass": partial(passes.run, micro)}
         found[key] = steady(work, device, rounds=1 if quick else 3, repeats=1 if quick else 3)["pass"]
     return sum(found[micro[0].padded_shape, len(micro)] for micro in members) / len(batches)

@@ -6,12 +6,12 @@ RetinaNet, which takes all images at once with the focal loss, and the convoluti
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import nn
@@ -22,13 +22,14 @@ from benchmarks.speed.convolutions import convolutions_of
 from benchmarks.speed.step import FLOOR, Batch, Models, batch_of, models_on, trained_parameters
 from detector.build import build_model
 from detector.data.loader import Group
+from detector.device.algorithms import training_algorithms
 from detector.device.compile import compile_network
 from detector.device.precision import precision_context
 from detector.device.world import World
 from detector.model.retinanet import RetinaNet
 from detector.runs.job import Precision, TrainJob
 from detector.training.pace import Pace
-from detector.training.passes import accumulate
+from detector.training.passes import Passes
 from detector.training.schedule import parameter_groups
 from harness.registry.load import Registry
 from harness.registry.resolve import jobs, recipe
@@ -51,7 +52,8 @@ class Execution:
     compiled: bool = False
 
     def __str__(self) -> str:
-        how = "torch.compile" if self.compiled else "CUDA graphs" if self.captured else "launched one by one"
+        how = "CUDA graphs" if self.captured else "launched one by one"
+        how += " and torch.compile" if self.compiled else ""
         return f"{self.precision}, groups per pass: {self.groups_per_forward}, {how}"
 
 
@@ -63,7 +65,7 @@ def report(*, quick: bool) -> Report:
     groups = groups_of(batch)
     rows, facts = [], dict[str, float | str]()
     best: dict[tuple[str, int], Row] = {}
-    for precision in ("fp32", "bf16") if quick else PRECISIONS:
+    for precision in ("fp32",) if quick else PRECISIONS:
         theirs = _torchvision(models, batch, precision)
         peer = steady({"theirs": theirs}, device, rounds=1 if quick else 3, repeats=1)["theirs"]
         for together in (1, len(groups)):
@@ -89,7 +91,7 @@ def _executions(precision: Precision, together: int, device: torch.device, *, qu
     if device.type == "cuda":
         found.append(Execution(precision, together, captured=True))
         if precision == "bf16" and together > 1 and not quick and shutil.which(os.environ.get("CXX", "g++")):
-            found.append(Execution(precision, together, compiled=True))
+            found.append(Execution(precision, together, captured=True, compiled=True))
     return found
 
 
@@ -110,7 +112,9 @@ def _row(
     try:
         with our_step(execution, groups, device) as step:
             seconds = steady({"ours": step}, device, rounds=1 if quick else 5, repeats=1 if quick else 2)["ours"]
-            if (peak := peak_bytes(step, device)) is not None:
+            # A graph's memory is its own and is held between replays.
+            peak = None if execution.captured else peak_bytes(step, device)
+            if peak is not None:
                 facts[f"{work}: peak memory beyond weights, GiB"] = round(peak / 2**30, 2)
             if (kernels := num_kernels(step, device)) is not None:
                 facts[f"{work}: kernels"] = kernels
@@ -138,27 +142,29 @@ def our_step(execution: Execution, groups: Sequence[Group], device: torch.device
     passes = passes_of(model, execution, device)
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        passes(groups)
+        passes.run(list(groups))
         optimizer.step()
 
     try:
         yield step
     finally:
-        del passes, step, model, optimizer
         if device.type == "cuda":
+            torch.cuda.synchronize()
+            gc.collect()
             torch.cuda.empty_cache()
 
 
-def passes_of(model: RetinaNet, execution: Execution, device: torch.device) -> Callable[[Sequence[Group]], object]:
-    """Forward and backward of some groups, as a training runs them in this execution."""
+def passes_of(model: RetinaNet, execution: Execution, device: torch.device) -> Passes:
+    """Forward and backward of groups, as a training runs them in this execution."""
     world, scaler = World(0, 1, device), torch.amp.GradScaler(device.type, enabled=False)
-    pace = Pace(10**9, execution.groups_per_forward, 0, compile=execution.compiled)
-
-    def passes(groups: Sequence[Group]) -> object:
-        return accumulate(model, list(groups), execution.precision, scaler, world, pace)
-
-    return passes
+    pace = Pace(
+        checkpoint_every=10**9,
+        groups_per_forward=execution.groups_per_forward,
+        loader_workers=0,
+        compile=execution.compiled,
+        cuda_graphs=execution.captured,
+    )
+    return Passes(model, precision=execution.precision, scaler=scaler, world=world, pace=pace)
 
 
 def dr_job() -> TrainJob:
@@ -175,9 +181,9 @@ def model_of(job: TrainJob, device: torch.device) -> RetinaNet:
 
 def _floor(precision: Precision, together: int, groups: Sequence[Group], device: torch.device, *, quick: bool) -> float:
     """Seconds of the step's convolutions alone."""
-    with our_step(Execution(precision, together), groups, device) as step:
-        with precision_context(precision, device):
-            alone = convolutions_of(step)
+    with our_step(Execution(precision, together), groups, device) as step, precision_context(precision, device):
+        alone = convolutions_of(step)
+        with training_algorithms(device, deterministic=False):
             return steady({"floor": alone}, device, rounds=1 if quick else 3, repeats=1)["floor"]
 
 
@@ -194,7 +200,7 @@ def _torchvision(models: Models, batch: Batch, precision: Precision) -> Step:
         loss.backward()
         optimizer.step()
 
-    return partial(step)
+    return step
 
 
 def _goals(best: dict[tuple[str, int], Row], num_groups: int) -> Iterator[Goal]:
