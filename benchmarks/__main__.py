@@ -19,14 +19,10 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks.measure import Report, processor
+from benchmarks.modules import MODULES, ON_CPU, ON_GPU
 from benchmarks.page import Measured, as_table, goal_lines, kept, slug, write_page
 from detector.storage.files import read_json, write_json
 
-ON_CPU = ("losses", "pairs", "data", "evaluation", "step", "processes", "commands")
-ON_GPU = ("gpu_losses", "gpu_step", "gpu_shapes")
-MODULES = {name: f"benchmarks.speed.{name}" for name in ON_CPU} | {
-    name: f"benchmarks.gpu.{name.removeprefix('gpu_')}" for name in ON_GPU
-}
 RESULTS = Path(__file__).parent / "results"
 
 

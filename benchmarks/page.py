@@ -14,9 +14,11 @@ from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 from tabulate import tabulate
 
 from benchmarks.measure import Curve, Report, Row
+from benchmarks.modules import MODULES
 
 HEADERS = ("work", "peer", "peer's time", "ours", "ratio", "goal", "limit", "share of the limit")
 GOAL_HEADERS = ("what", "value", "goal", "")
@@ -73,7 +75,9 @@ def kept(folder: Path) -> list[Measured]:
     for path in sorted(folder.glob("*.json")):
         # Other benchmarks keep their results in the same folder, in another form.
         if isinstance(value := msgspec.json.decode(path.read_bytes()), dict) and "reports" in value:
-            found.append(msgspec.convert(value, Measured))
+            measured = msgspec.convert(value, Measured)
+            reports = {name: measured.reports[name] for name in MODULES if name in measured.reports}
+            found.append(replace(measured, reports=reports))
     return sorted(found, key=lambda measured: (not measured.device.startswith(CPU), measured.device))
 
 
