@@ -18,6 +18,8 @@ import time
 from importlib import import_module
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from benchmarks.measure import Report, processor
 from benchmarks.modules import MODULES, ON_CPU, ON_GPU
 from benchmarks.page import Measured, as_table, goal_lines, kept, slug, write_page
@@ -78,14 +80,17 @@ def _run_all(names: list[str], *, quick: bool) -> tuple[dict[str, Report], list[
 
 def _keep(reports: dict[str, Report]) -> None:
     """Merge the reports with what is kept for this device, and write them."""
-    device, versions = _device()
-    path = RESULTS / f"{slug(device)}.json"
+    measured = measured_here(reports)
+    path = RESULTS / f"{slug(measured.device)}.json"
     earlier = read_json(path, Measured).reports if path.exists() else {}
-    merged = earlier | reports
-    ordered = {name: merged[name] for name in MODULES if name in merged}
-    measured = Measured(device=device, versions=versions, day=time.strftime("%Y-%m-%d"), reports=ordered)
-    write_json(path, measured)
+    write_json(path, replace(measured, reports=earlier | reports))
     print(f"\n{path}")
+
+
+def measured_here(reports: dict[str, Report]) -> Measured:
+    """The reports of today, with this machine's device and versions."""
+    device, versions = _device()
+    return Measured(device=device, versions=versions, day=time.strftime("%Y-%m-%d"), reports=reports)
 
 
 def _device() -> tuple[str, dict[str, str]]:

@@ -43,7 +43,7 @@ def report(*, quick: bool) -> Report:
     for precision in precisions:
         row = _row(precision, batches, device, quick=quick)
         rows.append(row)
-        what = f"an iteration of all shapes, 16 images at 800 px, {precision}, beside its passes"
+        what = f"an iteration of all shapes, {2 * num_groups} images at {side} px, {precision}, beside its passes"
         goals.append(Goal(what=what, value=row.seconds / row.peer_seconds, unit="x their sum", goal=GOAL))
     return Report(rows=tuple(rows), goals=tuple(goals), facts=facts)
 

@@ -75,6 +75,7 @@ def report(*, quick: bool) -> Report:
                 if row is None:
                     continue
                 rows.append(row)
+                print(f"{row.work}: {1e3 * row.seconds:.1f} ms", flush=True)  # shown even if time runs out
                 key = (precision, together)
                 best[key] = min((row, best.get(key, row)), key=lambda row: row.seconds)
     return Report(rows=tuple(rows), goals=tuple(_goals(best, len(groups))), facts=facts)
