@@ -1,7 +1,7 @@
 """What ``benchmarks/gpu_check.sh`` runs: tests, benchmarks and trainings on this machine's GPU, then one table.
 
-Each part is a process of its own with a time limit, and what a part prints goes to a file. A part that fails or does not
-end leaves a row that says so, and the next one starts.
+Each part is a process of its own with a time limit, and what a part prints goes to a file. A part that fails or does
+not end leaves a row that says so, and the next one starts.
 """
 
 from __future__ import annotations
@@ -60,22 +60,31 @@ class Check:
     on_cpu: bool
 
     def parts(self) -> list[Part]:
-        """What matters most comes first."""
+        """What matters most comes first. On a busy CPU each may take its time."""
         module = (sys.executable, "-m")
         tests = ("pytest", "-q", "-k", "cpu", str(PROJECT / "tests/detector/training/test_gpu_training.py"))
         quick = ("--quick",) if self.on_cpu else ()
-        parts = [Part("tests", 130, (*module, *(tests if self.on_cpu else ("tests.gpu", "-q"))), self._tests)]
-        for name, seconds in (("gpu_losses", 50), ("gpu_step", 120), ("gpu_shapes", 50)):
+        parts = [
+            Part("tests", self._limit(110), (*module, *(tests if self.on_cpu else ("tests.gpu", "-q"))), self._tests)
+        ]
+        for name, seconds in (("gpu_losses", 45), ("gpu_step", 110), ("gpu_shapes", 45)):
             into = self.out / f"{name}.json"
             arguments = (*module, "benchmarks", "--only", name, "--into", str(into), *quick)
-            parts.append(Part(name, seconds, arguments, lambda into=into: goal_rows(read_json(into, Report))))
+            parts.append(
+                Part(name, self._limit(seconds), arguments, lambda into=into: goal_rows(read_json(into, Report)))
+            )
         for precision in ("fp32",) if self.on_cpu else PRECISIONS:
             profile = "smoke" if self.on_cpu else "gpu800"
             command = ("run", "table2/L6", "--profile", profile, "--data", str(self.data))
             changes = ("--set", f"precision={precision}")
             arguments = (*module, "harness.cli", *command, *changes)
-            parts.append(Part(f"train-{precision}", 45, arguments, lambda of=precision: self._training(of)))
+            parts.append(
+                Part(f"train-{precision}", self._limit(40), arguments, lambda of=precision: self._training(of))
+            )
         return parts
+
+    def _limit(self, seconds: float) -> float:
+        return 4 * seconds if self.on_cpu else seconds
 
     def environment(self, name: str) -> dict[str, str]:
         """Each training has folders of its own."""

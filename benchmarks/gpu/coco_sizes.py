@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from detector.data.loader import Group
+from detector.data.transforms import resized_size
 
-# (width, height) and how many of 80 images of train2017, drawn at random, have it.
+# Size (width, height), and how many of 80 images of train2017 have it.
 SIZES: dict[tuple[int, int], int] = {
     (640, 480): 14,
     (480, 640): 11,
@@ -17,9 +18,31 @@ SIZES: dict[tuple[int, int], int] = {
     (427, 640): 2,
     (640, 428): 2,
     (500, 333): 2,
-    **{(640, height): 1 for height in (359, 383, 409, 420, 421, 425, 433, 483, 484, 489, 498, 512)},
-    **{(500, 346): 1, (500, 374): 1, (359, 640): 1, (449, 640): 1, (213, 140): 1, (333, 500): 1, (389, 500): 1},
-    **{(448, 336): 1, (400, 302): 1},
+    **dict.fromkeys(
+        [
+            (640, height)
+            for height in (359, 383, 409, 418, 420, 421, 425, 429, 433, 449, 457, 478, 482, 483, 484, 489, 498, 512)
+        ],
+        1,
+    ),
+    **dict.fromkeys(
+        [
+            (213, 140),
+            (333, 500),
+            (359, 640),
+            (389, 500),
+            (400, 302),
+            (426, 640),
+            (448, 336),
+            (449, 640),
+            (450, 600),
+            (469, 469),
+            (500, 346),
+            (500, 374),
+            (600, 593),
+        ],
+        1,
+    ),
 }
 
 
@@ -31,33 +54,26 @@ def drawn(count: int, generator: torch.Generator) -> list[tuple[int, int]]:
     return [sizes[index] for index in chosen.tolist()]
 
 
-def resized(size: tuple[int, int], *, short_side: int, max_size: int) -> tuple[int, int]:
-    """(height, width) of the image that a training sees: the short side scaled, the long one at most ``max_size``."""
-    width, height = size
-    scale = min(short_side / min(size), max_size / max(size))
-    return round(height * scale), round(width * scale)
-
-
 def batch(generator: torch.Generator, *, num_groups: int, short_side: int, max_size: int, pinned: bool) -> list[Group]:
     """Groups of two images that are both upright or both not, as a training draws them; noise, in main memory."""
-    landscape = []
-    upright = []
+    landscape: list[tuple[int, int]] = []
+    upright: list[tuple[int, int]] = []
     groups: list[Group] = []
     while len(groups) < num_groups:
         (size,) = drawn(1, generator)
         waiting = upright if size[1] >= size[0] else landscape
         waiting.append(size)
         if len(waiting) == 2:
-            shapes = [resized(one, short_side=short_side, max_size=max_size) for one in waiting]
+            sizes = [resized_size(*one, short_side=short_side, max_size=max_size) for one in waiting]
             waiting.clear()
-            group = _group(shapes, generator)
+            group = _group(sizes, generator)
             groups.append(group.pin_memory() if pinned else group)
     return groups
 
 
-def _group(shapes: list[tuple[int, int]], generator: torch.Generator) -> Group:
+def _group(sizes: list[tuple[int, int]], generator: torch.Generator) -> Group:
     images, targets = [], []
-    for height, width in shapes:
+    for width, height in sizes:
         images.append(torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8))
         count = int(torch.randint(1, 15, (), generator=generator))  # seven in the mean
         corners = torch.rand(count, 2, generator=generator) * 0.6
