@@ -13,7 +13,8 @@ PARTS = ("recipes", "profiles")  # with the four tables, what makes a folder com
 OWN_PARTS = (*PARTS, "clusters")
 TABLES = tuple(f"table{i}.yaml" for i in (1, 2, 3, 4))
 BELONGS = (
-    "tables (such as table5.yaml), ablations.yaml, claims.yaml, or .yaml files in recipes/, profiles/ or clusters/"
+    "tables (such as table5.yaml), ablations.yaml, claims.yaml, speeds.yaml, or .yaml files in recipes/, profiles/ or "
+    "clusters/"
 )
 
 

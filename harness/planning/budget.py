@@ -11,8 +11,10 @@ from msgspec.structs import replace
 
 from detector.errors import UsageError
 from detector.runs.job import EvalJob
-from harness.planning.costs import Rates, RunCost, Unit, run_cost
+from harness.planning.costs import RunCost, run_cost
+from harness.planning.gpus import GpuSet
 from harness.planning.plan import Cell
+from harness.planning.rates import Unit
 from harness.planning.rows import pool_of
 from harness.planning.seed_choice import MAX_SEEDS, Choice, Open, Price, choose
 from harness.planning.selection import Selection
@@ -60,10 +62,11 @@ class BudgetPlan:
     recorded: int
 
 
-def plan_budget(selection: Selection, text: str) -> BudgetPlan:
+def plan_budget(selection: Selection, text: str, gpus: GpuSet | None = None) -> BudgetPlan:
     """Choose rows and seeds for ``text`` (such as 400gpuh), for the claims that name a row of the selection's target.
 
-    Of the paper's claims; of the user's own where the target is a table or row of theirs.
+    Of the paper's claims; of the user's own where the target is a table or row of theirs. gpus: those that the hours
+    are of; None for those that finished runs had.
 
     Raises UsageError for a budget that cannot be read or is of another device than the runs, and where no claim is
     decidable.
@@ -80,7 +83,7 @@ def plan_budget(selection: Selection, text: str) -> BudgetPlan:
             f"The runs of profile {name} decide no claim about {selection.target}, whatever is spent. "
             f"Run 'harness check {selection.target} --profile {name}' for the reasons."
         )
-    prices = PriceList(selection, claims, own=own)
+    prices = PriceList(selection, claims, own=own, gpus=gpus)
     prices.require(unit)
     wanted, impossible = _as_tests(claims, prices)
     price, done = prices.price(), prices.done()
@@ -92,7 +95,7 @@ def plan_budget(selection: Selection, text: str) -> BudgetPlan:
         budget=hours,
         spent=choice.hours,
         num_runs=_num_runs(choice, price),
-        speed={cost.backbone: cost.seconds_per_iteration.text() for cost in prices.first.values()},
+        speed={cost.backbone: cost.seconds_per_iteration.whole_text() for cost in prices.first.values()},
         lines=lines,
         decided=choice.decided,
         provisional=tuple(claim.id for claim in wanted if claim.by_ratio and claim.id in choice.decided),
@@ -117,13 +120,15 @@ def parse_budget(text: str) -> tuple[float, Unit]:
 class PriceList:
     """The lines that claims need, with what each costs here. ``own``: the claims are the user's, not the paper's."""
 
-    def __init__(self, selection: Selection, claims: Sequence[Claim], *, own: bool = False) -> None:
+    def __init__(
+        self, selection: Selection, claims: Sequence[Claim], *, own: bool = False, gpus: GpuSet | None = None
+    ) -> None:
         self.selection = selection
         self.registry: Registry = selection.registry
         refs = list(dict.fromkeys(ref for claim in claims for ref in claim.refs()))
         plan, *_ = selection.reading_plans(refs)
         collapsing = {pair.a for claim in claims if claim.kind == "collapses" for pair in claim.contrasts}
-        self.rates = Rates(selection.profile, selection.store.records)
+        self.rates = selection.rates(gpus)
         every = ProfileRuns(selection.runs(), selection.profile.assumed_sd)
         self.runs = every if own else every.without(self.registry.own_rows)
         cells: dict[str, list[Cell]] = {}

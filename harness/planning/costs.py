@@ -1,75 +1,51 @@
 """What the runs of a plan cost: device time, wall time, disk, and requeues under a wall-time limit.
 
-Times come from finished runs of the same profile, backbone and precision (measured), else from the figures that the
-profile quotes (stated). Else they are unknown, which never counts as 0. Costs are device-seconds, of one GPU or of one
-CPU process, so that runs on different numbers of devices can be compared. Time is taken to grow with the
-number of pixels (images times the square of the short side), which holds for convolutions and, roughly, for the rest.
+Times come from finished runs of the same profile, backbone and precision (measured); else from other runs on a GPU, or
+speeds.yaml, carried over to this profile (extrapolated, ``harness.planning.extrapolation``); else from the figures that
+the profile quotes (stated). Else they are unknown, which never counts as 0.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 from detector.errors import UsageError
 from detector.runs.folder import RunDir
-from detector.runs.job import AnnotatedFolder, Backbone, CocoRelease, EvalJob, Shapes, TrainJob
+from detector.runs.job import AnnotatedFolder, CocoRelease, EvalJob, Shapes, TrainJob
 from detector.runs.record import Record
 from harness.machine import processes_for
+from harness.planning.extrapolation import speed_on
+from harness.planning.gpus import GpuSet, gpu_set
 from harness.planning.network_size import NetworkSize, network_size
 from harness.planning.plan import Plan
-from harness.registry.declarations import Profile, StatedSpeed
+from harness.planning.rates import (
+    Figure,
+    Speed,
+    Unit,
+    gpu_of,
+    measured,
+    processes_of,
+    stated,
+    test_megapixels,
+    train_megapixels,
+    unit_of,
+)
+from harness.planning.speeds import kind_of
+from harness.registry.declarations import Profile
+from harness.registry.speeds import SpeedsFile
 from harness.store.records import Store
 
 # Stated, not measured: imports, the annotations and the newest checkpoint, before the first step of every start.
 START_UP_SECONDS = 180.0
 COCO_CLASSES = 80
 
-Basis = Literal["measured", "stated", "unknown"]
-Unit = Literal["GPU", "CPU"]
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A number with where it comes from. ``value``: None where it is unknown. ``runs``: those it was measured on."""
-
-    value: float | None
-    basis: Basis
-    runs: int = 0
-    source: str = ""
-
-    def times(self, factor: float | None) -> Figure:
-        """Scaled; unknown where the factor is. Zero times an unknown is zero."""
-        if factor == 0:
-            return replace(self, value=0.0)
-        if self.value is None or factor is None:
-            return UNKNOWN
-        return replace(self, value=self.value * factor)
-
-    def text(self) -> str:
-        """The basis in words."""
-        if self.basis == "measured":
-            return f"measured ({self.runs} run{'s' if self.runs != 1 else ''}, {self.source})"
-        return f"stated ({self.source})" if self.basis == "stated" else "unknown"
-
-
-UNKNOWN = Figure(None, "unknown")
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Device-seconds per megapixel of training and of testing. ``devices``: how many each run had."""
-
-    unit: Unit
-    devices: int
-    training: Figure
-    testing: Figure
 
 
 @dataclass(frozen=True)
@@ -109,16 +85,28 @@ class RunCost:
 
 
 class Rates:
-    """The speed of each backbone and precision at one profile, each looked up once."""
+    """The speed of each kind of training at one profile, each looked up once.
 
-    def __init__(self, profile: Profile, records: Iterable[Record]) -> None:
+    records: of every profile. gpus: the GPUs that were asked for; None for those that finished runs had.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        records: Iterable[Record],
+        speeds: SpeedsFile | None = None,
+        gpus: GpuSet | None = None,
+    ) -> None:
         self.profile = profile
-        self.records = [record for record in records if record.profile == profile.name]
-        self._known: dict[tuple[str, str], Speed] = {}
+        self.everywhere = list(records)
+        self.records = [record for record in self.everywhere if record.profile == profile.name]
+        self.speeds = speeds
+        self.gpus = gpus
+        self._known: dict[tuple[object, ...], Speed] = {}
 
     def speed(self, job: TrainJob) -> Speed:
-        """As measured on runs of this kind; what was not measured, as the profile states it."""
-        key = (job.model.backbone, job.precision)
+        """As measured on runs of this kind; what was not measured, extrapolated or as the profile states it."""
+        key = (*kind_of(job), job.augmentation.short_sides, job.batch)
         if key not in self._known:
             self._known[key] = self._look_up(job)
         return self._known[key]
@@ -129,96 +117,49 @@ class Rates:
         return next((record.test_split.images for record in self.records if record.job.split is None), None)
 
     def _look_up(self, job: TrainJob) -> Speed:
-        stated = _stated(self.profile, job.model.backbone)
-        same = [
-            record
-            for record in self.records
-            if (record.job.train.model.backbone, record.job.train.precision) == (job.model.backbone, job.precision)
-        ]
+        if self.gpus is not None:
+            return self._on(self.gpus, job)
+        said = stated(self.profile, job.model.backbone)
+        same = [record for record in self.records if kind_of(record.job.train) == kind_of(job)]
         # Where some runs had a GPU and others none, the next one is taken to have a GPU.
-        with_gpu = [record for record in same if _unit(record) == "GPU"]
+        with_gpu = [record for record in same if unit_of(record) == "GPU"]
         chosen = with_gpu or same
         if not chosen:
-            return stated
-        speed = _measured(chosen)
-        if speed.unit != stated.unit:
+            return self._on_the_usual_gpus(job) or said
+        speed = measured(chosen)
+        if speed.unit != said.unit:
             return speed
         return replace(
             speed,
-            training=speed.training if speed.training.value else stated.training,
-            testing=speed.testing if speed.testing.value else stated.testing,
+            training=speed.training if speed.training.value else said.training,
+            testing=speed.testing if speed.testing.value else said.testing,
         )
 
+    def _on(self, gpus: GpuSet, job: TrainJob) -> Speed:
+        return speed_on(gpus, job, self.profile, self.everywhere, self.speeds or SpeedsFile())
 
-def _unit(record: Record) -> Unit:
-    return "CPU" if record.environment.get("device", "cpu").startswith("cpu") else "GPU"
-
-
-def _measured(records: Sequence[Record]) -> Speed:
-    """Medians, so that a run on a busy machine does not distort them."""
-    processes = [int(record.environment.get("processes", "1")) for record in records]
-    devices = ", ".join(sorted({record.environment.get("device", "unnamed device") for record in records}))
-    training: dict[str, float] = {}  # a training with two tests has two records
-    testing: list[float] = []
-    for record, count in zip(records, processes, strict=True):
-        job = record.job.train
-        pixels = job.schedule.iterations * job.batch.images * _train_megapixels(job)
-        if record.train_seconds > 0:  # 0: weights that were trained elsewhere
-            training[record.train_id] = record.train_seconds * count / pixels
-        if record.eval_seconds > 0 and record.test_split.images:  # 0: the answer of the evaluation server
-            testing.append(record.eval_seconds * count / (record.test_split.images * _test_megapixels(record.job)))
-    return Speed(
-        unit=_unit(records[0]),
-        devices=statistics.mode(processes),
-        training=_median(list(training.values()), devices),
-        testing=_median(testing, devices),
-    )
-
-
-def _median(values: list[float], source: str) -> Figure:
-    return Figure(statistics.median(values), "measured", len(values), source) if values else UNKNOWN
-
-
-def _stated(profile: Profile, backbone: Backbone) -> Speed:
-    stated = profile.stated_speed
-    if stated is None:
-        return Speed("CPU" if profile.execution.gpus_per_run == 0 else "GPU", 1, UNKNOWN, UNKNOWN)
-    return Speed(
-        unit="GPU",
-        devices=stated.gpus,
-        training=_quoted(stated, stated.seconds_per_iteration.get(backbone), stated.gpus / stated.images),
-        testing=_quoted(stated, stated.seconds_per_test_image.get(backbone), 1.0),
-    )
-
-
-def _quoted(stated: StatedSpeed, seconds: float | None, factor: float) -> Figure:
-    """Device-seconds per megapixel, from seconds per image."""
-    if seconds is None:
-        return UNKNOWN
-    return Figure(seconds * factor / _megapixels(stated.short_side), "stated", source=stated.source)
-
-
-def _megapixels(short_side: int) -> float:
-    return short_side**2 / 1e6
-
-
-def _train_megapixels(job: TrainJob) -> float:
-    """Of a training image, averaged over the sides that are drawn."""
-    return statistics.fmean(_megapixels(side) for side in job.augmentation.short_sides)
-
-
-def _test_megapixels(job: EvalJob) -> float:
-    """Of a test image, all its scales together, mirrored ones too."""
-    return sum(_megapixels(side) for side in job.test.short_sides) * (2 if job.test.flip else 1)
+    def _on_the_usual_gpus(self, job: TrainJob) -> Speed | None:
+        """On the GPUs that finished runs of other kinds had; None where nothing leads from those to this one."""
+        wanted = self.profile.execution.gpus_per_run
+        names = [name for name in map(gpu_of, self.everywhere) if name is not None]
+        if wanted == 0 or not names or self.speeds is None:
+            return None
+        name = statistics.mode(names)
+        count = statistics.mode(processes_of(record) for record in self.everywhere if gpu_of(record) == name)
+        gpus = gpu_set(count if wanted == "all" else wanted, name, self.speeds, self.everywhere)
+        if gpus.kind is not None and job.precision not in gpus.kind.tflops:
+            return None
+        speed = self._on(gpus, job)
+        return speed if speed.training.basis == "extrapolated" else None
 
 
 def run_cost(rates: Rates, job: TrainJob, evaluations: Sequence[EvalJob], run: RunDir) -> RunCost:
     """What is left of one training and of the given evaluations, by the checkpoints and records in its folder."""
     speed = rates.speed(job)
     devices = processes_for(job.batch.images // job.batch.images_per_group, speed.devices)
-    to_test = sum(_test_megapixels(item) for item in evaluations if not run.record(item.id).exists())
+    to_test = sum(test_megapixels(item) for item in evaluations if not run.record(item.id).exists())
     iterations = _iterations_left(run, job) if to_test else 0
-    an_iteration = speed.training.times(job.batch.images * _train_megapixels(job) / devices)
+    an_iteration = speed.training.times(job.batch.images * train_megapixels(job) / devices)
     images = _test_images(job, rates)
     return RunCost(
         train_id=job.id,
@@ -233,13 +174,23 @@ def run_cost(rates: Rates, job: TrainJob, evaluations: Sequence[EvalJob], run: R
     )
 
 
-def plan_costs(plan: Plan, store: Store, train_ids: Iterable[str]) -> list[RunCost]:
+def plan_costs(plan: Plan, rates: Rates, store: Store, train_ids: Iterable[str]) -> list[RunCost]:
     """The cost of each of ``train_ids``. Raises RecordError for a record that is damaged."""
-    rates = Rates(plan.profile, store.records)
     return [
         run_cost(rates, plan.trainings[train_id], plan.evaluations[train_id], store.run_dir(train_id))
         for train_id in train_ids
     ]
+
+
+def wall_seconds_on(costs: Sequence[RunCost], gpus: int) -> float | None:
+    """Until the last run ends, as many side by side as fit on so many GPUs, in order; None where one is unknown."""
+    times = [cost.wall_seconds for cost in costs]
+    if not costs or None in times:
+        return None
+    slots = [0.0] * max(1, gpus // max(cost.devices for cost in costs))
+    for seconds in times:
+        heapq.heapreplace(slots, slots[0] + (seconds or 0.0))
+    return max(slots)
 
 
 def _iterations_left(run: RunDir, job: TrainJob) -> int:

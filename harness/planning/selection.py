@@ -11,7 +11,9 @@ from detector.runs.job import AnnotatedFolder, DataSource
 from harness.folders import results_folder, runs_folder
 from harness.planning import data as planning_data
 from harness.planning import plan as planning
+from harness.planning.costs import Rates
 from harness.planning.data import named_data
+from harness.planning.gpus import GpuSet, parse_gpus
 from harness.planning.loss_sources import left_out_notes
 from harness.planning.plan import Plan
 from harness.planning.rows import row_records, row_runs
@@ -105,6 +107,14 @@ class Selection:
     def _plans_of_all(self) -> list[Plan]:
         refs = [ref for table in self.registry.tables.values() for ref in table.refs(self.profile.name)]
         return self.reading_plans(refs)
+
+    def gpus(self, text: str | None) -> GpuSet | None:
+        """The GPUs of ``--gpus``. Raises UsageError for a kind that is not known."""
+        return None if text is None else parse_gpus(text, self.registry.speeds, self.store.records)
+
+    def rates(self, gpus: GpuSet | None = None) -> Rates:
+        """How fast the profile's trainings are, on GPUs that were named or on those that finished runs had."""
+        return Rates(self.profile, self.store.records, self.registry.speeds, gpus)
 
     def notes(self, planned: Plan) -> tuple[str, ...]:
         """What departs from the paper beyond the profile's scale, for the records."""

@@ -1,4 +1,4 @@
-"""What an experiment file may say: tables, rows, recipes, profiles, the deviation ledger, claims. Free of torch."""
+"""What an experiment file may say: tables, rows, recipes, profiles, the ledger, claims. Free of torch."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from detector.runs.job import (
 )
 from drloss.plugins import LossConfig
 from harness.registry.claims import Claim
+from harness.registry.speeds import SpeedsFile
 
 METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL")
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -84,14 +85,26 @@ class ResolvedSettings(Settings, frozen=True):
     test: TestSettings
 
 
+class Released(Settings, frozen=True):
+    """A configuration that the paper's authors released: its name, and the AP that they state for its checkpoint."""
+
+    config: Name
+    minival: Percent | None = None
+    test_dev: Percent | None = None
+
+
 class RecipeFile(Settings, frozen=True):
-    """A recipe as written: settings over those of ``extends``, and the source of each (a path covers all below it)."""
+    """A recipe as written: settings over those of ``extends``, and the source of each (a path covers all below it).
+
+    ``released``: the authors' own configuration that the recipe is; None for any other.
+    """
 
     name: Name
     title: str
     settings: dict[str, Any]
     sources: dict[str, tuple[str, ...]]
     extends: str | None = None
+    released: Released | None = None
 
 
 class Execution(Settings, frozen=True):
@@ -127,7 +140,8 @@ class StatedSpeed(Settings, frozen=True):
 class Profile(Settings, frozen=True):
     """A scale. It changes data, model size, schedule and execution; never what the tables compare.
 
-    ``iterations_1x``: what the paper's 90,000 iterations become; ``short_side_800``: what its 800 pixels become.
+    ``iterations_1x``: what the paper's 90,000 iterations become; ``short_side_800``: what its 800 pixels become;
+    ``long_side_1333``: what the limit of 1333 of the long side becomes (default: in proportion to the short side).
     ``assumed_sd``: the deviation between seeds (percent) where it cannot be estimated yet. ``lr_limit``: the largest
     learning rate that is known to train at this scale, up to which ``--batch-size`` rescales. ``anchor_ranges``: how
     many anchors per image the first batch may match on this data; a run with others stops. ``stated_speed``: what
@@ -151,12 +165,18 @@ class Profile(Settings, frozen=True):
     assumed_sd: dict[str, Annotated[float, Meta(gt=0)]]
     iterations_1x: Count | None = None
     short_side_800: Count | None = None
+    long_side_1333: Count | None = None
     backbones: dict[Backbone, Backbone] = {}  # noqa: RUF012
     settings: dict[str, Any] = {}  # noqa: RUF012
     without_weights: Literal["stop", "from_scratch"] = "stop"
     lr_limit: PositiveFloat | None = None
     anchor_ranges: AnchorRanges | None = None
     stated_speed: StatedSpeed | None = None
+
+    def __post_init__(self) -> None:
+        """Reject a long side alone (msgspec turns the ValueError into a ValidationError)."""
+        if self.long_side_1333 is not None and self.short_side_800 is None:
+            raise ValueError(f"profile {self.name!r}: long_side_1333 goes with short_side_800")
 
 
 class LedgerEntry(Settings, frozen=True, kw_only=True):
@@ -205,4 +225,5 @@ FILE_KINDS: dict[str, type[Struct]] = {
     "profile": Profile,
     "claims": ClaimsFile,
     "ledger": LedgerFile,
+    "speeds": SpeedsFile,
 }

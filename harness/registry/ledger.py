@@ -41,14 +41,14 @@ class Deviation:
 
 
 def deviations(registry: Registry, ref: str, resolution: Resolution) -> list[Deviation]:
-    """What applies to one row and differs there, in the ledger's order.
+    """What applies to one row, or to a recipe by its name, and differs there, in the ledger's order.
 
     A value that the profile's scale sets is no deviation: the profile's title says that it is another scale.
     """
-    _, row = registry.row(ref)
+    recipe = ref if ref in registry.recipes else registry.row(ref)[1].recipe
     found = []
     for entry in registry.ledger.fields:
-        applies = (entry.recipes is None or row.recipe in entry.recipes) and (entry.rows is None or ref in entry.rows)
+        applies = (entry.recipes is None or recipe in entry.recipes) and (entry.rows is None or ref in entry.rows)
         used = resolution.get(entry.path)
         scaled = resolution.origins.get(entry.path, "").startswith("profile ")
         if applies and used is not None and not scaled:

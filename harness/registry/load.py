@@ -1,7 +1,8 @@
 """The experiments as declared data, read from their folders and validated (``declarations`` says what files hold).
 
 The paper's stand in one folder; folders of your own (``harness.folders``) add tables, rows of ``ablations``, recipes,
-profiles and claims. Nothing here trains or computes; ``resolve`` turns a row, a profile and a seed into jobs.
+profiles, claims and measured speeds. Nothing here trains or computes; ``resolve`` turns a row, a profile and a seed
+into jobs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from harness.folders import VARIABLE, experiments_folders
 from harness.registry.claims import Claim
 from harness.registry.declarations import ClaimsFile, LedgerFile, Profile, RecipeFile, Row, Table
 from harness.registry.sources import ABLATIONS, Source, check_same_table, load, read_part, read_tables, twice
+from harness.registry.speeds import SpeedsFile
 from harness.registry.yaml_files import Document, Keys
 
 
@@ -155,6 +157,16 @@ class Registry:
                         )
         ledger: LedgerFile = source.value
         return ledger
+
+    @cached_property
+    def speeds(self) -> SpeedsFile:
+        """Measured speeds: the paper's folder's, then those of your own, which take the place of the same ones."""
+        paths = [(folder, folder / "speeds.yaml") for folder in (self.folder, *self.own_folders)]
+        found = SpeedsFile()
+        for folder, path in paths:
+            if path.exists():
+                found = found.merged(load(path, SpeedsFile, None if folder == self.folder else folder).value)
+        return found
 
     def profile(self, name: str) -> Profile:
         """The profile of that name. Raises UsageError with the known ones."""

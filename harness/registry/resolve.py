@@ -21,7 +21,7 @@ from harness.registry.yaml_files import explain, read_value
 
 # The scale of the recipes; profiles scale it down.
 PAPER_ITERATIONS = 90_000
-PAPER_SHORT_SIDE = 800
+PAPER_SHORT_SIDE, PAPER_LONG_SIDE = 800, 1333
 # Training from scratch (weights: none): nothing is frozen, group norm, since there are no statistics to freeze, and
 # inputs at unit scale, which random weights expect.
 FROM_SCRATCH: dict[str, Any] = {
@@ -190,10 +190,11 @@ def _apply_profile(registry: Registry, profile: Profile, resolution: Resolution,
         resolution.put("schedule.milestones", milestones, origin)
     if profile.short_side_800 is not None:
         factor = profile.short_side_800 / PAPER_SHORT_SIDE
+        long_factor = factor if profile.long_side_1333 is None else profile.long_side_1333 / PAPER_LONG_SIDE
         for block in ("augmentation", "test"):
             sides = [round(side * factor) for side in resolution.get(f"{block}.short_sides")]
             resolution.put(f"{block}.short_sides", sides, origin)
-            resolution.put(f"{block}.max_size", round(resolution.get(f"{block}.max_size") * factor), origin)
+            resolution.put(f"{block}.max_size", round(resolution.get(f"{block}.max_size") * long_factor), origin)
     backbone = resolution.get("model.backbone")
     if profile.backbones.get(backbone, backbone) != backbone:
         resolution.put("model.backbone", profile.backbones[backbone], origin)

@@ -55,7 +55,7 @@ def costs_as_lines(costs: Sequence[RunCost], wall_time: float | None) -> list[st
     """One line per kind of run, then totals of time and disk."""
     if not costs:
         return []
-    rows = [_backbone_row(same, wall_time) for same in _alike(costs)]
+    rows = [_backbone_row(same, wall_time) for same in alike(costs)]
     headers = ["backbone", "runs", "on each", "s/iteration", "training per run", "testing per run", "device-hours"]
     table = tabulate(rows, [*headers, *(["requeues"] if wall_time else [])], disable_numparse=True)
     lines = ["", "What is left to do costs (times scaled to the images of each row):", table]
@@ -63,10 +63,10 @@ def costs_as_lines(costs: Sequence[RunCost], wall_time: float | None) -> list[st
     data = costs_as_data(costs, wall_time)
     for key, name, device in (("gpu_hours", "GPU-hours", "GPU"), ("cpu_process_hours", "CPU-process-hours", "CPU")):
         if any(cost.unit == device for cost in costs):
-            lines.append(f"{name}: {_sum_text(data[key], '{:,.1f}')}.")
+            lines.append(f"{name}: {sum_text(data[key], '{:,.1f}')}.")
     longest = data["longest_run_seconds"]
     lines.append(
-        f"Wall time, one run after another: {_sum_text(data['wall_seconds'])}"
+        f"Wall time, one run after another: {sum_text(data['wall_seconds'])}"
         + (f"; the longest run {rough_duration(longest)}." if longest else ".")
     )
     peak = byte_size(max(data["checkpoint_bytes_while_training"]))
@@ -78,12 +78,12 @@ def costs_as_lines(costs: Sequence[RunCost], wall_time: float | None) -> list[st
         lines.append(
             f"Requeues with {rough_duration(wall_time)} per start "
             f"({START_UP_SECONDS:.0f} s of it for starting up, stated): "
-            f"{_sum_text(data['requeues'], '{:,.0f}')}."
+            f"{sum_text(data['requeues'], '{:,.0f}')}."
         )
     return lines
 
 
-def _alike(costs: Sequence[RunCost]) -> list[list[RunCost]]:
+def alike(costs: Sequence[RunCost]) -> list[list[RunCost]]:
     """Costs that fill one line: of one backbone, devices, and the same seconds."""
     groups: dict[Any, list[RunCost]] = {}
     for cost in costs:
@@ -106,13 +106,13 @@ def _backbone_row(costs: Sequence[RunCost], wall_time: float | None) -> list[str
         one.backbone,
         str(len(costs)),
         f"{one.devices} {device}{plural if one.devices > 1 else ''}",
-        _or_unknown(one.seconds_per_iteration.value, "{:.3f}"),
+        or_unknown(one.seconds_per_iteration.value, "{:.3f}"),
         rough_duration(one.train_seconds.value),
         rough_duration(one.test_seconds.value),
-        _or_unknown(None if one.device_hours is None else one.device_hours * len(costs), "{:,.1f}"),
+        or_unknown(None if one.device_hours is None else one.device_hours * len(costs), "{:,.1f}"),
     ]
     if wall_time is not None:
-        row.append(_or_unknown(one.requeues(wall_time), "{:,.0f} each"))
+        row.append(or_unknown(one.requeues(wall_time), "{:,.0f} each"))
     return row
 
 
@@ -120,7 +120,7 @@ def _sources(costs: Sequence[RunCost]) -> dict[str, str]:
     """By backbone, where its times come from."""
     found: dict[str, str] = {}
     for cost in costs:
-        train, test = cost.seconds_per_iteration.text(), cost.test_seconds.text()
+        train, test = cost.seconds_per_iteration.whole_text(), cost.test_seconds.whole_text()
         found[cost.backbone] = f"training {train}" + ("; testing likewise" if test == train else f"; testing {test}")
     return found
 
@@ -182,11 +182,12 @@ def rough_duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
 
 
-def _or_unknown(value: float | None, form: str) -> str:
+def or_unknown(value: float | None, form: str) -> str:
+    """The formatted value, or the word."""
     return "unknown" if value is None else form.format(value)
 
 
-def _sum_text(total: dict[str, Any], form: str = "") -> str:
+def sum_text(total: dict[str, Any], form: str = "") -> str:
     """The sum, or what is known of it and how many runs are not in it."""
     known = form.format(total["known"]) if form else rough_duration(total["known"])
     if total["value"] is not None:

@@ -1,4 +1,4 @@
-"""``harness explain``: every setting of a row, its source, and where the sources disagree."""
+"""``harness explain``: every setting of a row or a recipe, its source, and where the sources disagree."""
 
 from __future__ import annotations
 
@@ -13,15 +13,23 @@ from detector.runs.job import EvalJob
 from harness.planning.selection import Selection
 from harness.registry.declarations import ResolvedSettings
 from harness.registry.ledger import SILENT, as_data, deviations, plain
-from harness.registry.resolve import eval_job, parse_overrides, resolve
-from harness.report.listing import row_as_data
+from harness.registry.load import Registry
+from harness.registry.resolution import Resolution
+from harness.registry.resolve import eval_job, parse_overrides, resolve, resolve_recipe
+from harness.report.listing import released_as_text, row_as_data
 
 
 def explanation(ref: str, profile: str, overrides: list[str], batch_size: int | None = None) -> dict[str, Any]:
-    """A row's settings with their sources, the runs that it stands for, and its published numbers."""
+    """The settings of a row with their sources, the runs that it stands for, and its published numbers.
+
+    ``ref`` may be a recipe instead, which stands for no run and has no published numbers.
+    """
+    registry = Registry()
+    if ref in registry.recipes:
+        return _recipe_explanation(registry, ref, profile, overrides)
     selection = Selection(ref, profile, overrides, None, batch_size)
     if "/" not in ref:
-        raise UsageError(f"explain takes one row, such as table2/L6; got {ref!r}. Run 'harness list'.")
+        raise UsageError(f"explain takes one row, such as table2/L6, or a recipe; got {ref!r}. Run 'harness list'.")
     table, row = selection.registry.row(ref)
     resolution = resolve(
         selection.registry, ref, selection.profile, overrides=parse_overrides(overrides), batch_size=batch_size
@@ -35,17 +43,43 @@ def explanation(ref: str, profile: str, overrides: list[str], batch_size: int | 
     ]
     return {
         **row_as_data(table, row),
+        "released": to_builtins(selection.registry.recipes[str(row.recipe)].value.released),
         "profile": profile,
-        "settings": [
-            {"path": path, "value": resolution.get(path), "source": source}
-            for path, source in resolution.origins.items()
-        ],
-        "deviations": as_data(deviations(selection.registry, ref, resolution)),
-        "code": to_builtins(selection.registry.ledger.code),
+        **_settings(selection.registry, ref, resolution),
         "derived": _derived(job),
         "training": None if selection.identity_is_open else job.train.id,
         "evaluation": None if selection.identity_is_open else job.id,
         "same_training": shared,
+    }
+
+
+def _recipe_explanation(registry: Registry, name: str, profile: str, overrides: list[str]) -> dict[str, Any]:
+    resolution = resolve_recipe(registry, name, registry.profile(profile), overrides=parse_overrides(overrides))
+    recipe = registry.recipes[name].value
+    return {
+        "ref": name,
+        "label": {},
+        "recipe": name,
+        "released": to_builtins(recipe.released),
+        "published": None,
+        "profile": profile,
+        **_settings(registry, name, resolution),
+        "derived": _derived(eval_job(resolution, 0)),
+        "training": None,
+        "evaluation": None,
+        "same_training": [],
+    }
+
+
+def _settings(registry: Registry, ref: str, resolution: Resolution) -> dict[str, Any]:
+    """Every value with its source, and where the sources disagree."""
+    return {
+        "settings": [
+            {"path": path, "value": resolution.get(path), "source": source}
+            for path, source in resolution.origins.items()
+        ],
+        "deviations": as_data(deviations(registry, ref, resolution)),
+        "code": to_builtins(registry.ledger.code),
     }
 
 
@@ -64,7 +98,11 @@ def explanation_as_text(data: dict[str, Any]) -> str:
     settings = sorted(data["settings"], key=lambda item: order.index(item["path"].split(".")[0]))
     rows = [[item["path"], plain(item["value"]), item["source"]] for item in settings]
     label = ", ".join(f"{name} {cell}" for name, cell in data["label"].items())
-    lines = [f"{data['ref']}  ({label}), recipe {data['recipe']}, profile {data['profile']}", ""]
+    what = f"{data['ref']}  ({label}), recipe {data['recipe']}" if label else f"recipe {data['recipe']}"
+    lines = [f"{what}, profile {data['profile']}"]
+    if data["released"]:
+        lines.append(f"The recipe is the authors' released configuration {released_as_text(data['released'])}.")
+    lines.append("")
     lines.append(tabulate(rows, ["setting", "value", "source"], disable_numparse=True, maxcolwidths=[None, 48, 40]))
     lines.append("")
     lines += _deviations_as_text(data)

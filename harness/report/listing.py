@@ -36,6 +36,7 @@ def registry_as_data(registry: Registry) -> dict[str, Any]:
                 "name": source.value.name,
                 "title": source.value.title,
                 "extends": source.value.extends,
+                "released": to_builtins(source.value.released),
                 "folder": _folder(source),
             }
             for source in registry.recipes.values()
@@ -81,14 +82,26 @@ def registry_as_text(registry: Registry) -> str:
     lines = [[p.value.name, p.value.title, p.value.needs] for p in profiles]
     blocks.append(_listed(lines, ["profile", "scale", "needs"], profiles, maxcolwidths=[None, 60, 50]))
     recipes = list(registry.recipes.values())
-    lines = [[r.value.name, r.value.title, r.value.extends or ""] for r in recipes]
-    blocks.append(_listed(lines, ["recipe", "what", "extends"], recipes))
+    lines = [
+        [r.value.name, r.value.title, r.value.extends or "", released_as_text(to_builtins(r.value.released))]
+        for r in recipes
+    ]
+    blocks.append(_listed(lines, ["recipe", "what", "extends", "released by the authors as"], recipes))
     blocks.append(f"{len(registry.claims)} claims of section 4: harness check")
     for source in registry.claims_files:
         if source.own is not None:
             names = ", ".join(claim.id for claim in source.value.claims)
             blocks.append(f"Claims of your own, from {source.own}: {names}")
     return "\n\n".join(blocks)
+
+
+def released_as_text(released: dict[str, Any] | None) -> str:
+    """The authors' name of a configuration, and what they state for its checkpoint; empty for any other recipe."""
+    if released is None:
+        return ""
+    if released["minival"] is None:
+        return f"{released['config']} (no weights, no number)"
+    return f"{released['config']} (AP {released['minival']} minival, {released['test_dev']} test-dev)"
 
 
 def _listed(lines: list[list[Any]], headings: list[str], sources: list[Source], **how: Any) -> str:

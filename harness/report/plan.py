@@ -8,18 +8,24 @@ from msgspec import to_builtins
 from tabulate import tabulate
 
 from harness.planning.costs import plan_costs
+from harness.planning.gpus import GpuSet
 from harness.planning.plan import Plan
 from harness.planning.selection import Selection, missing
 from harness.report.costs import costs_as_data, costs_as_lines
+from harness.report.gpu_costs import gpu_costs_as_data, gpu_plan_as_lines
 from harness.verdicts.estimates import resolvable_effect, seeds_needed
 
 
-def plan_as_data(selection: Selection, plan: Plan, wall_time: float | None = None) -> dict[str, Any]:
+def plan_as_data(
+    selection: Selection, plan: Plan, wall_time: float | None = None, gpus: GpuSet | None = None
+) -> dict[str, Any]:
     """Trainings with their rows, state and job, what is left to do costs, and which differences the seeds can show.
 
-    wall_time: seconds that one start may take, which gives the number of requeues; None leaves them out.
+    wall_time: seconds that one start may take, which gives the number of requeues; None leaves them out. gpus: those of
+    ``--gpus``; None for those that finished runs had.
     """
     to_do = missing(plan, selection.store)
+    costs = plan_costs(plan, selection.rates(gpus), selection.store, to_do)
     return {
         "target": selection.target,
         "profile": plan.profile.name,
@@ -36,17 +42,23 @@ def plan_as_data(selection: Selection, plan: Plan, wall_time: float | None = Non
             for train_id, job in plan.trainings.items()
         ],
         "identity_is_open": selection.identity_is_open,
-        "costs": costs_as_data(plan_costs(plan, selection.store, to_do), wall_time),
+        "costs": costs_as_data(costs, wall_time) | ({} if gpus is None else {"gpus": gpu_costs_as_data(costs, gpus)}),
         "resolution": _resolution(plan, max(cell.seed for cell in plan.cells) + 1),
     }
 
 
-def plan_as_text(selection: Selection, plan: Plan, seeds: int, wall_time: float | None = None) -> str:
+def plan_as_text(
+    selection: Selection, plan: Plan, seeds: int, wall_time: float | None = None, gpus: GpuSet | None = None
+) -> str:
     """One line per training, what is left to do costs, and which differences the seeds can show.
 
-    wall_time: as ``plan_as_data``.
+    wall_time, gpus: as ``plan_as_data``. With ``gpus`` no line is longer than 80 characters.
     """
     to_do = missing(plan, selection.store)
+    costs = plan_costs(plan, selection.rates(gpus), selection.store, to_do)
+    if gpus is not None:
+        notes = _rescaled(plan, selection.batch_size) if selection.batch_size is not None else []
+        return "\n".join(gpu_plan_as_lines(plan, costs, gpus, wall_time, [*notes, *_seeds_as_lines(plan, seeds)]))
     rows = []
     for train_id, job in plan.trainings.items():
         state = "planned" if selection.identity_is_open else ("to do" if train_id in to_do else "done")
@@ -67,9 +79,14 @@ def plan_as_text(selection: Selection, plan: Plan, seeds: int, wall_time: float 
         lines += _rescaled(plan, selection.batch_size)
     if selection.identity_is_open:
         lines.append("The data is a folder: with --data DIR the ids above become those of its runs.")
-    lines += costs_as_lines(plan_costs(plan, selection.store, to_do), wall_time)
+    lines += costs_as_lines(costs, wall_time)
+    return "\n".join([*lines, *_seeds_as_lines(plan, seeds)])
+
+
+def _seeds_as_lines(plan: Plan, seeds: int) -> list[str]:
+    """Which differences so many seeds can show."""
     resolution = _resolution(plan, seeds)
-    lines.append(
+    shown = (
         f"Seed deviation assumed {resolution['assumed_sd']} AP. With {seeds} seed{'s' if seeds > 1 else ''} per row "
         + (
             f"a difference of {resolution['resolvable']:.2f} AP is seen with 80% power."
@@ -78,8 +95,7 @@ def plan_as_text(selection: Selection, plan: Plan, seeds: int, wall_time: float 
         )
     )
     wanted = ", ".join(f"{effect} AP: {count}" for effect, count in resolution["seeds_needed"].items())
-    lines.append(f"Seeds per row for 80% power (one-sided test, alpha 0.05): {wanted}.")
-    return "\n".join(lines)
+    return [shown, f"Seeds per row for 80% power (one-sided test, alpha 0.05): {wanted}."]
 
 
 def _rescaled(plan: Plan, batch_size: int) -> list[str]:

@@ -14,6 +14,7 @@ NOT_TABLES = {
     "all": "it stands for the paper's four tables",
     "claims": "claims.yaml has claims",
     "ledger": "ledger.yaml has deviations",
+    "speeds": "speeds.yaml has measured speeds",
 }
 
 

@@ -17,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def schema(
-    kind: Annotated[str, typer.Argument(help="table, recipe, profile, claims, ledger or cluster.")],
+    kind: Annotated[str, typer.Argument(help="table, recipe, profile, claims, ledger, speeds or cluster.")],
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
 ) -> None:
     """Print the JSON Schema of an experiment file, for editors that check YAML."""

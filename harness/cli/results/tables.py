@@ -81,13 +81,15 @@ def check(
 
 
 def explain(
-    ref: Annotated[str, typer.Argument(metavar="TABLE/ROW", help="A row, such as table2/L6.")],
+    ref: Annotated[
+        str, typer.Argument(metavar="ROW|RECIPE", help="A row, such as table2/L6, or a recipe, such as dr-r101-1x.")
+    ],
     profile: ProfileOption = "paper",
     batch_size: BatchSizeOption = None,
     overrides: SetOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print every setting of a row with its source, and where the paper and its sources disagree."""
+    """Print every setting of a row or a recipe with its source, and where the paper and its sources disagree."""
     from harness.report.explanation import explanation, explanation_as_text
 
     data = explanation(ref, profile, overrides or [], batch_size)

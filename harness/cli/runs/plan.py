@@ -44,12 +44,17 @@ def plan(
         str | None,
         typer.Option(metavar="HOURS", help="Device-hours, such as 400gpuh: choose the rows and seeds to train."),
     ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option("--gpus", metavar="NxKIND", help="The GPUs to plan for, such as 8xH100 or 1xA100."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the trainings that a target needs, each once: which are done, their cost, what they can show.
 
-    A cost was measured on finished runs, was stated by others, or is unknown. With --budget: which rows to train with
-    how many seeds, so that as many claims as possible are decided.
+    A cost was measured on finished runs, was extrapolated from measurements on other GPUs or of other settings, was
+    stated by others, or is unknown; with --gpus each rule of an extrapolation is printed. With --budget: which rows to
+    train with how many seeds, so that as many claims as possible are decided.
     """
     from harness.planning.costs import parse_wall_time
     from harness.planning.selection import Selection
@@ -57,17 +62,18 @@ def plan(
 
     selection = Selection(target, profile, overrides or [], data, batch_size)
     if budget is not None:
-        _plan_budget(selection, budget, chosen=seeds != 1 or wall_time is not None, as_json=as_json)
+        _plan_budget(selection, budget, gpus, chosen=seeds != 1 or wall_time is not None, as_json=as_json)
         return
     planned = selection.plan(seeds)
     limit = parse_wall_time(wall_time) if wall_time is not None else None
+    wanted = selection.gpus(gpus)
     if as_json:
-        print_json(plan_as_data(selection, planned, limit))
+        print_json(plan_as_data(selection, planned, limit, wanted))
     else:
-        typer.echo(plan_as_text(selection, planned, seeds, limit))
+        typer.echo(plan_as_text(selection, planned, seeds, limit, wanted))
 
 
-def _plan_budget(selection: Selection, budget: str, *, chosen: bool, as_json: bool) -> None:
+def _plan_budget(selection: Selection, budget: str, gpus: str | None, *, chosen: bool, as_json: bool) -> None:
     """chosen: whether --seeds or --wall-time was given too; the budget already decides both."""
     from harness.planning.budget import plan_budget
     from harness.report.costs import budget_as_data, budget_as_text
@@ -77,7 +83,7 @@ def _plan_budget(selection: Selection, budget: str, *, chosen: bool, as_json: bo
             "--budget chooses rows and seeds of the paper's own settings: leave --seeds, --wall-time, --set and "
             "--batch-size out. For more about one row: harness plan ROW --seeds N --wall-time TIME"
         )
-    bought = plan_budget(selection, budget)
+    bought = plan_budget(selection, budget, selection.gpus(gpus))
     if as_json:
         print_json(budget_as_data(bought))
     else:

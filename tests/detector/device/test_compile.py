@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from detector.device.compile import compile_network
 from detector.errors import UsageError
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
 from detector.worker.run import evaluate_and_record, train_to_final
 from support.final_weights import final_weights
 from support.micro import ALONE, micro_assignment
+from tests.small_retinanet import SLIM, build
 
 
 def train(job: EvalJob, data: Path, folder: Path, *, compiled: bool) -> RunDir:
@@ -55,3 +58,20 @@ def test_a_missing_compiler_is_one_clear_error(
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UsageError, match="needs a C\\+\\+ compiler; no-such-compiler is not on the PATH"):
         train(job, data, tmp_path / "run", compiled=True)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own doings
+def test_another_size_of_image_is_not_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.testing import CompileCounter  # a second of imports
+
+    counter, whole = CompileCounter(), nn.Module.compile
+    monkeypatch.setenv("CXX", "true")  # nothing needs it here
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **asked: whole(module, backend=counter, **asked))
+    torch._dynamo.reset()
+    model = build(SLIM | {"fpn_levels": (3, 7)}).train()
+    compile_network(model)
+    for shape in ((2, 3, 320, 416), (2, 3, 416, 320), (4, 3, 352, 480), (2, 3, 448, 448)):
+        with torch.no_grad():
+            model._outputs_of(torch.rand(shape).to(memory_format=torch.channels_last))
+    assert counter.frame_count == 2  # backbone and head, once each
+    torch._dynamo.reset()

@@ -52,7 +52,8 @@ def test_list_json_carries_every_row_with_its_published_numbers() -> None:
     assert len(paper) == 34
     assert all(set(row["published"]) == {"AP", "AP50", "AP75", "APS", "APM", "APL"} for row in paper)
     assert rows["table2/L6"]["published"]["AP"] == 37.4
-    assert {profile["name"] for profile in data["profiles"]} == {"paper", "small", "tiny", "smoke", "overfit"}
+    profiles = {"paper", "one-gpu", "small", "tiny", "smoke", "overfit"}
+    assert {profile["name"] for profile in data["profiles"]} == profiles
     assert "37.4" in run("list")
 
 
@@ -93,7 +94,7 @@ def test_table_and_check_render_in_every_format_without_any_run(fmt: str) -> Non
     assert "smooth-beats-hinge" in run("check", "all", "--format", fmt) or fmt in ("md", "latex", "html")
 
 
-@pytest.mark.parametrize("kind", ["table", "recipe", "profile", "claims", "ledger"])
+@pytest.mark.parametrize("kind", ["table", "recipe", "profile", "claims", "ledger", "speeds"])
 def test_schema_is_a_json_schema(kind: str) -> None:
     assert "$defs" in json.loads(run("schema", kind))
 
@@ -111,7 +112,7 @@ def test_doctor_finds_nothing_that_fails_here() -> None:
         (("table", "tabel2"), "Unknown table 'tabel2'. Known: table1"),
         (("table", "table2", "--format", "pdf"), "Unknown format 'pdf'. Known: text, md"),
         (("plan", "table2/L7"), "Unknown row 'L7' of table2. Known: focal"),
-        (("plan", "table2", "--profile", "big"), "Unknown profile 'big'. Known: overfit"),
+        (("plan", "table2", "--profile", "big"), "Unknown profile 'big'. Known: one-gpu, overfit"),
         (("explain", "table2"), "explain takes one row"),
         (("schema", "row"), "Unknown kind of file 'row'"),
         (("run", "table2", "--profile", "smoke"), "A COCO root"),

@@ -267,7 +267,7 @@ def test_plan_with_costs_and_budget_imports_no_torch() -> None:
         "import sys\n"
         "from typer.testing import CliRunner\n"
         "from harness.cli import app\n"
-        "for more in ([], ['--budget', '400gpuh']):\n"
+        "for more in ([], ['--budget', '400gpuh'], ['--gpus', '8xH100']):\n"
         "    assert CliRunner().invoke(app, ['plan', 'all', *more]).exit_code == 0\n"
         "assert not {'torch', 'pandas', 'scipy.stats'} & set(sys.modules)\n"
     )

@@ -46,7 +46,7 @@ def load_all(folder: Path) -> None:
 def test_registry_holds_every_table_and_resolves_every_row_at_every_profile() -> None:
     registry = Registry()
     assert [len(registry.tables[f"table{i}"].rows) for i in (1, 2, 3, 4)] == [6, 8, 3, 17]
-    assert set(registry.profiles) == {"paper", "small", "tiny", "smoke", "overfit"}
+    assert set(registry.profiles) == {"paper", "one-gpu", "small", "tiny", "smoke", "overfit"}
     assert len(registry.select("all")) == 6 + 8 + 3 + 4
     load_all(registry.folder)
 
@@ -132,7 +132,7 @@ def test_select_names_the_valid_targets(target: str, message: str) -> None:
 
 
 def test_unknown_profile_names_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="Unknown profile 'big'. Known: overfit, paper, small, smoke, tiny"):
+    with pytest.raises(UsageError, match="Unknown profile 'big'. Known: one-gpu, overfit, paper, small, smoke, tiny"):
         Registry().profile("big")
 
 

@@ -184,7 +184,7 @@ def test_a_name_that_two_folders_give_is_an_error_with_both_files(
             "claims.yaml",
             "[tiny]",
             "[tiny, huge]",
-            r"claims.yaml:8: .* names the unknown profile 'huge'. Known: overfit",
+            r"claims.yaml:8: .* names the unknown profile 'huge'. Known: one-gpu, overfit",
         ),
         (
             "claims.yaml",

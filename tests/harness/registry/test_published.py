@@ -12,7 +12,7 @@ import yaml
 from harness.registry.load import Registry
 
 PAPER_TABLES = ("table1", "table2", "table3", "table4")
-PROFILES = {"paper", "small", "tiny", "smoke", "overfit"}
+PROFILES = {"paper", "one-gpu", "small", "tiny", "smoke", "overfit"}
 
 
 @pytest.fixture(scope="module")
