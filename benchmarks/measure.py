@@ -11,6 +11,8 @@ from statistics import median
 
 from msgspec import Struct
 
+from harness.registry.speeds import MeasuredSpeed
+
 
 class Row(Struct, frozen=True, kw_only=True):
     """One line of the table: what is done, a peer that does the same, and the least time that the machine needs."""
@@ -66,6 +68,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
     rows: tuple[Row, ...] = ()
     goals: tuple[Goal, ...] = ()
+    speeds: tuple[MeasuredSpeed, ...] = ()  # for experiments/speeds.yaml
     curves: tuple[Curve, ...] = ()
     facts: dict[str, float | str] = {}
 

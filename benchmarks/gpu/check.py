@@ -29,6 +29,7 @@ from detector.storage.files import read_json, write_json
 PROJECT = Path(__file__).resolve().parents[2]
 PRECISIONS = ("bf16", "tf32", "fp16", "fp32")
 EXPERIMENTS = PROJECT / "benchmarks" / "gpu" / "experiments"
+LEAST_SECONDS = 5.0  # with less, a part is not started
 HEADERS = ("what", "value", "goal", "")
 
 
@@ -120,7 +121,7 @@ def run_part(part: Part, check: Check, left: float) -> list[Line]:
     """Run it for at most its limit and what is left of the whole; its rows, or one that says what went wrong."""
     limit = min(part.seconds, left)
     log = check.out / f"{part.name}.log"
-    if limit < 5:
+    if limit < LEAST_SECONDS:
         return [Line(part.name, "not started: no time left", "", "not reached")]
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as file:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from detector.training.passes import Passes
 from detector.training.schedule import parameter_groups
 from harness.registry.load import Registry
 from harness.registry.resolve import jobs, recipe
+from harness.registry.speeds import MeasuredSpeed
 
 IMAGES_PER_GROUP = 2
 PRECISIONS: tuple[Precision, ...] = ("bf16", "tf32", "fp16", "fp32")  # what matters first, first
@@ -65,6 +67,7 @@ def report(*, quick: bool) -> Report:
     groups = groups_of(batch)
     rows, facts = [], dict[str, float | str]()
     best: dict[tuple[str, int], Row] = {}
+    speeds = []
     for precision in ("fp32",) if quick else PRECISIONS:
         theirs = _torchvision(models, batch, precision)
         peer = steady({"theirs": theirs}, device, rounds=1 if quick else 3, repeats=1)["theirs"]
@@ -75,10 +78,29 @@ def report(*, quick: bool) -> Report:
                 if row is None:
                     continue
                 rows.append(row)
+                if execution.captured and not execution.compiled:  # as profiles run
+                    speeds.append(speed_of(execution, row, num_images, side))
                 print(f"{row.work}: {1e3 * row.seconds:.1f} ms", flush=True)  # shown even if time runs out
                 key = (precision, together)
                 best[key] = min((row, best.get(key, row)), key=lambda row: row.seconds)
-    return Report(rows=tuple(rows), goals=tuple(_goals(best, len(groups))), facts=facts)
+    return Report(rows=tuple(rows), goals=tuple(_goals(best, len(groups))), speeds=tuple(speeds), facts=facts)
+
+
+def speed_of(execution: Execution, row: Row, num_images: int, short_side: int) -> MeasuredSpeed:
+    """The row as plans read it."""
+    versions = f"torch {torch.__version__.split('+')[0]}"
+    return MeasuredSpeed(
+        gpu=torch.cuda.get_device_name(),
+        gpus=1,
+        of="step",
+        backbone="resnet50",
+        precision=execution.precision,
+        groups_per_forward=execution.groups_per_forward,
+        images=num_images,
+        short_side=short_side,
+        seconds_per_iteration=round(row.seconds, 4),
+        source=f"make bench, {time.strftime('%Y-%m-%d')}, images of one shape in CUDA graphs, {versions}",
+    )
 
 
 def groups_of(batch: Batch) -> list[Group]:

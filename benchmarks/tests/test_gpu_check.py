@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.gpu import check as gpu_check
 from benchmarks.gpu import images, wheels
 from benchmarks.gpu.check import Check, Line, Part, goal_rows, run_part
 from benchmarks.gpu.coco_sizes import SIZES, batch
@@ -60,15 +61,16 @@ def part(code: str, seconds: float = 60.0) -> Part:
     return Part("a part", seconds, (sys.executable, "-c", code), lambda: [Line("seen", "1")])
 
 
-def test_a_part_that_fails_or_does_not_end_is_a_row(tmp_path: Path) -> None:
+def test_a_part_that_fails_or_does_not_end_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "LEAST_SECONDS", 0.5)
     check = Check(tmp_path, tmp_path, on_cpu=True)
     assert run_part(part("print('hello')"), check, 60.0) == [Line("seen", "1")]
     assert (tmp_path / "a part.log").read_text() == "hello\n"
     (seen, failed) = run_part(part("raise SystemExit(3)"), check, 60.0)
     assert (seen.value, failed.value, failed.verdict) == ("1", "exit code 3", "not reached")
-    (late,) = run_part(part("while True: pass", 5.0), check, 60.0)
-    assert late.value == "ended after 5 s, its limit; see a part.log"
-    (never,) = run_part(part(""), check, 2.0)
+    (late,) = run_part(part("while True: pass", 1.0), check, 60.0)
+    assert late.value == "ended after 1 s, its limit; see a part.log"
+    (never,) = run_part(part(""), check, 0.2)
     assert never.value == "not started: no time left"
 
 
