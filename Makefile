@@ -19,7 +19,7 @@ help:
 	@echo "make test-lowest losses, kernels and commands with the lowest versions that pyproject.toml allows"
 	@echo "make test-newest the same with the newest versions that there are"
 	@echo "make fidelity    compare with other codebases, on real COCO images, and write docs/fidelity.md"
-	@echo "make bench       compare costs with those of peers (half an hour), and write docs/performance.md"
+	@echo "make bench       compare costs with those of peers (half an hour; on a GPU, the GPU alone), and write docs/performance.md"
 	@echo "make docs        build the pages of docs/ as a site in docs/_build; every warning is an error"
 	@echo "make tables      render results/tables again from results/records"
 	@echo "make lint        ruff and mypy"

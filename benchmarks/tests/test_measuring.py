@@ -53,7 +53,7 @@ def test_page_shows_rows_notes_facts_and_plots(tmp_path: Path) -> None:
     write_page(tmp_path / "docs" / "speed.md", [measured])
     page = (tmp_path / "docs" / "speed.md").read_text()
     for text in (
-        *("## cpu X", "Measured 2026-01-01 (torch 2)", "results/cpu-x.json", "| a loss", "on fewer entries"),
+        *("## cpu X", "Measured 2026-01-01 (torch 2)", "/cpu-x.json", "| a loss", "on fewer entries"),
         "No GPU has been measured with this version",
     ):
         assert text in page
