@@ -68,7 +68,8 @@ def test_a_part_that_fails_or_does_not_end_is_a_row(tmp_path: Path, monkeypatch:
     assert (tmp_path / "a part.log").read_text() == "hello\n"
     (seen, failed) = run_part(part("raise SystemExit(3)"), check, 60.0)
     assert (seen.value, failed.value, failed.verdict) == ("1", "exit code 3", "not reached")
-    (late,) = run_part(part("while True: pass", 1.0), check, 60.0)
+    (seen, late) = run_part(part("while True: pass", 1.0), check, 60.0)
+    assert seen.value == "1"  # what it left before
     assert late.value == "ended after 1 s, its limit; see a part.log"
     (never,) = run_part(part(""), check, 0.2)
     assert never.value == "not started: no time left"
