@@ -100,7 +100,7 @@ class Check:
         (metrics,) = (self.out / f"train-{precision}" / "runs").glob("*/metrics.jsonl")
         lines = [json.loads(line) for line in metrics.read_text().splitlines()]
         first, last = lines[0]["loss"], lines[-1]["loss"]
-        what = f"training of real images, {precision}"
+        what = f"training, {precision}"
         said = "reached" if last < first else "not reached"
         speed = min(line["seconds_per_iteration"] for line in lines[1:])
         return [
