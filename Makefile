@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 COMMITTED := HARNESS_EXPERIMENTS= HARNESS_RUNS=/nonexistent HARNESS_RESULTS=$(CURDIR)/results $(BIN)/harness
 QUICK := HARNESS_RUNS=$(CURDIR)/.quickstart/runs HARNESS_RESULTS=$(CURDIR)/.quickstart/results
 
-.PHONY: help install quickstart test test-slow slurm-ready test-slurm test-lowest test-newest fidelity bench docs tables lint clean
+.PHONY: help install quickstart test test-slow slurm-ready test-slurm test-gpu test-lowest test-newest fidelity bench docs tables lint clean
 
 help:
 	@echo "make quickstart  install, train table 2 at the tiny scale (minutes), print the table and the verdicts"
@@ -15,10 +15,11 @@ help:
 	@echo "make test-slow   the slow tests; one of them learns eight real images by heart"
 	@echo "make slurm-ready start a real Slurm of two nodes and end it; installs slurm-wlm and munge (apt-get, root)"
 	@echo "make test-slurm  tests on that Slurm, which is started for them"
+	@echo "make test-gpu    everything that needs a GPU, on this machine's; without one it fails and says so"
 	@echo "make test-lowest losses, kernels and commands with the lowest versions that pyproject.toml allows"
 	@echo "make test-newest the same with the newest versions that there are"
 	@echo "make fidelity    compare with other codebases, on real COCO images, and write docs/fidelity.md"
-	@echo "make bench       compare costs with those of peers (half an hour), and write docs/performance.md"
+	@echo "make bench       compare costs with those of peers (half an hour; on a GPU, the GPU alone), and write docs/performance.md"
 	@echo "make docs        build the pages of docs/ as a site in docs/_build; every warning is an error"
 	@echo "make tables      render results/tables again from results/records"
 	@echo "make lint        ruff and mypy"
@@ -53,6 +54,9 @@ slurm-ready: install
 
 test-slurm: slurm-ready
 	timeout 600 $(BIN)/python -m pytest tests/slurm -m slurm
+
+test-gpu: install
+	$(BIN)/python -m tests.gpu
 
 # Environments of their own. Of the slow tests only those about versions: every import, and Triton's compiler.
 define test_with

@@ -2,7 +2,8 @@
 
     python -m benchmarks [--only losses,pairs] [--quick] [--page docs/performance.md]
 
-Each module runs in a process of its own. ``--only`` runs these alone, and keeps the earlier numbers of the others.
+Without ``--only``, a machine with a GPU measures the GPU, and another one its CPU. Each module runs in a process of its
+own. ``--only`` runs these alone, and keeps the earlier numbers of the others.
 ``--quick`` takes small sizes, to see that everything runs, and keeps nothing. ``--page`` writes the page and its plots.
 """
 
@@ -17,37 +18,51 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.measure import Report, processor
-from benchmarks.page import Measured, as_table, slug, write_page
-from detector.storage.files import read_json, write_json
+from msgspec.structs import replace
 
-MODULES = ("losses", "pairs", "data", "evaluation", "step", "processes", "commands")
+from benchmarks.gpu.speeds import write_speeds
+from benchmarks.measure import Report, processor
+from benchmarks.modules import MODULES, ON_CPU, ON_GPU
+from benchmarks.page import Measured, as_table, goal_lines, kept, slug, write_page
+from detector.storage.files import read_json, write_json
+from harness.folders import experiments_folder
+
 RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> int:
     """Exit code 1 where a module failed; the others' numbers are kept."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", type=lambda text: text.split(","), default=list(MODULES), metavar="MODULE,...")
+    parser.add_argument("--only", type=lambda text: text.split(","), metavar="MODULE,...")
     parser.add_argument("--quick", action="store_true", help="small sizes; nothing is kept")
-    parser.add_argument("--page", type=Path, help="write the page and its plots from what is kept for this device")
+    parser.add_argument("--page", type=Path, help="write the page and its plots from what is kept for all devices")
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # where a module's own process puts its report
     options = parser.parse_args()
-    unknown = set(options.only) - set(MODULES)
+    chosen = options.only or _of_this_machine(quick=options.quick)
+    unknown = set(chosen) - set(MODULES)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}. Known: {', '.join(MODULES)}.")
     if options.into:
-        (name,) = options.only
-        write_json(options.into, import_module(f"benchmarks.speed.{name}").report(quick=options.quick))
+        (name,) = chosen
+        write_json(options.into, import_module(MODULES[name]).report(quick=options.quick))
         return 0
-    reports, failed = _run_all(options.only, quick=options.quick)
-    print(as_table(reports))
+    reports, failed = _run_all(chosen, quick=options.quick)
+    print(as_table(reports), *goal_lines(reports), sep="\n")
     if not options.quick:
-        measured = _keep(reports)
-        if options.page:
-            write_page(options.page, measured)
+        _keep(reports)
+    if options.page:
+        write_page(options.page, kept(RESULTS))
     print(*(f"\n{name} failed." for name in failed), sep="")
     return 1 if failed else 0
+
+
+def _of_this_machine(*, quick: bool) -> list[str]:
+    """The modules of its GPU, else of its CPU; with ``quick`` all, on whatever device there is."""
+    import torch
+
+    if quick:
+        return list(MODULES)
+    return list(ON_GPU if torch.cuda.is_available() else ON_CPU)
 
 
 def _run_all(names: list[str], *, quick: bool) -> tuple[dict[str, Report], list[str]]:
@@ -65,17 +80,21 @@ def _run_all(names: list[str], *, quick: bool) -> tuple[dict[str, Report], list[
     return reports, failed
 
 
-def _keep(reports: dict[str, Report]) -> Measured:
+def _keep(reports: dict[str, Report]) -> None:
     """Merge the reports with what is kept for this device, and write them."""
-    device, versions = _device()
-    path = RESULTS / f"{slug(device)}.json"
+    measured = measured_here(reports)
+    path = RESULTS / f"{slug(measured.device)}.json"
     earlier = read_json(path, Measured).reports if path.exists() else {}
-    merged = earlier | reports
-    ordered = {name: merged[name] for name in MODULES if name in merged}
-    measured = Measured(device=device, versions=versions, day=time.strftime("%Y-%m-%d"), reports=ordered)
-    write_json(path, measured)
+    write_json(path, replace(measured, reports=earlier | reports))
+    if speeds := [speed for report in reports.values() for speed in report.speeds]:
+        write_speeds(experiments_folder() / "speeds.yaml", speeds)
     print(f"\n{path}")
-    return measured
+
+
+def measured_here(reports: dict[str, Report]) -> Measured:
+    """The reports of today, with this machine's device and versions."""
+    device, versions = _device()
+    return Measured(device=device, versions=versions, day=time.strftime("%Y-%m-%d"), reports=reports)
 
 
 def _device() -> tuple[str, dict[str, str]]:

@@ -11,6 +11,8 @@ from statistics import median
 
 from msgspec import Struct
 
+from harness.registry.speeds import MeasuredSpeed
+
 
 class Row(Struct, frozen=True, kw_only=True):
     """One line of the table: what is done, a peer that does the same, and the least time that the machine needs."""
@@ -41,10 +43,32 @@ class Curve(Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
+class Goal(Struct, frozen=True, kw_only=True):
+    """An aim that was set beforehand, and what was measured."""
+
+    what: str
+    value: float
+    unit: str
+    goal: float
+    at_least: bool = False  # whether more is better
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the value is on the right side of the goal."""
+        return self.value >= self.goal if self.at_least else self.value <= self.goal
+
+    @property
+    def aim(self) -> str:
+        """The goal in words."""
+        return f"{'>=' if self.at_least else '<='} {self.goal:g} {self.unit}"
+
+
 class Report(Struct, frozen=True, kw_only=True):
     """What one benchmark module found on one device."""
 
     rows: tuple[Row, ...] = ()
+    goals: tuple[Goal, ...] = ()
+    speeds: tuple[MeasuredSpeed, ...] = ()  # for experiments/speeds.yaml
     curves: tuple[Curve, ...] = ()
     facts: dict[str, float | str] = {}
 

@@ -1,26 +1,38 @@
-"""The measurements as one table, and as a page with plots."""
+"""The measurements as one table, and as a page with plots.
+
+    python -m benchmarks.page docs/performance.md
+
+writes the page from what is kept, without measuring.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 from tabulate import tabulate
 
 from benchmarks.measure import Curve, Report, Row
+from benchmarks.modules import MODULES
 
 HEADERS = ("work", "peer", "peer's time", "ours", "ratio", "goal", "limit", "share of the limit")
+GOAL_HEADERS = ("what", "value", "goal", "")
 PLOT_INCHES = (5.5, 3.6)
 
 INTRODUCTION = """\
 # What it costs
 
-Measured by `make bench` on {device} ({versions}), {day}. Peers and ours run in turn in one process, and the times are
-medians. What counts are the ratios: the peer's time / ours. A limit is the least time that this machine needs, measured
-in the same run; the share is limit / ours. No test asserts a time. Numbers: [{results}]({results}).
+Measured by `make bench`. Peers and ours run in turn in one process, and the times are medians. What counts are the
+ratios: the peer's time / ours. A limit is the least time that this machine needs, measured in the same run; the share
+is limit / ours. No test asserts a time.
 """
+NO_GPU = "No GPU has been measured with this version: `make bench` on a machine with one adds its section here."
+CPU = "cpu "  # how a CPU's name begins
 
 
 class Measured(Struct, frozen=True, kw_only=True):
@@ -47,23 +59,80 @@ def _notes(reports: Mapping[str, Report]) -> dict[str, int]:
     return {note: number for number, note in enumerate(found, 1)}
 
 
-def write_page(path: Path, measured: Measured) -> None:
-    """The page at ``path``, its plots in a folder beside it of the same name."""
+def goal_lines(reports: Mapping[str, Report], *, style: str = "simple") -> list[str]:
+    """All goals as one table, after an empty line; nothing where none was set."""
+    goals = [goal for report in reports.values() for goal in report.goals]
+    rows = [
+        (goal.what, f"{goal.value:.3g} {goal.unit}", goal.aim, "reached" if goal.is_met else "not reached")
+        for goal in goals
+    ]
+    return ["", tabulate(rows, GOAL_HEADERS, tablefmt=style, disable_numparse=True)] if rows else []
+
+
+def kept(folder: Path) -> list[Measured]:
+    """What is kept for every device, CPUs first."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        # Other benchmarks keep their results in the same folder, in another form.
+        if isinstance(value := msgspec.json.decode(path.read_bytes()), dict) and "reports" in value:
+            measured = msgspec.convert(value, Measured)
+            reports = {name: measured.reports[name] for name in MODULES if name in measured.reports}
+            found.append(replace(measured, reports=reports))
+    return sorted(found, key=lambda measured: (not measured.device.startswith(CPU), measured.device))
+
+
+def write_page(path: Path, devices: Sequence[Measured]) -> None:
+    """The page at ``path``, a section per device; plots in a folder beside it of the same name."""
+    parts = [INTRODUCTION]
+    if all(measured.device.startswith(CPU) for measured in devices):
+        parts.append(NO_GPU)
+    parts += _side_by_side(devices)
+    for measured in devices:
+        parts += _section(measured, path.with_suffix(""))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
+
+
+def _section(measured: Measured, folder: Path) -> list[str]:
+    """What one device did. A CPU's plots are in ``folder``, a GPU's in a folder of its own there."""
     versions = ", ".join(f"{name} {value}" for name, value in measured.versions.items())
     results = f"../benchmarks/results/{slug(measured.device)}.json"
-    parts = [INTRODUCTION.format(device=measured.device, versions=versions, day=measured.day, results=results)]
-    parts.append(as_table(measured.reports, style="github"))
+    parts = [
+        f"## {measured.device}",
+        f"Measured {measured.day} ({versions}). Numbers: [{results}]({results}).",
+        as_table(measured.reports, style="github"),
+    ]
+    goals = goal_lines(measured.reports, style="github")
+    parts += ["### Goals", *goals[1:]] if goals else []
     facts = [
         f"- {name}: {_fact(value)}" for report in measured.reports.values() for name, value in report.facts.items()
     ]
-    if facts:
-        parts.append("\n".join(["## Beside times", "", *facts]))
-    folder = path.with_suffix("")
-    plots = [_plot(curve, folder) for report in measured.reports.values() for curve in report.curves]
-    if plots:
-        parts.append("\n\n".join(["## How the cost grows", *plots]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
+    parts += ["### Beside times", "\n".join(facts)] if facts else []
+    places = folder if measured.device.startswith(CPU) else folder / slug(measured.device)
+    plots = [_plot(curve, places, folder.parent) for report in measured.reports.values() for curve in report.curves]
+    return [*parts, "### How the cost grows", *plots] if plots else parts
+
+
+def _side_by_side(devices: Sequence[Measured]) -> list[str]:
+    """Work that several devices did: a table with a column of our times per device."""
+    times: dict[str, dict[str, float]] = {}
+    for measured in devices:
+        for row in (row for report in measured.reports.values() for row in report.rows):
+            times.setdefault(_work_alone(row.work, measured.device), {}).setdefault(measured.device, row.seconds)
+    shared = {work: found for work, found in times.items() if len(found) > 1}
+    if not shared:
+        return []
+    names = [measured.device for measured in devices]
+    rows = [
+        (work, *(_seconds(found[name]) if name in found else "" for name in names)) for work, found in shared.items()
+    ]
+    table = tabulate(rows, ("work, ours", *names), tablefmt="github", disable_numparse=True)
+    return ["## Side by side", "On a CPU with one thread.", table]
+
+
+def _work_alone(work: str, device: str) -> str:
+    """What was done, without where."""
+    return ", ".join(part for part in work.split(", ") if part not in (device, "one thread"))
 
 
 def _cells(row: Row, notes: Mapping[str, int]) -> tuple[str, ...]:
@@ -97,8 +166,8 @@ def slug(text: str) -> str:
     return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def _plot(curve: Curve, folder: Path) -> str:
-    """A PNG in ``folder``; returns the line that shows it."""
+def _plot(curve: Curve, folder: Path, page: Path) -> str:
+    """A PNG in ``folder``; returns the line that shows it on a page in the folder ``page``."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -123,4 +192,8 @@ def _plot(curve: Curve, folder: Path) -> str:
     name = f"{slug(curve.title)}.png"
     figure.savefig(folder / name, dpi=110)
     pyplot.close(figure)
-    return f"![{curve.title}]({folder.name}/{name})" + (f"\n\n{curve.note}" if curve.note else "")
+    return f"![{curve.title}]({(folder / name).relative_to(page)})" + (f"\n\n{curve.note}" if curve.note else "")
+
+
+if __name__ == "__main__":
+    write_page(Path(sys.argv[1]), kept(Path(__file__).parent / "results"))

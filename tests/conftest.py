@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from detector.runs.job import EvalJob
 from support.micro import micro_data, micro_job, write_experiments
@@ -17,6 +18,14 @@ from tests.fidelity.report import Comparison, write_page
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked gpu are skipped where there is no GPU; ``python -m tests.gpu`` says so and fails."""
+    missing = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(missing)
 
 
 @pytest.fixture(scope="session")

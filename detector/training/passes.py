@@ -10,6 +10,7 @@ from torch import Tensor
 
 from detector.data.loader import Group
 from detector.device.algorithms import training_algorithms
+from detector.device.memory import explained_lack_of_memory
 from detector.device.precision import precision_context
 from detector.device.world import World
 from detector.model.retinanet import RetinaNet
@@ -67,9 +68,10 @@ class Passes:
     def _pass(self, micro: list[Group], share: float) -> dict[str, Tensor]:
         images = [image for group in micro for image in group.images]
         targets = [target for group in micro for target in group.targets]
-        if self._graphs is not None:
-            return self._graphs(self.model, images, targets, share)
-        return self._forward_backward(Inputs.of(self.model, images, targets), share)
+        with explained_lack_of_memory(micro, self.precision, self.world.device):
+            if self._graphs is not None:
+                return self._graphs(self.model, images, targets, share)
+            return self._forward_backward(Inputs.of(self.model, images, targets), share)
 
     def _forward_backward(self, inputs: Inputs, share: float | Tensor) -> dict[str, Tensor]:
         """Add ``share`` of the inputs' gradients to the parameters'; the losses, detached."""

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from detector.errors import HarnessError
 from drloss.plugins import Plugin, plugins
+from harness.doctor.gpus import gpu_answers
 from harness.doctor.node_checks import State
 from harness.folders import results_folder, runs_folder
 from harness.machine import usable_cores, visible_gpus
@@ -35,10 +36,7 @@ def examine(data: Path | None) -> list[Finding]:
     findings += [_package(name) for name in LIBRARIES]
     findings.append(_operators())
     findings.append(Finding("ok", "cores", str(usable_cores())))
-    gpus = visible_gpus()
-    findings.append(
-        Finding("ok" if gpus else "note", "GPUs", str(len(gpus)) if gpus else "none: profiles run on the CPU")
-    )
+    findings += [Finding(state, name, text) for name, (state, text) in gpu_answers(len(visible_gpus()))]
     findings += [folder_finding("HARNESS_RUNS", runs_folder()), folder_finding("HARNESS_RESULTS", results_folder())]
     findings.append(_experiments())
     findings += [_plugin_loss(plugin) for plugin in plugins()]

@@ -142,7 +142,7 @@ def gpus_work(local_rank: int) -> Answer:
         warnings.simplefilter("ignore")  # the answer says what torch warns of
         available, count = torch.cuda.is_available(), torch.cuda.device_count()
     if not available:
-        return "fail", f"{gave}, and torch sees none: {_why_no_cuda()}"
+        return "fail", f"{gave}, and torch sees none: {why_no_cuda()}"
     if local_rank >= count:
         return "fail", (
             f"{gave}, torch sees {count}, and process {local_rank} of the node takes GPU {local_rank}: each process "
@@ -153,7 +153,8 @@ def gpus_work(local_rank: int) -> Answer:
     return state, f"{gave}, torch sees {count} ({', '.join(names)}); there {operators}"
 
 
-def _why_no_cuda() -> str:
+def why_no_cuda() -> str:
+    """What torch says where it sees no GPU."""
     import torch
 
     if torch.version.cuda is None:

@@ -15,6 +15,11 @@ from detector.runs.log_lines import of_worker
 
 FailureName = Literal[
     "GPU memory",
+    "GPU library",
+    "GPU build",
+    "GPU assignment",
+    "GPU fault",
+    "driver",
     "host memory",
     "disk full",
     "not finite",
@@ -55,8 +60,34 @@ RETRY = "harness run {run} --retry-failed"
 
 ADVICE: dict[FailureName, Advice] = {
     "GPU memory": Advice(
-        "A GPU's memory did not suffice: see whether something else uses it, then run it again.",
+        "A GPU's memory did not suffice. See whether something else uses it; else lower the profile's "
+        "execution.groups_per_forward (the results stay the same), or take precision bf16 or smaller images, which is "
+        "another training.",
         f"nvidia-smi; {RETRY}",
+    ),
+    "GPU library": Advice(
+        "The libraries cuBLAS or cuDNN could not start, or found no way to compute: most often because the GPU's "
+        "memory is full, else because another version of the library is found than the one that torch was built with.",
+        "nvidia-smi; harness doctor",
+    ),
+    "GPU build": Advice(
+        "This build of torch has no code for this GPU: torch.cuda.get_arch_list() must name an architecture that fits "
+        "torch.cuda.get_device_capability(). Install a build of torch that does.",
+        "harness doctor",
+    ),
+    "GPU assignment": Advice(
+        "Two processes of the run took one GPU, or one asked for a GPU that it cannot see: each process must see all "
+        "GPUs of its node, and there must be one for each.",
+        "nvidia-smi; harness doctor",
+    ),
+    "GPU fault": Advice(
+        "A kernel did what it may not (an address out of bounds, a failed assertion), and the process cannot use the "
+        "GPU any more. The line that failed is often a later one: CUDA_LAUNCH_BLOCKING=1 shows the right one.",
+        "harness logs {logs}",
+    ),
+    "driver": Advice(
+        "The NVIDIA driver is too old for this build of torch: update it, or install a torch for an older CUDA.",
+        "nvidia-smi; harness doctor",
     ),
     "host memory": Advice(
         "The machine's main memory did not suffice, or the job's share of it: let fewer runs share the machine (raise "
@@ -99,6 +130,10 @@ ADVICE: dict[FailureName, Advice] = {
     "unknown": Advice("An error of no known class; the log shows it in full.", "harness logs {logs}"),
 }
 
+# Of the numbers that NVIDIA's driver writes to the kernel's log, those of broken hardware: memory errors (48, 63, 64,
+# 92, 94, 95), NVLink (74), a GPU off the bus (79), its own processors (61, 62, 119, 120). Others are the program's.
+_XIDS = "48|61|62|63|64|74|79|92|94|95|119|120"
+
 _SILENT_END = "ended without a word while "
 
 
@@ -114,11 +149,13 @@ def killed_by(number: int) -> str:
 
 # Tried in this order: texts that name a cause come before texts that are often only its consequence.
 _TEXTS: tuple[tuple[FailureName, str], ...] = (
+    ("host memory", r"Error while creating shared memory segment"),  # NCCL; /dev/shm is full, and no disk is
     ("disk full", r"No space left on device|Disk quota exceeded|\bENOSPC\b|PytorchStreamWriter failed writing"),
     (
         "GPU memory",
         r"CUDA out of memory|CUDA error: out of memory|Cuda failure 2? ?'out of memory'|CUBLAS_STATUS_ALLOC_FAILED|"
-        r"CUDNN_STATUS_ALLOC_FAILED|cudaErrorMemoryAllocation",
+        r"CUDNN_STATUS_ALLOC_FAILED|CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED|cudaErrorMemoryAllocation|"
+        r"CUDA driver error: out of memory|Triton Error \[CUDA\]: out of memory",
     ),
     (
         "host memory",
@@ -134,17 +171,44 @@ _TEXTS: tuple[tuple[FailureName, str], ...] = (
     ("weights", r"\bWeightsError\b|is not a readable checkpoint|There is no weights file|No checkpoint at "),
     ("record", r"\bRecordError\b|Move it away and run again"),
     (
+        "GPU build",
+        r"no kernel image is available|device kernel image is invalid|cudaErrorNoKernelImageForDevice|"
+        r"not compatible with the current PyTorch installation|Torch not compiled with CUDA enabled|"
+        r"is not defined for option 'gpu-name'|Value 'sm_\w+' is not defined",
+    ),
+    (
+        "driver",
+        r"CUDA driver version is insufficient|driver on your system is too old|"
+        r"PTX was compiled with an unsupported toolchain|Unsupported \.version|"
+        r"forward compatibility was attempted on non supported HW|"
+        r"unsupported display driver / cuda driver combination",
+    ),
+    (
         "import",
         r"\bModuleNotFoundError\b|\bImportError\b|This run cannot begin: |"
         r"cannot open shared object file|GLIBC(?:XX)?_[\d.]+' not found",
     ),
     (
         "node",
-        r"uncorrectable ECC|uncorrectable NVLink|fallen off the bus|GPU is lost|NODE[_ ]FAIL|"
-        r"CUDA-capable device\(s\) is/are busy|no CUDA-capable device|CUDA driver version is insufficient|"
-        r"Found no NVIDIA driver|driver on your system is too old|CUDA unknown error|CUDA driver initialization failed|"
-        r"system not yet initialized|hardware stack error|Stale file handle|Input/output error|"
-        r"Transport endpoint is not connected|unspecified launch failure",
+        r"uncorrectable ECC|uncorrectable NVLink|over nvlink or a hardware error|fallen off the bus|GPU is lost|"
+        rf"NVRM: Xid [^\n]*?\): (?:{_XIDS}),|[Dd]river/library version mismatch|NVIDIA-SMI has failed|"
+        r"NODE[_ ]FAIL|CUDA-capable device\(s\) is/are busy|no CUDA-capable device|Found no NVIDIA driver|"
+        r"CUDA unknown error|CUDA error: unknown error|CUDA driver initialization failed|"
+        r"couldn't communicate with the NVIDIA driver|system not yet initialized|hardware stack error|"
+        r"Stale file handle|Input/output error|Transport endpoint is not connected|unspecified launch failure",
+    ),
+    ("GPU assignment", r"Duplicate GPU detected|invalid device ordinal"),
+    (
+        "GPU fault",
+        r"illegal memory access|misaligned address|illegal instruction was encountered|invalid program counter|"
+        r"device-side assert|operation not supported on global/shared address space|"
+        r"launch timed out and was terminated|CU(?:BLAS|DNN)_STATUS_EXECUTION_FAILED",
+    ),
+    (
+        "GPU library",
+        r"CU(?:BLAS|DNN|SOLVER)_STATUS_NOT_INITIALIZED|CUDNN_STATUS_(?:SUB)?(?:LIBRARY_)?VERSION_MISMATCH|"
+        r"unable to find an engine to execute this computation|Unable to load any of .*libcudnn|"
+        r"Could not load library libcudnn",
     ),
     ("time", r"DUE TO TIME LIMIT|DUE TO PREEMPTION|\bTIMEOUT\b|job is timed-out|timed-out too many times|PREEMPTED"),
     (

@@ -5,9 +5,6 @@ The matching and the passes after convolutions are in tests/detector/kernels, th
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -23,6 +20,7 @@ from detector.model.criterion import positive_ious
 from detector.model.postprocess import Candidates, best_entries, image_candidates, merge_candidates
 from detector.model.regression_loss import box_regression_loss, masked_losses, selected_losses
 from detector.runs.job import BoxConvention, Precision
+from tests.devices import host_never_waits
 from tests.small_retinanet import MATCHING, REGRESSION, SLIM, TEST, build, image_of, target_of
 from tests.triton_kernels import on_gpu
 
@@ -47,18 +45,6 @@ def random_boxes(*shape: int, seed: int = 0) -> Tensor:
 
 def moved(values: Any, device: str) -> Any:
     return torch.utils._pytree.tree_map(lambda value: value.to(device) if isinstance(value, Tensor) else value, values)
-
-
-@contextmanager
-def never_waiting() -> Iterator[None]:
-    """An error where the host waits for the GPU."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that this is a prototype is said once per process
-        torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -226,7 +212,7 @@ def test_matching_and_box_loss_never_make_the_host_wait(device: str) -> None:
         return loss.detach()
 
     wanted = run()
-    with never_waiting():
+    with host_never_waits():
         found = run()
     assert torch.equal(found, wanted)
 

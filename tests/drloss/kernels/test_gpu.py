@@ -6,7 +6,6 @@ The interpreter has to be chosen before triton is imported: ``test_gpu_builds`` 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from math import exp, inf, log, nan
 from typing import Any
@@ -23,6 +22,7 @@ from drloss.kernels import gpu_layouts
 from drloss.kernels.gpu_layouts import Layout
 from drloss.labels import BACKGROUND, IGNORED
 from drloss.surrogates import Surrogate
+from tests.devices import host_never_waits
 from tests.drloss.fused.test_two_passes import LOSSES, assert_same, value_and_gradients
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -255,13 +255,8 @@ def test_losses_never_make_the_host_wait(name: str) -> None:
     levels, labels = case("cuda")
     levels = [level.requires_grad_() for level in levels]
     _step(WHOLE[name], levels, labels)  # compiling may wait
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch says once per process that this is a prototype
-        torch.cuda.set_sync_debug_mode("error")
-    try:
+    with host_never_waits():
         _step(WHOLE[name], levels, labels)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.gpu

@@ -51,6 +51,52 @@ MESSAGES: list[tuple[FailureName, str]] = [
         "DistBackendError: NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.hpp:317, unhandled cuda error, NCCL "
         "version 2.21.5\nLast error:\nCuda failure 2 'out of memory'",
     ),
+    ("GPU memory", "RuntimeError: Triton Error [CUDA]: out of memory"),
+    ("GPU memory", "RuntimeError: cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    ("GPU library", "RuntimeError: CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    ("GPU library", "RuntimeError: cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
+    ("GPU library", "RuntimeError: GET was unable to find an engine to execute this computation"),
+    ("GPU library", "RuntimeError: cuDNN error: CUDNN_STATUS_SUBLIBRARY_VERSION_MISMATCH"),
+    (
+        "GPU build",
+        "AcceleratorError: CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors "
+        "might be asynchronously reported at some other API call, so the stacktrace below might be incorrect.",
+    ),
+    (
+        "GPU build",
+        "UserWarning: NVIDIA B200 with CUDA capability sm_100 is not compatible with the current PyTorch installation.",
+    ),
+    ("GPU build", "AssertionError: Torch not compiled with CUDA enabled"),
+    ("GPU build", "ptxas fatal   : Value 'sm_121a' is not defined for option 'gpu-name'"),
+    ("GPU build", "NCCL WARN Cuda failure 209 'no kernel image is available for execution on the device'"),
+    (
+        "driver",
+        "RuntimeError: The NVIDIA driver on your system is too old (found version 11040). Please update",
+    ),
+    ("driver", "RuntimeError: CUDA error: CUDA driver version is insufficient for CUDA runtime version"),
+    ("driver", "RuntimeError: CUDA error: the provided PTX was compiled with an unsupported toolchain."),
+    ("GPU assignment", "AcceleratorError: CUDA error: invalid device ordinal\nGPU device may be out of range"),
+    (
+        "GPU assignment",
+        "DistBackendError: NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.hpp:94, invalid usage (run with "
+        "NCCL_DEBUG=WARN for details), NCCL version 2.27.5\nncclInvalidUsage: This usually reflects invalid usage of "
+        "NCCL library.\nLast error:\nDuplicate GPU detected : rank 1 and rank 0 both on CUDA device 3b000",
+    ),
+    ("GPU fault", "AcceleratorError: CUDA error: an illegal memory access was encountered"),
+    ("GPU fault", "RuntimeError: CUDA error: misaligned address"),
+    ("GPU fault", "RuntimeError: CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx( handle, ...)`"),
+    (
+        "GPU fault",
+        "[rank0]:[E1128 ProcessGroupNCCL.cpp:2068] [PG ID 0 PG GUID 0 Rank 0] Process group watchdog thread terminated "
+        "with exception: CUDA error: an illegal memory access was encountered",
+    ),
+    ("GPU fault", "RuntimeError: CUDA error: device-side assert triggered"),
+    (
+        "host memory",
+        "DistBackendError: NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.hpp:94, unhandled system error, "
+        "NCCL version 2.27.5\nLast error:\nError while creating shared memory segment /dev/shm/nccl-Lq0xVh "
+        "(size 9637888), error: No space left on device (28)",
+    ),
     (
         "host memory",
         "RuntimeError: [enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you "
@@ -89,7 +135,34 @@ MESSAGES: list[tuple[FailureName, str]] = [
         "false, code: -98, name: EADDRINUSE, message: address already in use",
     ),
     ("network", "DistStoreError: Timed out after 1801 seconds waiting for clients. 1/2 clients joined."),
+    (
+        "network",
+        "DistBackendError: NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.hpp:94, unhandled system error (run "
+        "with NCCL_DEBUG=INFO for details), NCCL version 2.27.5\nncclSystemError: System call (e.g. socket, malloc) or "
+        "external library call failed or device error.\nLast error:\nsocketPollConnect: connect to 10.0.0.2<41523> "
+        "returned Connection refused",
+    ),
+    (
+        "network",
+        "DistBackendError: NCCL error in: ../torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp:1025, remote process "
+        "exited or there was a network error, NCCL version 2.27.5\nncclRemoteError: A call failed possibly due to it",
+    ),
     ("node", "RuntimeError: CUDA error: uncorrectable ECC error encountered"),
+    (
+        "node",
+        "DistBackendError: NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.hpp:94, unhandled cuda error, NCCL "
+        "version 2.27.5\nLast error:\nCuda failure 214 'uncorrectable ECC error encountered'",
+    ),
+    ("node", "RuntimeError: CUDA error: uncorrectable NVLink error detected during the execution"),
+    ("node", "[73151.4] NVRM: Xid (PCI:0000:3b:00): 79, pid=4242, name=python, GPU has fallen off the bus."),
+    ("node", "[73151.4] NVRM: Xid (PCI:0000:3b:00): 119, pid=4242, name=python, Timeout waiting for RPC from GSP!"),
+    (
+        "node",
+        "Unable to determine the device handle for GPU0000:3B:00.0: GPU is lost.  Reboot the system",
+    ),
+    ("node", "Failed to initialize NVML: Driver/library version mismatch"),
+    ("node", "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."),
+    ("node", "RuntimeError: CUDA error: unspecified launch failure"),
     ("node", "RuntimeError: No CUDA GPUs are available: no CUDA-capable device is detected"),
     ("node", "AcceleratorError: CUDA error: CUDA-capable device(s) is/are busy or unavailable"),
     ("node", "OSError: [Errno 116] Stale file handle: '/data/train2017/000000000009.jpg'"),
@@ -97,7 +170,11 @@ MESSAGES: list[tuple[FailureName, str]] = [
     ("killed", silent_end("training, iteration 20 of 60 (killed, or out of memory?)")),
     ("killed", killed_by(9)),
     ("unknown", "KeyError: 'bbox'"),
-    ("unknown", "RuntimeError: CUDA error: device-side assert triggered"),
+    # A program's own fault, which another node would show too.
+    (
+        "unknown",
+        "[73151.4] NVRM: Xid (PCI:0000:3b:00): 13, pid=4242, name=python, Graphics Exception: ESR 0x504730=0x9",
+    ),
     ("unknown", ""),
 ]
 

@@ -261,3 +261,21 @@ def test_the_reason_is_written_although_slurm_ends_the_job_that_it_queues_again(
     subprocess.run(command, env=environment, capture_output=True, check=False, start_new_session=True)
     assert asked(folder) == ["requeue 41_1"]
     assert "a process was killed (signal 9); queued again (1 of at most 100)" in run.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("again", "message"),
+    [
+        (True, "CUDA error: uncorrectable ECC error encountered"),
+        (True, "Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7"),
+        (True, "Failed to initialize NVML: Driver/library version mismatch"),
+        (False, "CUDA error: no kernel image is available for execution on the device"),
+        (False, "CUDA error: CUDA driver version is insufficient for CUDA runtime version"),
+        (False, "CUDA error: an illegal memory access was encountered"),
+        (False, "CUDA out of memory. Tried to allocate 2.50 GiB"),
+    ],
+)
+def test_a_broken_gpu_is_worth_another_start_and_a_program_or_a_build_that_does_not_fit_is_not(
+    again: bool, message: str
+) -> None:
+    assert (reason_to_retry(JobEnd(1, "RUNNING", message)) is not None) == again
