@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from drloss.checks import require_positive
+from drloss.fused import chosen_on_gpu
 from drloss.fused import two_passes as fused_passes
 from drloss.fused.hardest_entries import hardest_entries
 from drloss.inputs import Batch, Entries, Logits, Scope, joined, prepared, split_entries
@@ -134,6 +135,9 @@ def worst_case_loss(
     Entries that share the extreme share its gradient evenly, as in the limit. Arguments and errors as ``dr_loss``.
     """
     with prepared(logits, labels, scope=scope, images_per_group=images_per_group) as batch:
+        found = chosen_on_gpu.extremes(batch) if fused else None
+        if found is not None:
+            return batch.mean(surrogate(found[0] + found[1] + margin))
         entries = _entries(batch, hard_negative_ratio, fused, extremes_only=True)
         hardest = _neg_values(entries).amax(dim=1).double() + _pos_values(entries).amax(dim=1).double()
         return batch.mean(surrogate(hardest + margin))
@@ -178,7 +182,11 @@ def _ranked(
     batch: Batch, lambda_neg: float, hard_negative_ratio: float | None, fused: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """P- [S] float64, and the values of the positives [S, P] with their mask."""
-    found = fused_passes.expected_negative(batch, lambda_neg) if fused and hard_negative_ratio is None else None
+    found = None
+    if fused and hard_negative_ratio is None:
+        found = fused_passes.expected_negative(batch, lambda_neg)
+    elif fused:
+        found = chosen_on_gpu.expected_negative(batch, lambda_neg, hard_negative_ratio)
     if found is not None:
         p_neg, pos_logits, is_pos = found
         return p_neg, _scores_of_positives(pos_logits, is_pos), is_pos
