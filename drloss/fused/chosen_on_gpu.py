@@ -108,11 +108,11 @@ def _choose(plan: _Plan, levels: Sequence[Tensor]) -> _Chosen:
     sets: dict[str, int] = {"images_per_set": plan.images_per_set, "num_tiles": num_tiles}
     new = plan.labels.new_empty
     largest = new((num_images, num_tiles, tile["GROUPS"]), dtype=torch.int32)
-    of_tiles = new((3, num_images * num_tiles), dtype=torch.int32)
-    num_pos, listed, num_equal = of_tiles
+    # Tensors of their own, not parts of one: Triton compiles anew for another alignment.
+    num_pos, listed, num_equal = (new(num_images * num_tiles, dtype=torch.int32) for _ in range(3))
     of_positives = _of_positives(plan, num_tiles)
-    bounds, num_listed, thresholds = new((3, num_sets), dtype=torch.int32)
-    keep, num_of_equal = new((2, num_sets))
+    bounds, num_listed, thresholds = (new(num_sets, dtype=torch.int32) for _ in range(3))
+    keep, num_of_equal = new(num_sets), new(num_sets)
     counts, remaining = new((num_sets, num_digits, 256)).zero_(), new((num_sets, num_digits))
     prefixes, marks = new((num_sets, num_digits), dtype=torch.int32), new((num_sets, 2), dtype=torch.int32)
     partials = new((3, num_images * num_tiles), dtype=torch.float32)

@@ -171,15 +171,15 @@ def _last_of_equal(
     if found >= 0:
         tile = tl.load(listed + found)
         level, row, anchor, rows = find_listed_tile(num_anchors, tile, images_per_set, num_tiles, ROWS)
-        start = pick(levels, level) + row * K
+        entries = pick(levels, level) + row * K
         label = load_labels(labels, anchor, rows, ROWS)
         of_rows = tl.zeros([ROWS], tl.int32)
         for piece in tl.static_range((K + WIDTH - 1) // WIDTH):
-            _, code = codes_of_piece(start, label, piece, D, K, WIDTH, ROWS)
+            _, code = codes_of_piece(entries, label, piece, D, K, WIDTH, ROWS)
             of_rows += tl.sum((code == threshold).to(tl.int32), axis=1)
         this_row, before = _place_of_rank(of_rows.to(tl.int64), left, ROWS)
         own = tl.sum(tl.where(tl.arange(0, ROWS) == this_row, label, 0)) + tl.zeros([1], tl.int32)
-        _, code = codes_of_piece(start + this_row * K, own, 0, D, K, COLUMNS, 1)
+        _, code = codes_of_piece(entries + this_row * K, own, 0, D, K, COLUMNS, 1)
         equal = tl.reshape((code == threshold).to(tl.int64), [COLUMNS])
         column, _ = _place_of_rank(equal, left - before, COLUMNS)
         last = this_row * K + column
@@ -359,14 +359,15 @@ def write_chosen_gradient(
     if KIND == "scores":
         of_positive = tl.load(grad_pos + anchor + row, mask=is_pos, other=0.0)
     else:
-        x = tl.load(start + row * K + label, mask=is_pos, other=0.0).to(tl.float32)
+        own = tl.load(start + row * K + label, mask=is_pos, other=0.0).to(tl.float32)
         if KIND == "cross_entropy":
-            of_positive = -slope.to(tl.float32) * sigmoid(-x)
+            of_positive = -slope.to(tl.float32) * sigmoid(-own)
         else:
             shares = tl.load(results + 3 * num_sets + this_set)
             of_pos = tl.load(slopes + num_sets + this_set) / tl.where(shares > 0, shares, 1.0)
-            p = sigmoid(x)
-            of_positive = tl.where(code_of(-x, D) == last_tile, -of_pos.to(tl.float32) * (p * (1.0 - p)), 0.0)
+            p_own = sigmoid(own)
+            slope_own = -of_pos.to(tl.float32) * (p_own * (1.0 - p_own))
+            of_positive = tl.where(code_of(-own, D) == last_tile, slope_own, 0.0)
     # Of the entries that equal the threshold, those before the last one count.
     end = tl.where(tile < last_tile, ROWS * K, tl.where(tile == last_tile, last, -1))
     expected, exponent_of_normalizer = 0.0, 0.0

@@ -65,11 +65,12 @@ def codes_of_piece(
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
 ) -> Any:
-    """Logits and codes of a piece's negatives, [ROWS, WIDTH]; other entries are 0 with ``excluded_code``."""
+    """Logits and codes of a piece, [ROWS, WIDTH]; entries that are no negatives have ``excluded_code``."""
     column, offsets = piece_of(piece, K, WIDTH, ROWS)
-    negative = entries_of(label != IGNORED, column, K, WIDTH) & (column != label[:, None])
-    x = tl.load(start + offsets, mask=negative, other=0.0).to(tl.float32)
-    return x, tl.where(negative, code_of(x, D), excluded_code(D))
+    # A mask that does not depend on the class, so that a load has 16 bytes.
+    there = entries_of(label != IGNORED, column, K, WIDTH)
+    x = tl.load(start + offsets, mask=there, other=0.0).to(tl.float32)
+    return x, tl.where(there & (column != label[:, None]), code_of(x, D), excluded_code(D))
 
 
 @triton.jit
