@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from drloss.checks import require_between, require_choice
-from drloss.fused import chosen_on_gpu
 from drloss.fused.hardest_entries import hardest_entries
+from drloss.fused.hardest_on_gpu import cross_entropy_sum
 from drloss.fused.two_passes import pointwise_sum
 from drloss.inputs import Batch, Logits, joined, prepared, split_entries
 from drloss.labels import IGNORED
@@ -81,7 +81,7 @@ def cross_entropy_loss(
 
 def _mined_cross_entropy(batch: Batch, ratio: float, fused: bool) -> Tensor:
     """Sum over the kept entries of each image, [N] float64."""
-    total = chosen_on_gpu.cross_entropy_sum(batch, ratio) if fused else None
+    total = cross_entropy_sum(batch, ratio) if fused else None
     if total is not None:
         return total
     entries = hardest_entries(batch, ratio) if fused else None

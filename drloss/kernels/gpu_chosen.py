@@ -4,8 +4,9 @@ The negatives of a set that count are those with a code above a threshold, and t
 All equal ones are alike, so that the sums need their number only. The gradient needs to know which: those up to an
 entry, the last, given by its tile and its place there.
 
-KIND says what is summed. "scores": the distribution of Eq. 6, as in ``gpu_negatives``. "cross_entropy": -log(1 - p).
-"extremes": nothing; all entries that equal the largest count, and share its gradient evenly.
+KIND says what is summed. "scores": the distribution of Eq. 6. "ranking": that, and the positives' too.
+"cross_entropy": -log p_t of both. "extremes": nothing; all entries that equal the largest count, and share its gradient
+evenly, and so do the lowest positives.
 
 Needs triton. Legend: as in ``gpu_largest``.
 """
@@ -86,9 +87,9 @@ def sum_chosen(
 ) -> None:
     """Sums over the negatives above the threshold, tile by listed tile.
 
-    thresholds: [S] int32; num_of_equal: [S] int64, how many of those that equal it count. partials: [3, N * T] float32,
-    as ``gpu_negatives.sum_negatives``, or the sum first; num_equal: [N * T] int32, entries that equal the threshold.
-    Both are in the places of ``listed``.
+    thresholds: [S] int32; num_of_equal: [S] int64, how many of those that equal it count. partials: [3, N * T] float32:
+    the largest exponent (base 2), the sum of weights or losses, the sum of weight * p; num_equal: [N * T] int32, how
+    many entries equal the threshold. Both are in the places of ``listed``.
     """
     this_set, num_partials = tl.program_id(1), num_images * num_tiles
     base = this_set.to(tl.int64) * images_per_set * num_tiles
@@ -109,11 +110,11 @@ def sum_chosen(
             # The exponents are relative to the tile's hardest entry.
             top = tl.maximum(sigmoid(value_of(hardest, D)) * scale, 0.0)
             sums, products = tl.zeros([ROWS, WIDTH], tl.float32), tl.zeros([ROWS, WIDTH], tl.float32)
-            for piece in tl.static_range((K + WIDTH - 1) // WIDTH):
+            for piece in range((K + WIDTH - 1) // WIDTH):
                 x, code = codes_of_piece(start, label, piece, D, K, WIDTH, ROWS)
                 larger = code > threshold
                 equal += ((code == threshold) & (code > excluded_code(D))).to(tl.int32)
-                if KIND == "scores":
+                if KIND == "scores" or KIND == "ranking":
                     p = tl.where(larger, sigmoid(x), EXCLUDED)
                     weight = tl.exp2(p * scale - top)
                     sums += weight
@@ -125,15 +126,6 @@ def sum_chosen(
         tl.store(partials + num_partials + base + place, total)
         tl.store(partials + 2 * num_partials + base + place, weighted)
         tl.store(num_equal + base + place, tl.sum(equal))
-
-
-@triton.jit
-def _row_of_rank(counts: tl.tensor, rank: tl.tensor) -> Any:
-    """Where the running sum of counts [M] reaches ``rank``, 1 for the first, and the sum before; -1 if nowhere."""
-    running = tl.cumsum(counts, axis=0)
-    here = (running >= rank) & (running - counts < rank)
-    index = tl.max(tl.where(here, tl.arange(0, counts.shape[0]), -1))
-    return index, tl.sum(tl.where(here, running - counts, 0))
 
 
 @triton.jit
@@ -174,7 +166,7 @@ def _last_of_equal(
         entries = pick(levels, level) + row * K
         label = load_labels(labels, anchor, rows, ROWS)
         of_rows = tl.zeros([ROWS], tl.int32)
-        for piece in tl.static_range((K + WIDTH - 1) // WIDTH):
+        for piece in range((K + WIDTH - 1) // WIDTH):
             _, code = codes_of_piece(entries, label, piece, D, K, WIDTH, ROWS)
             of_rows += tl.sum((code == threshold).to(tl.int32), axis=1)
         this_row, before = _place_of_rank(of_rows.to(tl.int64), left, ROWS)
@@ -196,7 +188,15 @@ def _place_of_rank(counts: tl.tensor, rank: tl.tensor, SIZE: tl.constexpr) -> An
 
 
 @triton.jit
-def _hardest_positive(of_positives: tl.tensor, num_images: tl.tensor, num_tiles: tl.tensor, first: tl.tensor, num: tl.tensor, D: tl.constexpr, BLOCK: tl.constexpr) -> Any:
+def _hardest_positive(
+    of_positives: tl.tensor,
+    num_images: tl.tensor,
+    num_tiles: tl.tensor,
+    first: tl.tensor,
+    num: tl.tensor,
+    D: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> Any:
     """The largest code of -x of a set's positives, and how many have it. first, num: the set's tiles."""
     hardest, equal = excluded_code(D), tl.zeros([], tl.int64)
     for start in range(0, num, BLOCK):
@@ -224,6 +224,7 @@ def combine_chosen(
     results: tl.tensor,
     marks: tl.tensor,
     inverse_lambda: tl.tensor,
+    inverse_pos: tl.tensor,
     images_per_set: tl.tensor,
     num_images: tl.tensor,
     num_tiles: tl.tensor,
@@ -237,9 +238,10 @@ def combine_chosen(
 ) -> None:
     """Program (0, s) adds the sums of set s in float64, in a fixed order, and finds the last entry that counts.
 
-    results: [4, S] float64. "scores": P- and the log of its normaliser; "cross_entropy": the sum, of positives too;
-    "extremes": p of the hardest negative, -p of the hardest positive, and how many share each. marks: [S, 2] int32,
-    tile and place of the last entry; for "extremes" the code of -x of the hardest positive, and 0.
+    results: [4, S] float64. "scores": P-, 0, and the log of its normaliser; "ranking": P-, -P+, and both logs;
+    "cross_entropy": the sum; "extremes": p of the hardest negative, -p of the hardest positive, and how many share
+    each. marks: [S, 2] int32, tile and place of the last entry; for "extremes" the code of -x of the hardest positive,
+    and 0.
     """
     this_set, num_sets = tl.program_id(1), tl.num_programs(1)
     base = this_set.to(tl.int64) * images_per_set * num_tiles
@@ -261,10 +263,16 @@ def combine_chosen(
         tl.store(marks + 2 * this_set, code)
         tl.store(marks + 2 * this_set + 1, 0)
     else:
-        if KIND == "scores":
-            first, second = _combined_scores(
-                partials + base, num, num_partials, value, of_equal, inverse_lambda, BLOCK
+        if KIND == "scores" or KIND == "ranking":
+            first, third = _expectation(
+                partials + base, num, num_partials, sigmoid(value), of_equal, inverse_lambda, BLOCK
             )
+            if KIND == "ranking":
+                # A set without positives has a constant one with p = 1.
+                second, fourth = _expectation(
+                    of_positives + base, tiles_of_set, num_partials, -1.0, tl.zeros([], tl.int64), inverse_pos, BLOCK
+                )
+                second = tl.where(fourth == -float("inf"), -1.0, second)
         else:
             first = tl.where(of_equal > 0, of_equal.to(tl.float64) * softplus(value).to(tl.float64), 0.0)
             for start in range(0, num, BLOCK):
@@ -288,7 +296,7 @@ def combine_chosen(
 
 
 @triton.jit
-def _combined_scores(
+def _expectation(
     partials: tl.tensor,
     num: tl.tensor,
     num_partials: tl.tensor,
@@ -297,14 +305,17 @@ def _combined_scores(
     inverse_lambda: tl.tensor,
     BLOCK: tl.constexpr,
 ) -> Any:
-    """P- and the log of its normaliser. value: the logit of ``of_equal`` more entries; partials: at the set's first."""
+    """The expected value and the log of its normaliser; 0 and -inf of nothing.
+
+    partials: [3, N * T] at the set's first; ``of_equal`` more entries have this value.
+    """
     scale = tl.maximum(inverse_lambda * LOG2_E, 1e-24)
-    p = tl.where(of_equal > 0, sigmoid(value), 0.0)
-    top, total = p * scale, of_equal.to(tl.float64)
-    weighted = total * p.to(tl.float64)
+    value = tl.where(of_equal > 0, value, -1.0)
+    top, total = value * scale, of_equal.to(tl.float64)
+    weighted = total * value.to(tl.float64)
     for start in range(0, num, BLOCK):
         place = start + tl.arange(0, BLOCK)
-        exponent = tl.load(partials + place, mask=place < num, other=0.0)
+        exponent = tl.load(partials + place, mask=place < num, other=-1e30)
         sums = tl.load(partials + num_partials + place, mask=place < num, other=0.0)
         products = tl.load(partials + 2 * num_partials + place, mask=place < num, other=0.0)
         larger = tl.maximum(top, tl.max(exponent))
@@ -330,6 +341,7 @@ def write_chosen_gradient(
     slopes: tl.tensor,
     grad_pos: tl.tensor,
     inverse_lambda: tl.tensor,
+    inverse_pos: tl.tensor,
     images_per_set: tl.tensor,
     num_sets: tl.tensor,
     KIND: tl.constexpr,
@@ -341,8 +353,8 @@ def write_chosen_gradient(
 ) -> None:
     """Writes every entry of the gradients; reads the tiles only in which a negative counts.
 
-    slopes: [S] or, for "extremes", [2, S]: d loss / d the first of the results, or the first two. grad_pos: [N, R]
-    float32, d loss / d the positives' logits, for "scores" only.
+    slopes: [S] or, for "ranking" and "extremes", [2, S]: d loss / d the first of the results, or the first two.
+    grad_pos: [N, R] float32, d loss / d the positives' logits, for "scores" only.
     """
     level, row_of_level, anchor, rows = find_tile(num_anchors, ROWS)
     start, target = pick(levels, level) + row_of_level * K, pick(gradients, level) + row_of_level * K
@@ -363,17 +375,23 @@ def write_chosen_gradient(
         if KIND == "cross_entropy":
             of_positive = -slope.to(tl.float32) * sigmoid(-own)
         else:
-            shares = tl.load(results + 3 * num_sets + this_set)
-            of_pos = tl.load(slopes + num_sets + this_set) / tl.where(shares > 0, shares, 1.0)
+            normalizer = tl.load(results + 3 * num_sets + this_set)
+            slope_pos = tl.load(slopes + num_sets + this_set)
             p_own = sigmoid(own)
-            slope_own = -of_pos.to(tl.float32) * (p_own * (1.0 - p_own))
-            of_positive = tl.where(code_of(-own, D) == last_tile, slope_own, 0.0)
+            of_positive = -(p_own * (1.0 - p_own))
+            if KIND == "ranking":
+                value = tl.load(results + num_sets + this_set).to(tl.float32)
+                q_own = tl.exp2(-p_own * (inverse_pos * LOG2_E) - (normalizer * LOG2_E).to(tl.float32))
+                of_positive *= slope_pos.to(tl.float32) * q_own * (1.0 - (p_own + value) * inverse_pos)
+            else:
+                each = slope_pos / tl.where(normalizer > 0, normalizer, 1.0)
+                of_positive = tl.where(code_of(-own, D) == last_tile, of_positive * each.to(tl.float32), 0.0)
     # Of the entries that equal the threshold, those before the last one count.
     end = tl.where(tile < last_tile, ROWS * K, tl.where(tile == last_tile, last, -1))
     expected, exponent_of_normalizer = 0.0, 0.0
-    if KIND == "scores":
+    if KIND == "scores" or KIND == "ranking":
         expected = tl.load(results + this_set).to(tl.float32)
-        exponent_of_normalizer = (tl.load(results + num_sets + this_set) * LOG2_E).to(tl.float32)
+        exponent_of_normalizer = (tl.load(results + 2 * num_sets + this_set) * LOG2_E).to(tl.float32)
     elif KIND == "extremes":
         shares = tl.load(results + 2 * num_sets + this_set)
         slope, end = slope / tl.where(shares > 0, shares, 1.0), ROWS * K
@@ -386,7 +404,7 @@ def write_chosen_gradient(
             x, code = codes_of_piece(start, label, piece, D, K, WIDTH, ROWS)
             chosen = (code > threshold) | ((code == threshold) & (offsets <= end))
             p = sigmoid(x)
-            if KIND == "scores":
+            if KIND == "scores" or KIND == "ranking":
                 q = tl.exp2(p * (inverse_lambda * LOG2_E) - exponent_of_normalizer)
                 gradient = slope * q * (1.0 + (p - expected) * inverse_lambda) * (p * (1.0 - p))
             elif KIND == "cross_entropy":

@@ -20,8 +20,18 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from drloss.kernels.gpu_pointwise import _wrongness
-from drloss.kernels.gpu_tiles import IGNORED, entries_of, find_tile, load_labels, number, pick, piece_of
+from drloss.kernels.gpu_pointwise import _log1p
+from drloss.kernels.gpu_tiles import (
+    IGNORED,
+    LOG2_E,
+    entries_of,
+    find_tile,
+    load_labels,
+    pick,
+    piece_of,
+    place_of_tile,
+    sigmoid,
+)
 
 NAN_CODE: tl.constexpr = tl.constexpr(0x7FFFFFFF)
 
@@ -29,8 +39,7 @@ NAN_CODE: tl.constexpr = tl.constexpr(0x7FFFFFFF)
 @triton.jit
 def softplus(x: tl.tensor) -> Any:
     """log(1 + e^x)."""
-    _, _, loss, _ = _wrongness(x, 0.0, "zero")
-    return loss
+    return tl.maximum(x, 0.0) + _log1p(tl.exp2(tl.abs(x) * -LOG2_E))
 
 
 @triton.jit
@@ -59,7 +68,7 @@ def value_of(code: tl.tensor, D: tl.constexpr) -> Any:
 def codes_of_piece(
     start: tl.tensor,
     label: tl.tensor,
-    piece: tl.constexpr,
+    piece: tl.tensor,
     D: tl.constexpr,
     K: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -78,17 +87,8 @@ def find_listed_tile(
     num_anchors: tl.tuple, tile: tl.tensor, images_per_set: tl.tensor, num_tiles: tl.tensor, ROWS: tl.constexpr
 ) -> Any:
     """``gpu_tiles.find_tile`` for tile number ``tile`` of set ``program_id(1)``."""
-    image = (tl.program_id(1) * images_per_set + tile // num_tiles).to(tl.int64)
-    place = tile % num_tiles
-    level, first, before, rows, total = 0, 0, 0, 0, 0
-    for candidate in tl.static_range(len(num_anchors)):
-        in_level = number(num_anchors, candidate)
-        start = place * ROWS
-        if (start >= 0) & (start < in_level):
-            level, first, before, rows = candidate, start, total, in_level
-        place -= tl.cdiv(in_level, ROWS)
-        total += in_level
-    return level, image * rows + first, image * total + before + first, tl.minimum(rows - first, ROWS)
+    image = tl.program_id(1) * images_per_set + tile // num_tiles
+    return place_of_tile(num_anchors, tile % num_tiles, image, ROWS)
 
 
 @triton.jit
@@ -105,6 +105,7 @@ def summarize(
     largest: tl.tensor,
     num_pos: tl.tensor,
     of_positives: tl.tensor,
+    inverse_pos: tl.tensor,
     KIND: tl.constexpr,
     D: tl.constexpr,
     GROUPS: tl.constexpr,
@@ -115,8 +116,9 @@ def summarize(
     """One read of all logits. largest: [N, T, G] int32 codes; num_pos: [N, T] int32, positives of a tile.
 
     of_positives, by KIND (see ``gpu_chosen``). "scores": [N, R] float32, the logit of each anchor's own class, 0 where
-    label < 0. "cross_entropy": [N, T] float32, the sum of log(1 + e^-x) of a tile's positives. "extremes": [2, N, T]
-    int32, the largest code of -x of a tile's positives, and how many have it.
+    label < 0. "cross_entropy": [N, T] float32, the sum of log(1 + e^-x) of a tile's positives. "ranking": [3, N, T]
+    float32, of -p of a tile's positives: largest exponent (base 2), sum of weights, sum of weight * -p. "extremes":
+    [2, N, T] int32, the largest code of -x of a tile's positives, and how many have it.
     """
     level, first, anchor, rows = find_tile(num_anchors, ROWS)
     start = pick(levels, level) + first * K
@@ -126,17 +128,26 @@ def summarize(
     pos_logit = tl.load(start + row * K + label, mask=(label >= 0) & (label < K), other=0.0)
     pos_logit = pos_logit.to(tl.float32)
     tile = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
+    num_programs = tl.num_programs(0) * tl.num_programs(1)
     tl.store(num_pos + tile, tl.sum((label >= 0).to(tl.int32)))
     if KIND == "scores":
         tl.store(of_positives + anchor + row, pos_logit, mask=row < rows)
     elif KIND == "cross_entropy":
         tl.store(of_positives + tile, tl.sum(tl.where(label >= 0, softplus(-pos_logit), 0.0)))
+    elif KIND == "ranking":
+        value = tl.where(label >= 0, -sigmoid(pos_logit), -1e30)  # finite, so that its weight, 0, times it is 0
+        scale = tl.maximum(inverse_pos * LOG2_E, 1e-24)
+        top = tl.maximum(tl.max(value), -1.0) * scale
+        weight = tl.exp2(value * scale - top)
+        tl.store(of_positives + tile, top)
+        tl.store(of_positives + num_programs + tile, tl.sum(weight))
+        tl.store(of_positives + 2 * num_programs + tile, tl.sum(weight * value))
     else:
         code = tl.where(label >= 0, code_of(-pos_logit, D), excluded_code(D))
         hardest_pos = tl.max(code)
         tl.store(of_positives + tile, hardest_pos)
         equal = (code == hardest_pos) & (label >= 0)
-        tl.store(of_positives + tl.num_programs(0) * tl.num_programs(1) + tile, tl.sum(equal.to(tl.int32)))
+        tl.store(of_positives + num_programs + tile, tl.sum(equal.to(tl.int32)))
 
     hardest = tl.full([ROWS, WIDTH], -(2 ** (8 * D - 1)), tl.int32)
     for piece in tl.static_range((K + WIDTH - 1) // WIDTH):
@@ -157,7 +168,7 @@ def digit_of(code: tl.tensor, digit: tl.constexpr, D: tl.constexpr) -> Any:
 def next_digit(counts: tl.tensor, prefix: tl.tensor, remaining: tl.tensor, digit: tl.constexpr) -> Any:
     """The prefix with one more digit of the ``remaining``-th largest code, and which largest it is among those.
 
-    counts: [256] int64, of codes with this prefix by their next digit. Where there are too few, the digit is the lowest.
+    counts: [256] int64, of codes with this prefix by their next digit. With too few of them the digit is the lowest.
     """
     value = tl.arange(0, 256)
     enough = tl.cumsum(counts, axis=0, reverse=True) >= remaining
@@ -294,7 +305,7 @@ def count_digits(
             level, row, anchor, rows = find_listed_tile(num_anchors, tile, images_per_set, num_tiles, ROWS)
             label = load_labels(labels, anchor, rows, ROWS)
             start = pick(levels, level) + row * K
-            for piece in tl.static_range((K + WIDTH - 1) // WIDTH):
+            for piece in range((K + WIDTH - 1) // WIDTH):
                 _, code = codes_of_piece(start, label, piece, D, K, WIDTH, ROWS)
                 counted = (code >= bound) & (code > excluded_code(D))
                 if digit > 0:
@@ -302,6 +313,4 @@ def count_digits(
                 value = tl.reshape(digit_of(code, digit, D), [ROWS * WIDTH])
                 found += tl.histogram(value, 256, mask=tl.reshape(counted, [ROWS * WIDTH]))
     value = tl.arange(0, 256)
-    tl.atomic_add(
-        counts + (this_set * D + digit) * 256 + value, found.to(tl.int64), mask=found > 0, sem="relaxed"
-    )
+    tl.atomic_add(counts + (this_set * D + digit) * 256 + value, found.to(tl.int64), mask=found > 0, sem="relaxed")

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from math import floor
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from drloss.kernels import gpu
 from drloss.kernels.dispatch import backend_for
 from drloss.pairs.grid import CELLS_PER_SCALE, NUM_MOMENTS
 from drloss.surrogates import Surrogate, hinge, logistic, quadratic
@@ -26,6 +25,11 @@ from drloss.surrogates import Surrogate, hinge, logistic, quadratic
 _AT_ONCE = 1024
 _BLOCK = 32  # cells by positives
 _COPIES = 16
+# Fused multiply-add is named, because triton warns of a default that is going to change.
+_OPTIONS: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": True}
+_ALONE: dict[str, Any] = {"num_warps": 8, "enable_fp_fusion": True}
+_Source: TypeAlias = tuple[tuple[Tensor, ...], tuple[int, ...], Tensor]
+_Out: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,17 @@ def pair_means(
     levels: Sequence[Tensor], labels: Tensor, *, margin: float, surrogate: Surrogate, images_per_set: int = 1
 ) -> Tensor | None:
     """As ``from_logits.pair_means``. None where this is no help: not on CUDA, float64, or another surrogate."""
-    if labels.device.type != "cuda" or backend_for(levels) is None:
+    if not _has_kernels(levels):
         return None
     plan = _plan(labels, margin, surrogate, images_per_set)
     if plan is None or NUM_MOMENTS * plan.num_cells >= plan.size * levels[0].shape[2]:
         return None
     means: Tensor = _PairMeans.apply(plan, *levels)
     return means
+
+
+def _has_kernels(levels: Sequence[Tensor]) -> bool:
+    return levels[0].device.type == "cuda" and backend_for(levels) is not None
 
 
 def _plan(labels: Tensor, margin: float, surrogate: Surrogate, images_per_set: int) -> _Plan | None:
@@ -94,9 +102,10 @@ def _split(number: float) -> tuple[float, float]:
 
 def _first_pass(plan: _Plan, levels: Sequence[Tensor]) -> tuple[Tensor, _Sums]:
     """The means, [S] float64."""
+    from drloss.kernels.gpu_tiles import tiles_of
     from drloss.pairs import gpu_passes
 
-    levels, num_tiles, sizes, layout = gpu._plan(levels)
+    levels, sizes, num_tiles, layout = tiles_of(levels)
     labels, num_sets, size = plan.labels, plan.num_sets, plan.size
     new = partial(labels.new_empty, dtype=torch.float64)
     source = levels, sizes, labels
@@ -104,23 +113,21 @@ def _first_pass(plan: _Plan, levels: Sequence[Tensor]) -> tuple[Tensor, _Sums]:
     # A last set of fewer images has no positives in the rest.
     scores = labels.new_full((num_sets, size), torch.inf, dtype=torch.float64)
     with torch.cuda.device(labels.get_device()):
-        gpu_passes.scores_of_positives[num_tiles, len(labels)](*source, scores, counts, **layout, **gpu._OPTIONS)
+        gpu_passes.scores_of_positives[num_tiles, len(labels)](*source, scores, counts, **layout, **_OPTIONS)
         scores, order = scores.sort(dim=1)
         knots = scores.sub_(plan.margin)
-        sums, numbers = new((max(1, plan.power), num_sets, size + 1)), labels.new_empty((num_sets, 4), dtype=torch.int32)
+        sums, numbers = (
+            new((max(1, plan.power), num_sets, size + 1)),
+            labels.new_empty((num_sets, 4), dtype=torch.int32),
+        )
         grid = {"images_per_set": plan.images_per_set, "num_images": len(labels), "num_tiles": num_tiles, "size": size}
         gpu_passes.prepare[num_sets,](
-            *(knots, counts, sums, numbers, *_split(plan.margin)), **grid, BLOCK=_AT_ONCE, SQUARES=plan.power, **_OPTIONS
+            *(knots, counts, sums, numbers, *_split(plan.margin)), **grid, BLOCK=_AT_ONCE, SQUARES=plan.power, **_ALONE
         )
         found = _Sums(knots, sums, numbers, new((num_sets, size)))
         means, partials = new(num_sets), new((len(labels), num_tiles))
         run = _logistic_sums if plan.power == 0 else _knot_sums
         return means, run(plan, source, found, (order, partials, means), grid, layout)
-
-
-_OPTIONS: dict[str, Any] = {"num_warps": 8, "enable_fp_fusion": True}
-_Source = tuple[tuple[Tensor, ...], tuple[int, ...], Tensor]
-_Out = tuple[Tensor, Tensor, Tensor]
 
 
 def _knot_sums(
@@ -139,14 +146,14 @@ def _knot_sums(
         size=plan.size,
         POWER=plan.power,
         **layout,
-        **gpu._OPTIONS,
+        **_OPTIONS,
     )
     gpu_passes.combine_pairs[plan.num_sets,](
         *(knots, order, found.numbers, table, partials, means, found.grad_pos, *_split(plan.margin), *rho),
         **grid,
         POWER=plan.power,
         BLOCK=_AT_ONCE,
-        **_OPTIONS,
+        **_ALONE,
     )
     return found
 
@@ -162,13 +169,13 @@ def _logistic_sums(
     cubics = partials.new_empty((2, plan.num_sets, num_cells, NUM_MOMENTS))
     moments = plan.labels.new_zeros((_COPIES, plan.num_sets, num_cells, NUM_MOMENTS))
     gpu_logistic.tabulate[-(-num_cells // _BLOCK), plan.num_sets](
-        *(found.knots, found.numbers, cubics, *scale, num_cells, plan.size), BLOCK=_BLOCK, **gpu._OPTIONS
+        *(found.knots, found.numbers, cubics, *scale, num_cells, plan.size), BLOCK=_BLOCK, **_OPTIONS
     )
     gpu_logistic.sum_moments[grid["num_tiles"], grid["num_images"]](
         *(*source, moments, partials, *scale, plan.images_per_set, plan.num_sets, num_cells),
         COPIES=_COPIES,
         **layout,
-        **gpu._OPTIONS,
+        **_OPTIONS,
     )
     gpu_logistic.combine_logistic[-(-plan.size // _BLOCK), plan.num_sets](
         *(found.knots, order, found.numbers, cubics, moments, partials, means, found.grad_pos),
@@ -177,16 +184,17 @@ def _logistic_sums(
         num_cells=num_cells,
         COPIES=_COPIES,
         BLOCK=_BLOCK,
-        **gpu._OPTIONS,
+        **_OPTIONS,
     )
     return _Sums(found.knots, cubics, found.numbers, found.grad_pos)
 
 
 def _second_pass(plan: _Plan, levels: Sequence[Tensor], found: _Sums, slopes: Tensor) -> list[Tensor]:
     """One gradient of each level's shape and dtype. slopes: [S] float64."""
+    from drloss.kernels.gpu_tiles import tiles_of
     from drloss.pairs import gpu_logistic, gpu_passes
 
-    levels, num_tiles, sizes, layout = gpu._plan(levels)
+    levels, sizes, num_tiles, layout = tiles_of(levels)
     gradients = tuple(torch.empty_like(level) for level in levels)
     source = levels, gradients, sizes, plan.labels
     with torch.cuda.device(plan.labels.get_device()):
@@ -195,7 +203,7 @@ def _second_pass(plan: _Plan, levels: Sequence[Tensor], found: _Sums, slopes: Te
                 *(*source, found.numbers, found.sums[1], found.grad_pos, slopes.contiguous()),
                 *(*_split(plan.parameter), CELLS_PER_SCALE, plan.images_per_set, plan.num_cells),
                 **layout,
-                **gpu._OPTIONS,
+                **_OPTIONS,
             )
         else:
             gpu_passes.write_pairs_gradient[num_tiles, len(plan.labels)](
@@ -203,7 +211,7 @@ def _second_pass(plan: _Plan, levels: Sequence[Tensor], found: _Sums, slopes: Te
                 *(*_split(plan.parameter), plan.images_per_set, plan.num_sets, plan.size),
                 POWER=plan.power,
                 **layout,
-                **gpu._OPTIONS,
+                **_OPTIONS,
             )
     return list(gradients)
 

@@ -90,8 +90,8 @@ def tabulate(
     here = cell < num_cells
     cubics += (this_set.to(tl.int64) * num_cells + cell) * 4
     derivatives = cubics + tl.num_programs(1).to(tl.int64) * num_cells * 4
-    of_values = _cubic(values[0], values[1], values[2], values[3])
-    of_slopes = _cubic(slopes[0], slopes[1], slopes[2], slopes[3])
+    of_values = _cubic(values[0], values[1], values[2], values[3])  # type: ignore[misc]
+    of_slopes = _cubic(slopes[0], slopes[1], slopes[2], slopes[3])  # type: ignore[misc]
     for power in tl.static_range(4):
         tl.store(cubics + power, of_values[power], mask=here)
         tl.store(derivatives + power, of_slopes[power], mask=here)
@@ -126,7 +126,7 @@ def sum_moments(
     cells_per_unit = exact(L_high, L_low) * cells_per_scale
     moments += ((tl.program_id(0) % COPIES) * num_sets + this_set) * num_cells * 4
     poison = tl.zeros([ROWS, WIDTH], tl.float32)
-    for piece in tl.static_range((K + WIDTH - 1) // WIDTH):
+    for piece in range((K + WIDTH - 1) // WIDTH):
         column, offsets = piece_of(piece, K, WIDTH, ROWS)
         there = entries_of(label != IGNORED, column, K, WIDTH)
         p = sigmoid(tl.load(start + offsets, mask=there, other=0.0).to(tl.float32))
@@ -144,7 +144,13 @@ def sum_moments(
 
 @triton.jit
 def _moments_of(
-    moments: tl.tensor, cell: tl.tensor, here: tl.tensor, power: tl.constexpr, stride: tl.tensor, is_empty: tl.tensor, COPIES: tl.constexpr
+    moments: tl.tensor,
+    cell: tl.tensor,
+    here: tl.tensor,
+    power: tl.constexpr,
+    stride: tl.tensor,
+    is_empty: tl.tensor,
+    COPIES: tl.constexpr,
 ) -> Any:
     """The sum of x^power in each cell, float64. A set without negatives has one, with p = 0."""
     total = cell.to(tl.int64) * 0
@@ -182,7 +188,7 @@ def combine_logistic(
 
     means: [S] float64; grad_pos, order: as in ``gpu_passes.combine_pairs``.
     """
-    this_set, num_sets = tl.program_id(1), tl.num_programs(1)
+    this_set = tl.program_id(1)
     num_neg, num = tl.load(numbers + this_set * 4), tl.load(numbers + this_set * 4 + 2)
     num_pairs = tl.maximum(num_neg, 1).to(tl.float64) * num.to(tl.float64)
     stride = tl.num_programs(1).to(tl.int64) * num_cells * 4
@@ -203,7 +209,7 @@ def combine_logistic(
                 x = _constant(OUTER if node == 0 else (INNER if node == 1 else (-INNER if node == 2 else -OUTER)))
                 a = (cell.to(tl.float64) + (0.5 + 0.5 * x)) / cells_per_unit
                 at_nodes += (exact_sigmoid((a[None, :] - knot[:, None]) * L),)  # type: ignore[assignment]
-            of_cells = _cubic(at_nodes[0], at_nodes[1], at_nodes[2], at_nodes[3])
+            of_cells = _cubic(at_nodes[0], at_nodes[1], at_nodes[2], at_nodes[3])  # type: ignore[misc]
             for power in tl.static_range(4):
                 moment = _moments_of(moments, cell, here, power, stride, num_neg == 0, COPIES)
                 slope += tl.sum(of_cells[power] * moment[None, :], axis=1)

@@ -215,7 +215,7 @@ def sum_pairs(
     rho = exact(rho_high, rho_low)
     lowest = tl.load(knots) - rho
     total = tl.zeros([ROWS, WIDTH], tl.float64)
-    for piece in tl.static_range((K + WIDTH - 1) // WIDTH):
+    for piece in range((K + WIDTH - 1) // WIDTH):
         column, offsets = piece_of(piece, K, WIDTH, ROWS)
         there = entries_of(label != IGNORED, column, K, WIDTH)
         x = tl.load(start + offsets, mask=there, other=0.0).to(tl.float32)
@@ -284,7 +284,8 @@ def combine_pairs(
         total += tl.sum(tl.load(partials + first + tile, mask=tile < num, other=0.0))
 
     # From the highest knot down: the negatives above each.
-    above, score_above, above_less, score_above_less = (tl.zeros([], tl.int64) for _ in range(4))
+    above, score_above = tl.zeros([], tl.int64), tl.zeros([], tl.int64)
+    above_less, score_above_less = tl.zeros([], tl.int64), tl.zeros([], tl.int64)
     num_blocks = tl.cdiv(num_knots, BLOCK)
     for block in range(0, num_blocks):
         place = (num_blocks - 1 - block) * BLOCK + tl.arange(0, BLOCK)
@@ -294,7 +295,7 @@ def combine_pairs(
         count = tl.load(entry, mask=there, other=0)
         slope = (above + tl.cumsum(count, axis=0, reverse=True)).to(tl.float64)
         above += tl.sum(count)
-        of_empty = tl.where(0.0 > knot, 1.0, 0.0)
+        of_empty = tl.where(knot < 0.0, 1.0, 0.0)
         loss_of_empty = tl.maximum(-knot, 0.0)
         if POWER == 2:
             score = tl.load(entry + 1, mask=there, other=0)
@@ -356,7 +357,7 @@ def write_pairs_gradient(
     of_positive = tl.load(grad_pos + anchor + row, mask=label >= 0, other=0.0) * slope
     scale = slope / (tl.maximum(num_neg, 1).to(tl.float64) * num.to(tl.float64))
     lowest = tl.load(knots) - rho
-    for piece in tl.static_range((K + WIDTH - 1) // WIDTH):
+    for piece in range((K + WIDTH - 1) // WIDTH):
         column, offsets = piece_of(piece, K, WIDTH, ROWS)
         there = entries_of(row < rows, column, K, WIDTH)
         p = sigmoid(tl.load(start + offsets, mask=there, other=0.0).to(tl.float32))
@@ -371,5 +372,7 @@ def write_pairs_gradient(
                 down = sums_at(sums, count_below(knots, num, step, a - rho), a - rho, stride, 1)
                 by_score = (up - down) / (2.0 * rho)
             gradient = tl.where(counts, (by_score * scale).to(tl.float32) * (p * (1.0 - p)), 0.0)
-        gradient = tl.where((column == label[:, None]) & (label[:, None] >= 0), of_positive[:, None].to(tl.float32), gradient)
+        gradient = tl.where(
+            (column == label[:, None]) & (label[:, None] >= 0), of_positive[:, None].to(tl.float32), gradient
+        )
         tl.store(target + offsets, gradient.to(target.dtype.element_ty), mask=there)

@@ -1,4 +1,4 @@
-"""The hardest negatives on CUDA: found, summed and differentiated in a handful of launches, none of which is waited for.
+"""The hardest negatives on CUDA: found, summed and differentiated in a few launches, none of which is waited for.
 
 All logits are read once; the gradient is written once. Besides it, there are a few numbers per tile (5,120 entries for
 80 classes), and one per anchor. ``kernels.gpu_largest`` says how. Legend: N images, R anchors of all levels, S sets.
@@ -15,19 +15,20 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from drloss.checks import require_positive
+from drloss.fused.two_passes import SMALLEST_LAMBDA
 from drloss.inputs import Batch
-from drloss.kernels import gpu
 from drloss.kernels.dispatch import backend_for
 
-Kind: TypeAlias = Literal["scores", "cross_entropy", "extremes"]
+Kind: TypeAlias = Literal["scores", "ranking", "cross_entropy", "extremes"]
 
-SMALLEST_LAMBDA = 1e-6  # as in ``two_passes``
 # Bits of the logits' codes, by 8: the low bits of a half-precision number's float32 are 0.
 _DIGITS = {torch.float32: 4, torch.float16: 3, torch.bfloat16: 2}
 _GROUPS = 8  # per tile
 _AT_ONCE = 4096
 # Enough to fill a GPU; each takes several tiles if there are more.
 _PROGRAMS = 2048
+# Fused multiply-add is named, because triton warns of a default that is going to change.
+_OPTIONS: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": True}
 _ALONE: dict[str, Any] = {"num_warps": 16, "enable_fp_fusion": True}
 
 
@@ -40,8 +41,26 @@ def expected_negative(batch: Batch, lambda_neg: float, ratio: float) -> tuple[Te
     require_positive("hard negative ratio", ratio)
     if not _has_kernels(batch) or lambda_neg < SMALLEST_LAMBDA:
         return None
-    expected, pos_logits = _ExpectedNegative.apply(_plan(batch, "scores", ratio, 1.0 / lambda_neg), *batch.levels)
+    plan = _plan(batch, "scores", ratio, inverse_neg=1.0 / lambda_neg)
+    expected, pos_logits = _ExpectedNegative.apply(plan, *batch.levels)
     return expected, batch.by_set(pos_logits, 0.0), batch.by_set(batch.labels >= 0, False)
+
+
+def expected_values(
+    batch: Batch, *, lambda_pos: float, lambda_neg: float, ratio: float
+) -> tuple[Tensor, Tensor] | None:
+    """P- of the negatives that are kept, and -P+, of Eq. 6: [S] float64 each. None as ``expected_negative``.
+
+    0 and -1 for an empty set.
+    """
+    for lambda_ in (lambda_pos, lambda_neg):
+        require_positive("lambda", lambda_, or_inf=True)
+    require_positive("hard negative ratio", ratio)
+    if not _has_kernels(batch) or min(lambda_pos, lambda_neg) < SMALLEST_LAMBDA:
+        return None
+    plan = _plan(batch, "ranking", ratio, inverse_neg=1.0 / lambda_neg, inverse_pos=1.0 / lambda_pos)
+    p_neg, minus_p_pos = _BothValues.apply(plan, *batch.levels)
+    return p_neg, minus_p_pos
 
 
 def cross_entropy_sum(batch: Batch, ratio: float) -> Tensor | None:
@@ -60,7 +79,7 @@ def extremes(batch: Batch) -> tuple[Tensor, Tensor] | None:
     """
     if not _has_kernels(batch):
         return None
-    hardest_neg, hardest_pos = _Extremes.apply(_plan(batch, "extremes", 0.0), *batch.levels)
+    hardest_neg, hardest_pos = _BothValues.apply(_plan(batch, "extremes", 0.0), *batch.levels)
     return hardest_neg, hardest_pos
 
 
@@ -72,7 +91,8 @@ class _Plan:
     labels: Tensor  # [N, R]
     images_per_set: int
     ratio: float  # 0: one negative
-    inverse_lambda: float
+    inverse_neg: float  # 1 / lambda of the negatives
+    inverse_pos: float
 
     @property
     def num_sets(self) -> int:
@@ -94,15 +114,16 @@ def _has_kernels(batch: Batch) -> bool:
     return batch.labels.device.type == "cuda" and backend_for(batch.levels) is not None
 
 
-def _plan(batch: Batch, kind: Kind, ratio: float, inverse_lambda: float = 0.0) -> _Plan:
-    return _Plan(kind, batch.labels.contiguous(), batch.images_per_set, ratio, inverse_lambda)
+def _plan(batch: Batch, kind: Kind, ratio: float, *, inverse_neg: float = 0.0, inverse_pos: float = 0.0) -> _Plan:
+    return _Plan(kind, batch.labels.contiguous(), batch.images_per_set, ratio, inverse_neg, inverse_pos)
 
 
 def _choose(plan: _Plan, levels: Sequence[Tensor]) -> _Chosen:
     """The forward pass: one read of the logits, then what is left of them."""
     from drloss.kernels import gpu_chosen, gpu_largest
+    from drloss.kernels.gpu_tiles import next_power_of_2, tiles_of
 
-    levels, num_tiles, sizes, layout = gpu._plan(levels)
+    levels, sizes, num_tiles, layout = tiles_of(levels)
     num_images, num_sets, num_digits = len(plan.labels), plan.num_sets, _DIGITS[levels[0].dtype]
     tile = {"D": num_digits, "GROUPS": min(_GROUPS, layout["ROWS"])}
     sets: dict[str, int] = {"images_per_set": plan.images_per_set, "num_tiles": num_tiles}
@@ -122,7 +143,7 @@ def _choose(plan: _Plan, levels: Sequence[Tensor]) -> _Chosen:
     source = levels, sizes, plan.labels
     with torch.cuda.device(plan.labels.get_device()):
         gpu_largest.summarize[num_tiles, num_images](
-            *source, largest, num_pos, of_positives, KIND=plan.kind, **tile, **layout, **gpu._OPTIONS
+            *source, largest, num_pos, of_positives, plan.inverse_pos, KIND=plan.kind, **tile, **layout, **_OPTIONS
         )
         gpu_largest.list_tiles[num_sets,](
             *(largest, num_pos, bounds, keep, listed, num_listed, plan.ratio),
@@ -134,23 +155,24 @@ def _choose(plan: _Plan, levels: Sequence[Tensor]) -> _Chosen:
         for digit in range(0 if plan.kind == "extremes" else num_digits):
             gpu_largest.count_digits[grid](
                 *(*source, largest, bounds, keep, listed, num_listed, *state),
-                **(sets | tile | layout | gpu._OPTIONS),
+                **(sets | tile | layout | _OPTIONS),
                 digit=digit,
             )
+        inverses = plan.inverse_neg, plan.inverse_pos
         chosen = thresholds, num_of_equal, partials, num_equal
         gpu_chosen.sum_chosen[grid](
-            *(*source, largest, bounds, listed, num_listed, *state, *chosen, plan.inverse_lambda),
-            **(sets | tile | layout | gpu._OPTIONS),
+            *(*source, largest, bounds, listed, num_listed, *state, *chosen, plan.inverse_neg),
+            **(sets | tile | layout | _OPTIONS),
             num_images=num_images,
             KIND=plan.kind,
         )
         gpu_chosen.combine_chosen[1, num_sets](
-            *(*source, listed, num_listed, *chosen, of_positives, results, marks, plan.inverse_lambda),
+            *(*source, listed, num_listed, *chosen, of_positives, results, marks, *inverses),
             **(sets | layout | _ALONE),
             num_images=num_images,
             KIND=plan.kind,
             D=num_digits,
-            COLUMNS=gpu._next_power_of_2(layout["K"]),
+            COLUMNS=next_power_of_2(layout["K"]),
             BLOCK=_AT_ONCE,
         )
     return _Chosen(largest, thresholds, marks, results, of_positives)
@@ -163,6 +185,8 @@ def _of_positives(plan: _Plan, num_tiles: int) -> Tensor:
         return plan.labels.new_empty(plan.labels.shape, dtype=torch.float32)
     if plan.kind == "cross_entropy":
         return plan.labels.new_empty((num_images, num_tiles), dtype=torch.float32)
+    if plan.kind == "ranking":
+        return plan.labels.new_empty((3, num_images, num_tiles), dtype=torch.float32)
     return plan.labels.new_empty((2, num_images, num_tiles), dtype=torch.int32)
 
 
@@ -171,20 +195,21 @@ def _gradients(
 ) -> list[Tensor]:
     """One gradient of each level's shape and dtype. chosen: the first four of ``_Chosen``."""
     from drloss.kernels import gpu_chosen
+    from drloss.kernels.gpu_tiles import tiles_of
 
-    levels, num_tiles, sizes, layout = gpu._plan(levels)
+    levels, sizes, num_tiles, layout = tiles_of(levels)
     gradients = tuple(torch.empty_like(level) for level in levels)
     with torch.cuda.device(plan.labels.get_device()):
         gpu_chosen.write_chosen_gradient[num_tiles, len(plan.labels)](
             *(levels, gradients, sizes, plan.labels, *chosen, slopes.contiguous(), grad_pos.contiguous()),
-            plan.inverse_lambda,
+            *(plan.inverse_neg, plan.inverse_pos),
             images_per_set=plan.images_per_set,
             num_sets=plan.num_sets,
             KIND=plan.kind,
             D=_DIGITS[levels[0].dtype],
             GROUPS=min(_GROUPS, layout["ROWS"]),
             **layout,
-            **gpu._OPTIONS,
+            **_OPTIONS,
         )
     return list(gradients)
 
@@ -203,7 +228,7 @@ class _ExpectedNegative(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, *levels: Tensor) -> tuple[Tensor, Tensor]:
         chosen = _saved(ctx, plan, levels)
-        return chosen.results[0], chosen.of_positives
+        return chosen.results[0].clone(), chosen.of_positives
 
     @staticmethod
     @once_differentiable
@@ -217,7 +242,7 @@ class _CrossEntropySum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, plan: _Plan, *levels: Tensor) -> Tensor:
-        return _saved(ctx, plan, levels).results[0]
+        return _saved(ctx, plan, levels).results[0].clone()
 
     @staticmethod
     @once_differentiable
@@ -226,13 +251,14 @@ class _CrossEntropySum(torch.autograd.Function):
         return None, *_gradients(ctx.plan, levels, chosen, grad, grad)
 
 
-class _Extremes(torch.autograd.Function):
-    """p of the hardest negative and -p of the hardest positive of each set, [S] float64 each."""
+class _BothValues(torch.autograd.Function):
+    """What stands for the negatives of each set, and what for its positives, as -p: [S] float64 each."""
 
     @staticmethod
     def forward(ctx: Any, plan: _Plan, *levels: Tensor) -> tuple[Tensor, Tensor]:
         results = _saved(ctx, plan, levels).results
-        return results[0], results[1]
+        # Copies, because the results are needed again: a caller may change what it was given.
+        return results[0].clone(), results[1].clone()
 
     @staticmethod
     @once_differentiable
