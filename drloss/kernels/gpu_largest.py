@@ -301,7 +301,9 @@ def count_digits(
     for place in range(tl.program_id(0), tl.load(num_listed + this_set), tl.num_programs(0)):
         tile = tl.load(listed + first + place)
         hardest = largest_of_tile(largest + first * GROUPS, tile, GROUPS)
-        if (digit == 0) | ((hardest >> (8 * (D - digit))) >= prefix):
+        if digit > 0:
+            hardest = hardest >> (8 * (D - digit))
+        if (digit == 0) | (hardest >= prefix):
             level, row, anchor, rows = find_listed_tile(num_anchors, tile, images_per_set, num_tiles, ROWS)
             label = load_labels(labels, anchor, rows, ROWS)
             start = pick(levels, level) + row * K

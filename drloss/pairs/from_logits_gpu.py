@@ -59,11 +59,13 @@ class _Plan:
 def pair_means(
     levels: Sequence[Tensor], labels: Tensor, *, margin: float, surrogate: Surrogate, images_per_set: int = 1
 ) -> Tensor | None:
-    """As ``from_logits.pair_means``. None where this is no help: not on CUDA, float64, or another surrogate."""
+    """As ``from_logits.pair_means``. None where this is no help: not on CUDA, float64, another surrogate, or an L so
+    large that the cells would have as many nodes as there are entries.
+    """
     if not _has_kernels(levels):
         return None
     plan = _plan(labels, margin, surrogate, images_per_set)
-    if plan is None or NUM_MOMENTS * plan.num_cells >= plan.size * levels[0].shape[2]:
+    if plan is None or (plan.power == 0 and NUM_MOMENTS * plan.num_cells >= plan.size * levels[0].shape[2]):
         return None
     means: Tensor = _PairMeans.apply(plan, *levels)
     return means
