@@ -75,7 +75,7 @@ def scores_of_positives(
 @triton.jit
 def count_below(knots: tl.tensor, num: tl.tensor, step: tl.tensor, a: tl.tensor) -> Any:
     """How many of ``num`` ascending knots are below each a. step: the largest power of 2 up to num. int32."""
-    count = (a * 0.0).to(tl.int32)
+    count = tl.zeros(a.shape, tl.int32)
     while step > 0:
         probed = count + step
         there = probed <= num
