@@ -6,9 +6,10 @@ and gradients are finite for every finite z; the gradient is 0 at -inf.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from drloss.checks import require_choice, require_positive
 
 Surrogate: TypeAlias = Callable[[Tensor], Tensor]
 SurrogateName: TypeAlias = Literal["logistic", "quadratic", "hinge"]
+DEFAULT_L, DEFAULT_RHO = 6.0, 0.5
 
 
 def hinge(z: Tensor) -> Tensor:
@@ -25,7 +27,7 @@ def hinge(z: Tensor) -> Tensor:
     return F.relu(z)
 
 
-def quadratic(z: Tensor, rho: float = 0.5) -> Tensor:
+def quadratic(z: Tensor, rho: float = DEFAULT_RHO) -> Tensor:
     """Hinge with its corner rounded on (-rho, rho), Eq. 7. z: [...] -> [...].
 
     z for z >= rho, (z + rho)^2 / (4 rho) for -rho < z < rho, 0 for z <= -rho; rho > 0.
@@ -35,13 +37,13 @@ def quadratic(z: Tensor, rho: float = 0.5) -> Tensor:
     return F.smooth_l1_loss(x, torch.zeros_like(x), reduction="none", beta=2.0 * rho)
 
 
-def logistic(z: Tensor, L: float = 6.0) -> Tensor:
+def logistic(z: Tensor, L: float = DEFAULT_L) -> Tensor:
     """Smooth hinge, Eq. 8: log(1 + exp(L z)) / L, L > 0. z: [...] -> [...]."""
     # Above 40, log(1 + exp(x)) is x to the last bit of a float64. torch's default, 20, is exact to float32 only.
     return F.softplus(z, beta=L, threshold=40.0)
 
 
-def make_surrogate(name: SurrogateName, *, L: float = 6.0, rho: float = 0.5) -> Surrogate:
+def make_surrogate(name: SurrogateName, *, L: float = DEFAULT_L, rho: float = DEFAULT_RHO) -> Surrogate:
     """The surrogate called ``name`` with its parameter bound (``L`` of the logistic, ``rho`` of the quadratic).
 
     Raises:
@@ -53,3 +55,32 @@ def make_surrogate(name: SurrogateName, *, L: float = 6.0, rho: float = 0.5) -> 
     if name == "hinge":
         return hinge
     return partial(logistic, L=L) if name == "logistic" else partial(quadratic, rho=rho)
+
+
+class Form(NamedTuple):
+    """A surrogate as data. parameter: ``L`` of the logistic, ``rho`` of the quadratic, 0 of the hinge."""
+
+    name: SurrogateName
+    parameter: float
+
+
+def form_of(surrogate: Surrogate) -> Form | None:
+    """What ``surrogate`` computes: one of this file's functions, or a partial of one that binds a number by name.
+
+    None for any other callable, and for a parameter that is no number > 0 (a tensor, say, which can have a gradient).
+    """
+    function, given = surrogate, {}
+    if isinstance(surrogate, partial):
+        function, given = surrogate.func, dict(surrogate.keywords)
+        if surrogate.args:
+            return None
+    if function is hinge:
+        return None if given else Form("hinge", 0.0)
+    if function is logistic:
+        found = Form("logistic", given.pop("L", DEFAULT_L))
+    elif function is quadratic:
+        found = Form("quadratic", given.pop("rho", DEFAULT_RHO))
+    else:
+        return None
+    usable = not given and isinstance(found.parameter, (int, float)) and 0 < found.parameter < math.inf
+    return Form(found.name, float(found.parameter)) if usable else None

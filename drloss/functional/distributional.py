@@ -17,7 +17,7 @@ copy of the logits (all pairs excepted).
 **Two ways.** The code below is written as the formulas are, and autograd can differentiate it any number of times. With
 ``fused``, the default, the work on tensors of the logits' size is done by the rooms ``fused`` and ``pairs`` instead,
 where ``kernels.dispatch`` finds a backend: the same values and first derivatives, several times as fast, in no more
-memory than the gradient takes.
+memory than the gradient takes. On a GPU that is the whole loss (``fused.on_gpu``), the surrogate included.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from drloss.checks import require_positive
+from drloss.fused import on_gpu
 from drloss.fused import two_passes as fused_passes
 from drloss.fused.hardest_entries import hardest_entries
 from drloss.fused.hardest_on_gpu import expected_negative, expected_values, extremes
@@ -62,6 +63,11 @@ def dr_loss(
     Raises ValueError for a lambda out of range, and as ``inputs.prepared``.
     """
     with prepared(logits, labels, scope=scope, images_per_group=images_per_group) as batch:
+        if fused and hard_negative_ratio is None:
+            lambdas = {"lambda_pos": lambda_pos, "lambda_neg": lambda_neg}
+            loss = on_gpu.dr(batch, **lambdas, margin=margin, surrogate=surrogate)
+            if loss is not None:
+                return loss
         if fused and hard_negative_ratio is not None:
             values = expected_values(batch, lambda_pos=lambda_pos, lambda_neg=lambda_neg, ratio=hard_negative_ratio)
             if values is not None:
@@ -84,6 +90,10 @@ def neg_only_loss(
 ) -> Tensor:
     """The NegOnly row of Table 3: mean over positives j of l(P- - p_j + margin). Arguments as ``dr_loss``."""
     with prepared(logits, labels, scope=scope, images_per_group=images_per_group) as batch:
+        if fused and hard_negative_ratio is None:
+            loss = on_gpu.neg_only(batch, lambda_neg=lambda_neg, margin=margin, surrogate=surrogate)
+            if loss is not None:
+                return loss
         p_neg, pos_values, is_pos = _ranked(batch, lambda_neg, hard_negative_ratio, fused)
         losses = surrogate(p_neg.unsqueeze(1) + pos_values.double() + margin)
         # Without positives all slots hold the constant positive's value: their mean is its loss.
@@ -158,6 +168,10 @@ def expected_scores(
 ) -> tuple[Tensor, Tensor]:
     """P- and P+ of Eq. 6, each [N] float64; P- = 0 and P+ = 1 for an empty set. Arguments and errors as ``dr_loss``."""
     with prepared(logits, labels) as batch:
+        if fused and hard_negative_ratio is None:
+            scores = on_gpu.expected_scores(batch, lambda_pos=lambda_pos, lambda_neg=lambda_neg)
+            if scores is not None:
+                return scores
         p_neg, pos_values, is_pos = _ranked(batch, lambda_neg, hard_negative_ratio, fused)
         return p_neg, -expected_value(pos_values, is_pos, lambda_pos)
 
@@ -186,7 +200,9 @@ def _ranked(
     batch: Batch, lambda_neg: float, hard_negative_ratio: float | None, fused: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """P- [S] float64, and the values of the positives [S, P] with their mask."""
-    found = fused_passes.expected_negative(batch, lambda_neg) if fused and hard_negative_ratio is None else None
+    found = None
+    if fused and hard_negative_ratio is None:
+        found = fused_passes.expected_negative(batch, lambda_neg) or on_gpu.expected_negative(batch, lambda_neg)
     if found is not None:
         p_neg, pos_logits, is_pos = found
         return p_neg, _scores_of_positives(pos_logits, is_pos), is_pos

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from drloss.checks import require_between, require_choice
+from drloss.fused import on_gpu
 from drloss.fused.hardest_entries import hardest_entries
 from drloss.fused.hardest_on_gpu import cross_entropy_sum
 from drloss.fused.two_passes import pointwise_sum
@@ -45,6 +46,11 @@ def focal_loss(
     require_between("alpha", alpha, 0.0, 1.0)
     require_between("gamma", gamma, 0.0)
     with prepared(logits, labels, images_per_group=images_per_group) as batch:
+        if fused:
+            count_images = normalizer == "positives_and_images"
+            loss = on_gpu.pointwise(batch, "focal", alpha=alpha, gamma=gamma, count_images=count_images)
+            if loss is not None:
+                return loss
         total = pointwise_sum(batch, "focal", alpha=alpha, gamma=gamma) if fused else None
         if total is None:
             is_pos, wrong = _wrong_way(batch)
@@ -71,6 +77,10 @@ def cross_entropy_loss(
     loss rises with its logit, so the order is the same).
     """
     with prepared(logits, labels, images_per_group=images_per_group) as batch:
+        if fused and hard_negative_ratio is None:
+            loss = on_gpu.pointwise(batch, "cross_entropy", alpha=0.0, gamma=0.0, count_images=True)
+            if loss is not None:
+                return loss
         if hard_negative_ratio is not None:
             total = _mined_cross_entropy(batch, hard_negative_ratio, fused)
         else:

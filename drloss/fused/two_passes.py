@@ -1,5 +1,7 @@
 """The losses with their gradients in closed form: two passes over the logits, and nothing of their size in between.
 
+On a CPU; ``on_gpu`` has the same for whole losses.
+
 Legend: N images, R anchors of all levels together, K classes, S sets of consecutive images that are ranked together.
 """
 
@@ -27,25 +29,22 @@ def expected_negative(batch: Batch, lambda_neg: float) -> tuple[Tensor, Tensor, 
     lambda_neg: > 0, inf for the plain mean. None is returned below ``SMALLEST_LAMBDA`` too; plain torch does those.
     """
     require_positive("lambda", lambda_neg, or_inf=True)
-    backend = backend_for(batch.levels)
+    backend = _backend(batch)
     if backend is None or lambda_neg < SMALLEST_LAMBDA:
         return None
     levels = [level.contiguous() for level in batch.levels]
-    matched, labels = None, batch.labels
-    if labels.device.type == "cpu":
-        # Few anchors match, so that the rest of the loss costs next to nothing. On a GPU the host would have to wait.
-        anchors = torch.unique(positives(labels)[1])
-        matched = anchors if len(anchors) else anchors.new_zeros(1)
-        labels = labels.index_select(1, matched)
+    # Few anchors match, so that the rest of the loss costs next to nothing.
+    anchors = torch.unique(positives(batch.labels)[1])
+    matched = anchors if len(anchors) else anchors.new_zeros(1)
+    labels = batch.labels.index_select(1, matched)
     inputs = backend, batch.labels, batch.set_of_image, 1.0 / lambda_neg, matched
     expected, pos_logits = _ExpectedNegative.apply(*inputs, *levels)
-    pos_logits = pos_logits if matched is None else pos_logits.double()
-    return expected, batch.by_set(pos_logits, 0.0), batch.by_set(labels >= 0, False)
+    return expected, batch.by_set(pos_logits.double(), 0.0), batch.by_set(labels >= 0, False)
 
 
 def pointwise_sum(batch: Batch, kind: Pointwise, *, alpha: float = 0.0, gamma: float = 0.0) -> Tensor | None:
     """Focal loss or cross entropy of the entries of each image, summed, [N] float64. None without a backend."""
-    backend = backend_for(batch.levels)
+    backend = _backend(batch)
     if backend is None:
         return None
     levels = [level.contiguous() for level in batch.levels]
@@ -54,8 +53,12 @@ def pointwise_sum(batch: Batch, kind: Pointwise, *, alpha: float = 0.0, gamma: f
     return total
 
 
+def _backend(batch: Batch) -> Backend | None:
+    return backend_for(batch.levels) if batch.labels.device.type == "cpu" else None
+
+
 class _ExpectedNegative(torch.autograd.Function):
-    """P- of Eq. 6 [S] float64, and the logit of the own class of each anchor, [N, R] float32, or of those ``matched``.
+    """P- of Eq. 6 [S] float64, and the logit of the own class of each of the ``matched`` anchors, [N, P] float32.
 
     The gradient by a negative's logit, with q_j = exp(p_j / lambda) / sum_i exp(p_i / lambda):
     q_j (1 + (p_j - P-) / lambda) p_j (1 - p_j). p and q are computed in both passes and never stored.
@@ -68,24 +71,22 @@ class _ExpectedNegative(torch.autograd.Function):
         labels: Tensor,
         sets: Sequence[int],
         inverse_lambda: float,
-        matched: Tensor | None,
+        matched: Tensor,
         *levels: Tensor,
     ) -> tuple[Tensor, Tensor]:
         expected, log_normalizer, pos_logits = backend.reduce_negatives(levels, labels, sets, inverse_lambda)
         ctx.save_for_backward(labels, expected, log_normalizer, *levels)
         ctx.constants = backend, sets, inverse_lambda, matched
-        return expected, pos_logits if matched is None else pos_logits.index_select(1, matched)
+        return expected, pos_logits.index_select(1, matched)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_neg: Tensor, grad_pos: Tensor) -> tuple[Tensor | None, ...]:
         labels, expected, log_normalizer, *levels = ctx.saved_tensors
         backend, sets, inverse_lambda, matched = ctx.constants
-        if matched is not None:
-            part, grad_pos = grad_pos, torch.from_numpy(np.zeros(labels.shape, np.float32))
-            grad_pos.index_copy_(1, matched, part)
+        grad_of_all = torch.from_numpy(np.zeros(labels.shape, np.float32)).index_copy_(1, matched, grad_pos)
         grads = backend.negatives_gradient(
-            levels, labels, sets, inverse_lambda, expected, log_normalizer, grad_neg, grad_pos
+            levels, labels, sets, inverse_lambda, expected, log_normalizer, grad_neg, grad_of_all
         )
         return None, None, None, None, None, *grads
 

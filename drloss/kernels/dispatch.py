@@ -1,8 +1,11 @@
-"""Which backend computes the two passes over the logits: ``kernels.cpu`` with numba, ``kernels.gpu`` with Triton."""
+"""Which backend computes the losses: ``kernels.cpu``, with numba, two passes over the logits and torch between them;
+``kernels.gpu``, with Triton, whole losses, because there each small step of torch would be a launch of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,6 +18,36 @@ from drloss.inputs import is_transformed
 
 Pointwise: TypeAlias = Literal["focal", "cross_entropy"]
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A ranking loss as numbers. The mean is taken over groups of ``sets_per_group`` sets of ``images_per_set`` images.
+
+    inverse_neg, inverse_pos: 1 / lambda, 0 for the plain mean. each_positive: NegOnly, whose inverse_pos is 0.
+    surrogate, parameter: see ``surrogates.Form``.
+    """
+
+    inverse_neg: float
+    inverse_pos: float
+    margin: float
+    surrogate: str
+    parameter: float
+    each_positive: bool
+    images_per_set: int
+    sets_per_group: int
+
+
+@dataclass(frozen=True)
+class PointwiseLoss:
+    """Focal loss or cross entropy. count_images: a group's sum is divided by its positives + images, else by
+    max(1, positives)."""
+
+    kind: Pointwise
+    alpha: float
+    gamma: float
+    count_images: bool
+    images_per_group: int
 
 
 class Backend(Protocol):
@@ -59,6 +92,44 @@ class Backend(Protocol):
         gamma: float,
         scale: Tensor,
     ) -> list[Tensor]: ...
+
+
+class Losses(Protocol):
+    """Whole losses and their gradients: see ``kernels.gpu``."""
+
+    def ranking_loss(self, levels: Sequence[Tensor], labels: Tensor, ranking: Ranking) -> tuple[Tensor, Tensor]: ...
+
+    def ranking_gradient(
+        self, levels: Sequence[Tensor], labels: Tensor, ranking: Ranking, work: Tensor, grad_loss: Tensor
+    ) -> list[Tensor]: ...
+
+    def scores(
+        self, levels: Sequence[Tensor], labels: Tensor, ranking: Ranking, *, pos_logits: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]: ...
+
+    def scores_gradient(
+        self,
+        levels: Sequence[Tensor],
+        labels: Tensor,
+        ranking: Ranking,
+        work: Tensor,
+        *,
+        grad_neg: Tensor,
+        grad_pos: Tensor,
+    ) -> list[Tensor]: ...
+
+    def pointwise_loss(
+        self, levels: Sequence[Tensor], labels: Tensor, pointwise: PointwiseLoss
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def pointwise_gradient(
+        self, levels: Sequence[Tensor], labels: Tensor, pointwise: PointwiseLoss, work: Tensor, grad_loss: Tensor
+    ) -> list[Tensor]: ...
+
+
+def losses_for(levels: Sequence[Tensor]) -> Losses | None:
+    """The backend of whole losses for these logits, on a GPU; None where ``backend_for`` finds none, or on a CPU."""
+    return None if levels[0].device.type == "cpu" else cast(Losses | None, backend_for(levels))
 
 
 def backend_for(levels: Sequence[Tensor]) -> Backend | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from inspect import signature
 from math import floor
 from typing import Any, TypeAlias
 
@@ -20,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from drloss.kernels.dispatch import backend_for
 from drloss.pairs.grid import CELLS_PER_SCALE, NUM_MOMENTS
-from drloss.surrogates import Surrogate, hinge, logistic, quadratic
+from drloss.surrogates import Surrogate, form_of
 
 _AT_ONCE = 1024
 _BLOCK = 32  # cells by positives
@@ -77,13 +76,11 @@ def _has_kernels(levels: Sequence[Tensor]) -> bool:
 
 def _plan(labels: Tensor, margin: float, surrogate: Surrogate, images_per_set: int) -> _Plan | None:
     """None for a surrogate that is not ours."""
-    function = surrogate.func if isinstance(surrogate, partial) else surrogate
-    powers = {hinge: (1, ""), quadratic: (2, "rho"), logistic: (0, "L")}
-    if function not in powers:
+    form = form_of(surrogate)
+    if form is None:
         return None
-    power, name = powers[function]
-    parameter = float(signature(surrogate).parameters[name].default) if name else 0.0
-    return _Plan(labels.contiguous(), images_per_set, margin, power, parameter)
+    power = {"hinge": 1, "quadratic": 2, "logistic": 0}[form.name]
+    return _Plan(labels.contiguous(), images_per_set, margin, power, form.parameter)
 
 
 @dataclass(frozen=True)

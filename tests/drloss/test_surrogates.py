@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from math import exp, log, log1p
+from functools import partial
+from math import exp, inf, log, log1p
 
 import pytest
 import torch
 
-from drloss.surrogates import SurrogateName, hinge, logistic, make_surrogate, quadratic
+from drloss.surrogates import SurrogateName, form_of, hinge, logistic, make_surrogate, quadratic
 
 GRID = torch.linspace(-2, 2, 401, dtype=torch.float64)
 
@@ -102,3 +103,20 @@ def test_make_surrogate_refuses_parameter_out_of_range(parameters: dict[str, flo
 def test_make_surrogate_refuses_unknown_name() -> None:
     with pytest.raises(ValueError, match=r"Unknown surrogate 'softplus'\. Known: logistic, quadratic, hinge"):
         make_surrogate("softplus")  # type: ignore[arg-type]
+
+
+def test_form_of_surrogate_is_its_name_and_parameter() -> None:
+    assert form_of(hinge) == ("hinge", 0.0)
+    assert form_of(logistic) == form_of(make_surrogate("logistic")) == ("logistic", 6.0)
+    assert form_of(quadratic) == ("quadratic", 0.5)
+    assert form_of(make_surrogate("logistic", L=2)) == ("logistic", 2.0)
+    assert form_of(partial(quadratic, rho=0.25)) == ("quadratic", 0.25)
+
+
+def test_form_of_anything_else_is_unknown() -> None:
+    learned = torch.tensor(6.0, requires_grad=True)
+    assert form_of(partial(logistic, L=learned)) is None
+    for surrogate in (torch.exp, lambda z: hinge(z), partial(torch.exp), partial(hinge, z=torch.zeros(1))):
+        assert form_of(surrogate) is None
+    for bound in (partial(logistic, L=inf), partial(logistic, L=-1.0), partial(quadratic, torch.zeros(1))):
+        assert form_of(bound) is None

@@ -17,7 +17,7 @@ from drloss import CrossEntropyLoss, DRLoss
 from drloss.fused import hardest_on_gpu
 from drloss.labels import BACKGROUND, IGNORED
 from tests.drloss.fused.test_two_passes import assert_same, value_and_gradients
-from tests.drloss.kernels.test_gpu import on_cpu, on_gpu
+from tests.drloss.kernels.test_gpu import on_cpu, on_cuda
 
 LOSSES: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "dr": (DRLoss, {}),
@@ -37,7 +37,7 @@ Pair = tuple[nn.Module, nn.Module]
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp2", "ignore:invalid value encountered")
 
 
-@pytest.fixture(params=[pytest.param("cpu", marks=on_cpu), pytest.param("cuda", marks=[on_gpu, pytest.mark.gpu])])
+@pytest.fixture(params=[pytest.param("cpu", marks=on_cpu), pytest.param("cuda", marks=[on_cuda, pytest.mark.gpu])])
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Where the kernels run. In the interpreter they take tensors of the CPU."""
     if request.param == "cpu":
@@ -173,7 +173,7 @@ def test_results_are_equal_from_run_to_run(device: str) -> None:
 
 
 @pytest.mark.gpu
-@on_gpu
+@on_cuda
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_step_can_be_captured_in_a_graph(name: str) -> None:
     levels, labels = case("cuda")
@@ -190,7 +190,7 @@ def test_a_step_can_be_captured_in_a_graph(name: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.slow
-@on_gpu
+@on_cuda
 @pytest.mark.parametrize("name", ["dr", "dr-all", "worst_case"])
 def test_losses_equal_float64_at_the_size_of_two_images_of_coco(name: str) -> None:
     levels, labels = case("cuda", (142_884, 35_721, 9_072, 2_268, 378), 80, 2)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from drloss import CrossEntropyLoss, DRLoss, FocalLoss
+from drloss.fused import on_gpu
 from drloss.kernels import gpu as kernels
 
 TESTS = Path(__file__).with_name("test_gpu.py")
@@ -88,44 +92,116 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return kernels_compiled
 
 
-def launch_all(dtype: torch.dtype, sizes: tuple[int, ...], num_classes: int = 80) -> None:
-    levels = [torch.zeros(2, size, num_classes, dtype=dtype) for size in sizes]
-    labels = torch.zeros(2, sum(sizes), dtype=torch.int64)
-    expected, normalizer, pos_logits = kernels.reduce_negatives(levels, labels, (0, 1), 12.5)
-    kernels.negatives_gradient(levels, labels, (0, 1), 12.5, expected, normalizer, expected, pos_logits)
-    kernels.pointwise_sum(levels, labels, (0, 0), "focal", 0.25, 2.0)
-    kernels.pointwise_gradient(levels, labels, (0, 0), "focal", 0.25, 2.0, expected)
+class Operations(TorchDispatchMode):
+    """The names of torch's own operations, in order: on a GPU most of them are a launch each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def step(
+    loss: Any, dtype: torch.dtype, sizes: tuple[int, ...], num_classes: int = 80, num_images: int = 3
+) -> list[str]:
+    """Forward and backward of a loss, whose kernels are compiled and not launched; torch's operations in between."""
+    levels = [torch.zeros(num_images, size, 80, dtype=dtype, requires_grad=True) for size in sizes]
+    labels = torch.zeros(num_images, sum(sizes), dtype=torch.int64)
+    with Operations() as operations:
+        torch.autograd.backward(loss(levels, labels))
+    return operations.names
+
+
+@pytest.fixture
+def build_for(compiled: list[Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Any]]:
+    """Call with a compute capability: the losses take the GPU's way from there on. Returns the compiled kernels."""
+    from triton.runtime import driver
+
+    def begin(capability: int) -> list[Any]:
+        monkeypatch.setattr(driver, "_active", NoDevice(capability))
+        monkeypatch.setattr(on_gpu, "losses_for", lambda levels: kernels)
+        return compiled
+
+    return begin
+
+
+RANKED, EACH, ALONE = (
+    ["sum_scores", "combine_sets", "add_up", "write_gradient"],
+    ["sum_scores", "combine_sets", "rank_positives", "combine_positives", "write_gradient"],
+    ["sum_losses", "combine_groups", "write_loss_gradient"],
+)
+LAUNCHES = {
+    "dr": (DRLoss(), RANKED),
+    "dr, batch": (DRLoss(scope="batch"), ["sum_scores", "combine_sets", "write_gradient"]),
+    "dr, quadratic, small lambda": (DRLoss(surrogate="quadratic", lambda_neg=0.001), RANKED),
+    "dr, hinge": (DRLoss(surrogate="hinge"), RANKED),
+    "neg_only": (DRLoss(pairing="neg_only"), EACH),
+    "neg_only, hinge": (DRLoss(pairing="neg_only", surrogate="hinge"), EACH),
+    "focal": (FocalLoss(), ALONE),
+    "focal, gamma 1.5": (FocalLoss(gamma=1.5, normalizer="positives"), ALONE),
+    "cross entropy": (CrossEntropyLoss(), ALONE),
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 90, 100])
-@pytest.mark.parametrize(("dtype", "accesses"), [(torch.float32, 10), (torch.bfloat16, 5), (torch.float16, 5)])
+@pytest.mark.parametrize(
+    ("capability", "dtype", "names"),
+    [
+        (80, torch.bfloat16, ["dr", "neg_only", "focal"]),
+        (90, torch.float32, LAUNCHES),
+        (90, torch.float16, ["dr", "focal"]),
+        (100, torch.bfloat16, ["dr", "neg_only", "focal"]),
+        (100, torch.float32, ["dr", "focal"]),
+    ],
+)
 def test_kernels_compile_to_accesses_of_16_bytes(
-    compiled: list[Any], monkeypatch: pytest.MonkeyPatch, capability: int, dtype: torch.dtype, accesses: int
+    build_for: Callable[[int], list[Any]], capability: int, dtype: torch.dtype, names: Iterable[str]
 ) -> None:
-    """A thread has 40 of a tile's 5,120 entries: 10 accesses of float32, 5 of half precision."""
-    from triton.runtime import driver
-
-    monkeypatch.setattr(driver, "_active", NoDevice(capability))
-    launch_all(dtype, (70, 16, 1))
-    names = [kernel.metadata.name for kernel in compiled]
-    assert names == [
-        *("sum_negatives", "combine_negatives", "write_gradient"),
-        *("sum_pointwise", "combine_sums", "write_pointwise_gradient"),
-    ]
-    for kernel in compiled:
+    """A thread has 64 bytes at a time: four accesses."""
+    built = build_for(capability)
+    for name in names:
+        step(LAUNCHES[name][0], dtype, (70, 16, 1))
+    for kernel in built:
+        name = kernel.metadata.name
         assert kernel.asm["cubin"]
-        over_entries = "combine" not in kernel.metadata.name
-        assert kernel.asm["ptx"].count("ld.global.v4") == over_entries * accesses
-        assert kernel.asm["ptx"].count("st.global.v4") == ("gradient" in kernel.metadata.name) * accesses
+        reads = 4 if name.startswith("sum_") or "gradient" in name else 0
+        assert kernel.asm["ptx"].count("ld.global.v4") == reads, name
+        assert kernel.asm["ptx"].count("st.global.v4") == reads * ("gradient" in name), name
 
 
-def test_kernels_are_not_compiled_anew_for_another_size_of_image(
-    compiled: list[Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+def test_half_precision_divides_once_for_two_entries(build_for: Callable[[int], list[Any]]) -> None:
+    """Of a thread's 32 entries and 4 anchors, where in float32 each has a division of its own."""
+    built = build_for(90)
+    step(DRLoss(), torch.bfloat16, (70, 16, 1))
+    found = {kernel.metadata.name: kernel.asm["ptx"].count("rcp.approx.ftz") for kernel in built}
+    assert (found["sum_scores"], found["write_gradient"]) == (20, 20)
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_a_loss_is_a_handful_of_launches(build_for: Callable[[int], list[Any]], name: str) -> None:
+    """However many levels and images there are; torch itself only multiplies by tau, there and back."""
+    loss, expected = LAUNCHES[name]
+    built = build_for(90)
+    operations = step(loss, torch.float32, (70, 16, 1))
+    assert [kernel.metadata.name for kernel in built] == expected
+    launched = [operation for operation in operations if operation not in ("new_empty", "empty_like", "detach")]
+    assert sorted(launched) == (["mul", "mul", "ones_like"] if isinstance(loss, DRLoss) else ["ones_like"])
+    assert (operations.count("new_empty"), operations.count("empty_like")) == (2, 3)
+    step(loss, torch.float32, (70, 16, 1, 5, 9), num_images=5)
+    assert [kernel.metadata.name for kernel in built[len(expected) :]] == expected
+
+
+def test_kernels_are_not_compiled_anew_for_another_size_or_number_of_images(
+    build_for: Callable[[int], list[Any]],
 ) -> None:
-    from triton.runtime import driver
-
-    monkeypatch.setattr(driver, "_active", NoDevice(90))
-    launch_all(torch.float32, (70, 16, 1))
-    launch_all(torch.float32, (64, 7, 32))
-    assert len({id(kernel) for kernel in compiled}) == 6
+    built = build_for(90)
+    for loss in (DRLoss(), DRLoss(pairing="neg_only"), FocalLoss()):
+        before = len(built)
+        for sizes, num_images in (((70, 16, 1), 3), ((64, 7, 32), 16), ((1, 1, 1000), 2)):
+            step(loss, torch.float32, sizes, num_images=num_images)
+        new = built[before:]
+        assert len({id(kernel) for kernel in new}) == len(new) // 3

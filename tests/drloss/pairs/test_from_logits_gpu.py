@@ -16,7 +16,7 @@ from drloss import functional as F
 from drloss.labels import BACKGROUND, IGNORED
 from drloss.pairs import from_logits_gpu
 from drloss.surrogates import Surrogate, hinge, logistic, quadratic
-from tests.drloss.kernels.test_gpu import on_cpu, on_gpu
+from tests.drloss.kernels.test_gpu import on_cpu, on_cuda
 from tests.drloss.pairs.test_from_logits import batch, by_hand, gradients
 
 SURROGATES = {
@@ -31,7 +31,7 @@ SURROGATES = {
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp2", "ignore:invalid value encountered")
 
 
-@pytest.fixture(params=[pytest.param("cpu", marks=on_cpu), pytest.param("cuda", marks=[on_gpu, pytest.mark.gpu])])
+@pytest.fixture(params=[pytest.param("cpu", marks=on_cpu), pytest.param("cuda", marks=[on_cuda, pytest.mark.gpu])])
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Where the kernels run. In the interpreter they take tensors of the CPU."""
     if request.param == "cpu":
@@ -137,7 +137,7 @@ def test_other_surrogates_and_too_many_cells_are_left_to_others(device: str) -> 
 
 
 @pytest.mark.gpu
-@on_gpu
+@on_cuda
 @pytest.mark.parametrize("name", SURROGATES)
 def test_a_step_can_be_captured_in_a_graph(name: str) -> None:
     levels, labels = inputs("cuda", 40)
@@ -155,7 +155,7 @@ def test_a_step_can_be_captured_in_a_graph(name: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.slow
-@on_gpu
+@on_cuda
 @pytest.mark.parametrize("name", SURROGATES)
 def test_fifteen_million_negatives(name: str) -> None:
     logits = torch.randn(1, 190_323, 80, generator=torch.Generator().manual_seed(0)) * 2 - 3
