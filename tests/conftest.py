@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from detector.runs.job import EvalJob
 from support.micro import micro_data, micro_job, write_experiments
@@ -22,10 +21,14 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked gpu are skipped where there is no GPU; ``python -m tests.gpu`` says so and fails."""
-    missing = pytest.mark.skip(reason="needs a CUDA device")
-    for item in items:
-        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-            item.add_marker(missing)
+    for_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if not for_gpu:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in for_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 @pytest.fixture(scope="session")
@@ -83,15 +86,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One line on how much was tested on real images; without it a skip would go unnoticed."""
+    """What was tested on real images and on a GPU, in a line each; without them a skip would go unnoticed."""
     if page := terminalreporter.config.getoption("--write-fidelity"):
         write_page(page, PROJECT / "tests" / "fidelity" / "page.md", terminalreporter.getreports("passed"))
-    ran = [r for kind in ("passed", "failed") for r in terminalreporter.getreports(kind) if _on_coco(r)]
-    skipped = [r for r in terminalreporter.getreports("skipped") if _on_coco(r)]
-    terminalreporter.write_line(
-        f"real COCO images: {len(ran)} tests ran on them, {len(skipped)} were skipped for want of them"
-    )
+    for marker, words in (("coco", "real COCO images"), ("gpu", "a GPU")):
+        ran = [r for kind in ("passed", "failed") for r in terminalreporter.getreports(kind) if _marked(r, marker)]
+        skipped = [r for r in terminalreporter.getreports("skipped") if _marked(r, marker)]
+        terminalreporter.write_line(f"{words}: {len(ran)} tests ran with them, {len(skipped)} were skipped without")
 
 
-def _on_coco(report: pytest.TestReport) -> bool:
-    return "coco" in report.keywords and (report.when == "call" or report.skipped)
+def _marked(report: pytest.TestReport, marker: str) -> bool:
+    return marker in report.keywords and (report.when == "call" or report.skipped)

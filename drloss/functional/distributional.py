@@ -31,6 +31,7 @@ from drloss.checks import require_positive
 from drloss.fused import on_gpu
 from drloss.fused import two_passes as fused_passes
 from drloss.fused.hardest_entries import hardest_entries
+from drloss.fused.hardest_on_gpu import expected_negative, expected_values, extremes
 from drloss.inputs import Batch, Entries, Logits, Scope, joined, prepared, split_entries
 from drloss.kernels.dispatch import backend_for
 from drloss.pairs.from_logits import pair_means
@@ -67,6 +68,10 @@ def dr_loss(
             loss = on_gpu.dr(batch, **lambdas, margin=margin, surrogate=surrogate)
             if loss is not None:
                 return loss
+        if fused and hard_negative_ratio is not None:
+            values = expected_values(batch, lambda_pos=lambda_pos, lambda_neg=lambda_neg, ratio=hard_negative_ratio)
+            if values is not None:
+                return batch.mean(surrogate(values[0] + values[1] + margin))
         p_neg, pos_values, is_pos = _ranked(batch, lambda_neg, hard_negative_ratio, fused)
         return batch.mean(surrogate(p_neg + expected_value(pos_values, is_pos, lambda_pos) + margin))
 
@@ -109,8 +114,8 @@ def all_pairs_loss(
 ) -> Tensor:
     """The All row of Table 3, Eqs. 3 and 4: mean over all n+ n- pairs of l(p_neg - p_pos + margin).
 
-    The amount of work depends on the number of pairs, so a GPU waits for the host a few times per image. Arguments and
-    errors as ``dr_loss``.
+    Linear in n+ + n- for the surrogates of this package. Another one visits every pair: the amount of work depends on
+    their number, so a GPU waits for the host a few times per image. Arguments and errors as ``dr_loss``.
     """
     with prepared(logits, labels, scope=scope, images_per_group=images_per_group) as batch:
         if fused and hard_negative_ratio is None and backend_for(batch.levels) is not None:
@@ -144,6 +149,9 @@ def worst_case_loss(
     Entries that share the extreme share its gradient evenly, as in the limit. Arguments and errors as ``dr_loss``.
     """
     with prepared(logits, labels, scope=scope, images_per_group=images_per_group) as batch:
+        values = extremes(batch) if fused else None
+        if values is not None:
+            return batch.mean(surrogate(values[0] + values[1] + margin))
         entries = _entries(batch, hard_negative_ratio, fused, extremes_only=True)
         hardest = _neg_values(entries).amax(dim=1).double() + _pos_values(entries).amax(dim=1).double()
         return batch.mean(surrogate(hardest + margin))
@@ -198,6 +206,10 @@ def _ranked(
     if found is not None:
         p_neg, pos_logits, is_pos = found
         return p_neg, _scores_of_positives(pos_logits, is_pos), is_pos
+    if fused and hard_negative_ratio is not None:
+        found = expected_negative(batch, lambda_neg, hard_negative_ratio)
+        if found is not None:
+            return found[0], _scores_of_positives(found[1], found[2]), found[2]
     entries = _entries(batch, hard_negative_ratio, fused)
     return expected_value(_neg_values(entries), entries.is_neg, lambda_neg), _pos_values(entries), entries.is_pos
 

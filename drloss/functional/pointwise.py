@@ -18,6 +18,7 @@ from torch import Tensor
 from drloss.checks import require_between, require_choice
 from drloss.fused import on_gpu
 from drloss.fused.hardest_entries import hardest_entries
+from drloss.fused.hardest_on_gpu import cross_entropy_sum
 from drloss.fused.two_passes import pointwise_sum
 from drloss.inputs import Batch, Logits, joined, prepared, split_entries
 from drloss.labels import IGNORED
@@ -90,6 +91,9 @@ def cross_entropy_loss(
 
 def _mined_cross_entropy(batch: Batch, ratio: float, fused: bool) -> Tensor:
     """Sum over the kept entries of each image, [N] float64."""
+    total = cross_entropy_sum(batch, ratio) if fused else None
+    if total is not None:
+        return total
     entries = hardest_entries(batch, ratio) if fused else None
     if entries is None:
         entries = split_entries(*joined(batch), hard_negative_ratio=ratio)

@@ -11,16 +11,61 @@ Needs triton. Legend: N images, R anchors of all levels, R_l of one level, K cla
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from drloss import labels
 
 IGNORED: tl.constexpr = tl.constexpr(labels.IGNORED)
 INTERPRETED: tl.constexpr = tl.constexpr(triton.knobs.runtime.interpret)
 LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
+
+# With 128 threads per program, each keeps 40 to 64 float32 logits in registers.
+_ENTRIES_A_TILE = 8192
+
+
+class Tiles(NamedTuple):
+    """How a launch goes over all levels, from the host's side."""
+
+    levels: tuple[Tensor, ...]  # contiguous
+    sizes: tuple[int, ...]  # anchors per level, as ``number`` decodes them
+    per_image: int
+    layout: dict[str, int]  # K, WIDTH and ROWS
+
+
+def tiles_of(levels: Sequence[Tensor]) -> Tiles:
+    """The tiles of levels [N, R_l, K] of one dtype.
+
+    Sizes travel with a launch by value, as odd numbers from 3 on. Triton compiles a kernel anew for a 1 and for
+    multiples of 16; in a tuple ``do_not_specialize`` does not prevent that, and a new image size would cost a second.
+    """
+    layout = _tile_layout(levels[0].shape[2])
+    num = sum(-(-level.shape[1] // layout["ROWS"]) for level in levels)
+    contiguous = tuple(level.contiguous() for level in levels)
+    return Tiles(contiguous, tuple(2 * level.shape[1] + 3 for level in levels), num, layout)
+
+
+@cache
+def _tile_layout(num_classes: int) -> dict[str, int]:
+    """Compile-time sizes of a tile: five to eight pieces per anchor, where there are that many classes.
+
+    For 80 classes: 64 anchors in five pieces of 16, without padding. A piece has at least 4 classes, 16 bytes of
+    float32.
+    """
+    whole, eighth = next_power_of_2(num_classes), next_power_of_2(-(-num_classes // 8))
+    width = min(whole, max(4, eighth))
+    padded = -(-num_classes // width) * width
+    rows = next_power_of_2(_ENTRIES_A_TILE // padded + 1) // 2
+    return {"K": num_classes, "WIDTH": width, "ROWS": max(1, rows)}
+
+
+def next_power_of_2(number: int) -> int:
+    return 1 << (number - 1).bit_length()
 
 
 @triton.jit
@@ -44,7 +89,12 @@ def find_tile(num_anchors: tl.tuple, ROWS: tl.constexpr) -> Any:
 
     num_anchors: R_l of each level, encoded as ``number`` decodes.
     """
-    tile = tl.program_id(0)
+    return place_of_tile(num_anchors, tl.program_id(0), tl.program_id(1), ROWS)
+
+
+@triton.jit
+def place_of_tile(num_anchors: tl.tuple, tile: tl.tensor, image: tl.tensor, ROWS: tl.constexpr) -> Any:
+    """``find_tile`` for any tile of any image."""
     level, first, before, rows, total = 0, 0, 0, 0, 0
     for candidate in tl.static_range(len(num_anchors)):
         in_level = number(num_anchors, candidate)
@@ -53,7 +103,7 @@ def find_tile(num_anchors: tl.tuple, ROWS: tl.constexpr) -> Any:
             level, first, before, rows = candidate, start, total, in_level
         tile -= tl.cdiv(in_level, ROWS)
         total += in_level
-    image = tl.program_id(1).to(tl.int64)  # times the entries per image it can exceed 2^31
+    image = image.to(tl.int64)  # times the entries per image it can exceed 2^31
     return level, image * rows + first, image * total + before + first, tl.minimum(rows - first, ROWS)
 
 
@@ -75,7 +125,7 @@ def load_labels(labels: tl.tensor, anchor: tl.tensor, rows: tl.tensor, ROWS: tl.
 
 
 @triton.jit
-def piece_of(piece: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr) -> Any:
+def piece_of(piece: tl.tensor, K: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr) -> Any:
     """Classes of a piece, [1, WIDTH], and offsets of its entries in the tile, [ROWS, WIDTH]."""
     column = piece * WIDTH + tl.arange(0, WIDTH)[None, :]
     return column, tl.arange(0, ROWS)[:, None] * K + column

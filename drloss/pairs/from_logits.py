@@ -1,6 +1,7 @@
-"""All pairs straight from the logits on a CPU: two passes over them, and nothing of their size but the gradient.
+"""All pairs straight from the logits: two passes over them, and nothing of their size but the gradient.
 
-Legend: N images, R anchors of all levels together, K classes, S sets of consecutive images that are ranked together.
+On a CPU; ``from_logits_gpu`` does it on CUDA. Legend: N images, R anchors of all levels together, K classes, S sets of
+consecutive images that are ranked together.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from drloss.inputs import positives
 from drloss.labels import IGNORED
+from drloss.pairs import from_logits_gpu
 from drloss.pairs.grid import Knots, Nodes, PairSums, piecewise
 from drloss.surrogates import Surrogate
 
@@ -35,8 +37,13 @@ def pair_means(
     """The mean over all pairs of each set, [S] float64, as ``mean.pair_mean`` of its scores; differentiable once.
 
     An empty set stands for one constant perfect score, see ``functional.distributional``. levels: each [N, R_l, K];
-    labels: [N, R]. None where this is no help: not on a CPU, float64, another surrogate, or few negatives.
+    labels: [N, R]. None where this is no help: another device, float64, another
+    surrogate, or few negatives.
     """
+    if levels[0].device.type == "cuda":
+        return from_logits_gpu.pair_means(
+            levels, labels, margin=margin, surrogate=surrogate, images_per_set=images_per_set
+        )
     if any(level.device.type != "cpu" or level.dtype == torch.float64 for level in levels):
         return None
     levels = [level.contiguous() for level in levels]

@@ -256,7 +256,6 @@ def test_loss_does_not_change_its_inputs(loss: nn.Module) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_loss_on_gpu_equals_cpu_and_makes_the_host_wait_for_all_pairs_only(name: str, loss: nn.Module) -> None:
     logits, labels = random_case(num_anchors=400)
     on_gpu = logits.float().cuda().requires_grad_(), labels.cuda()

@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 FAKE_MAKE = """\
 #!/bin/sh
 case "$*" in
-  test) echo "real COCO images: 7 tests ran on them, 0 were skipped for want of them" ;;
+  test) echo "real COCO images: 7 tests ran with them, 0 were skipped without" ;;
   "--silent slurm-ready") echo "{slurm}"; exit {ready} ;;
   test-slurm) echo "test-slurm ran"; exit {tests} ;;
 esac

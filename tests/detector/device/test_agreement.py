@@ -22,7 +22,6 @@ def test_processes_on_a_cpu_stop_as_soon_as_one_wishes(monkeypatch: pytest.Monke
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_answers_later_and_never_makes_the_host_wait_for_the_newest_step() -> None:
     agree = Agreement(World(0, 1, torch.device("cuda")))
     wishes = [False, True, False, False, False]
