@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from drloss import CrossEntropyLoss, DRLoss, FocalLoss
 from drloss.fused import on_gpu
 from drloss.kernels import gpu as kernels
+from tests.triton_kernels import compile_only, needs_triton, run_in_interpreter
 
 TESTS = Path(__file__).with_name("test_gpu.py")
-
-needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs triton")
 
 
 def run_python(*args: str, **environment: str) -> str:
@@ -39,11 +37,7 @@ def run_python(*args: str, **environment: str) -> str:
 @pytest.mark.slow
 @needs_triton
 def test_kernels_agree_with_the_clear_losses_in_the_interpreter() -> None:
-    # Triton 3.6's own interpreter does this with numpy's arrays.
-    allowed = ("-W", "ignore:Conversion of an array with ndim:DeprecationWarning")
-    command = ("-m", "pytest", "-q", *allowed, str(TESTS), "-k", "cpu")
-    printed = run_python(*command, TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
-    assert " passed" in printed
+    assert " passed" in run_in_interpreter(TESTS)
 
 
 def test_backend_imports_without_triton() -> None:
@@ -53,43 +47,6 @@ def test_backend_imports_without_triton() -> None:
         "print([name for name in sys.modules if name.startswith('triton.')])"
     )
     assert run_python("-c", code, CUDA_VISIBLE_DEVICES="").split() == ["[]"]
-
-
-class NoDevice:
-    """As much of a triton driver as compiling takes."""
-
-    def __init__(self, capability: int) -> None:
-        self.capability = capability
-
-    def get_current_target(self) -> Any:
-        from triton.backends.compiler import GPUTarget
-
-        return GPUTarget("cuda", self.capability, 32)
-
-    def get_current_device(self) -> str:
-        return f"sm_{self.capability}"  # a cache of its own, so that no real device is handed these kernels
-
-    def get_current_stream(self, device: str) -> int:
-        return 0
-
-
-@pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Kernels in the order in which they were to be launched: from here on they are compiled instead."""
-    if os.environ.get("TRITON_INTERPRET") == "1" or find_spec("triton") is None:
-        pytest.skip("needs triton, and not its interpreter")
-    from triton import knobs
-    from triton.runtime.jit import JITFunction
-
-    if not Path(knobs.nvidia.ptxas.path).is_file():
-        pytest.skip("needs ptxas")
-    launch, kernels_compiled = JITFunction.run, []
-
-    def compile_only(kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
-        kernels_compiled.append(launch(kernel, *args, grid=grid, warmup=True, **options))
-
-    monkeypatch.setattr(JITFunction, "run", compile_only)
-    return kernels_compiled
 
 
 class Operations(TorchDispatchMode):
@@ -116,14 +73,12 @@ def step(
 
 
 @pytest.fixture
-def build_for(compiled: list[Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Any]]:
+def build_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Any]]:
     """Call with a compute capability: the losses take the GPU's way from there on. Returns the compiled kernels."""
-    from triton.runtime import driver
 
     def begin(capability: int) -> list[Any]:
-        monkeypatch.setattr(driver, "_active", NoDevice(capability))
         monkeypatch.setattr(on_gpu, "losses_for", lambda levels: kernels)
-        return compiled
+        return compile_only(monkeypatch, capability)
 
     return begin
 

@@ -13,9 +13,8 @@ from torch import Tensor
 from drloss import functional as F
 from drloss.fused import hardest_on_gpu
 from drloss.pairs import from_logits_gpu
-from tests.drloss.kernels.test_gpu_builds import NoDevice, compiled, needs_triton, run_python
+from tests.triton_kernels import compile_only, needs_triton, run_in_interpreter
 
-__all__ = ["compiled"]
 TESTS = Path(__file__).parents[1]
 FILES = ("fused/test_hardest_on_gpu.py", "pairs/test_from_logits_gpu.py")
 
@@ -61,21 +60,14 @@ def run(name: str, dtype: torch.dtype = torch.float32, sizes: Sequence[int] = (7
 @needs_triton
 @pytest.mark.parametrize("file", FILES)
 def test_kernels_agree_with_the_clear_losses_in_the_interpreter(file: str) -> None:
-    # Triton 3.6's own interpreter does this with numpy's arrays.
-    allowed = ("-W", "ignore:Conversion of an array with ndim:DeprecationWarning")
-    command = ("-m", "pytest", "-q", *allowed, str(TESTS / file), "-k", "cpu")
-    assert " passed" in run_python(*command, TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
+    assert " passed" in run_in_interpreter(TESTS / file)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90, 100])
 @pytest.mark.parametrize("name", LOSSES)
-def test_kernels_compile_in_a_handful_of_launches(
-    compiled: list[Any], monkeypatch: pytest.MonkeyPatch, capability: int, name: str
-) -> None:
-    from triton.runtime import driver
-
-    monkeypatch.setattr(driver, "_active", NoDevice(capability))
+def test_kernels_compile_in_a_handful_of_launches(monkeypatch: pytest.MonkeyPatch, capability: int, name: str) -> None:
+    compiled = compile_only(monkeypatch, capability)
     run(name)
     assert tuple(kernel.metadata.name for kernel in compiled) == LOSSES[name][1]
     for kernel in compiled:
@@ -88,11 +80,9 @@ def test_kernels_compile_in_a_handful_of_launches(
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "digits"), [(torch.bfloat16, 2), (torch.float16, 3)])
 def test_kernels_compile_for_half_precision_with_as_many_launches_as_it_has_digits(
-    compiled: list[Any], monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, digits: int
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, digits: int
 ) -> None:
-    from triton.runtime import driver
-
-    monkeypatch.setattr(driver, "_active", NoDevice(90))
+    compiled = compile_only(monkeypatch, 90)
     run("dr", dtype)
     names = [kernel.metadata.name for kernel in compiled]
     assert names.count("count_digits") == digits
@@ -104,12 +94,8 @@ def test_kernels_compile_for_half_precision_with_as_many_launches_as_it_has_digi
 
 
 @pytest.mark.slow
-def test_kernels_are_not_compiled_anew_for_another_size_of_image(
-    compiled: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from triton.runtime import driver
-
-    monkeypatch.setattr(driver, "_active", NoDevice(90))
+def test_kernels_are_not_compiled_anew_for_another_size_of_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = compile_only(monkeypatch, 90)
     for name in ("dr", "worst_case", "hinge", "logistic"):
         compiled.clear()
         for sizes in ((70, 16, 1), (64, 700, 32), (1, 1, 80)):
