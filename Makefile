@@ -63,7 +63,7 @@ define test_with
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-$(1)
 	VIRTUAL_ENV=$(CURDIR)/.venv-$(1) $(BIN)/uv pip install --quiet --compile-bytecode $(2) --editable '.[test]'
 	.venv-$(1)/bin/python -m pytest tests/drloss tests/harness/cli -m "not slow" -n 2 --dist loadfile
-	.venv-$(1)/bin/python -m pytest tests/harness/test_interface.py tests/drloss/kernels/test_gpu_builds.py tests/detector/kernels/test_builds.py -n 2
+	.venv-$(1)/bin/python -m pytest tests/harness/test_interface.py tests/drloss/kernels/test_gpu_builds.py tests/drloss/kernels/test_gpu_builds_of_sets.py tests/detector/kernels/test_builds.py -n 2
 endef
 
 test-lowest: install

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import setuptools  # noqa: F401  before any test imports distutils, else torch.compile cannot build
 import torch
 from torch import nn
 
