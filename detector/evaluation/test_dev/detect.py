@@ -21,10 +21,11 @@ from detector.errors import DataError, RecordError
 from detector.evaluation.detections import check_detections, write_detections
 from detector.evaluation.inference import detect_split
 from detector.evaluation.test_dev.package import Export, read_export, write_export
+from detector.runs.code import Code
 from detector.runs.conditions import execution_notes
 from detector.runs.folder import RunDir
 from detector.runs.job import CocoRelease, EvalJob
-from detector.runs.record import RECORD_FORMAT, Code, Record, SplitFingerprint
+from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint
 from detector.runs.timing import recorded
 from detector.storage.files import read_json
 from detector.weights import checkpoint

@@ -18,9 +18,10 @@ from msgspec import Struct
 
 from detector.errors import RecordError, UsageError
 from detector.evaluation.detections import Detections
+from detector.runs.code import Code
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
-from detector.runs.record import Code, SplitFingerprint
+from detector.runs.record import SplitFingerprint
 from detector.runs.timing import StepTiming
 from detector.storage.files import read_json, write_json
 

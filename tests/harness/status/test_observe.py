@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace as with_changes
 
+from detector.runs.code import Code
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
-from detector.runs.record import Code, Record, SplitFingerprint
+from detector.runs.record import Record, SplitFingerprint
 from detector.runs.status import Phase, Status
 from detector.storage.files import write_json
 from harness.cli.runs import status as cli_status

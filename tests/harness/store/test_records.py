@@ -9,8 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from detector.errors import MissingLossError, RecordError, UsageError
+from detector.runs.code import Code
 from detector.runs.job import AnnotatedFolder, EvalJob
-from detector.runs.record import Code, Record, SplitFingerprint
+from detector.runs.record import Record, SplitFingerprint
 from detector.storage.files import write_json
 from harness.planning.plan import Plan, make_plan
 from harness.planning.rows import row_records
