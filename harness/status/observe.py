@@ -21,7 +21,8 @@ from harness.slurm.commands import SchedulerState
 from harness.status.find import FoundRuns, KnownRun, of_plan
 from harness.status.logs import output
 from harness.status.state import FAILED, RunState, Seen, decide, is_idle
-from harness.store.records import Store, read_record
+from harness.store.reading import read_record
+from harness.store.records import Store
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,10 @@ def _committed(known: KnownRun, store: Store, profile: str) -> dict[str, Any]:
     paths = [store.results / "records" / profile / f"{job.id}.json" for job in known.jobs]
     if not all(path.exists() for path in paths):
         return {}
-    return {"recorded": True, "ap": read_record(paths[0]).metrics.get("AP")}
+    try:
+        return {"recorded": True, "ap": read_record(paths[0]).metrics.get("AP")}
+    except RecordError:  # 'harness table' names it and says what is wrong
+        return {}
 
 
 def observe_all(found: FoundRuns, store: Store, profile: str) -> list[Observed]:

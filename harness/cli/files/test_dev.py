@@ -256,7 +256,7 @@ def _existing(store: Store, run: RunDir, answered: Record) -> Record | None:
 
     Raises RecordError where it has other numbers.
     """
-    from harness.store.records import read_record
+    from harness.store.reading import read_record
 
     for path in (run.record(answered.eval_id), store.committed(answered)):
         if not path.exists():

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from detector.runs.record import Record
 from detector.storage.files import write_json
-from harness.planning import loss_sources
-from harness.planning.loss_sources import of_one_source
+from harness.planning import unequal
+from harness.planning.unequal import choose
 from harness.planning.selection import Selection
 from harness.report.views import table_views
 from harness.store.records import Store
@@ -33,11 +33,11 @@ def test_records_of_the_installed_source_are_kept_else_of_the_newest(
     experiments: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built_in = [record(experiments, seed, None, 1) for seed in (0, 1)]
-    assert of_one_source(built_in) == built_in
+    assert list(choose(built_in).kept) == built_in
     old, new = record(experiments, 0, "a" * 64, 1), record(experiments, 1, "b" * 64, 2)
-    assert of_one_source([old, new]) == [new]
-    monkeypatch.setattr(loss_sources, "source_sha256", lambda config: "a" * 64)
-    assert of_one_source([old, new]) == [old]
+    assert list(choose([old, new]).kept) == [new]
+    monkeypatch.setattr(unequal, "source_sha256", lambda config: "a" * 64)
+    assert list(choose([old, new]).kept) == [old]
 
 
 def test_a_table_leaves_out_records_of_another_source_and_says_so(
