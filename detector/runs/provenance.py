@@ -38,7 +38,8 @@ class ImagesDigest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """The image files of a split that the annotations name.
 
     images: how many; bytes: of all together. names_and_sizes: sha256 over the sorted lines "name size". content: sha256
-    over the sorted lines "name sha256"; None where all files together are larger than 1 GB.
+    over the sorted lines "name sha256", of a file's bytes, or of a PNG's pixels, since its bytes depend on the library
+    that wrote it; None where all files together are larger than 1 GB.
     """
 
     images: int
