@@ -116,7 +116,9 @@ class Selection:
     def departures(self) -> str:
         """The options by which the selected runs are not the paper's; empty where they are."""
         batch = [f"--batch-size {self.batch_size}"] if self.batch_size is not None else []
-        return " ".join([*batch, *(f"--set {quote(f'{path}={_text(value)}')}" for path, value in self.overrides.items())])
+        return " ".join(
+            [*batch, *(f"--set {quote(f'{path}={_text(value)}')}" for path, value in self.overrides.items())]
+        )
 
     @cached_property
     def _plans_of_all(self) -> list[Plan]:

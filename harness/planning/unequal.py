@@ -93,7 +93,7 @@ def _grown(first: Record, records: Iterable[Record]) -> list[Record]:
 def _group_of_most(firsts: Mapping[str, Record]) -> list[str]:
     """The rows of the largest group without differences; of equally large ones the first."""
     best: list[str] = []
-    for ref, first in firsts.items():
+    for ref in firsts:
         group = [ref]
         for other, record in firsts.items():
             if other != ref and not any(differ(record, firsts[member]) for member in group):
