@@ -42,6 +42,9 @@ def summary_lines(observed: Sequence[Observed], found: FoundRuns, runs: Path, pr
     said = [f"{len(observed)} run{plural}{': ' if counted else ''}{counted}; in {runs}"]
     if found.others:
         said.append(f"Other run folders there, of no requested row at profile {profile}: {found.others}.")
+    if found.replaced:
+        newest = found.replaced[-1].name
+        said.append(f"Kept there, replaced by --fresh, never counted: {len(found.replaced)}, such as {newest}.")
     said += [f"{path} cannot be read: it is damaged, or of another version." for path in found.unreadable]
     return said
 
@@ -100,4 +103,5 @@ def states_as_data(observed: Sequence[Observed], found: FoundRuns) -> dict[str, 
         ],
         "other_folders": found.others,
         "unreadable": [str(path) for path in found.unreadable],
+        "replaced": [str(path) for path in found.replaced],
     }

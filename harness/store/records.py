@@ -17,6 +17,7 @@ from detector.runs.job import AnnotatedFolder, EvalJob
 from detector.runs.record import Record
 from detector.storage.files import write_json
 from harness.store.reading import read_record
+from harness.store.replaced import record_files
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Store:
     @cached_property
     def _local(self) -> _Found:
         wanted = self.source != "committed"
-        return _find(sorted(self.runs.glob("*/evals/*/record.json")) if wanted else [], committed=False)
+        return _find(record_files(self.runs) if wanted else [], committed=False)
 
     @cached_property
     def _by_row(self) -> dict[EvalJob, list[Record]]:
@@ -142,7 +143,7 @@ def collect(store: Store, profile: str | None) -> tuple[list[Path], list[str]]:
     A record that is there with other numbers is never overwritten, and what is no whole, true record never copied.
     """
     written, conflicts = [], []
-    for path in sorted(store.runs.glob("*/evals/*/record.json")):
+    for path in record_files(store.runs):
         try:
             record = read_record(path)
             if profile is not None and record.profile != profile:

@@ -136,7 +136,9 @@ def find_exports(runs: Path) -> list[tuple[RunDir, Export]]:
 
     Raises RecordError for a file that is damaged or not of its folder.
     """
-    return [(RunDir(path.parents[2]), _read(path)) for path in sorted(runs.glob(f"*/evals/*/{EXPORT_FILE}"))]
+    return [
+        (RunDir(path.parents[2]), _read(path)) for path in sorted(runs.glob(f"{'[0-9a-f]' * 16}/evals/*/{EXPORT_FILE}"))
+    ]
 
 
 def _read(path: Path) -> Export:
