@@ -10,10 +10,10 @@ from msgspec import Struct
 from detector.runs.code import Code
 from detector.runs.findings import Curves, Health, LostAP, Scores
 from detector.runs.job import EvalJob
-from detector.runs.provenance import ImagesDigest, Inputs, Start
+from detector.runs.provenance import Inputs, Start, unlike, unlike_images, unlike_weights
 from detector.runs.timing import StepTiming
 
-RECORD_FORMAT = 1
+RECORD_FORMAT = 2
 FORMATS = (1, 2)  # that can be read
 
 
@@ -77,41 +77,16 @@ def differences(a: Record, b: Record) -> tuple[str, ...]:
     What one of the records does not know (format 1 has no weights and no images) is no difference.
     """
     one, other = a.job.train, b.job.train
+    mine, others = (a.inputs or Inputs(), b.inputs or Inputs())
     found = []
     if (a.eval_id == a.job.id) != (b.eval_id == b.job.id):
         found.append("semantics: one was made before a component's results were changed")
     if (one.model.backbone, one.model.weights) == (other.model.backbone, other.model.weights):
-        found += _unlike(f"weights ({one.model.weights})", _weights(a), _weights(b))
+        found += unlike_weights(mine, others)
     if one.data == other.data:
-        found += _unlike("training annotations", a.train_split.sha256, b.train_split.sha256)
-        found += _unlike_images("training images", _inputs(a).train_images, _inputs(b).train_images)
+        found += unlike("training annotations", a.train_split.sha256, b.train_split.sha256)
+        found += unlike_images("training images", mine.train_images, others.train_images)
         if a.job.split == b.job.split:
-            found += _unlike("test annotations", a.test_split.sha256, b.test_split.sha256)
-            found += _unlike_images("test images", _inputs(a).test_images, _inputs(b).test_images)
+            found += unlike("test annotations", a.test_split.sha256, b.test_split.sha256)
+            found += unlike_images("test images", mine.test_images, others.test_images)
     return tuple(found)
-
-
-def _inputs(record: Record) -> Inputs:
-    return record.inputs or Inputs()
-
-
-def _weights(record: Record) -> str | None:
-    weights = _inputs(record).weights
-    return weights.sha256 if weights is not None else None
-
-
-def _unlike(name: str, a: str | None, b: str | None) -> list[str]:
-    return [f"{name}: sha256 {a[:8]} and {b[:8]}"] if a and b and a != b else []
-
-
-def _unlike_images(name: str, a: ImagesDigest | None, b: ImagesDigest | None) -> list[str]:
-    """By content where both know it: the same pixels written by another library are files of other sizes."""
-    if a is None or b is None:
-        return []
-    if a.content and b.content:
-        return _unlike(name, a.content, b.content)
-    if (a.images, a.names_and_sizes) != (b.images, b.names_and_sizes):
-        return [
-            f"{name}: {a.images:,} files of {a.bytes:,} bytes and {b.images:,} of {b.bytes:,}, names and sizes differ"
-        ]
-    return []

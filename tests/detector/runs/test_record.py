@@ -33,7 +33,7 @@ def test_what_one_record_does_not_know_is_no_difference(old: Record, new: Record
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
-        ({"weights": FileDigest(name="R-50.pkl", sha256="d" * 64)}, "weights (none): sha256 cccccccc and dddddddd"),
+        ({"weights": FileDigest(name="R-50.pkl", sha256="d" * 64)}, "weights (R-50.pkl): sha256 cccccccc and dddddddd"),
         ({"train_images": replace(IMAGES, content="d" * 64)}, "training images: sha256 bbbbbbbb and dddddddd"),
         ({"test_images": replace(IMAGES, content="d" * 64)}, "test images: sha256 bbbbbbbb and dddddddd"),
         (
