@@ -199,8 +199,9 @@ def _footnotes(
         notes.append("Cited: other papers' numbers as this one quotes them; nothing to train.")
     if any(row.status == "not at this scale" for row in rows):
         notes.append(f"Not at this scale: profile {profile.name} itself sets what the row compares.")
-    if any(row.status == "pending" for row in rows):
-        notes.append(f"Pending: no finished run; next: harness run {table.id} --profile {profile.name}{options}")
+    if pending := [row.ref for row in rows if row.status == "pending"]:
+        target = pending[0] if departures else table.id  # an option may not fit every row
+        notes.append(f"Pending: no finished run; next: harness run {target} --profile {profile.name}{options}")
     return notes
 
 
