@@ -55,53 +55,54 @@ def differ(a: Record, b: Record) -> tuple[str, ...]:
 def apart(rows: Mapping[str, Sequence[Record]]) -> dict[str, tuple[str, ...]]:
     """Rows that cannot be compared with most others, because of other inputs, and in which respects.
 
-    rows: the averaged records of each row. Of a row's records the first stands for all: they have the same inputs.
+    rows: the averaged records of each row. Of these, the one that knows most stands for all: they have equal inputs.
     """
     firsts = {ref: _fullest(records) for ref, records in rows.items() if records}
-    group = _group_of_most(firsts)
-    found = {}
-    for ref, record in firsts.items():
-        why = () if ref in group else _against(record, [firsts[other] for other in group])
-        if why:
-            found[ref] = why
-    return found
+    if not firsts:
+        return {}
+    # Of equally large groups the first: max keeps the earliest.
+    group = max(_groups(list(firsts.values())), key=len)
+    ids = {record.eval_id for record in group}
+    found = {ref: _against(record, group) for ref, record in firsts.items() if record.eval_id not in ids}
+    return {ref: why for ref, why in found.items() if why}
 
 
 def _largest(records: Sequence[Record]) -> list[Record]:
-    """By seed the best group: every record in turn begins one, and takes what differs from none of its members."""
-    if _all_alike(records):
-        return list(records)
     newest = sorted(records, key=lambda record: record.finished, reverse=True)
-    groups = [_grown(first, newest) for first in newest]
+    groups = _groups(newest)
+    if len(groups) < 2:
+        return list(records)
     best = max(groups, key=lambda group: (_is_installed(group), len(group), max(item.finished for item in group)))
     ids = {record.eval_id for record in best}
     return [record for record in records if record.eval_id in ids]
 
 
-def _all_alike(records: Sequence[Record]) -> bool:
-    return not any(differ(a, b) for i, a in enumerate(records) for b in records[i + 1 :])
+def _groups(records: Sequence[Record]) -> list[list[Record]]:
+    """Groups without a difference, each begun by another kind of record; what is unknown fits into several.
 
-
-def _grown(first: Record, records: Iterable[Record]) -> list[Record]:
-    group = [first]
+    Kinds are compared, not records: of a thousand records there are rarely more than two.
+    """
+    kinds: dict[tuple[object, ...], list[Record]] = {}
     for record in records:
-        if record is not first and not any(differ(record, member) for member in group):
-            group.append(record)
-    return group
-
-
-def _group_of_most(firsts: Mapping[str, Record]) -> list[str]:
-    """The rows of the largest group without differences; of equally large ones the first."""
-    best: list[str] = []
-    for ref in firsts:
-        group = [ref]
-        for other, record in firsts.items():
-            if other != ref and not any(differ(record, firsts[member]) for member in group):
+        kinds.setdefault(_kind(record), []).append(record)
+    every = list(kinds.values())
+    groups = []
+    for begun in every:
+        group = [begun]
+        for other in every:
+            if other is not begun and not any(differ(other[0], member[0]) for member in group):
                 group.append(other)
-        if len(group) == len(firsts):
-            return group
-        best = group if len(group) > len(best) else best
-    return best
+        if len(group) == len(every):
+            return [list(records)]
+        groups.append([record for members in group for record in members])
+    return groups
+
+
+def _kind(record: Record) -> tuple[object, ...]:
+    """Everything that ``differ`` looks at: two records that are equal in it do not differ."""
+    train = record.job.train
+    named = (train.data, record.job.split, train.model.backbone, train.model.weights, train.loss_package)
+    return (*named, record.inputs, record.train_split.sha256, record.test_split.sha256, record.code.loss_sha256)
 
 
 def _fullest(records: Sequence[Record]) -> Record:
@@ -110,7 +111,7 @@ def _fullest(records: Sequence[Record]) -> Record:
 
 
 def _against(record: Record, kept: Iterable[Record]) -> tuple[str, ...]:
-    """In which respects a record differs from those that were kept, each said once."""
+    """In which respects a record differs from the first of those that it differs from."""
     return next((why for why in (differ(record, other) for other in kept) if why), ())
 
 

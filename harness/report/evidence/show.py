@@ -164,7 +164,7 @@ def nearest_row(record: Record) -> str:
     selection = Selection("all", record.profile, [], None)
     refs = [ref for table in registry.tables.values() for ref in table.refs(record.profile)]
     mine = _settings(to_builtins(replace(record.job.train, seed=0)))
-    distances = {}
+    distances: dict[str, int] = {}
     for cell in selection.plan_of(refs, 1, from_scratch=record.job.train.model.weights == "none").cells:
         theirs = _settings(to_builtins(cell.job.train))
         distances.setdefault(cell.ref, len(mine ^ theirs))

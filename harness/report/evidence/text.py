@@ -143,8 +143,7 @@ def _field(name: str, text: str) -> list[str]:
 
 
 def _bullets(notes: Sequence[str]) -> list[str]:
-    how = {"initial_indent": "- ", "subsequent_indent": "  "}
-    return [line for note in notes for line in textwrap.wrap(note, WIDTH, break_on_hyphens=False, **how)]
+    return [line for note in notes for line in _wrapped(f"- {note}")]
 
 
 def _wrapped(text: str) -> list[str]:

@@ -72,7 +72,7 @@ def with_inputs(experiments: Path, seed: int, ap: float = 20.0, day: int = 1, **
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("weights", "weights (none): sha256"),
+        ("weights", "weights (R-50.pkl): sha256"),
         ("boxes", "training annotations: sha256"),
         ("pixels", "test images: sha256"),
         ("files", "names and sizes differ"),
