@@ -35,13 +35,13 @@ from detector.runs.timing import recorded
 from detector.sanity.health import evaluation_health
 from detector.storage.files import write_json
 from detector.storage.retry import retry
+from detector.training.evidence import HealthWatch, curves_of, final_health, in_words, log_lines
 from detector.training.pace import Pace
 from detector.training.train import Begun, Progress, train
 from detector.weights import checkpoint
 from detector.weights.find import published_name
 from detector.weights.network import network_of
 from detector.weights.read import Weights
-from detector.worker.evidence import HealthWatch, curves_of, final_health, log_lines
 from detector.worker.reports import Heartbeat
 from detector.worker.requeue import signals_at_once
 
@@ -98,6 +98,8 @@ def train_to_final(
     )
     if world.is_main:
         watch.say(final_health(run, job, index))
+        if heartbeat is not None:
+            heartbeat.beat("training", health=in_words(watch.found))
         state = {
             "model": model.state_dict(),
             "network": to_builtins(network_of(job)),

@@ -35,12 +35,9 @@ def judge(selection: Selection) -> CheckView:
     registry, found = selection.registry, selection.records()
     kept = {ref: choose(records).kept for ref, records in found.items()}
     different = apart(kept)
-    notes = [
-        f"{ref}: not compared with other rows, whose runs had other inputs ({'; '.join(why)})."
-        for ref, why in different.items()
-        if ref in selection.refs or selection.target == "all"
-    ]
-    notes += record_notes(selection, selection.refs)
+    notes = list(record_notes(selection, selection.refs))
+    if beside := [ref for ref in different if ref not in selection.refs]:
+        notes.append(f"No claim is judged by {', '.join(beside)}, whose runs had other inputs than those of most rows.")
     shown = {record.eval_id: record for ref in selection.refs for record in kept.get(ref, ())}
     return build_check(
         selection.target,

@@ -79,10 +79,10 @@ def observe(known: KnownRun, store: Store, profile: str, scheduler: Scheduler) -
 
 def see(run: RunDir, jobs: Sequence[EvalJob], scheduler: Scheduler, *, one_is_enough: bool = False) -> Seen:
     """What a run's folder and the queue show. jobs: the evaluations that it needs; without any it is never recorded."""
-    values = _recorded(run, jobs)
-    evaluations = f"{len(values)} of {len(jobs)} evaluations" if len(values) < len(jobs) else ""
-    if values and (one_is_enough or len(values) == len(jobs)):
-        return Seen(recorded=True, ap=values[0], evaluations=evaluations)
+    records = _recorded(run, jobs)
+    evaluations = f"{len(records)} of {len(jobs)} evaluations" if len(records) < len(jobs) else ""
+    if records and (one_is_enough or len(records) == len(jobs)):
+        return Seen(recorded=True, ap=records[0].metrics.get("AP"), evaluations=evaluations, health=_health(records))
     try:
         status = run.read_status()
     except RecordError as error:
@@ -102,16 +102,22 @@ def see(run: RunDir, jobs: Sequence[EvalJob], scheduler: Scheduler, *, one_is_en
     )
 
 
-def _recorded(run: RunDir, jobs: Sequence[EvalJob]) -> list[float | None]:
-    """AP of the evaluations that have a record, in the order of ``jobs``."""
+def _recorded(run: RunDir, jobs: Sequence[EvalJob]) -> list[Record]:
+    """Of the evaluations that have one, in the order of ``jobs``."""
     found = {}
     for path in run.root.glob("evals/*/record.json"):
         try:
             record = read_json(path, Record)
         except RecordError:  # 'harness table' names it and says what is wrong
             continue
-        found[record.job] = record.metrics.get("AP")
+        found[record.job] = record
     return [found[job] for job in jobs if job in found]
+
+
+def _health(records: Sequence[Record]) -> tuple[str, ...]:
+    """What any of them says, once."""
+    found = [f"{health.name}: {health.message}" for record in records for health in record.health or ()]
+    return tuple(dict.fromkeys(found))
 
 
 def _committed(known: KnownRun, store: Store, profile: str) -> dict[str, Any]:
@@ -120,9 +126,10 @@ def _committed(known: KnownRun, store: Store, profile: str) -> dict[str, Any]:
     if not all(path.exists() for path in paths):
         return {}
     try:
-        return {"recorded": True, "ap": read_record(paths[0]).metrics.get("AP")}
+        records = [read_record(path) for path in paths]
     except RecordError:  # 'harness table' names it and says what is wrong
         return {}
+    return {"recorded": True, "ap": records[0].metrics.get("AP"), "health": _health(records)}
 
 
 def observe_all(found: FoundRuns, store: Store, profile: str) -> list[Observed]:

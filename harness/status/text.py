@@ -14,18 +14,18 @@ from msgspec import to_builtins
 from harness.failures.classes import CommandArguments, FailureName, advise
 from harness.status.find import FoundRuns, KnownRun
 from harness.status.observe import Observed
-from harness.status.state import Kind, state_text, timing_lines
+from harness.status.state import Kind, health_lines, state_text, timing_lines
 
 NAME_WIDTH = 46
 
 
 def state_lines(observed: Sequence[Observed]) -> list[str]:
-    """For each run one line: its rows, seed, training id and state; below it, where the time of a training goes."""
+    """For each run one line: its rows, seed, training id and state; below it, where the time goes and what is wrong."""
     names = [_cut(" = ".join(item.known.refs)) for item in observed]
     width = max(map(len, names), default=0)
     return [
         f"{name:{width}}  seed {item.known.seed}  {item.known.run.root.name if item.known.run else '-':16}  "
-        + "\n  ".join([state_text(item.state), *timing_lines(item.state)])
+        + "\n  ".join([state_text(item.state), *timing_lines(item.state), *health_lines(item.state)])
         for name, item in zip(names, observed, strict=True)
     ]
 

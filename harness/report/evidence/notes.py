@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detector.runs.record import Record
 from harness.planning.selection import Selection
-from harness.planning.unequal import Chosen, LeftOut, choose
+from harness.planning.unequal import Chosen, LeftOut, apart, choose
 from harness.store.copies import copies
 from harness.store.records import SetAside, Store
 
@@ -36,12 +36,16 @@ def row_notes(found: Records, refs: Iterable[str], store: Store) -> Iterator[str
 
 
 def store_notes(found: Records, refs: Sequence[str], selection: Selection) -> Iterator[str]:
-    """Files that are no usable records, and copies of one record under the names of several rows."""
+    """Files that are no usable records, copies of one record in several rows, rows that are not like most others."""
     if aside := of_profile(selection.store.set_aside, selection.profile.name):
         named = "; ".join(f"{shown_path(item.path)}: {item.why}" for item in aside[:MOST_NAMED])
         more = f"; and {len(aside) - MOST_NAMED} more" if len(aside) > MOST_NAMED else ""
         yield f"Set aside, in no number ({len(aside)} {'files' if len(aside) > 1 else 'file'}): {named}{more}."
-    yield from copied_notes({ref: choose(records).kept for ref, records in found.items()}, refs)
+    kept = {ref: choose(records).kept for ref, records in found.items()}
+    yield from copied_notes(kept, refs)
+    for ref, why in apart(kept).items():
+        if ref in refs:
+            yield f"{ref}: not comparable with most other rows, whose runs had other inputs ({'; '.join(why)})."
 
 
 def copied_notes(kept: Records, refs: Collection[str]) -> Iterator[str]:

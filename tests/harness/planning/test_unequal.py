@@ -133,7 +133,11 @@ def test_rows_with_other_inputs_than_most_are_apart_and_judge_no_claim(
     assert list(different) == ["table3/all"]
     assert different["table3/all"] == ("test images: sha256 aaaaaaaa and bbbbbbbb",)
     view = judge(Selection("table3", "tiny", [], None))
-    assert any(note.startswith("table3/all: not compared with other rows") for note in view.notes)
+    assert any(note.startswith("table3/all: not comparable with most other rows") for note in view.notes)
     assert view.paper is not None
     measured = {row for claim in view.paper.claims for pair in claim.measured for row in (pair.a, pair.b)}
     assert "table3/all" not in measured
+    notes = [note for view in table_views(Selection("table3", "tiny", [], None)) for note in view.footnotes]
+    assert any(note.startswith("table3/all: not comparable") for note in notes)
+    other = judge(Selection("table2/L4", "tiny", [], None))
+    assert any(note.startswith("No claim is judged by table3/all") for note in other.notes)

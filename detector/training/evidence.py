@@ -18,7 +18,8 @@ from detector.sanity.health import Line, numbers, training_health
 logger = logging.getLogger(WORKER_LOG)
 
 FIRST_TENTH = 5  # of the schedule, after which a training's health is judged: before, the rate may still rise
-DIGITS = 4  # of a curve's values: more show nothing
+LOSSES = ("classification", "bbox_regression", "loss")
+LOSS_DIGITS, OTHER_DIGITS = 4, 3  # of a curve's values: more show nothing
 SAMPLED_IMAGES = 500  # in which a level without positive anchors is looked for
 
 
@@ -83,9 +84,10 @@ def curves_of(lines: Sequence[Line]) -> Curves | None:
     columns = [name for name in dict.fromkeys(name for line in kept for name in line) if name != "iteration"]
     return Curves(
         iterations=tuple(int(line["iteration"]) for line in kept),
-        values={name: tuple(_rounded(line.get(name)) for line in kept) for name in columns},
+        values={name: tuple(_rounded(name, line.get(name)) for line in kept) for name in columns},
     )
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.{DIGITS}g}")
+def _rounded(name: str, value: float | None) -> float | None:
+    digits = LOSS_DIGITS if name in LOSSES else OTHER_DIGITS
+    return None if value is None else float(f"{value:.{digits}g}")
