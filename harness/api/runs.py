@@ -91,7 +91,8 @@ def run(
     It starts processes: a script calls it under ``if __name__ == "__main__":``, a notebook as it is.
 
     Raises:
-        UsageError: an unknown name, or an option that does not fit.
+        UsageError: an unknown name, an option that does not fit, or a finished run whose weights, annotations or
+            images have changed since (``fresh`` trains it anew).
         DataError, WeightsError: what the runs need is not there or does not fit.
         SchedulerError: Slurm is not there, or refuses.
 

@@ -108,7 +108,8 @@ def run_target(request: Request, say: Say, show: Show = runs_view) -> RunResult:
     their names by training id. On KeyboardInterrupt the runs save and stop before it passes on.
 
     Raises:
-        UsageError: an unknown name, or an option that does not fit.
+        UsageError: an unknown name, an option that does not fit, or a finished run whose weights, annotations or
+            images have changed since (``fresh`` trains it anew).
         DataError, WeightsError: what the runs need is not there or does not fit.
         SchedulerError: Slurm is not there, or refuses.
     """

@@ -106,9 +106,9 @@ class Selection:
 
         split: None for the profile's own test split; "test-dev2017" for what the evaluation server answered.
         """
-        return row_runs(self.records(split), split="test-dev" if split else "minival")
+        return row_runs(self.row_records(split), split="test-dev" if split else "minival")
 
-    def records(self, split: str | None = None) -> dict[str, list[Record]]:
+    def row_records(self, split: str | None = None) -> dict[str, list[Record]]:
         """The finished records of the same rows, also those that ``runs`` leaves out."""
         return row_records(self.store, self._plans_of_all, split=split)
 

@@ -32,7 +32,7 @@ def table_views(selection: Selection) -> list[TableView]:
 
 def judge(selection: Selection) -> CheckView:
     """Verdicts on the target's cells and claims."""
-    registry, found = selection.registry, selection.records()
+    registry, found = selection.registry, selection.row_records()
     kept = {ref: choose(records).kept for ref, records in found.items()}
     different = apart(kept)
     notes = list(record_notes(selection, selection.refs))

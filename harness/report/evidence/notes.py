@@ -16,8 +16,8 @@ Records = Mapping[str, Sequence[Record]]  # of each row, also those that are not
 
 
 def record_notes(selection: Selection, refs: Sequence[str], split: str | None = None) -> tuple[str, ...]:
-    """The footnotes of a table whose rows are ``refs``. split: as for ``Selection.records``."""
-    found = selection.records(split)
+    """The footnotes of a table whose rows are ``refs``. split: as for ``Selection.row_records``."""
+    found = selection.row_records(split)
     return tuple(dict.fromkeys([*row_notes(found, refs, selection.store), *store_notes(found, refs, selection)]))
 
 

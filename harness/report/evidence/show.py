@@ -33,7 +33,7 @@ def evidence(selection: Selection, metric: str) -> dict[str, Any]:
     Rows of a test-dev table have a second entry for the server's answers, where there are any. Raises UsageError for a
     metric that no record has.
     """
-    own, server = selection.records(), selection.records(TEST_DEV)
+    own, server = selection.row_records(), selection.row_records(TEST_DEV)
     every = [record for found in (own, server) for ref in selection.refs for record in found.get(ref, ())]
     _check_metric(metric, every)
     rows = [_row(selection, ref, own.get(ref, ()), metric, "the profile's test images") for ref in selection.refs]
