@@ -30,5 +30,6 @@ def _ap(run: RunDir, eval_id: str) -> str:
     except RecordError as error:
         return str(error)
     value = record.metrics.get("AP")
-    health = "".join(f"; {item.name}: {item.message}" for item in record.health or ())
+    found = ", ".join(item.name for item in record.health or ())
+    health = f"; not healthy ({found}): harness show {record.eval_id}" if found else ""
     return f"AP {'none' if value is None else f'{value:.1f}'}{health}"

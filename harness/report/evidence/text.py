@@ -102,7 +102,8 @@ def _start(start: Line) -> str:
     how += [name for name in ("compiled", "deterministic") if start.get(name)]
     if groups := start.get("groups_per_forward"):
         how.append(f"{groups} groups per forward pass")
-    return f"{start['time']}{at}; {_code(start['code'])}; {', '.join(how)}; {_pairs(start['environment'])}"
+    rest = {name: value for name, value in start["environment"].items() if name not in ("processes", "threads")}
+    return f"{start['time']}{at}; {_code(start['code'])}; {', '.join(how)}; {_pairs(rest)}"
 
 
 def _code(code: Line) -> str:

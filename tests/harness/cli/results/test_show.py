@@ -168,10 +168,11 @@ def test_a_run_ends_with_its_numbers(store: Store, experiments: Path) -> None:
     plan = Selection(ROW, "tiny", [], None).plan(2)
     ids = tuple(plan.trainings)
     result = RunResult(target=ROW, plan=plan, runs=store.runs, data_root=store.runs, done=ids[:1], trained=ids[1:])
-    assert result_lines(result) == ["table2/L6, seed 1: AP 22.0; no detections: 0 boxes"]
+    unwell = f"AP 22.0; not healthy (no detections): harness show {micro_job(experiments, seed=1).id}"
+    assert result_lines(result) == [f"table2/L6, seed 1: {unwell}"]
     assert result_lines(replace_done(result, ids)) == [
         "table2/L6, seed 0: AP 20.0 (done before)",
-        "table2/L6, seed 1: AP 22.0; no detections: 0 boxes (done before)",
+        f"table2/L6, seed 1: {unwell} (done before)",
     ]
 
 
