@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -304,6 +305,15 @@ def test_a_record_holds_what_was_read_and_what_was_found(job: EvalJob, data: Pat
         record.curves.values
     )
     assert reference.record(job.id).stat().st_size < 40_000
+
+
+def test_a_record_names_the_weights_that_the_training_began_with_by_their_content(
+    job: EvalJob, data: Path, tmp_path: Path, reference: RunDir
+) -> None:
+    sha256 = hashlib.sha256(reference.final.read_bytes()).hexdigest()
+    begun = replace(job.train, model=replace(job.train.model, weights=f"sha256:{sha256}"))
+    run = train(replace(job, train=begun), tmp_path, data, weights_file=str(reference.final))
+    assert checkpoint.load(run.final)["inputs"]["weights"] == {"name": "final.pt", "sha256": sha256}
 
 
 def test_what_older_final_weights_do_not_tell_is_unknown_in_the_record(
