@@ -11,7 +11,7 @@ import torch
 from detector.errors import WeightsError
 from detector.model.retinanet import RetinaNet
 from detector.runs.job import TestSettings, TrainJob
-from detector.weights.find import BY_CONTENT, ensure_weights
+from detector.weights.find import BY_CONTENT, check_published, ensure_weights
 from detector.weights.load import check_pretrained, load_pretrained
 from detector.weights.read import Weights, read_weights
 from drloss.registry import build_loss
@@ -23,12 +23,13 @@ def build_model(
     num_classes: int,
     test: TestSettings,
     weights_file: Path | None = None,
-    pretrained: bool = True,
+    pretrained: bool | Weights = True,
     category_ids: Sequence[int] | None = None,
 ) -> RetinaNet:
     """The job's RetinaNet, freshly initialised (torch's random state decides), with its pretrained weights.
 
-    pretrained: False leaves the weights to a checkpoint that will be loaded. category_ids: the data's, ascending, by
+    pretrained: False leaves the weights to a checkpoint that will be loaded; or what ``read_pretrained`` gave.
+    category_ids: the data's, ascending, by
     which the classes of a pretrained detector are chosen. Raises WeightsError where weights are asked for and cannot be
     had, or are of another network.
     """
@@ -43,14 +44,16 @@ def build_model(
         box_convention=job.box_convention,
     )
     if pretrained and job.model.weights != "none":
-        load_pretrained(model, read_pretrained(job, weights_file), job, category_ids)
+        weights = read_pretrained(job, weights_file) if isinstance(pretrained, bool) else pretrained
+        load_pretrained(model, weights, job, category_ids)
     return model
 
 
 def read_pretrained(job: TrainJob, file: Path | None) -> Weights:
     """The weights that the job starts from: of ``file`` if given, else found or downloaded.
 
-    Raises WeightsError where they cannot be had, or are another project's or of another network than the job's.
+    Raises WeightsError where they cannot be had, or are another file, another project's or of another network than the
+    job's.
     """
     wanted = job.model.weights
     weights = read_weights(ensure_weights(wanted, job.model.backbone, file=file))
@@ -59,6 +62,7 @@ def read_pretrained(job: TrainJob, file: Path | None) -> Weights:
             f"{weights.file} is a {weights.format} file; the recipe starts from {wanted}'s. To start from this "
             f"one: --set model.weights=sha256:{weights.sha256}, with the settings that fit it."
         )
+    check_published(wanted, job.model.backbone, file=weights.file, sha256=weights.sha256)
     check_pretrained(weights, job)
     return weights
 

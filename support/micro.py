@@ -11,8 +11,8 @@ import yaml
 from detector.data.shapes.generate import generate_shapes
 from detector.device.world import World
 from detector.runs.assignment import Assignment
+from detector.runs.code import Code
 from detector.runs.job import EvalJob, Shapes
-from detector.runs.record import Code
 from harness.folders import experiments_folder
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from detector.runs.code import Code
 from detector.runs.job import EvalJob
-from detector.runs.record import Code, Record, SplitFingerprint
+from detector.runs.record import Record, SplitFingerprint
 
 
 def record_of(job: EvalJob) -> Record:

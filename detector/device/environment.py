@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from detector.runs.provenance import Start
+
 if TYPE_CHECKING:
     from detector.device.world import World
+    from detector.runs.code import Code
 
 # An environment variable and its value: with it cuBLAS, which reads it when it is first used, repeats its bits.
 CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -18,12 +21,62 @@ def describe_environment(world: World) -> dict[str, str]:
 
     import torch
 
-    device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.machine()
+    on_gpu = world.device.type == "cuda"
+    device = torch.cuda.get_device_name(world.device) if on_gpu else platform.machine()
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        **{name: version(name) for name in ("torchvision", "pycocotools", "numpy", "pillow")},
+        **{name: version(name) for name in ("torchvision", "pycocotools", "numpy", "pillow", "numba")},
+        **(_gpu_versions() if on_gpu else {}),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": f"{world.device.type} ({device})",
         "processes": str(world.size),
         "threads": str(torch.get_num_threads()),
     }
+
+
+def start_here(
+    world: World,
+    code: Code,
+    precision: str,
+    *,
+    groups_per_forward: int = 1,
+    compiled: bool = False,
+    deterministic: bool = False,
+) -> Start:
+    """This process's training or evaluation, begun now, after no step."""
+    from datetime import UTC, datetime
+
+    import torch
+
+    return Start(
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        code=code,
+        environment=describe_environment(world),
+        processes=world.size,
+        threads=torch.get_num_threads(),
+        precision=precision,
+        groups_per_forward=groups_per_forward,
+        compiled=compiled,
+        deterministic=deterministic and world.device.type == "cuda",
+    )
+
+
+def _gpu_versions() -> dict[str, str]:
+    """Of what computes on a GPU: cuDNN, Triton, and the driver, as the highest CUDA version that it knows."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    found = {"cudnn": str(torch.backends.cudnn.version())}  # type: ignore[no-untyped-call]
+    try:
+        found["triton"] = version("triton")
+    except PackageNotFoundError:
+        found["triton"] = "none"
+    try:
+        with open("/sys/module/nvidia/version") as file:
+            driver = file.read().strip()
+    except OSError:  # not Linux, or a container that hides it
+        driver = "unknown"
+    cuda: int = getattr(torch._C, "_cuda_getDriverVersion")()  # noqa: B009  unknown to the type checker
+    return found | {"driver": f"{driver} (CUDA {cuda // 1000}.{cuda % 1000 // 10})"}

@@ -20,32 +20,13 @@ from detector.data.images import open_image
 from detector.data.transforms import resized_pixels
 from detector.device.world import World
 from detector.evaluation.detections import Detections
+from detector.evaluation.score_sums import ScoreSums, sums_of
 from detector.geometry.boxes import from_edges, mirrored, to_edges
 from detector.model.assign import assign_anchors
 from detector.model.postprocess import Candidates, merge_candidates
 from detector.model.retinanet import HeadOutputs, RetinaNet
 from detector.runs.job import TestSettings
 from drloss.labels import IGNORED
-
-
-@dataclass
-class ScoreSums:
-    """Sums of the sigmoid scores of positive and negative entries over images, for the means behind Fig. 4."""
-
-    positive: float = 0.0
-    num_positive: int = 0
-    negative: float = 0.0
-    num_negative: int = 0
-
-    def __add__(self, other: ScoreSums) -> ScoreSums:
-        return ScoreSums(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-    def means(self) -> dict[str, float | None]:
-        """``positive_score`` and ``negative_score``, 0..1; None without any such entry."""
-        return {
-            "positive_score": self.positive / self.num_positive if self.num_positive else None,
-            "negative_score": self.negative / self.num_negative if self.num_negative else None,
-        }
 
 
 @dataclass(frozen=True)
@@ -120,12 +101,7 @@ def score_sums(model: RetinaNet, image: Image.Image, view: Pass, boxes: np.ndarr
     )
     is_positive = anchor_labels[:, None] == torch.arange(scores.shape[1], device=device)
     is_negative = ~is_positive & (anchor_labels != IGNORED)[:, None]
-    return ScoreSums(
-        float(scores[is_positive].sum()),
-        int(is_positive.sum()),
-        float(scores[is_negative].sum()),
-        int(is_negative.sum()),
-    )
+    return sums_of(scores[is_positive], scores[is_negative])
 
 
 @torch.inference_mode()

@@ -6,8 +6,8 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from detector.runs.code import Code
 from detector.runs.job import EvalJob, TrainJob
-from detector.runs.record import Code
 
 # The logger of a run's processes; a run's log is searched for its lines by this name.
 WORKER_LOG: Final = "detector.worker"

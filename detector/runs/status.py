@@ -32,6 +32,7 @@ class Status(Struct, frozen=True, kw_only=True):
     message: str = ""
     progress: float = 0.0  # share of the evaluation that is done, 0..1
     ap: float | None = None  # percent, of the newest evaluation during the training
+    health: tuple[str, ...] = ()  # what the training's log shows to be wrong
     job: str | None = None  # the id of the scheduler's job that the process runs in
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from detector.geometry.padding import Shape, padded_shape
 from detector.model.anchors import AnchorSettings, grid_anchors
 from detector.model.assign import assign_anchors
 from detector.runs.assignment import AnchorRanges
-from detector.runs.job import TrainJob
+from detector.runs.job import MatchSettings, TrainJob
 from detector.sanity.first_batch import BORDERLINE_IOU
 from drloss.labels import IGNORED
 
@@ -38,6 +38,34 @@ def anchor_counts(
     """
     matching = replace(job.matching, background_iou=min(BORDERLINE_IOU, job.matching.foreground_iou))
     found = []
+    for boxes, shape in _resized(job, index, positions):
+        labels = _labels(
+            job, torch.cat(_anchors(job, shape)), boxes if change is None else change(boxes, shape), matching
+        )
+        found.append((int((labels >= 0).sum()), int((labels == IGNORED).sum())))
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+
+def dead_levels(job: TrainJob, index: CocoIndex, positions: Iterable[int]) -> tuple[list[int], int]:
+    """The pyramid's levels without any positive anchor in the images at ``positions``, and how many were looked at.
+
+    Looks no further than it must; images as for ``anchor_counts``. No level is dead where no image has a box.
+    """
+    first, last = job.model.fpn_levels
+    dead, looked = list(range(first, last + 1)), 0
+    for boxes, shape in _resized(job, index, positions):
+        looked += 1
+        levels = _anchors(job, shape)
+        positive = _labels(job, torch.cat(levels), boxes, job.matching) >= 0
+        alive = [bool(part.any()) for part in torch.split(positive, [len(level) for level in levels])]
+        dead = [level for level in dead if not alive[level - first]]
+        if not dead:
+            break
+    return (dead, looked) if looked else ([], 0)
+
+
+def _resized(job: TrainJob, index: CocoIndex, positions: Iterable[int]) -> Iterator[tuple[Boxes, Shape]]:
+    """Of each image with a box to train on: its boxes [G, 4] and its (H, W), resized to the job's last short side."""
     for position in positions:
         rows = index.annotations_of(position)
         width, height = int(index.widths[position]), int(index.heights[position])
@@ -46,13 +74,14 @@ def anchor_counts(
             continue
         side = job.augmentation.short_sides[-1]
         resized = resized_size(width, height, short_side=side, max_size=job.augmentation.max_size)
-        shape = resized[::-1]
-        scaled = boxes[kept] * np.tile([resized[0] / width, resized[1] / height], 2)
-        tensor = torch.from_numpy((scaled if change is None else change(scaled, shape)).astype(np.float32))
-        nobody = torch.zeros(len(tensor), dtype=torch.int64)
-        labels, _ = assign_anchors(_anchors(job, shape), tensor, nobody, matching, job.box_convention)
-        found.append((int((labels >= 0).sum()), int((labels == IGNORED).sum())))
-    return np.array(found, dtype=np.int64).reshape(-1, 2)
+        yield boxes[kept] * np.tile([resized[0] / width, resized[1] / height], 2), resized[::-1]
+
+
+def _labels(job: TrainJob, anchors: torch.Tensor, boxes: Boxes, matching: MatchSettings) -> torch.Tensor:
+    """[R] 0 where an anchor is positive, else BACKGROUND or IGNORED."""
+    tensor = torch.from_numpy(boxes.astype(np.float32))
+    nobody = torch.zeros(len(tensor), dtype=torch.int64)
+    return assign_anchors(anchors, tensor, nobody, matching, job.box_convention)[0]
 
 
 def batch_means(counts: NDArray[np.int64], batch: int) -> NDArray[np.float64]:
@@ -70,10 +99,11 @@ def anchor_ranges(counts: NDArray[np.int64], batch: int) -> AnchorRanges:
     return AnchorRanges(positives=(lowest[0], highest[0]), borderline=(lowest[1], highest[1]))
 
 
-def _anchors(job: TrainJob, shape: Shape) -> torch.Tensor:
+def _anchors(job: TrainJob, shape: Shape) -> tuple[torch.Tensor, ...]:
+    """Of each level."""
     first, last = job.model.fpn_levels
     strides = tuple(2**level for level in range(first, last + 1))
     padded = padded_shape([shape])
     shapes = tuple((-(-padded[0] // stride), -(-padded[1] // stride)) for stride in strides)
     settings = AnchorSettings.of(job.model, job.box_convention)
-    return torch.cat(grid_anchors(shapes, strides, settings, image_shape=padded))
+    return grid_anchors(shapes, strides, settings, image_shape=padded)

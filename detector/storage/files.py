@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -13,6 +14,10 @@ from detector.errors import RecordError
 from detector.storage.staging import staging_name
 
 T = TypeVar("T")
+_NUMBER = rb"(?:-?\d[\d.eE+-]*|null)"
+_LONG_LIST = re.compile(rb"\[\s+(?:" + _NUMBER + rb",\s+){31,}" + _NUMBER + rb"\s+\]")
+_BETWEEN = re.compile(rb",\s+")
+_EDGE = re.compile(rb"(?<=\[)\s+|\s+(?=\])")
 
 
 def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object], *, flush: bool = True) -> None:
@@ -38,8 +43,12 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object], *, f
 
 
 def write_json(path: Path, value: Any, *, flush: bool = True) -> None:
-    """Write a struct or plain data as indented JSON with sorted keys, as ``write_atomic`` does."""
+    """Write a struct or plain data as indented JSON with sorted keys, as ``write_atomic`` does.
+
+    A long list of numbers, such as a curve, takes one line: indented, it would be mostly spaces.
+    """
     content = msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2) + b"\n"
+    content = _LONG_LIST.sub(lambda found: _BETWEEN.sub(b", ", _EDGE.sub(b"", found[0])), content)
     write_atomic(path, content, flush=flush)
 
 

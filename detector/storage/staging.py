@@ -48,6 +48,13 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(removed, ignore_errors=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove files that killed processes left half written. The caller holds the lock under which they are written."""
+    for leftover in folder.glob(ABANDONED):
+        with contextlib.suppress(OSError):  # a file server that is away keeps them until the next start
+            leftover.unlink()
+
+
 def remove_abandoned(parent: Path, *, older_than: float) -> None:
     """Remove what killed processes left of the folders that they were making. older_than: seconds."""
     for abandoned in parent.glob(ABANDONED):

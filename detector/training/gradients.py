@@ -10,6 +10,14 @@ from detector.device.world import World
 
 ALIGNMENT = 32  # elements: 128 bytes of float32, the width of a GPU's memory access
 
+# By the name that health has for it, a part of the network as RetinaNet names its module.
+PARTS = {
+    "backbone": "backbone.body",
+    "pyramid": "backbone.fpn",
+    "classifier": "head.classification_head",
+    "boxes": "head.regression_head",
+}
+
 
 class Gradients:
     """The ``grad`` of each trained parameter, as views of one flat tensor per dtype.
@@ -39,6 +47,19 @@ class Gradients:
         for flat in self.flat:
             flat /= self.world.size  # before the sum, which may overflow
             dist.all_reduce(flat)
+
+
+def gradient_norms(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The norm of the gradients of each part of the network that is trained: scalars on its device."""
+    found = {}
+    for name in PARTS:
+        gradients = [
+            parameter.grad for parameter in model.get_submodule(PARTS[name]).parameters() if parameter.requires_grad
+        ]
+        known = [gradient for gradient in gradients if gradient is not None]
+        if known:
+            found[name] = torch.stack(torch._foreach_norm(known)).norm()
+    return found
 
 
 def _as_views(parameters: list[nn.Parameter]) -> torch.Tensor:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from msgspec import convert, to_builtins
+from msgspec.structs import replace
 from torch import nn
 
-from detector.device.world import World
-from detector.runs.conditions import Conditions
+from detector.errors import DataError
+from detector.runs.conditions import changes, described, starts_of
 from detector.runs.log_lines import resumed_after
+from detector.runs.provenance import Inputs, Start, unequal
 from detector.runs.timing import StepTiming
-from detector.training.pace import Pace
 from detector.weights import checkpoint
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 class TrainingState:
     """Model, optimiser, loss scaler, iteration and random state, saved and restored together.
 
-    executions: the ``Conditions`` that the training ran with so far, as lists; a second one voids bit equality.
+    starts: of the training so far, this one last; empty where none was noted. inputs: the files that it began with.
     seconds: training time up to the newest checkpoint, over all starts. loss_sources: of the package that the loss
     comes from (``runs.loss_package``); empty for a built-in loss. timing: where that time went; it lacks the iterations
     of starts that did not note it yet.
@@ -34,8 +34,8 @@ class TrainingState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    pace: Pace
-    executions: list[list[Any]] = field(default_factory=list)
+    starts: list[Start] = field(default_factory=list)
+    inputs: Inputs = field(default_factory=Inputs)
     seconds: float = 0.0
     loss_sources: list[str] = field(default_factory=list)
     timing: StepTiming | None = None
@@ -48,41 +48,54 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "random": torch.get_rng_state(),
-            "executions": self.executions,
+            "starts": to_builtins(self.starts),
+            "inputs": to_builtins(self.inputs),
             "seconds": self.seconds,
             "loss_sources": self.loss_sources,
             "timing": to_builtins(self.timing),
         }
         checkpoint.save_step(folder, iteration, state)
 
-    def resume(self, folder: Path, world: World) -> int:
-        """Restore the newest checkpoint, if there is one; returns the number of steps already taken."""
-        on_gpu = world.device.type == "cuda"
-        conditions = Conditions(
-            world.size,
-            torch.get_num_threads(),
-            self.pace.compile,
-            torch.cuda.get_device_name(world.device) if on_gpu else "",
-            on_gpu and self.pace.deterministic,
-        )
-        here = conditions.as_list()
+    def resume(self, folder: Path, precision: str) -> int:
+        """Restore the newest checkpoint, if there is one; returns the number of steps already taken.
+
+        precision: the job's, which older checkpoints do not say. Raises DataError where the checkpoint's training began
+        with other files.
+        """
         state = checkpoint.load_newest(folder)
         if state is None:
-            self.executions = [here]
             return 0
+        self._check_inputs(convert(state.get("inputs", {}), Inputs))
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
-        self.executions, self.seconds = state["executions"], state["seconds"]
+        self.seconds = state["seconds"]
         self.timing = convert(state.get("timing"), StepTiming | None)
         self._add_loss_sources(state.get("loss_sources", []))
         logger.info("%s", resumed_after(state["iteration"]))
-        if here not in self.executions:
-            self.executions.append(here)
-            logger.warning("%s, not as before: equality to the last bit is void", conditions)
+        self._add_starts(starts_of(state, precision), state["iteration"])
         iteration: int = state["iteration"]
         return iteration
+
+    def _check_inputs(self, earlier: Inputs) -> None:
+        """What an older checkpoint does not know is taken from this start."""
+        found = unequal(earlier, self.inputs)
+        if found:
+            raise DataError(
+                f"The training began with other files, and cannot go on with these: {'; '.join(found)}. Put the first "
+                "ones back, or train anew: harness run TARGET --fresh."
+            )
+
+    def _add_starts(self, earlier: list[Start], iteration: int) -> None:
+        """Earlier starts before this one, and what changed since the last of them."""
+        here = [replace(start, iteration=iteration) for start in self.starts]
+        for start in here:
+            changed = changes(earlier[-1], start) if earlier else []
+            if changed:
+                before, now = described(earlier[-1], changed), described(start, changed)
+                logger.warning("%s, not as before (%s): equality to the last bit is void", now, before)
+        self.starts = [*earlier, *here]
 
     def _add_loss_sources(self, earlier: list[str]) -> None:
         """Earlier starts' sources before this one's."""

@@ -8,8 +8,9 @@ accumulates, take the same step up to the order of float32 sums.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -25,6 +26,7 @@ from detector.runs.folder import RunDir
 from detector.runs.job import TrainJob
 from detector.runs.log_lines import stopped_at
 from detector.runs.loss_package import loss_source
+from detector.runs.provenance import Inputs, Start
 from detector.runs.timing import StepTiming, joined
 from detector.sanity.first_batch import (
     FirstLook,
@@ -34,7 +36,9 @@ from detector.sanity.first_batch import (
     expected_first_loss,
     look_at,
 )
+from detector.sanity.health import GRADIENT
 from detector.storage.retry import retry
+from detector.training.gradients import gradient_norms
 from detector.training.loss_state import LossState, loss_buffers
 from detector.training.metrics import MetricsLog
 from detector.training.pace import Pace
@@ -47,6 +51,17 @@ from detector.weights.find import BY_CONTENT
 
 logger = logging.getLogger(__name__)
 STOP_RETRY_SECONDS = 20.0  # a scheduler that asks for a stop kills soon after
+
+
+@dataclass(frozen=True)
+class Begun:
+    """This start of a training, and the files that it reads: kept with the weights. No start: none is noted."""
+
+    starts: list[Start] = field(default_factory=list)
+    inputs: Inputs = field(default_factory=Inputs)
+
+
+NOT_NOTED = Begun()
 
 
 @dataclass(frozen=True)
@@ -72,14 +87,16 @@ def train(
     evaluate: Callable[[int], None] = lambda iteration: None,
     observe: Callable[[int], None] = lambda iteration: None,
     stop: Callable[[], bool],
+    begun: Begun = NOT_NOTED,
 ) -> TrainingState:
     """Train ``model`` to the end of the schedule, from the newest checkpoint of ``run`` where there is one.
 
     anchor_ranges: the first batch's anchors per image; None where nothing is known. evaluate: called in all processes
     after the checkpoints of every ``pace.evaluate_every`` iterations. observe: called at the end of each iteration with
-    the number of steps taken; what it raises ends the training. Returns the state after the last step. Raises
-    StopRequested when ``stop`` says so (state saved), TrainingError for a loss that is not finite, and
-    before a fresh training's first checkpoint for what its first batch shows to be wrong.
+    the number of steps taken; what it raises ends the training. begun: kept with the weights. Returns the state after
+    the last step. Raises StopRequested when ``stop`` says so (state saved), TrainingError for a loss that is not
+    finite, and before a fresh training's first checkpoint for what its first batch shows to be wrong, DataError where
+    a resumed training began with other files.
     """
     optimizer = torch.optim.SGD(
         parameter_groups(model, job.optimizer), lr=job.optimizer.lr, momentum=job.optimizer.momentum, fused=True
@@ -88,8 +105,10 @@ def train(
     if pace.compile:
         compile_network(model)
     source = loss_source(job)
-    state = TrainingState(model, optimizer, scaler, pace, loss_sources=[source] if source else [])
-    start = state.resume(run.checkpoints, world)
+    state = TrainingState(
+        model, optimizer, scaler, starts=begun.starts, inputs=begun.inputs, loss_sources=[source] if source else []
+    )
+    start = state.resume(run.checkpoints, job.precision)
     share_state(model, world)
     buffers = loss_buffers(model)
     model.train()
@@ -119,9 +138,10 @@ def train(
             last = done == job.schedule.iterations
             looking = pace.evaluate_every > 0 and done % pace.evaluate_every == 0
             if done % pace.log_every == 0 or last or done % pace.checkpoint_every == 0 or looking or done == 1:
+                norms = gradient_norms(model)
                 means, timing = window.close(world, iteration)
                 state.timing = joined(state.timing, timing)
-                log.write(done, {**means, "lr": rate, **timing.per_iteration()})
+                log.write(done, {**means, "lr": rate, **timing.per_iteration(), **_finite(norms)})
                 report(Progress(done, means["loss"], timing, window.note))
             with window.waiting_for_device():
                 stopping = wants_to_stop(stop())
@@ -156,6 +176,12 @@ def _save(state: TrainingState, run: RunDir, done: int, *, must: bool) -> bool:
         logger.warning("checkpoint %d was not written (%s); the one before is kept", done, error)
         return False
     return True
+
+
+def _finite(norms: dict[str, torch.Tensor]) -> dict[str, float]:
+    """As columns of the log; fp16's gradients overflow now and then, and their step is left out."""
+    values = {f"{GRADIENT}{part}": float(norm) for part, norm in norms.items()}
+    return {column: value for column, value in values.items() if math.isfinite(value)}
 
 
 def _look(

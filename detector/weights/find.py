@@ -91,6 +91,27 @@ def download(url: str, target: Path, *, timeout: float) -> None:
         raise WeightsError(f"Cannot download {url} to {target}: {error} {_by_hand(url)}") from error
 
 
+def check_published(weights: str, backbone: str, *, file: Path, sha256: str) -> None:
+    """Raise WeightsError where ``file`` is not the published one whose sum is known. sha256: of ``file``.
+
+    torchvision's names hold the start of it; of Caffe2's files no sum is published, and a record has the one found.
+    """
+    if weights.startswith(BY_CONTENT):
+        return
+    url = _url(weights, backbone)
+    wanted = _sha256_prefix(file_name(url))
+    if not sha256.startswith(wanted):
+        raise WeightsError(
+            f"{file} is not the file that {weights} publishes: its sha256 starts with {sha256[: len(wanted)]}, not "
+            f"{wanted}. {_by_hand(url)} To start from this one: --set model.weights=sha256:{sha256}"
+        )
+
+
+def published_name(weights: str, backbone: str, file: Path) -> str:
+    """What a record calls the file: the publisher's name, or its own where it is named by its content."""
+    return file.name if weights.startswith(BY_CONTENT) else file_name(_url(weights, backbone))
+
+
 def file_name(url: str) -> str:
     """The name under which a download is kept."""
     return url.rsplit("/", 1)[1]

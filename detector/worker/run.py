@@ -12,31 +12,36 @@ import torch
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from detector.build import build_model, build_trained
+from detector.build import build_model, build_trained, read_pretrained
 from detector.data.coco.index import CocoIndex
+from detector.data.digest import images_digest
 from detector.data.loader import TrainingData
 from detector.data.splits import Part, check_categories, fingerprint, open_split
-from detector.device.environment import describe_environment
+from detector.device.environment import start_here
 from detector.device.precision import precision_context
 from detector.device.world import World
 from detector.evaluation.detections import write_detections
 from detector.evaluation.inference import detect_split
 from detector.evaluation.scoring import coco_metrics, fast_backend
+from detector.evaluation.training_part import TrainingPart, joined_health, training_part
 from detector.model.retinanet import RetinaNet
 from detector.runs.assignment import WORKER_LOG, Assignment
-from detector.runs.conditions import execution_notes
 from detector.runs.folder import RunDir
-from detector.runs.job import DataSource, EvalJob
+from detector.runs.job import DataSource, EvalJob, ModelSettings
 from detector.runs.log_lines import FINAL_AP, STARTED
-from detector.runs.loss_package import recorded_source, source_notes
-from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint
+from detector.runs.provenance import FileDigest, Inputs
+from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint, content_hash
 from detector.runs.timing import recorded
+from detector.sanity.health import evaluation_health
 from detector.storage.files import write_json
 from detector.storage.retry import retry
+from detector.training.evidence import HealthWatch, curves_of, final_health, in_words, log_lines
 from detector.training.pace import Pace
-from detector.training.train import Progress, train
+from detector.training.train import Begun, Progress, train
 from detector.weights import checkpoint
+from detector.weights.find import published_name
 from detector.weights.network import network_of
+from detector.weights.read import Weights
 from detector.worker.reports import Heartbeat
 from detector.worker.requeue import signals_at_once
 
@@ -51,8 +56,10 @@ def train_to_final(
     It is there when any process returns.
     """
     job = assignment.train
-    model, data = fresh_training(assignment, world)
+    model, data, weights = fresh_training(assignment, world)
     index = data.index
+    begun = _begin(assignment, world, index, weights)
+    watch = HealthWatch(run, job)
     logger.info("%s%s: %d images, %d iterations", STARTED, job.id, len(data.positions), job.schedule.iterations)
 
     def report(progress: Progress) -> None:
@@ -66,6 +73,7 @@ def train_to_final(
                 device_busy=progress.timing.device_busy,
                 images_per_second=progress.timing.images_per_second,
                 note=progress.note,
+                health=watch.look(progress.iteration),
             )
 
     def evaluate(iteration: int) -> None:
@@ -86,14 +94,21 @@ def train_to_final(
         report=report,
         evaluate=evaluate,
         stop=stop,
+        begun=begun,
     )
     if world.is_main:
+        watch.say(final_health(run, job, index))
+        if heartbeat is not None:
+            heartbeat.beat("training", health=in_words(watch.found))
         state = {
             "model": model.state_dict(),
             "network": to_builtins(network_of(job)),
             "category_ids": index.category_ids.tolist(),
             "category_names": list(index.category_names),
-            "executions": result.executions,
+            "starts": to_builtins(result.starts),
+            "inputs": to_builtins(result.inputs),
+            "train_split": to_builtins(_fingerprint(job.data, Path(assignment.data_root), "train", index)),
+            "health": to_builtins(watch.found),
             "seconds": result.seconds,
             "timing": to_builtins(result.timing),
         }
@@ -104,9 +119,11 @@ def train_to_final(
     world.gather(None)
 
 
-def fresh_training(assignment: Assignment, world: World) -> tuple[RetinaNet, TrainingData]:
-    """The model as a training begins with it, and the data of this process."""
+def fresh_training(assignment: Assignment, world: World) -> tuple[RetinaNet, TrainingData, Weights | None]:
+    """The model as a training begins with it, the data of this process, and the file that the model began with."""
     job = assignment.train
+    given = Path(assignment.weights_file) if assignment.weights_file else None
+    weights = read_pretrained(job, given) if job.model.weights != "none" else None
     index = _open(job.data, Path(assignment.data_root), "train")
     data = TrainingData(job, index, rank=world.rank, world_size=world.size)
     torch.manual_seed(job.seed)
@@ -114,10 +131,36 @@ def fresh_training(assignment: Assignment, world: World) -> tuple[RetinaNet, Tra
         job,
         num_classes=len(index.category_ids),
         test=assignment.evals[0].test,
-        weights_file=Path(assignment.weights_file) if assignment.weights_file else None,
+        pretrained=weights or False,
         category_ids=index.category_ids.tolist(),
     )
-    return model.to(world.device), data
+    return model.to(world.device), data, weights
+
+
+def _begin(assignment: Assignment, world: World, index: CocoIndex, weights: Weights | None) -> Begun:
+    """This start, and what it reads; the same in all processes."""
+    job, root = assignment.train, Path(assignment.data_root)
+    start = start_here(
+        world,
+        assignment.code,
+        job.precision,
+        groups_per_forward=assignment.groups_per_forward,
+        compiled=assignment.compile,
+        deterministic=assignment.deterministic,
+    )
+    inputs = Inputs()
+    if world.is_main:
+        inputs = Inputs(
+            weights=None if weights is None else _digest(job.model, weights),
+            train_annotations=_fingerprint(job.data, root, "train", index).sha256,
+            train_images=images_digest(index),
+        )
+    return Begun([start], world.from_main(inputs))
+
+
+def _digest(model: ModelSettings, weights: Weights) -> FileDigest:
+    name = published_name(model.weights, model.backbone, weights.file)
+    return FileDigest(name=name, sha256=weights.sha256)
 
 
 def pace_of(assignment: Assignment) -> Pace:
@@ -171,27 +214,54 @@ def evaluate_and_record(
         return
     metrics = coco_metrics(index, detections) | sums.means()
     retry(lambda: write_detections(run.detections(job.id), detections), "detections")
-    train_index = _open(job.train.data, root, "train")
-    sources = final.get("loss_sources", [])
-    record = Record(
+    trained = training_part(final, job.train.precision)
+    found = evaluation_health(len(detections), metrics)
+    for health in found:
+        logger.warning("%s: %s", health.name, health.message)
+    record = replace(
+        _record(assignment, job, trained, index=index, world=world, metrics=metrics),
+        timing=recorded(final.get("timing")),
+        train_seconds=round(final["seconds"], 3),
+        eval_seconds=round(time.perf_counter() - started, 3),
+        health=joined_health(trained.health, found),
+        scores=sums.recorded(),
+        curves=curves_of(log_lines(run.metrics)),
+    )
+    record = replace(record, sha256=content_hash(record))
+    retry(lambda: write_json(run.record(job.id), record), "record")
+    logger.info("%s%s", FINAL_AP, metrics["AP"])
+
+
+def _record(
+    assignment: Assignment,
+    job: EvalJob,
+    trained: TrainingPart,
+    *,
+    index: CocoIndex,
+    world: World,
+    metrics: dict[str, float | None],
+) -> Record:
+    """What this evaluation and its training were; without how long they took and what they show."""
+    root, data = Path(assignment.data_root), job.train.data
+    return Record(
         format=RECORD_FORMAT,
         eval_id=job.id,
         train_id=job.train.id,
         profile=assignment.profile,
         job=job,
         metrics=metrics,
-        train_split=_fingerprint(job.train.data, root, "train", train_index),
-        test_split=_fingerprint(job.train.data, root, "test", index),
-        environment=describe_environment(world),
-        code=replace(assignment.code, loss_sha256=recorded_source(sources)),
-        train_seconds=round(final["seconds"], 3),
-        timing=recorded(final.get("timing")),
-        eval_seconds=round(time.perf_counter() - started, 3),
+        train_split=trained.split or _fingerprint(data, root, "train", _open(data, root, "train")),
+        test_split=_fingerprint(data, root, "test", index),
+        environment=trained.environment,
+        code=trained.code,
+        train_seconds=0.0,
+        eval_seconds=0.0,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        notes=(*assignment.notes, *execution_notes(final["executions"]), *source_notes(sources)),
+        notes=(*assignment.notes, *trained.notes),
+        starts=trained.starts,
+        evaluation=start_here(world, assignment.code, job.train.precision),
+        inputs=replace(trained.inputs, test_images=images_digest(index)),
     )
-    retry(lambda: write_json(run.record(job.id), record), "record")
-    logger.info("%s%s", FINAL_AP, metrics["AP"])
 
 
 def _open(source: DataSource, root: Path, part: Part) -> CocoIndex:

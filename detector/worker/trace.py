@@ -78,7 +78,7 @@ def trace_training(assignment: Assignment, output: Path, *, steps: int, warmup: 
 def _trace(assignment: Assignment, folder: Path, world: World, output: Path, *, steps: int, warmup: int) -> Trace:
     end = warmup + PROFILER_STEPS + steps
     pace = replace(pace_of(assignment), checkpoint_every=end + 1, evaluate_every=0, log_every=warmup)
-    model, data = fresh_training(assignment, world)
+    model, data, _ = fresh_training(assignment, world)
     timings: list[StepTiming] = []
 
     def report(progress: Progress) -> None:

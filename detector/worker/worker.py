@@ -21,6 +21,7 @@ from detector.runs.folder import RunDir
 from detector.runs.loss_package import check_loss_package
 from detector.storage.files import write_atomic, write_json
 from detector.storage.retry import retry
+from detector.storage.staging import remove_leftovers
 from detector.training.stop import StopFlag, StopRequested
 from detector.worker import missing_loss
 from detector.worker.processes import export_distributed, meeting_file
@@ -114,8 +115,10 @@ class Worker:
 
 
 def _begin(run: RunDir, assignment: Assignment) -> None:
-    """Start the run's log, name its job, and remove what earlier starts left of their failures."""
+    """Start the run's log, name its job, and remove what earlier starts left of their failures and of their files."""
     run.forget_failures()
+    for folder in (run.root, run.checkpoints, *(run.evaluation(job.id) for job in assignment.evals)):
+        remove_leftovers(folder)
     log_to(run.log)
     write_json(run.job, assignment.train)
 

@@ -7,14 +7,13 @@ from typing import Any
 
 import msgspec
 import pandas as pd
-from msgspec.structs import replace
 
 from detector.runs.record import Record
 from harness.api.targets import Targets, target_names
 from harness.folders import results_folder, runs_folder
-from harness.planning.selection import TEST_DEV, Selection
 from harness.registry.declarations import METRICS
 from harness.registry.load import Registry
+from harness.report.evidence.rows import rows_by_record
 from harness.store.records import Store
 
 
@@ -29,7 +28,8 @@ def records(target: Targets | None = None, profile: str | None = None) -> pd.Dat
     noted.
 
     target: "all" (the four tables), a table, a row, or several; None for every record, also of no row. profile: the
-    scale; None for all. Raises UsageError for an unknown name, RecordError for a damaged file.
+    scale; None for all. ``attrs["set_aside"]``: files that are no usable records, and why. Raises UsageError for an
+    unknown name.
 
     >>> import harness
     >>> frame = harness.records("table2/L6", profile="tiny")
@@ -45,7 +45,7 @@ def records(target: Targets | None = None, profile: str | None = None) -> pd.Dat
     every = [ref for table in registry.tables.values() for ref in table.refs()]
     wanted = every if target is None else [ref for name in target_names(target) for ref in registry.select(name)]
     position = {ref: i for i, ref in enumerate(wanted)}
-    rows = _rows_by_record(registry, store, [profile] if profile is not None else list(registry.profiles))
+    rows = rows_by_record(registry, store, [profile] if profile is not None else list(registry.profiles))
 
     def place(record: Record) -> int:
         """Of the first wanted row that it fills; behind all of them where it fills none."""
@@ -61,22 +61,9 @@ def records(target: Targets | None = None, profile: str | None = None) -> pd.Dat
         return pd.DataFrame(columns=["eval_id", "train_id", "profile", "rows", "seed", *METRICS])
     frame = pd.DataFrame([_record_line(record, rows.get(record.eval_id, ())) for record in chosen])
     frame["finished"] = pd.to_datetime(frame["finished"], utc=True)
-    return frame.astype({name: "float64" for record in chosen for name in record.metrics})
-
-
-def _rows_by_record(registry: Registry, store: Store, profiles: list[str]) -> dict[str, tuple[str, ...]]:
-    """By evaluation, the rows that its record fills, whatever the data set and the seed."""
-    found: dict[str, dict[str, None]] = {}
-    for profile in profiles:
-        selection = Selection("all", profile, [], None)
-        refs = [ref for table in registry.tables.values() for ref in table.refs(profile)]
-        for from_scratch in {False, selection.profile.without_weights == "from_scratch"}:
-            for cell in selection.plan_of(refs, 1, from_scratch=from_scratch).cells:
-                for split in (None, TEST_DEV):
-                    for record in store.records_of(replace(cell.job, split=split)):
-                        if record.profile == profile:
-                            found.setdefault(record.eval_id, {})[cell.ref] = None
-    return {eval_id: tuple(refs) for eval_id, refs in found.items()}
+    frame = frame.astype({name: "float64" for record in chosen for name in record.metrics})
+    frame.attrs["set_aside"] = {str(item.path): item.why for item in store.set_aside}
+    return frame
 
 
 def _record_line(record: Record, rows: tuple[str, ...]) -> dict[str, Any]:

@@ -72,6 +72,7 @@ def run(
     data: Folder | None = None,
     weights: Folder | None = None,
     retry_failed: bool = False,
+    fresh: bool = False,
     cluster: str | None = None,
     dry_run: bool = False,
 ) -> RunResult:
@@ -83,13 +84,15 @@ def run(
 
     target: "all" (the four tables), a table or a row. seeds: runs per row, with the seeds 0, 1, ... batch_size,
     overrides: as for ``plan``; such runs fill no table's cell. data: the COCO root. weights: the file to start from.
-    retry_failed: only what failed or was lost. cluster: submit to this Slurm cluster and return at once, see
+    retry_failed: only what failed or was lost. fresh: train all of it anew;
+    the old folders are moved aside. cluster: submit to this Slurm cluster and return at once, see
     ``submission``; dry_run: say what would be submitted, see ``dry_run``.
 
     It starts processes: a script calls it under ``if __name__ == "__main__":``, a notebook as it is.
 
     Raises:
-        UsageError: an unknown name, or an option that does not fit.
+        UsageError: an unknown name, an option that does not fit, or a finished run whose weights, annotations or
+            images have changed since (``fresh`` trains it anew).
         DataError, WeightsError: what the runs need is not there or does not fit.
         SchedulerError: Slurm is not there, or refuses.
 
@@ -109,6 +112,7 @@ def run(
         data=path_of(data),
         weights=path_of(weights),
         retry_failed=retry_failed,
+        fresh=fresh,
         cluster=cluster,
         dry_run=dry_run,
     )

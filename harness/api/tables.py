@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from harness.api.targets import Folder, Targets, path_of, select, target_names
+from harness.api.targets import Folder, Overrides, Targets, override_texts, path_of, select, target_names
 from harness.planning.selection import Selection
 from harness.registry.declarations import METRICS
 from harness.report.tables import TableView
 from harness.report.views import judge, table_views
+from harness.store.records import Source
 from harness.verdicts.judge import ClaimVerdict, Measured
 
 CLAIM_COLUMNS = {
@@ -40,7 +41,15 @@ CLAIM_COLUMNS = {
 }
 
 
-def table(target: Targets, profile: str = "paper", data: Folder | None = None) -> pd.DataFrame:
+def table(
+    target: Targets,
+    profile: str = "paper",
+    data: Folder | None = None,
+    *,
+    overrides: Overrides | None = None,
+    batch_size: int | None = None,
+    source: Source | None = None,
+) -> pd.DataFrame:
     """The rows of one or several tables: our numbers beside the paper's, unrounded.
 
     The index is the row (``table2/L6``). Columns: ``label`` (as the paper prints it), ``status`` (measured, pending,
@@ -51,7 +60,9 @@ def table(target: Targets, profile: str = "paper", data: Folder | None = None) -
     titles, footnotes, and whether the scale's numbers can be compared with the paper's.
 
     target: "all" (the four tables), a table, a row, or several. profile: the scale. data: the COCO root, where records
-    of several data sets would be mixed. Raises UsageError for an unknown name.
+    of several data sets would be mixed. overrides, batch_size: those of the runs to show, in place of the paper's.
+    source: "local" for the records of the runs folder only, "committed" for those of the results folder. Raises
+    UsageError for an unknown name.
 
     >>> import harness
     >>> frame = harness.table("table2", profile="tiny")
@@ -61,7 +72,12 @@ def table(target: Targets, profile: str = "paper", data: Folder | None = None) -
     table2/focal  3  21.7    0.6      36.1
     table2/L6     3  24.1    0.7      37.4
     """
-    views = [view for name in target_names(target) for view in table_views(Selection(name, profile, [], path_of(data)))]
+    options = list(override_texts(overrides))
+    views = [
+        view
+        for name in target_names(target)
+        for view in table_views(Selection(name, profile, options, path_of(data), batch_size, source=source))
+    ]
     lines = {line["row"]: line for view in views for line in _table_lines(view)}
     frame = pd.DataFrame(list(lines.values())).set_index("row")
     numbers = [*METRICS, *(f"{metric}_sd" for metric in METRICS), *(f"paper_{metric}" for metric in METRICS)]
@@ -83,7 +99,9 @@ def _table_lines(view: TableView) -> Iterator[dict[str, Any]]:
         yield head | {"split": view.split} | values
 
 
-def claims(target: Targets = "all", profile: str = "paper", data: Folder | None = None) -> pd.DataFrame:
+def claims(
+    target: Targets = "all", profile: str = "paper", data: Folder | None = None, *, source: Source | None = None
+) -> pd.DataFrame:
     """The claims about one or several targets, judged by the records: one line per contrast of a claim.
 
     Of the contrast: ``a`` and ``b`` (rows; ``b`` is missing where ``a`` is held against a threshold), ``n_a`` and
@@ -95,7 +113,7 @@ def claims(target: Targets = "all", profile: str = "paper", data: Folder | None 
     show it). AP is in percent, scores in 0..1. NaN where nothing was measured.
 
     target: "all" (the four tables), a table, a row, or several. profile: the scale. data: the COCO root, where records
-    of several data sets would be mixed. Raises UsageError for an unknown name.
+    of several data sets would be mixed. source: as for ``table``. Raises UsageError for an unknown name.
 
     >>> import harness
     >>> frame = harness.claims("table2", profile="tiny").set_index("id")
@@ -104,12 +122,12 @@ def claims(target: Targets = "all", profile: str = "paper", data: Folder | None 
     >>> frame.loc["dr-beats-focal", ["difference", "low", "high", "published"]].astype(float).round(1).tolist()
     [2.5, 1.4, 3.6, 1.0]
     """
-    view = judge(select(target, profile, data=data))
+    view = judge(select(target, profile, data=data, source=source))
     parts = [(part, own) for part, own in ((view.paper, False), (view.own, True)) if part is not None]
     lines = [{**line, "own": own} for part, own in parts for verdict in part.claims for line in _claim_lines(verdict)]
     frame = pd.DataFrame(lines, columns=list(CLAIM_COLUMNS)).astype(CLAIM_COLUMNS)
     families = {"own" if own else "paper": part.family_size for part, own in parts}
-    frame.attrs = {"profile": profile, "scale": view.scale, "claims_in_family": families}
+    frame.attrs = {"profile": profile, "scale": view.scale, "claims_in_family": families, "notes": list(view.notes)}
     return frame
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from detector.errors import UsageError
 from harness.planning.selection import Selection
+from harness.store.records import Source
 
 Targets = str | Sequence[str]  # "all", a table, a row; or several of them
 Overrides = Mapping[str, Any] | Sequence[str]  # {"optimizer.lr": 0.005}, or ["optimizer.lr=0.005"] as after --set
@@ -45,10 +46,11 @@ def select(
     overrides: Overrides | None = None,
     data: Folder | None = None,
     batch_size: int | None = None,
+    source: Source | None = None,
 ) -> Selection:
     """One selection of all rows of the targets. Raises UsageError for an unknown name, with the known ones."""
     first, *others = target_names(target)
-    selection = Selection(first, profile, list(override_texts(overrides)), path_of(data), batch_size)
+    selection = Selection(first, profile, list(override_texts(overrides)), path_of(data), batch_size, source=source)
     refs = [*selection.refs, *(ref for name in others for ref in selection.registry.select(name, profile))]
     selection.refs = list(dict.fromkeys(refs))
     selection.target = ", ".join((first, *others))

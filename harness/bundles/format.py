@@ -25,6 +25,7 @@ from msgspec import Meta, Struct
 
 from detector.errors import RecordError, UsageError
 from detector.runs.record import Record
+from harness.store.reading import contradiction
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -112,16 +113,13 @@ class Bundle:
 
 
 def decode_record(data: bytes, where: str) -> Record:
-    """A record from its bytes. Raises RecordError, naming ``where``, unless its ids are those of its job."""
+    """A record from its bytes. Raises RecordError, naming ``where``, for one that is damaged or was edited."""
     try:
         record = msgspec.json.decode(data, type=Record)
     except msgspec.DecodeError as error:
         raise RecordError(f"{where} cannot be read as Record: {error}") from error
-    if (record.job.id, record.job.train.id) != (record.eval_id, record.train_id):
-        raise RecordError(
-            f"{where}: its job has the ids {record.job.id} and {record.job.train.id}, not {record.eval_id} and "
-            f"{record.train_id}: it was edited, or written by code whose results have changed since"
-        )
+    if wrong := contradiction(record):
+        raise RecordError(f"{where}: {wrong}")
     return record
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -43,7 +43,9 @@ class Merge:
 def plan_merge(store: Store, bundles: list[Bundle]) -> Merge:
     """Compare bundles, in their order, with what is there and with each other. Nothing is written."""
     merge = Merge()
-    known = {record.eval_id: (record, _place(store, record)) for record in store.records}
+    known = {record.eval_id: (record, _place(store, record)) for record in replace(store, source="local").records}
+    committed = replace(store, source="committed").records  # of two records, that is the one to compare with
+    known |= {record.eval_id: (record, _place(store, record)) for record in committed}
     for bundle in bundles:
         clashing = {
             item.record.train_id for item in bundle.records if not _sort_record(merge, store, known, bundle.file, item)

@@ -27,6 +27,7 @@ from harness.bundles.format import (
 from harness.planning.selection import Selection
 from harness.registry.load import Registry
 from harness.store.records import Store
+from harness.store.replaced import record_files
 
 ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
 
@@ -50,7 +51,7 @@ def gather(store: Store, *, profile: str | None, eval_ids: set[str] | None, with
     found, conflicts = dict[str, Packed](), list[str]()
     own, foreign = dict[str, Path](), set[str]()
     committed = sorted(store.results.glob("records/*/*.json"))
-    runs = sorted(store.runs.glob("*/evals/*/record.json"))
+    runs = record_files(store.runs)
     for path in [*committed, *runs]:
         data = path.read_bytes()
         try:

@@ -95,6 +95,14 @@ BatchSizeOption = Annotated[
         help="Images per batch. Learning rate, iterations, warm-up and milestones follow (the paper's Remark 2).",
     ),
 ]
+SourceOption = Annotated[
+    Literal["local", "committed"] | None,
+    typer.Option(
+        "--source",
+        metavar="local|committed",
+        help="Only records of the runs folder, or only of the results folder. Default: both, local ones first.",
+    ),
+]
 DataOption = Annotated[
     Path | None,
     typer.Option(

@@ -9,7 +9,7 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from detector.runs.record import Code
+from detector.runs.code import Code
 from harness.code.snapshot import PACKAGES
 from harness.folders import checkout
 

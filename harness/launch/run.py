@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from detector.errors import UsageError
 from detector.runs.assignment import Assignment
 from harness.console.runs_view import runs_view
 from harness.launch.assignments import Wanted, assignments
+from harness.launch.inputs import begin_anew, require_same_inputs
 from harness.launch.interrupts import terminate_is_interrupt
 from harness.launch.local import Failure, View, make_slots, run_local
 from harness.launch.prepare import plan_with_weights, prepare_data
@@ -27,7 +29,10 @@ Show = Callable[[dict[str, str]], AbstractContextManager[View]]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The options of ``harness run``. overrides: PATH=VALUE each; cluster: a name, or the path of its file."""
+    """The options of ``harness run``. overrides: PATH=VALUE each; cluster: a name, or the path of its file.
+
+    fresh: move the folders of the target's runs aside first, and train all of them anew.
+    """
 
     target: str
     profile: str
@@ -37,6 +42,7 @@ class Request:
     data: Path | None = None
     weights: Path | None = None
     retry_failed: bool = False
+    fresh: bool = False
     cluster: str | None = None
     dry_run: bool = False
 
@@ -102,7 +108,8 @@ def run_target(request: Request, say: Say, show: Show = runs_view) -> RunResult:
     their names by training id. On KeyboardInterrupt the runs save and stop before it passes on.
 
     Raises:
-        UsageError: an unknown name, or an option that does not fit.
+        UsageError: an unknown name, an option that does not fit, or a finished run whose weights, annotations or
+            images have changed since (``fresh`` trains it anew).
         DataError, WeightsError: what the runs need is not there or does not fit.
         SchedulerError: Slurm is not there, or refuses.
     """
@@ -110,8 +117,17 @@ def run_target(request: Request, say: Say, show: Show = runs_view) -> RunResult:
     cluster = find_cluster(request.cluster) if request.cluster is not None else None
     if request.dry_run and cluster is None:
         raise UsageError("--dry-run shows what --cluster NAME would submit. For runs here, see 'harness plan'.")
+    if request.fresh and (request.dry_run or request.retry_failed):
+        raise UsageError(
+            "--fresh moves the folders of all runs aside; it goes with neither --dry-run nor --retry-failed."
+        )
     root = selection.data_root()
     planned, weights = _planned(selection, request, root, say)
+    if request.fresh:
+        prepare_data(planned.data, root, say)  # before anything is moved
+        begin_anew(planned, selection.store, say)
+    else:
+        require_same_inputs(planned, selection.store, root, request.weights, _command(request))
     todo = missing(planned, selection.store)
     done = tuple(train_id for train_id in planned.trainings if train_id not in todo)
     total = len(planned.trainings)
@@ -145,9 +161,19 @@ def _planned(selection: Selection, request: Request, root: Path, say: Say) -> tu
         say(f"With {option} these runs are not the paper's and fill no table's cell.")
     # A dry run downloads nothing; only where missing weights change what is trained must it look for them.
     needed = not request.dry_run or selection.profile.without_weights == "from_scratch"
-    if not needed or not missing(planned, selection.store):
+    if not needed or not (request.fresh or missing(planned, selection.store)):
         return planned, {}
     return plan_with_weights(selection, planned, request.seeds, root, request.weights, say)
+
+
+def _command(request: Request) -> str:
+    """The same command as words of a shell."""
+    words = ["harness", "run", request.target, "--profile", request.profile]
+    words += ["--seeds", str(request.seeds)] if request.seeds > 1 else []
+    words += ["--batch-size", str(request.batch_size)] if request.batch_size is not None else []
+    words += [word for override in request.overrides for word in ("--set", override)]
+    named = {"--data": request.data, "--weights": request.weights, "--cluster": request.cluster}
+    return shlex.join([*words, *(word for name, value in named.items() if value for word in (name, str(value)))])
 
 
 def _departures(request: Request) -> Iterable[str]:

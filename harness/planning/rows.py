@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from detector.errors import UsageError
 from detector.runs.job import DataSource, TrainJob
 from detector.runs.record import Record
-from harness.planning.loss_sources import of_one_source
 from harness.planning.plan import Plan
+from harness.planning.unequal import choose
 from harness.store.records import Store
 from harness.verdicts.runs import RowRuns
 
@@ -37,8 +37,11 @@ def row_records(store: Store, plans: Iterable[Plan], *, split: str | None = None
 
 
 def row_runs(records_by_row: Mapping[str, list[Record]], *, split: str) -> dict[str, RowRuns]:
-    """The same as the statistics need it: the metrics of each seed, and which rows share a seed deviation."""
-    found = {ref: of_one_source(records) for ref, records in records_by_row.items()}
+    """The same as the statistics need it: the metrics of each seed, and which rows share a seed deviation.
+
+    Of a row's records only those with equal inputs (``choose``).
+    """
+    found = {ref: choose(records).kept for ref, records in records_by_row.items()}
     sources = list(dict.fromkeys(record.job.train.data for records in found.values() for record in records))
     return {
         ref: RowRuns(

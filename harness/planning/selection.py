@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any
+
+import msgspec
 
 from detector.errors import UsageError
 from detector.runs.job import AnnotatedFolder, DataSource
+from detector.runs.record import Record
 from harness.folders import results_folder, runs_folder
 from harness.planning import data as planning_data
 from harness.planning import plan as planning
 from harness.planning.costs import Rates
 from harness.planning.data import named_data
 from harness.planning.gpus import GpuSet, parse_gpus
-from harness.planning.loss_sources import left_out_notes
 from harness.planning.plan import Plan
 from harness.planning.rows import row_records, row_runs
 from harness.registry.declarations import Profile
 from harness.registry.load import Registry
 from harness.registry.resolve import parse_overrides
-from harness.store.records import Store
+from harness.store.records import Source, Store
 from harness.verdicts.runs import RowRuns
 
 TEST_DEV = "test-dev2017"
@@ -30,7 +33,14 @@ class Selection:
     """A target at a profile. Raises UsageError for an unknown name, RegistryError for a wrong file."""
 
     def __init__(
-        self, target: str, profile: str, overrides: list[str], data: Path | None, batch_size: int | None = None
+        self,
+        target: str,
+        profile: str,
+        overrides: list[str],
+        data: Path | None,
+        batch_size: int | None = None,
+        *,
+        source: Source | None = None,
     ) -> None:
         self.registry = Registry()
         self.target = target
@@ -39,7 +49,7 @@ class Selection:
         self.overrides: dict[str, Any] = parse_overrides(overrides)
         self.batch_size = batch_size
         self.given_data = data
-        self.store = Store(runs_folder(), results_folder())
+        self.store = Store(runs_folder(), results_folder(), source)
 
     @cached_property
     def source(self) -> DataSource:
@@ -96,15 +106,24 @@ class Selection:
 
         split: None for the profile's own test split; "test-dev2017" for what the evaluation server answered.
         """
-        found = row_records(self.store, self._plans_of_all, split=split)
-        return row_runs(found, split="test-dev" if split else "minival")
+        return row_runs(self.row_records(split), split="test-dev" if split else "minival")
 
-    def left_out_notes(self, refs: list[str], split: str | None = None) -> tuple[str, ...]:
-        """A footnote for each of the rows of which ``runs`` leaves records out."""
-        return left_out_notes(row_records(self.store, self._plans_of_all, split=split), refs)
+    def row_records(self, split: str | None = None) -> dict[str, list[Record]]:
+        """The finished records of the same rows, also those that ``runs`` leaves out."""
+        return row_records(self.store, self._plans_of_all, split=split)
+
+    @property
+    def departures(self) -> str:
+        """The options by which the selected runs are not the paper's; empty where they are."""
+        batch = [f"--batch-size {self.batch_size}"] if self.batch_size is not None else []
+        return " ".join(
+            [*batch, *(f"--set {quote(f'{path}={_text(value)}')}" for path, value in self.overrides.items())]
+        )
 
     @cached_property
     def _plans_of_all(self) -> list[Plan]:
+        if self.departures:  # other rows may not have the setting, and share nothing with these
+            return self.reading_plans(self.refs)
         refs = [ref for table in self.registry.tables.values() for ref in table.refs(self.profile.name)]
         return self.reading_plans(refs)
 
@@ -131,6 +150,11 @@ class Selection:
     def _named_root(self) -> Path | None:
         """A COCO folder that the user named; without it the records of any one folder are shown."""
         return named_data(self.given_data) if isinstance(self.source, AnnotatedFolder) else None
+
+
+def _text(value: Any) -> str:
+    """A value as ``--set`` takes it."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def missing(planned: Plan, store: Store) -> list[str]:

@@ -36,7 +36,7 @@ class CheckView:
     """What is said of a target: ``paper`` of the paper, ``own`` of the user's own rows and claims.
 
     Either is None where the target has nothing of it. ``compared``: whether the profile's numbers may stand against
-    published ones.
+    published ones. ``notes``: on the records behind the verdicts. ``unknown``: what the older of them do not say.
     """
 
     target: str
@@ -45,6 +45,8 @@ class CheckView:
     compared: bool
     paper: Verdicts | None
     own: Verdicts | None = None
+    notes: tuple[str, ...] = ()
+    unknown: str = ""
 
     @property
     def failed(self) -> bool:
@@ -63,14 +65,18 @@ def build_check(
     server: Mapping[str, RowRuns] | None = None,
     own_rows: Collection[str] = (),
     own_claims: Sequence[Claim] = (),
+    not_compared: Collection[str] = (),
+    notes: tuple[str, ...] = (),
+    unknown: str = "",
 ) -> CheckView:
     """Judge the cells of ``refs`` and the claims that name one of them.
 
     ``claims``: all of the paper's, ``own_claims``: all of the user's; each is corrected for its own number alone, and
     the paper's are judged without ``own_rows``. ``runs``: every finished row by ref, of every table. ``server``:
     test-dev runs that have the evaluation server's answer. The target ``all`` shows every claim of the user.
+    ``not_compared``: rows that no claim may be judged by, because their runs had other inputs than those of the others.
     """
-    every = ProfileRuns(runs, profile.assumed_sd)
+    every = ProfileRuns(runs, profile.assumed_sd).without(not_compared)
     cells = _cells(refs, tables, profile, runs=runs, server=server or {}, own_rows=own_rows)
     asked = set(refs)
 
@@ -95,6 +101,8 @@ def build_check(
         compared=profile.compare_with_paper,
         paper=None if all_own else verdicts(claims, every.without(own_rows), own=False),
         own=own if own.claims or not asked.isdisjoint(own_rows) else None,
+        notes=notes,
+        unknown=unknown,
     )
 
 

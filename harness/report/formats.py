@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import msgspec
@@ -60,6 +60,8 @@ def render_check(view: CheckView, fmt: str) -> str:
         if verdicts is not None:
             tables += [_cells_table(view, verdicts, own=own)] if view.compared and (verdicts.cells or not own) else []
             tables.append(_claims_table(view, verdicts, own=own))
+    if tables:
+        tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *view.notes))
     return "\n\n".join(_MARKUP[fmt](table) for table in tables)
 
 
@@ -186,6 +188,8 @@ def _check_data(view: CheckView) -> dict[str, Any]:
         "failed": view.failed,
         **_verdicts_data(view.paper or empty),
         "own": _verdicts_data(view.own) if view.own is not None else None,
+        "notes": list(view.notes),
+        "unknown": view.unknown,
     }
 
 

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
 from harness.registry.declarations import METRICS, Profile, Row, Table
 from harness.verdicts.estimates import Spread
 from harness.verdicts.judge import DELTA, CellVerdict, judge_cell
@@ -81,14 +83,17 @@ def build_table(
     refs: Collection[str] | None = None,
     notes: tuple[str, ...] = (),
     own: Collection[str] = (),
+    departures: str = "",
 ) -> TableView:
     """Fill ``table`` with what was run at ``profile``.
 
     ``runs``: every finished row by ref, other tables' too: they share the seed deviation. ``refs``: only these rows.
     ``notes``: footnotes to add. ``own``: the user's own rows; they may use the deviation of the paper's rows, never the
     other way round. Where numbers are compared, a row of a test-dev table takes runs with the server's answer only,
-    never minival.
+    never minival. ``departures``: the options by which the runs are not the paper's; then nothing is compared.
     """
+    if departures:
+        profile = replace(profile, compare_with_paper=False)
     compared = profile.compare_with_paper
     test_dev = table.split == "test-dev"
     on_split = {ref: row for ref, row in runs.items() if not compared or (row.split == "test-dev") == test_dev}
@@ -106,7 +111,7 @@ def build_table(
         compared=compared,
         columns=table.columns,
         rows=rows,
-        footnotes=(*_own_notes(rows, own), *_footnotes(table, profile, rows, runs_of), *notes),
+        footnotes=(*_own_notes(rows, own), *_footnotes(table, profile, rows, runs_of, departures), *notes),
     )
 
 
@@ -155,13 +160,14 @@ def _own_notes(rows: tuple[RowView, ...], own: Collection[str]) -> list[str]:
 
 
 def _footnotes(
-    table: Table, profile: Profile, rows: tuple[RowView, ...], runs_of: Mapping[str, ProfileRuns]
+    table: Table, profile: Profile, rows: tuple[RowView, ...], runs_of: Mapping[str, ProfileRuns], departures: str
 ) -> list[str]:
     """What a reader must know to read the numbers, and nothing that this table does not show.
 
     ``runs_of``: by row, the runs that its verdicts may rest on.
     """
     measured = [row for row in rows if row.status == "measured"]
+    options = f" {departures}" if departures else ""
     notes = [f"Profile {profile.name}: {profile.title}. COCO box metrics in percent; n: seeds of a row."]
     if any(len(row.seeds) > 1 for row in measured):
         notes.append("±: deviation between seeds.")
@@ -173,6 +179,11 @@ def _footnotes(
                 f"reproduced if the 90% interval lies within ±{DELTA['AP']} AP, not reproduced if wholly outside; else "
                 "consistent if chance explains the difference, inconclusive if not."
             )
+    elif departures:
+        notes.append(
+            f"With {departures} these runs are not the paper's: no verdict counts them. (In parentheses): the paper's "
+            "numbers of the unchanged rows."
+        )
     elif any(row.published for row in rows):
         notes.append(
             f"(In parentheses): the paper's numbers, {table.split} of COCO, another scale; not comparable with ours. "
@@ -188,8 +199,9 @@ def _footnotes(
         notes.append("Cited: other papers' numbers as this one quotes them; nothing to train.")
     if any(row.status == "not at this scale" for row in rows):
         notes.append(f"Not at this scale: profile {profile.name} itself sets what the row compares.")
-    if any(row.status == "pending" for row in rows):
-        notes.append(f"Pending: no finished run; next: harness run {table.id} --profile {profile.name}")
+    if pending := [row.ref for row in rows if row.status == "pending"]:
+        target = pending[0] if departures else table.id  # an option may not fit every row
+        notes.append(f"Pending: no finished run; next: harness run {target} --profile {profile.name}{options}")
     return notes
 
 

@@ -131,6 +131,8 @@ def check_text(view: CheckView) -> str:
             "",
             *_claim_lines(view.paper, f"{len(view.paper.claims)} claims of the paper"),
         ]
+    if notes := [*view.notes, *([view.unknown] if view.unknown else [])]:
+        lines += ["", *(line for note in notes for line in _wrap(note, "  ", "- "))]
     if view.own is not None:
         lines += ["", "Your own; no verdict on the paper counts them:"]
         if view.own.cells or view.paper is None:

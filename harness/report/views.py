@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from harness.planning.selection import TEST_DEV, Selection
+from harness.planning.unequal import apart, choose
 from harness.registry.ledger import table_notes
 from harness.report.check import CheckView, build_check
+from harness.report.evidence.notes import format_one_note, record_notes
 from harness.report.tables import TableView, build_table
 
 
@@ -19,14 +21,24 @@ def table_views(selection: Selection) -> list[TableView]:
         if wanted:
             seen = runs | server if table.split == "test-dev" else runs
             trained = [ref for ref in table.refs(profile.name) if ref in wanted]
-            notes = table_notes(registry, profile, trained) + selection.left_out_notes(trained)
-            views.append(build_table(table, profile, seen, wanted, notes, registry.own_rows))
+            notes = table_notes(registry, profile, trained) + record_notes(selection, trained)
+            if table.split == "test-dev":
+                notes += record_notes(selection, trained, TEST_DEV)
+            notes = tuple(dict.fromkeys(notes))
+            view = build_table(table, profile, seen, wanted, notes, registry.own_rows, departures=selection.departures)
+            views.append(view)
     return views
 
 
 def judge(selection: Selection) -> CheckView:
     """Verdicts on the target's cells and claims."""
-    registry = selection.registry
+    registry, found = selection.registry, selection.row_records()
+    kept = {ref: choose(records).kept for ref, records in found.items()}
+    different = apart(kept)
+    notes = list(record_notes(selection, selection.refs))
+    if beside := [ref for ref in different if ref not in selection.refs]:
+        notes.append(f"No claim is judged by {', '.join(beside)}, whose runs had other inputs than those of most rows.")
+    shown = {record.eval_id: record for ref in selection.refs for record in kept.get(ref, ())}
     return build_check(
         selection.target,
         selection.refs,
@@ -37,4 +49,7 @@ def judge(selection: Selection) -> CheckView:
         server=selection.runs(TEST_DEV),
         own_rows=registry.own_rows,
         own_claims=registry.own_claims,
+        not_compared=frozenset(different),
+        notes=tuple(notes),
+        unknown=format_one_note(shown.values()),
     )

@@ -17,6 +17,7 @@ from detector.storage.files import read_json
 from harness.planning.plan import Plan
 from harness.planning.rows import row_records
 from harness.planning.selection import Selection
+from harness.store.replaced import replaced_folders
 
 SEEDS_SEARCHED = 10  # for a folder whose job.json is not written yet
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -55,6 +56,7 @@ class FoundRuns:
     runs: tuple[KnownRun, ...]
     others: int  # folders of no row of the target: of other profiles, of --set, ...
     unreadable: tuple[Path, ...]  # job.json files that cannot be read
+    replaced: tuple[Path, ...] = ()  # folders that 'harness run --fresh' moved aside
 
 
 class RunFinder:
@@ -96,7 +98,10 @@ class RunFinder:
         found += self._never_started(found)
         order = {ref: i for i, ref in enumerate(ref for served in self.rows.values() for ref, _ in served)}
         return FoundRuns(
-            tuple(sorted(found, key=lambda known: (order[known.refs[0]], known.seed))), others, tuple(unreadable)
+            tuple(sorted(found, key=lambda known: (order[known.refs[0]], known.seed))),
+            others,
+            tuple(unreadable),
+            tuple(replaced_folders(self.store.runs)),
         )
 
     @property

@@ -21,7 +21,8 @@ from harness.slurm.commands import SchedulerState
 from harness.status.find import FoundRuns, KnownRun, of_plan
 from harness.status.logs import output
 from harness.status.state import FAILED, RunState, Seen, decide, is_idle
-from harness.store.records import Store, read_record
+from harness.store.reading import read_record
+from harness.store.records import Store
 
 logger = logging.getLogger(__name__)
 
@@ -78,10 +79,10 @@ def observe(known: KnownRun, store: Store, profile: str, scheduler: Scheduler) -
 
 def see(run: RunDir, jobs: Sequence[EvalJob], scheduler: Scheduler, *, one_is_enough: bool = False) -> Seen:
     """What a run's folder and the queue show. jobs: the evaluations that it needs; without any it is never recorded."""
-    values = _recorded(run, jobs)
-    evaluations = f"{len(values)} of {len(jobs)} evaluations" if len(values) < len(jobs) else ""
-    if values and (one_is_enough or len(values) == len(jobs)):
-        return Seen(recorded=True, ap=values[0], evaluations=evaluations)
+    records = _recorded(run, jobs)
+    evaluations = f"{len(records)} of {len(jobs)} evaluations" if len(records) < len(jobs) else ""
+    if records and (one_is_enough or len(records) == len(jobs)):
+        return Seen(recorded=True, ap=records[0].metrics.get("AP"), evaluations=evaluations, health=_health(records))
     try:
         status = run.read_status()
     except RecordError as error:
@@ -101,16 +102,22 @@ def see(run: RunDir, jobs: Sequence[EvalJob], scheduler: Scheduler, *, one_is_en
     )
 
 
-def _recorded(run: RunDir, jobs: Sequence[EvalJob]) -> list[float | None]:
-    """AP of the evaluations that have a record, in the order of ``jobs``."""
+def _recorded(run: RunDir, jobs: Sequence[EvalJob]) -> list[Record]:
+    """Of the evaluations that have one, in the order of ``jobs``."""
     found = {}
     for path in run.root.glob("evals/*/record.json"):
         try:
             record = read_json(path, Record)
         except RecordError:  # 'harness table' names it and says what is wrong
             continue
-        found[record.job] = record.metrics.get("AP")
+        found[record.job] = record
     return [found[job] for job in jobs if job in found]
+
+
+def _health(records: Sequence[Record]) -> tuple[str, ...]:
+    """What any of them says, once."""
+    found = [f"{health.name}: {health.message}" for record in records for health in record.health or ()]
+    return tuple(dict.fromkeys(found))
 
 
 def _committed(known: KnownRun, store: Store, profile: str) -> dict[str, Any]:
@@ -118,7 +125,11 @@ def _committed(known: KnownRun, store: Store, profile: str) -> dict[str, Any]:
     paths = [store.results / "records" / profile / f"{job.id}.json" for job in known.jobs]
     if not all(path.exists() for path in paths):
         return {}
-    return {"recorded": True, "ap": read_record(paths[0]).metrics.get("AP")}
+    try:
+        records = [read_record(path) for path in paths]
+    except RecordError:  # 'harness table' names it and says what is wrong
+        return {}
+    return {"recorded": True, "ap": records[0].metrics.get("AP"), "health": _health(records)}
 
 
 def observe_all(found: FoundRuns, store: Store, profile: str) -> list[Observed]:

@@ -48,6 +48,7 @@ class Seen:
     scheduler: SchedulerState | None = None
     other_rank: str = ""  # message of the first process other than rank 0 that failed
     tail: str = ""  # of the log where it failed, else of what rank 0 printed
+    health: tuple[str, ...] = ()  # of the records, in words
     launched: float | None = None  # the newest change of the launcher's files
 
 
@@ -72,6 +73,7 @@ class RunState:
     data_share: float | None = None
     device_busy: float | None = None
     note: str = ""
+    health: tuple[str, ...] = ()  # what is wrong with the training although it goes on, or ended
     here: bool = True  # False: only its heartbeat shows that it lives, no process of this machine and no queue
 
 
@@ -79,7 +81,7 @@ def decide(seen: Seen, now: float) -> RunState:
     """The state now. A heartbeat without a process here may be another machine's; it counts for ``STALE_SECONDS``."""
     queue = seen.scheduler
     if seen.recorded:
-        return RunState("done", seen.evaluations, ap=seen.ap)
+        return RunState("done", seen.evaluations, ap=seen.ap, health=seen.health)
     if queue is not None and queue.phase == "pending":
         return RunState("requeued" if queue.requeues else "pending", queue.reason, requeues=queue.requeues)
     if seen.locked or (queue is not None and queue.phase == "running"):
@@ -114,7 +116,15 @@ def _living(seen: Seen, now: float, *, here: bool) -> RunState:
         return RunState("starting", age=age, requeues=requeues, here=here)
     eta = _eta(status, age)
     if status.phase == "evaluating":
-        return RunState("evaluating", progress=status.progress, eta=eta, age=age, requeues=requeues, here=here)
+        return RunState(
+            "evaluating",
+            progress=status.progress,
+            eta=eta,
+            age=age,
+            requeues=requeues,
+            health=status.health,
+            here=here,
+        )
     return RunState(
         "running",
         ap=status.ap,
@@ -127,6 +137,7 @@ def _living(seen: Seen, now: float, *, here: bool) -> RunState:
         data_share=status.data_share,
         device_busy=status.device_busy,
         note=status.note,
+        health=status.health,
         here=here,
     )
 
@@ -207,6 +218,11 @@ def timing_lines(state: RunState) -> list[str]:
         return []
     timing = timing_text(state.seconds_per_iteration, state.data_share, state.device_busy)
     return [timing, *textwrap.wrap(f"note: {state.note}" if state.note else "", NOTE_WIDTH)]
+
+
+def health_lines(state: RunState) -> list[str]:
+    """What is wrong with a training although no step failed."""
+    return [line for text in state.health for line in textwrap.wrap(f"health: {text}", NOTE_WIDTH)]
 
 
 def _short(message: str) -> str:

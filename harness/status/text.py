@@ -14,18 +14,18 @@ from msgspec import to_builtins
 from harness.failures.classes import CommandArguments, FailureName, advise
 from harness.status.find import FoundRuns, KnownRun
 from harness.status.observe import Observed
-from harness.status.state import Kind, state_text, timing_lines
+from harness.status.state import Kind, health_lines, state_text, timing_lines
 
 NAME_WIDTH = 46
 
 
 def state_lines(observed: Sequence[Observed]) -> list[str]:
-    """For each run one line: its rows, seed, training id and state; below it, where the time of a training goes."""
+    """For each run one line: its rows, seed, training id and state; below it, where the time goes and what is wrong."""
     names = [_cut(" = ".join(item.known.refs)) for item in observed]
     width = max(map(len, names), default=0)
     return [
         f"{name:{width}}  seed {item.known.seed}  {item.known.run.root.name if item.known.run else '-':16}  "
-        + "\n  ".join([state_text(item.state), *timing_lines(item.state)])
+        + "\n  ".join([state_text(item.state), *timing_lines(item.state), *health_lines(item.state)])
         for name, item in zip(names, observed, strict=True)
     ]
 
@@ -42,6 +42,9 @@ def summary_lines(observed: Sequence[Observed], found: FoundRuns, runs: Path, pr
     said = [f"{len(observed)} run{plural}{': ' if counted else ''}{counted}; in {runs}"]
     if found.others:
         said.append(f"Other run folders there, of no requested row at profile {profile}: {found.others}.")
+    if found.replaced:
+        newest = found.replaced[-1].name
+        said.append(f"Kept there, replaced by --fresh, never counted: {len(found.replaced)}, such as {newest}.")
     said += [f"{path} cannot be read: it is damaged, or of another version." for path in found.unreadable]
     return said
 
@@ -100,4 +103,5 @@ def states_as_data(observed: Sequence[Observed], found: FoundRuns) -> dict[str, 
         ],
         "other_folders": found.others,
         "unreadable": [str(path) for path in found.unreadable],
+        "replaced": [str(path) for path in found.replaced],
     }

@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import msgspec
-from msgspec import json
 from msgspec.structs import replace
 
 from detector.errors import MissingLossError, RecordError
 from detector.runs.folder import RunDir
 from detector.runs.job import AnnotatedFolder, EvalJob
-from detector.runs.loss_package import missing_loss
 from detector.runs.record import Record
-from detector.storage.files import read_json, write_json
+from detector.storage.files import write_json
+from harness.store.reading import read_record
+from harness.store.replaced import record_files
 
 logger = logging.getLogger(__name__)
+
+Source = Literal["local", "committed"]  # the runs folder; the results folder
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A file that is named as a record and is none that can be used. profile: where its folder says so."""
+
+    path: Path
+    why: str
+    profile: str | None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a folder holds: records by evaluation, the file of each, and what was set aside."""
+
+    records: dict[str, Record]
+    files: dict[str, Path]
+    set_aside: tuple[SetAside, ...]
 
 
 @dataclass(frozen=True)
 class Store:
-    """All records of both folders. Where both have a record, that of ``results`` is taken."""
+    """All records of both folders. Where both have a record, that of ``runs`` is taken: it was made here.
+
+    source: only the records of one of the folders; None for both.
+    """
 
     runs: Path
     results: Path
+    source: Source | None = None
 
     def run_dir(self, train_id: str) -> RunDir:
         """The folder of one training."""
@@ -39,17 +63,33 @@ class Store:
 
     @cached_property
     def records(self) -> list[Record]:
-        """One record per evaluation. Raises RecordError for a file that is damaged or not of the job that it names."""
-        found: dict[str, Record] = {}
-        committed = sorted(self.results.glob("records/*/*.json"))
-        for path in [*committed, *sorted(self.runs.glob("*/evals/*/record.json"))]:
-            try:
-                record = read_record(path)
-            except MissingLossError as error:
-                logger.warning("left out: %s", error)  # no table here can have a row of it
-                continue
-            found.setdefault(record.eval_id, record)
-        return list(found.values())
+        """One record per evaluation. Files that are no whole, true record are in ``set_aside``, and stop nobody."""
+        return list((self._committed.records | self._local.records).values())
+
+    @property
+    def set_aside(self) -> tuple[SetAside, ...]:
+        """Files that cannot be used: damaged, edited, or not of the job that they name."""
+        return self._committed.set_aside + self._local.set_aside
+
+    def path_of(self, record: Record) -> Path:
+        """The file of one of ``records``."""
+        return (self._committed.files | self._local.files)[record.eval_id]
+
+    def overruled(self, record: Record) -> Record | None:
+        """The committed record of the same evaluation where it has other metrics than this one, which is local."""
+        other = self._committed.records.get(record.eval_id)
+        is_local = record.eval_id in self._local.records
+        return other if is_local and other is not None and other.metrics != record.metrics else None
+
+    @cached_property
+    def _committed(self) -> _Found:
+        wanted = self.source != "local"
+        return _find(sorted(self.results.glob("records/*/*.json")) if wanted else [], committed=True)
+
+    @cached_property
+    def _local(self) -> _Found:
+        wanted = self.source != "committed"
+        return _find(record_files(self.runs) if wanted else [], committed=False)
 
     @cached_property
     def _by_row(self) -> dict[EvalJob, list[Record]]:
@@ -67,24 +107,29 @@ class Store:
         return sorted(found, key=lambda record: record.job.train.seed)
 
 
-def read_record(path: Path) -> Record:
-    """One record. Raises RecordError where the file is damaged or not of the job that it names.
+def _find(paths: list[Path], *, committed: bool) -> _Found:
+    records, files, aside = dict[str, Record](), dict[str, Path](), list[SetAside]()
+    for path in paths:
+        try:
+            record = read_record(path)
+        except MissingLossError as error:
+            logger.warning("left out: %s", error)  # no table here can have a row of it
+            continue
+        except RecordError as error:
+            aside.append(SetAside(path, _without_path(path, error), path.parent.name if committed else None))
+            continue
+        first = files.setdefault(record.eval_id, path)
+        if first == path:
+            records[record.eval_id] = record
+        else:
+            aside.append(SetAside(path, f"a second file of the evaluation {record.eval_id}, beside {first}", None))
+    return _Found(records, files, tuple(aside))
 
-    MissingLossError where its loss comes from a package that is not here.
-    """
-    try:
-        record = read_json(path, Record)
-    except RecordError as error:
-        with suppress(OSError, ValueError, LookupError, TypeError):
-            if missing := missing_loss(json.decode(path.read_bytes())["job"]["train"]):
-                raise MissingLossError(f"{path} cannot be read: {missing}") from error
-        raise
-    if record.job.id != record.eval_id:
-        raise RecordError(
-            f"{path}: its job has the id {record.job.id}, not {record.eval_id}: it was edited, or written by "
-            "code whose results have changed since. Move it away."
-        )
-    return record
+
+def _without_path(path: Path, error: RecordError) -> str:
+    """Why a file cannot be used, without its name at the front and without what to do at the end."""
+    why = str(error).removeprefix(str(path)).lstrip(": ")
+    return why.removesuffix(" Move it away.").removesuffix(" Move it away and run again.").rstrip(".")
 
 
 def _row_key(job: EvalJob) -> EvalJob:
@@ -93,24 +138,25 @@ def _row_key(job: EvalJob) -> EvalJob:
 
 
 def collect(store: Store, profile: str | None) -> tuple[list[Path], list[str]]:
-    """Copy new records from the runs to the results. Returns the files written, and the conflicts in words.
+    """Copy new records from the runs to the results. Returns the files written, and in words what was not copied.
 
-    A record that is there with other numbers is never overwritten: that is a conflict.
+    A record that is there with other numbers is never overwritten, and what is no whole, true record never copied.
     """
     written, conflicts = [], []
-    for path in sorted(store.runs.glob("*/evals/*/record.json")):
+    for path in record_files(store.runs):
         try:
             record = read_record(path)
-        except MissingLossError as error:
+            if profile is not None and record.profile != profile:
+                continue
+            target = store.committed(record)
+            there = read_record(target) if target.exists() else None
+        except RecordError as error:
             conflicts.append(f"{error} It was not copied.")
             continue
-        if profile is not None and record.profile != profile:
-            continue
-        target = store.committed(record)
-        if not target.exists():
+        if there is None:
             write_json(target, record)
             written.append(target)
-        elif read_record(target).metrics != record.metrics:
+        elif there.metrics != record.metrics:
             conflicts.append(f"{target} differs from {path}: the same job gave other numbers; nothing was overwritten.")
     return written, conflicts
 

@@ -67,6 +67,9 @@ def test_export_writes_what_it_detected(place: Workplace) -> None:
     assert export.test_split.sha256 == annotations_sha256(data_root(place), TEST_DEV)
     assert (export.test_split.images, export.test_split.boxes, export.train_split.images) == (6, 0, 24)
     assert export.environment["threads"] == "1"
+    assert export.evaluation is not None
+    assert export.inputs is not None
+    assert export.inputs.test_images is not None
     sent, kept = as_detections(entries(path)), read_detections(folder.detections(wanted.id))
     assert len(sent) == export.sent.detections == len(kept) > 100
     np.testing.assert_allclose(sent.boxes, kept.boxes, atol=0.005001)
@@ -74,6 +77,11 @@ def test_export_writes_what_it_detected(place: Workplace) -> None:
     # The images are val2017's: with its labels, what was sent scores as the run did on them.
     record = folder.read_record(micro_job(place.root / "experiments", ROW).id)
     assert record is not None
+    assert (export.starts, export.code, export.inputs.train_images) == (
+        record.starts,
+        record.code,
+        record.inputs.train_images if record.inputs else None,
+    )
     scored = coco_metrics(load_index(data_root(place), "val2017"), sent)
     assert scored["AP50"]
     assert scored == {name: pytest.approx(record.metrics[name], abs=0.05) for name in scored}

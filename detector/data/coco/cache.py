@@ -4,6 +4,7 @@ It lies in a folder of the user's. Columns are found by the file's sha256, so th
 those of the original. The folder may be deleted at any time: where it is missing, broken or full, the annotations are
 read instead.
 
+    images/{sha256 of all stamps}.json    the sha256 of a split's images (``data.digest``)
     files/{sha256 of the path}.json       size, times and inode of a file when it was hashed, and its sha256
     columns/{kind}-{sha256}-v{FORMAT}/    one .npy per column, and columns.json with the type and checksum of each
 """
@@ -77,13 +78,13 @@ def content_of(path: Path) -> Content | None:
     if not path.is_file() or path.stat().st_size < LEAST_BYTES:
         return None
     note = _note(path)
-    stamp = _stamp(path)
+    stamp = stamp_of(path)
     if (known := _noted(note)) is not None and known.stamp == stamp:
         return known
     settled = _is_settled(stamp)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    if not settled or stamp != _stamp(path):
+    if not settled or stamp != stamp_of(path):
         return Content(sha256, None)
     content = Content(sha256, stamp)
     if note is not None:
@@ -130,7 +131,7 @@ def store_columns(path: Path, content: Content, kind: str, columns: Mapping[str,
     if folder is None or content.stamp is None:
         return
     try:
-        if content.stamp != _stamp(path):
+        if content.stamp != stamp_of(path):
             return
         remove_abandoned(folder.parent, older_than=ABANDONED_SECONDS)
         with staged_folder(folder) as staging:
@@ -172,7 +173,7 @@ def _noted(note: Path | None) -> Content | None:
         return None
 
 
-def _stamp(path: Path) -> Stamp:
+def stamp_of(path: Path) -> Stamp:
     """Size, times and inode, of which every change of a file changes one: no program can set the ctime back.
 
     The device is left out: its number differs between machines that share a file system.

@@ -8,24 +8,29 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from detector.build import build_trained
 from detector.data.coco.files import annotations_sha256
 from detector.data.coco.index import CocoIndex, load_index, summary
 from detector.data.coco.releases import how_to_get
 from detector.data.coco.verify import check_images, check_release, missing_images
+from detector.data.digest import images_digest
 from detector.data.splits import check_categories
-from detector.device.environment import describe_environment
+from detector.device.environment import start_here
 from detector.device.precision import precision_context
 from detector.device.world import World
 from detector.errors import DataError, RecordError
 from detector.evaluation.detections import check_detections, write_detections
 from detector.evaluation.inference import detect_split
 from detector.evaluation.test_dev.package import Export, read_export, write_export
-from detector.runs.conditions import execution_notes
+from detector.evaluation.training_part import joined_health, training_part
+from detector.runs.code import Code
 from detector.runs.folder import RunDir
 from detector.runs.job import CocoRelease, EvalJob
-from detector.runs.record import RECORD_FORMAT, Code, Record, SplitFingerprint
+from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint
 from detector.runs.timing import recorded
+from detector.sanity.health import evaluation_health
 from detector.storage.files import read_json
 from detector.weights import checkpoint
 
@@ -82,6 +87,7 @@ def detect_and_store(
     started = time.perf_counter()
     train_split = _any_record(run).train_split
     final = checkpoint.load(run.final)
+    trained = training_part(final, job.train.precision)
     check_categories(index, final["category_ids"])
     _check_files(index)
     model = build_trained(job.train, final, test=job.test, device=world.device)
@@ -93,16 +99,20 @@ def detect_and_store(
         eval_id=job.id,
         profile=origin.profile,
         job=job,
-        train_split=train_split,
+        train_split=trained.split or train_split,
         test_split=_fingerprint(index),
-        environment=describe_environment(world),
-        code=origin.code,
+        environment=trained.environment,
+        code=trained.code,
         train_seconds=round(final["seconds"], 3),
         seconds=round(time.perf_counter() - started, 3),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        notes=(*origin.notes, *execution_notes(final["executions"])),
+        notes=(*origin.notes, *trained.notes),
         sent=None,
         timing=recorded(final.get("timing")),
+        starts=trained.starts,
+        evaluation=start_here(world, origin.code, job.train.precision),
+        inputs=replace(trained.inputs, test_images=images_digest(index)),
+        health=joined_health(trained.health, evaluation_health(len(detections), {})),
     )
     write_detections(run.detections(job.id), detections)
     write_export(run, export)

@@ -18,9 +18,12 @@ from msgspec import Struct
 
 from detector.errors import RecordError, UsageError
 from detector.evaluation.detections import Detections
+from detector.runs.code import Code
+from detector.runs.findings import Health
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
-from detector.runs.record import Code, SplitFingerprint
+from detector.runs.provenance import Inputs, Start
+from detector.runs.record import SplitFingerprint
 from detector.runs.timing import StepTiming
 from detector.storage.files import read_json, write_json
 
@@ -45,6 +48,7 @@ class Export(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit
     """Detections of a run on a split, kept beside them: all that a record needs besides the server's numbers.
 
     ``format``: of the record to come. ``sent``: None as long as no zip was written. ``seconds``: of the detection.
+    What follows ``timing``: as in the record; not known where ``format`` is 1.
     """
 
     format: int
@@ -61,6 +65,10 @@ class Export(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit
     notes: tuple[str, ...]
     sent: Sent | None
     timing: StepTiming | None = None
+    starts: tuple[Start, ...] = ()
+    evaluation: Start | None = None
+    inputs: Inputs | None = None
+    health: tuple[Health, ...] | None = None
 
 
 class _Entry(Struct, frozen=True, gc=False):
@@ -135,7 +143,9 @@ def find_exports(runs: Path) -> list[tuple[RunDir, Export]]:
 
     Raises RecordError for a file that is damaged or not of its folder.
     """
-    return [(RunDir(path.parents[2]), _read(path)) for path in sorted(runs.glob(f"*/evals/*/{EXPORT_FILE}"))]
+    return [
+        (RunDir(path.parents[2]), _read(path)) for path in sorted(runs.glob(f"{'[0-9a-f]' * 16}/evals/*/{EXPORT_FILE}"))
+    ]
 
 
 def _read(path: Path) -> Export:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from detector.errors import RecordError, UsageError
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
-from detector.runs.record import Record
+from detector.runs.record import Record, content_hash
 from detector.storage.files import write_atomic, write_json
 from harness.cli.options import (
     AsJson,
@@ -232,7 +232,7 @@ def _command(verb: str, selection: Selection, split: str, seed: int) -> str:
 def _record_of(found: Export, metrics: dict[str, float | None]) -> Record:
     from detector.evaluation.test_dev.answer import note
 
-    return Record(
+    record = Record(
         format=found.format,
         eval_id=found.eval_id,
         train_id=found.job.train.id,
@@ -248,7 +248,12 @@ def _record_of(found: Export, metrics: dict[str, float | None]) -> Record:
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         notes=(*found.notes, note(metrics)),
         timing=found.timing,
+        starts=found.starts,
+        evaluation=found.evaluation,
+        inputs=found.inputs,
+        health=found.health,
     )
+    return replace(record, sha256=content_hash(record)) if record.format > 1 else record
 
 
 def _existing(store: Store, run: RunDir, answered: Record) -> Record | None:
@@ -256,7 +261,7 @@ def _existing(store: Store, run: RunDir, answered: Record) -> Record | None:
 
     Raises RecordError where it has other numbers.
     """
-    from harness.store.records import read_record
+    from harness.store.reading import read_record
 
     for path in (run.record(answered.eval_id), store.committed(answered)):
         if not path.exists():

@@ -6,13 +6,16 @@ from typing import Annotated
 
 import typer
 
+from detector.errors import UsageError
 from harness.cli.options import (
     AsJson,
     BatchSizeOption,
     DataOption,
     FormatOption,
+    OnlyProfileOption,
     ProfileOption,
     SetOption,
+    SourceOption,
     TargetArgument,
     print_json,
 )
@@ -20,14 +23,35 @@ from harness.cli.options import (
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    app.command("list", short_help="List tables, rows, profiles and recipes.")(list_)
+    app.command("list", short_help="List tables, rows, profiles and recipes; or all finished runs.")(list_)
     app.command(short_help="Print tables: our numbers beside the paper's.")(table)
     app.command(short_help="Judge the paper's cells and claims by the records.")(check)
     app.command(short_help="Print every setting of a row with its source.")(explain)
 
 
-def list_(as_json: AsJson = False) -> None:
-    """List tables, rows with their published numbers, profiles and recipes."""
+def list_(
+    runs: Annotated[
+        bool, typer.Option("--runs", help="List every finished run instead, also those that fill no table's cell.")
+    ] = False,
+    profile: OnlyProfileOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """List tables, rows with their published numbers, profiles and recipes.
+
+    With --runs: every finished evaluation, here and committed, with its rows or, after --set, with what was set; then
+    files that are no whole records, and folders that 'harness run --fresh' moved aside.
+    """
+    if runs:
+        from harness.report.evidence.listing import finished_runs, finished_runs_as_text
+
+        found = finished_runs(profile)
+        if as_json:
+            print_json(found)
+        else:
+            typer.echo(finished_runs_as_text(found))
+        return
+    if profile is not None:
+        raise UsageError("--profile goes with --runs; tables, rows and recipes are listed for all profiles.")
     from harness.registry.load import Registry
     from harness.report.listing import registry_as_data, registry_as_text
 
@@ -42,16 +66,22 @@ def table(
     target: TargetArgument,
     profile: ProfileOption = "paper",
     fmt: FormatOption = "text",
+    batch_size: BatchSizeOption = None,
+    overrides: SetOption = None,
     data: DataOption = None,
+    source: SourceOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a table, or all four, from the finished records: our numbers beside the paper's."""
+    """Print a table, or all four, from the finished records: our numbers beside the paper's.
+
+    With --set or --batch-size: the numbers of runs with these options, which fill no cell of the paper's tables.
+    """
     from harness.planning.selection import Selection
     from harness.report.formats import check_format, render_tables
     from harness.report.views import table_views
 
     check_format(fmt)
-    views = table_views(Selection(target, profile, [], data))
+    views = table_views(Selection(target, profile, overrides or [], data, batch_size, source=source))
     typer.echo(render_tables(views, "json" if as_json else fmt))
 
 
@@ -60,6 +90,7 @@ def check(
     profile: ProfileOption = "paper",
     fmt: FormatOption = "text",
     data: DataOption = None,
+    source: SourceOption = None,
     as_json: AsJson = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if a cell is not reproduced or a claim contradicted.")
@@ -74,7 +105,7 @@ def check(
     from harness.report.views import judge
 
     check_format(fmt)
-    verdicts = judge(Selection(target, profile, [], data))
+    verdicts = judge(Selection(target, profile, [], data, source=source))
     typer.echo(render_check(verdicts, "json" if as_json else fmt))
     if strict and verdicts.failed:
         raise typer.Exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,13 +41,18 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Only what failed or was lost, not what never started.")
     ] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Train all of it anew; old run folders are kept as <id>.replaced-<time>."),
+    ] = False,
     cluster: ClusterOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train, evaluate and record what is missing of a target, on this machine's GPUs or CPU cores.
 
     With --cluster the runs are submitted to Slurm, and the command returns at once. After an interruption or a failure
-    the same command goes on from the last checkpoints. What is done is not trained again.
+    the same command goes on from the last checkpoints. What is done is not trained again, unless with --fresh; where
+    its weights, annotations or images have changed since, the command says so and exits with 2.
     """
     from harness.cli.runs.submit import print_dry_run, print_submission
     from harness.launch.run import Request, run_target
@@ -60,6 +66,7 @@ def run(
         data=data,
         weights=weights,
         retry_failed=retry_failed,
+        fresh=fresh,
         cluster=cluster,
         dry_run=dry_run,
     )
@@ -76,7 +83,18 @@ def run(
     elif result.left and not result.trained:
         say("To run what is missing, give the same command without --retry-failed.")
     else:
-        say(f"Done. Next: harness table {target.split('/')[0]} --profile {profile}")
+        _end_with_results(result, target, shlex.join(run_options(overrides, batch_size, data)))
+
+
+def _end_with_results(result: RunResult, target: str, options: str) -> None:
+    """Say the AP of what was trained (of what was there, where nothing was), and which command shows these numbers."""
+    from harness.launch.results import result_lines
+
+    for line in result_lines(result):
+        say(line)
+    profile, departs = result.plan.profile.name, "--set" in options or "--batch-size" in options
+    shown = target if departs else target.split("/")[0]
+    say(f"Done. Next: harness table {shown} --profile {profile}{f' {options}' if departs else ''}")
 
 
 def _end_with_failures(result: RunResult, options: tuple[str, ...]) -> None:

@@ -18,9 +18,10 @@ from detector.errors import DataError, RecordError, WeightsError
 from detector.evaluation import load
 from detector.evaluation.inference import detect_image
 from detector.evaluation.load import TrainedRun, load_run
+from detector.runs.code import Code
 from detector.runs.folder import RunDir
 from detector.runs.job import TestSettings
-from detector.runs.record import RECORD_FORMAT, Code, Record, SplitFingerprint
+from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint
 from detector.storage.files import write_json
 from detector.weights import checkpoint
 from support.micro import micro_job, write_experiments

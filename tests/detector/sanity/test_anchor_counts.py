@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from detector.data.coco.index import CocoIndex, load_index
 from detector.runs.assignment import AnchorRanges
 from detector.runs.job import EvalJob, TrainJob
-from detector.sanity.anchor_counts import anchor_counts, anchor_ranges, batch_means
+from detector.sanity.anchor_counts import anchor_counts, anchor_ranges, batch_means, dead_levels
 
 
 @pytest.fixture
@@ -64,3 +64,27 @@ def test_ranges_reach_from_half_the_lowest_to_twice_the_highest_mean() -> None:
 
 def test_ranges_allow_a_few_where_the_sample_has_none() -> None:
     assert anchor_ranges(np.array([[1, 0]] * 4), 2) == AnchorRanges(positives=(0, 10), borderline=(0, 10))
+
+
+def test_levels_whose_anchors_match_no_box_are_dead(train: TrainJob, index: CocoIndex) -> None:
+    matching = replace(train.matching, allow_low_quality=False)
+    large = replace(train, matching=matching, model=replace(train.model, anchor_scale=64.0))
+    first, last = train.model.fpn_levels
+    dead, looked = dead_levels(large, index, range(index.num_images))
+    assert dead == list(range(first, last + 1))
+    assert looked == len(np.flatnonzero(np.diff(index.offsets)))  # all with a box
+
+
+def test_no_level_is_dead_where_no_image_has_a_box(train: TrainJob, index: CocoIndex) -> None:
+    assert dead_levels(train, index, np.flatnonzero(np.diff(index.offsets) == 0).tolist()) == ([], 0)
+
+
+def test_levels_whose_anchors_match_a_box_are_alive_and_the_rest_is_not_looked_at(
+    job: EvalJob, index: CocoIndex
+) -> None:
+    """The tiny profile's anchors, on shapes of 64 pixels instead of 96."""
+    assert dead_levels(job.train, index, range(index.num_images))[0] == [5]
+    without_p5 = replace(job.train, model=replace(job.train.model, fpn_levels=(3, 4)))
+    dead, looked = dead_levels(without_p5, index, range(index.num_images))
+    assert dead == []
+    assert looked < 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -9,7 +10,7 @@ from typing import BinaryIO
 
 import pytest
 
-from detector.storage.files import read_json, write_atomic, write_once
+from detector.storage.files import read_json, write_atomic, write_json, write_once
 
 NUM_WRITERS = 8
 
@@ -43,3 +44,13 @@ def test_write_once_lets_one_of_several_writers_win(tmp_path: Path) -> None:
     assert won.count(True) == 1
     assert read_json(tmp_path / "file", int) == won.index(True)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_long_list_of_numbers_takes_one_line(tmp_path: Path) -> None:
+    value = {"curve": [1, -2.5e-7, None, *range(100)], "few": [1, 2, 3], "names": ["[1, 2]"] * 40}
+    write_json(tmp_path / "a.json", value)
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == value
+    assert '  "curve": [1, -2.5e-7, null, 0, 1, 2, ' in text
+    assert '  "few": [\n    1,\n    2,\n    3\n  ],\n' in text
+    assert text.count("\n") == 1 + 1 + 5 + 42 + 1

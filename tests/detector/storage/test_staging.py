@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from detector.storage.staging import remove_abandoned, remove_folder, staged_folder, staging_name
+from detector.storage.staging import remove_abandoned, remove_folder, remove_leftovers, staged_folder, staging_name
 
 
 def fill_while_another_is_faster(target: Path) -> None:
@@ -57,3 +57,12 @@ def test_remove_abandoned_removes_old_staging_folders_and_nothing_else(tmp_path:
         os.utime(folder, (0, 0))
     remove_abandoned(tmp_path, older_than=60.0)
     assert set(tmp_path.iterdir()) == {young, other}
+
+
+def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = [tmp_path / name for name in ("0000004.pt", ".lock", "a.tmp")]
+    for path in (*kept, staging_name(tmp_path / "0000008.pt"), staging_name(tmp_path / "status.json")):
+        path.write_bytes(b"half")
+    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path / "missing")
+    assert sorted(tmp_path.iterdir()) == sorted(kept)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -12,13 +14,17 @@ from typing import Any
 import pytest
 import torch
 from msgspec.structs import replace
+from PIL import Image, ImageOps
 
 from detector.build import build_model
+from detector.data.digest import images_digest
 from detector.data.loader import Group, TrainingData, training_batches
 from detector.data.splits import open_split
 from detector.errors import DataError, TrainingError
+from detector.runs.code import Code
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
+from detector.runs.record import content_hash
 from detector.training.pace import Pace
 from detector.training.passes import Passes, micro_batches
 from detector.training.train import StopRequested
@@ -96,16 +102,31 @@ def test_the_totals_of_all_starts_are_in_the_final_weights_and_the_record(
     assert record.timing.images_per_second > 0
 
 
-def test_a_checkpoint_without_totals_resumes(job: EvalJob, data: Path, tmp_path: Path, reference: RunDir) -> None:
+def test_an_older_checkpoint_resumes_and_what_it_lacks_is_unknown(
+    job: EvalJob, data: Path, tmp_path: Path, reference: RunDir
+) -> None:
     with pytest.raises(StopRequested):
         train(job, tmp_path, data, stop=StopAfter(5))
     state = checkpoint.load_newest(tmp_path / "checkpoints")
     assert state is not None
-    del state["timing"]
+    for later in ("timing", "inputs"):
+        del state[later]
+    del state["starts"]
+    state["executions"] = [[1, 1]]
     checkpoint.save_step(tmp_path / "checkpoints", 5, state)
     run = train(job, tmp_path, data)
     assert_same_bits(final_weights(run), final_weights(reference))
-    assert checkpoint.load(run.final)["timing"]["iterations"] == 3  # since they are noted
+    final = checkpoint.load(run.final)
+    assert final["timing"]["iterations"] == 3  # since they are noted
+    assert [(start["time"] == "unknown", start.get("iteration", 0)) for start in final["starts"]] == [
+        (True, 0),
+        (False, 5),
+    ]
+    evaluate_and_record(micro_assignment(job, tmp_path, data), job, run, world=ALONE, heartbeat=None)
+    record = run.read_record(job.id)
+    assert record is not None
+    assert record.notes == ()
+    assert record.code.version == "0"
 
 
 def test_train_after_a_kill_goes_on_from_the_last_checkpoint(
@@ -240,6 +261,92 @@ def test_evaluations_during_the_training_change_nothing_and_are_told(
     assert 0 < said.data_share < 1
     assert said.device_busy is None
     assert 0 <= told[-1][1] <= 100
+
+
+def test_a_record_tells_the_trainings_starts_and_an_evaluation_elsewhere_does_not_change_them(
+    job: EvalJob, data: Path, tmp_path: Path
+) -> None:
+    first, second, third = (Code(version="1", commit=letter * 40, modified=False) for letter in "abc")
+    with pytest.raises(StopRequested):
+        train(job, tmp_path, data, stop=StopAfter(3), code=first)
+    run = train(job, tmp_path, data, code=second)
+    evaluate_and_record(micro_assignment(job, tmp_path, data, code=third), job, run, world=ALONE, heartbeat=None)
+    record = run.read_record(job.id)
+    assert record is not None
+    assert [(start.iteration, start.code) for start in record.starts] == [(0, first), (3, second)]
+    assert record.code == second
+    assert record.evaluation is not None
+    assert record.evaluation.code == third
+    assert record.environment == record.starts[-1].environment
+    assert {"numba", "cpu_capability", "torch"} <= record.environment.keys()
+    assert record.notes[0].startswith("resumed with other code (aaaaaaaa, then bbbbbbbb)")
+
+
+def test_a_record_holds_what_was_read_and_what_was_found(job: EvalJob, data: Path, reference: RunDir) -> None:
+    evaluate_and_record(micro_assignment(job, reference.root, data), job, reference, world=ALONE, heartbeat=None)
+    record = reference.read_record(job.id)
+    assert record is not None
+    assert record.format == 2
+    assert record.sha256 == content_hash(record)
+    assert record.inputs is not None
+    assert record.inputs.weights is None
+    assert record.inputs.train_annotations == record.train_split.sha256
+    assert record.inputs.train_images == images_digest(open_split(job.train.data, data, "train"))
+    assert record.inputs.test_images == images_digest(open_split(job.train.data, data, "test"))
+    assert record.health is not None
+    # 64 pixels are too few for P5, and 8 iterations to learn anything.
+    assert [health.name for health in record.health] == ["dead level", "collapsed"]
+    assert record.scores is not None
+    negative, count = record.scores.negative_sums[0], sum(record.scores.negatives)
+    assert record.metrics["negative_score"] == negative / count
+    assert record.curves is not None
+    assert record.curves.iterations == (1, 2, 4, 6, 8)
+    assert {"loss", "lr", "gradient_backbone", "gradient_pyramid", "gradient_classifier", "gradient_boxes"} <= set(
+        record.curves.values
+    )
+    assert reference.record(job.id).stat().st_size < 40_000
+
+
+def test_a_record_names_the_weights_that_the_training_began_with_by_their_content(
+    job: EvalJob, data: Path, tmp_path: Path, reference: RunDir
+) -> None:
+    sha256 = hashlib.sha256(reference.final.read_bytes()).hexdigest()
+    begun = replace(job.train, model=replace(job.train.model, weights=f"sha256:{sha256}"))
+    run = train(replace(job, train=begun), tmp_path, data, weights_file=str(reference.final))
+    assert checkpoint.load(run.final)["inputs"]["weights"] == {"name": "final.pt", "sha256": sha256}
+
+
+def test_what_older_final_weights_do_not_tell_is_unknown_in_the_record(
+    job: EvalJob, data: Path, tmp_path: Path
+) -> None:
+    run = train(job, tmp_path, data)
+    state = checkpoint.load(run.final)
+    for later in ("starts", "inputs", "health", "train_split"):
+        del state[later]
+    checkpoint.save(run.final, {**state, "executions": [[1, 1, True]]})
+    evaluate_and_record(micro_assignment(job, tmp_path, data), job, run, world=ALONE, heartbeat=None)
+    record = run.read_record(job.id)
+    assert record is not None
+    assert record.notes == ("1 processes of 1 threads, compiled: equal to other runs up to float rounding only",)
+    assert (record.code.version, record.code.commit, record.environment) == ("unknown", None, {})
+    assert [health.name for health in record.health or ()] == ["collapsed"]  # which the evaluation found
+    assert record.inputs is not None
+    assert record.inputs.train_images is None
+    assert record.inputs.test_images is not None
+    assert record.evaluation is not None
+    assert (record.train_split.images, len(record.train_split.sha256)) == (24, 64)
+
+
+def test_a_training_does_not_go_on_with_other_images(job: EvalJob, data: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(data, tmp_path / "data")
+    with pytest.raises(StopRequested):
+        train(job, tmp_path / "run", root, stop=StopAfter(3))
+    path = root / "train2017" / "000000000001.png"
+    with Image.open(path) as image:
+        inverted = ImageOps.invert(image)
+    inverted.save(path)
+    with pytest.raises(DataError, match=r"began with other files, .*: training images: sha256 .* Put the first ones b"):
+        train(job, tmp_path / "run", root)
 
 
 def test_evaluate_writes_the_record_last_and_repeats_exactly(job: EvalJob, data: Path, reference: RunDir) -> None:

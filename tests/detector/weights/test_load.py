@@ -18,6 +18,7 @@ from detector.errors import WeightsError
 from detector.model.backbone import build_backbone
 from detector.model.retinanet import RetinaNet
 from detector.runs.job import ModelSettings, PixelSettings, TestSettings, TrainJob
+from detector.weights.find import URLS
 from detector.weights.load import (
     BOX_OUTPUTS,
     CLASS_OUTPUTS,
@@ -325,8 +326,10 @@ def test_a_backbone_is_no_detector_and_a_detector_no_backbone(
 # From a job
 
 
-def test_build_model_starts_from_the_named_project_only(classifier: Path) -> None:
+def test_build_model_starts_from_the_named_project_only(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job, test = job_of("dr-r50-1x")
+    published = f"https://example.org/resnet50-{read_weights(classifier).sha256[:8]}.pth"
+    monkeypatch.setitem(URLS, ("torchvision", "resnet50"), published)
 
     with pytest.raises(WeightsError, match=r"is a torchvision file; the recipe starts from caffe2's"):
         build_model(job, num_classes=80, test=test, weights_file=classifier)
@@ -334,6 +337,14 @@ def test_build_model_starts_from_the_named_project_only(classifier: Path) -> Non
     model = build_model(job, num_classes=80, test=test, weights_file=classifier)
     expected = torch.load(classifier, weights_only=True)
     assert torch.equal(model.backbone.body.state_dict()["conv1.weight"], expected["conv1.weight"])
+
+
+def test_a_file_that_is_not_the_published_one_is_refused(classifier: Path) -> None:
+    """Its tensors fit; its sum is not the one that torchvision's file name holds."""
+    job, test = job_of("torchvision-r50")
+
+    with pytest.raises(WeightsError, match=r"is not the file that torchvision publishes: .*, not 0676ba61\. Fetch .*"):
+        build_model(job, num_classes=80, test=test, weights_file=classifier)
 
 
 def test_build_model_starts_from_a_whole_detector_named_by_its_content(base: Weights) -> None:

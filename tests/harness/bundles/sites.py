@@ -16,9 +16,10 @@ import pytest
 from msgspec.structs import replace
 from typer.testing import CliRunner, Result
 
+from detector.runs.code import Code
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
-from detector.runs.record import Code, Record, SplitFingerprint
+from detector.runs.record import Record, SplitFingerprint
 from detector.storage.files import write_json
 from harness.cli import app
 from harness.registry.load import Registry

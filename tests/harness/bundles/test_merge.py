@@ -20,7 +20,8 @@ from harness.bundles.format import read_bundle
 from harness.cli import app
 from harness.planning.selection import Selection, missing
 from harness.status.find import find_trained
-from harness.store.records import Store, read_record
+from harness.store.reading import read_record
+from harness.store.records import Store
 from support.micro import micro_job, write_experiments
 from tests.harness.bundles.sites import Site, change, job_of, put_result, put_run, record_of, tree, with_threshold
 

@@ -125,6 +125,14 @@ TAMPERED = {
         lambda file: forge(file, FIRST, lambda record: record["job"]["train"].update(seed=9)),
         rf"{FIRST}': its job has the ids",
     ),
+    "edited metric without the record's own hash": (
+        lambda file: forge(file, FIRST, lambda record: record.update(format=2, metrics={"AP": 29.0})),
+        rf"{FIRST}': it has no hash of its content",
+    ),
+    "edited metric beside the record's own hash": (
+        lambda file: forge(file, FIRST, lambda record: record.update(format=2, sha256="0" * 64)),
+        rf"{FIRST}': its content does not have the hash that it names",
+    ),
     "training's id that leads outside": (
         lambda file: forge(file, FIRST, lambda record: record.update(train_id="../../away")),
         rf"{FIRST}': its job has the ids",

@@ -14,9 +14,10 @@ from msgspec.structs import replace
 
 from detector.build import build_model
 from detector.errors import UsageError
+from detector.runs.code import Code
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
-from detector.runs.record import Code, Record, SplitFingerprint
+from detector.runs.record import Record, SplitFingerprint
 from harness.planning.costs import Rates, RunCost, parse_duration, parse_wall_time, run_cost
 from harness.planning.network_size import network_size
 from harness.registry.load import Registry

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace as with_changes
 
+from detector.runs.code import Code
+from detector.runs.findings import Health
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
-from detector.runs.record import Code, Record, SplitFingerprint
+from detector.runs.record import Record, SplitFingerprint
 from detector.runs.status import Phase, Status
 from detector.storage.files import write_json
 from harness.cli.runs import status as cli_status
@@ -173,6 +175,16 @@ def test_status_of_a_committed_record_is_done_without_a_run(experiments: Path, t
     job = micro_job(experiments, "table2/L6")
     write_json(tmp_path / "results" / "records" / "tiny" / f"{job.id}.json", record_of(job, 7.04))
     assert "done (AP 7.0)" in invoke("status", "table2/L6", "--profile", "tiny").stdout
+
+
+def test_status_of_a_done_run_says_what_was_wrong_with_it(experiments: Path, tmp_path: Path) -> None:
+    job = micro_job(experiments)
+    health = (Health(name="no learning", message="the classification loss is 2.033 at the end"),)
+    write_json(
+        tmp_path / "results" / "records" / "tiny" / f"{job.id}.json", with_changes(record_of(job, 0.0), health=health)
+    )
+    text = invoke("status", "table2/L6", "--profile", "tiny").stdout
+    assert "done (AP 0.0)\n  health: no learning: the classification loss is 2.033 at the end\n" in text
 
 
 def test_status_of_a_damaged_heartbeat_is_a_failure_with_advice(experiments: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from harness.status.state import (
     RunState,
     Seen,
     decide,
+    health_lines,
     is_idle,
     state_text,
     timing_lines,
@@ -117,6 +118,16 @@ def test_a_training_shows_where_its_time_goes_and_why_it_waits() -> None:
 @pytest.mark.parametrize("phase", ["starting", "evaluating", "stopped", "failed", "done"])
 def test_no_other_state_shows_where_the_time_went(phase: Phase) -> None:
     assert timing_lines(decide(Seen(locked=True, status=beat(phase, note="it waits", **HALF)), NOW)) == []
+
+
+@pytest.mark.parametrize("phase", ["training", "evaluating"])
+def test_what_is_wrong_with_a_training_is_told_on_lines_of_its_own(phase: Phase) -> None:
+    told = ("no learning: " + "the loss stays " * 20, "dead level: P7")
+    lines = health_lines(decide(Seen(locked=True, status=beat(phase, health=told, **HALF)), NOW))
+    assert " ".join(lines).split() == "health: {} health: {}".format(*told).split()
+    assert max(map(len, lines)) <= NOTE_WIDTH
+    assert health_lines(decide(Seen(recorded=True, ap=0.0, health=told), NOW)) == lines
+    assert health_lines(decide(Seen(locked=True, status=beat(phase, **HALF)), NOW)) == []
 
 
 def test_is_idle_only_without_anything_to_wait_for() -> None:

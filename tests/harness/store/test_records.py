@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from detector.errors import MissingLossError, RecordError, UsageError
+from detector.runs.code import Code
 from detector.runs.job import AnnotatedFolder, EvalJob
-from detector.runs.record import Code, Record, SplitFingerprint
+from detector.runs.record import Record, SplitFingerprint, content_hash
 from detector.storage.files import write_json
 from harness.planning.plan import Plan, make_plan
 from harness.planning.rows import row_records
@@ -18,7 +20,9 @@ from harness.planning.selection import Selection
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve
 from harness.status.find import find_run, find_trained
-from harness.store.records import Store, collect, read_record
+from harness.store.copies import copies
+from harness.store.reading import read_record
+from harness.store.records import Store, collect
 
 REF = "table2/L6"
 
@@ -62,31 +66,96 @@ def plan_of(registry: Registry, profile: str) -> Plan:
     return make_plan(registry, [REF], registry.profile(profile))
 
 
-def test_records_prefer_the_collected_one_and_name_each_evaluation_once(registry: Registry, store: Store) -> None:
+def sealed(record: Record) -> Record:
+    """The same record in format 2, with its hash."""
+    record = replace(record, format=2)
+    return replace(record, sha256=content_hash(record))
+
+
+def test_a_local_record_comes_before_the_committed_one_of_its_evaluation(registry: Registry, store: Store) -> None:
     job = job_of(registry, "tiny")
-    put(store, record_of(job, "tiny", ap=20.0))
-    write_json(store.committed(record_of(job, "tiny")), record_of(job, "tiny", ap=30.0))
-    assert [record.metrics["AP"] for record in store.records] == [30.0]
+    path = put(store, record_of(job, "tiny", ap=20.0))
+    committed = record_of(job, "tiny", ap=30.0)
+    write_json(store.committed(committed), committed)
+    (local,) = store.records
+    assert (local.metrics["AP"], store.path_of(local), store.overruled(local)) == (20.0, path, committed)
+    only = {source: Store(store.runs, store.results, source).records for source in ("local", "committed")}
+    assert {source: [found.metrics["AP"] for found in records] for source, records in only.items()} == {
+        "local": [20.0],
+        "committed": [30.0],
+    }
+    write_json(path, committed)
+    again = Store(store.runs, store.results)
+    assert again.overruled(again.records[0]) is None  # the same numbers
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"format": 1}', b"\xff\xfe"])
-def test_records_that_are_damaged_are_named(store: Store, content: bytes) -> None:
+def test_damaged_files_are_set_aside_by_name_and_the_others_read(
+    registry: Registry, store: Store, content: bytes
+) -> None:
+    put(store, record_of(job_of(registry, "tiny"), "tiny"))
     path = store.results / "records" / "tiny" / "0123.json"
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
-    with pytest.raises(RecordError, match="0123.json cannot be read as Record"):
-        _ = store.records
+    assert len(store.records) == 1
+    (aside,) = store.set_aside
+    assert (aside.path, aside.profile) == (path, "tiny")
+    assert aside.why.startswith("cannot be read as Record")
 
 
-def test_a_record_whose_job_was_edited_is_refused_and_not_collected(registry: Registry, store: Store) -> None:
-    path = put(store, record_of(job_of(registry, "tiny"), "tiny"))
-    content = json.loads(path.read_text())
+def edit_rate(content: dict) -> None:
     content["job"]["train"]["optimizer"]["lr"] *= 2
+
+
+def edit_metric(content: dict) -> None:
+    content["metrics"]["AP"] = 37.4
+
+
+def drop_hash(content: dict) -> None:
+    content["metrics"]["AP"] = 37.4
+    del content["sha256"]
+
+
+def newer_format(content: dict) -> None:
+    content["format"] = 3
+
+
+@pytest.mark.parametrize(
+    ("edit", "why"),
+    [
+        (edit_rate, "its job has the ids"),
+        (edit_metric, "edited after it was written"),
+        (drop_hash, "has no hash"),
+        (newer_format, "it has format 3; this version reads 1 and 2"),
+    ],
+)
+def test_an_edited_record_is_set_aside_and_not_collected(
+    registry: Registry, store: Store, edit: Callable[[dict], None], why: str
+) -> None:
+    path = put(store, sealed(record_of(job_of(registry, "tiny"), "tiny")))
+    other = put(store, sealed(record_of(job_of(registry, "tiny", seed=1), "tiny")))
+    content = json.loads(path.read_text())
+    edit(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(RecordError, match="its job has the id"):
-        _ = store.records
-    with pytest.raises(RecordError, match="its job has the id"):
-        collect(store, None)
+    assert [store.path_of(record) for record in store.records] == [other]
+    assert [why in item.why for item in store.set_aside] == [True]
+    with pytest.raises(RecordError, match=why):
+        read_record(path)
+    written, conflicts = collect(store, None)
+    assert written == [store.committed(read_record(other))]
+    assert len(conflicts) == 1
+    assert why in conflicts[0]
+
+
+def test_copies_are_trainings_with_equal_metrics_to_the_last_bit(registry: Registry) -> None:
+    def scored(seed: int, score: float) -> Record:
+        record = record_of(job_of(registry, "tiny", seed), "tiny")
+        return replace(record, metrics={"AP": 20.0, "positive_score": score})
+
+    records = [scored(2, 0.5), scored(0, 0.5), scored(1, 0.5 + 1e-16 + 2e-16)]
+    assert [[item.job.train.seed for item in group] for group in copies(records)] == [[0, 2]]
+    rounded = [record_of(job_of(registry, "tiny", seed), "tiny") for seed in (0, 1)]
+    assert copies(rounded) == []  # AP alone may be equal by chance
 
 
 def test_collect_copies_one_profile_once_and_names_what_differs(registry: Registry, store: Store) -> None:

@@ -21,6 +21,7 @@ from detector.errors import HarnessError, UsageError, WeightsError
 from detector.evaluation.detections import read_detections
 from detector.evaluation.inference import detect_split
 from detector.evaluation.scoring import coco_metrics
+from detector.weights.find import URLS
 from detector.weights.network import network_of
 from detector.weights.read import read_weights
 from harness.cli import app
@@ -134,8 +135,12 @@ def test_convert_refuses_another_network_and_an_unknown_format(base: Path, tmp_p
 # run
 
 
-def test_find_weights_refuses_what_does_not_fit_before_anything_is_trained(base: Path, tmp_path: Path) -> None:
+def test_find_weights_refuses_what_does_not_fit_before_anything_is_trained(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torchvision = classifier(tmp_path)
+    published = f"https://example.org/resnet50-{sha256_of(torchvision)[:8]}.pth"
+    monkeypatch.setitem(URLS, ("torchvision", "resnet50"), published)
     dr, r101, ours = (jobs(recipe(Registry(), name), seed=0)[0] for name in (DR, "dr-r101-2x", "torchvision-r50"))
 
     with pytest.raises(WeightsError, match=r"is a torchvision file; the recipe starts from caffe2's"):

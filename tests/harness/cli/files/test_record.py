@@ -11,9 +11,10 @@ from msgspec.structs import replace
 
 from detector.errors import UsageError
 from detector.evaluation.test_dev.package import EXPORT_FILE, Export, Sent, find_exports, write_export
+from detector.runs.code import Code
 from detector.runs.folder import RunDir
 from detector.runs.job import AnnotatedFolder
-from detector.runs.record import Code, SplitFingerprint
+from detector.runs.record import SplitFingerprint
 from harness.planning.selection import Selection
 from support.micro import micro_job
 from support.workplace import Workplace

@@ -1,0 +1,93 @@
+"""What a training's log shows: its curves for the record, and its health while it runs and at its end."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from detector.data.coco.index import CocoIndex
+from detector.runs.assignment import WORKER_LOG
+from detector.runs.findings import MOST_POINTS, Curves, Health
+from detector.runs.folder import RunDir
+from detector.runs.job import TrainJob
+from detector.sanity.anchor_counts import dead_levels
+from detector.sanity.health import Line, numbers, training_health
+
+logger = logging.getLogger(WORKER_LOG)
+
+FIRST_TENTH = 5  # of the schedule, after which a training's health is judged: before, the rate may still rise
+LOSSES = ("classification", "bbox_regression", "loss")
+LOSS_DIGITS, OTHER_DIGITS = 4, 3  # of a curve's values: more show nothing
+SAMPLED_IMAGES = 500  # in which a level without positive anchors is looked for
+
+
+class HealthWatch:
+    """Looks at a training's log after each tenth of its second half, and says each thing once."""
+
+    def __init__(self, run: RunDir, job: TrainJob) -> None:
+        self.run, self.job = run, job
+        self.found: tuple[Health, ...] = ()
+        self._tenth = FIRST_TENTH
+        self._said: set[str] = set()
+
+    def look(self, iteration: int) -> tuple[str, ...]:
+        """After ``iteration`` steps: what is wrong now, in words."""
+        tenth = 10 * iteration // self.job.schedule.iterations
+        if tenth > self._tenth:
+            self._tenth = tenth
+            self.say(training_health(log_lines(self.run.metrics), self.job))
+        return in_words(self.found)
+
+    def say(self, found: tuple[Health, ...]) -> None:
+        """Log what is new of it."""
+        self.found = found
+        for health in found:
+            if health.name not in self._said:
+                logger.warning("%s: %s", health.name, health.message)
+        self._said |= {health.name for health in found}
+
+
+def final_health(run: RunDir, job: TrainJob, index: CocoIndex) -> tuple[Health, ...]:
+    """Of a training that came to its end. index: of the images that it was trained on."""
+    return *training_health(log_lines(run.metrics), job), *_dead_levels(job, index)
+
+
+def _dead_levels(job: TrainJob, index: CocoIndex) -> tuple[Health, ...]:
+    dead, looked = dead_levels(job, index, range(min(SAMPLED_IMAGES, index.num_images)))
+    names = ", ".join(f"P{level}" for level in dead)
+    message = f"no anchor of {names} is positive in the first {looked} images: the anchors are too large or too small"
+    return (Health(name="dead level", message=message),) if dead else ()
+
+
+def in_words(found: Sequence[Health]) -> tuple[str, ...]:
+    """As a heartbeat has it."""
+    return tuple(f"{health.name}: {health.message}" for health in found)
+
+
+def log_lines(metrics: Path) -> list[dict[str, float]]:
+    """The numbers of a training's log, line by line; without a line that a crash or a full disk cut short."""
+    try:
+        lines = metrics.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    return [numbers(json.loads(line)) for line in lines if line.startswith("{") and line.endswith("}")]
+
+
+def curves_of(lines: Sequence[Line]) -> Curves | None:
+    """At most ``MOST_POINTS`` lines, evenly spaced, the first and the last included; None of no line."""
+    if not lines:
+        return None
+    count = min(MOST_POINTS, len(lines))
+    kept = [lines[round(i * (len(lines) - 1) / max(1, count - 1))] for i in range(count)]
+    columns = [name for name in dict.fromkeys(name for line in kept for name in line) if name != "iteration"]
+    return Curves(
+        iterations=tuple(int(line["iteration"]) for line in kept),
+        values={name: tuple(_rounded(name, line.get(name)) for line in kept) for name in columns},
+    )
+
+
+def _rounded(name: str, value: float | None) -> float | None:
+    digits = LOSS_DIGITS if name in LOSSES else OTHER_DIGITS
+    return None if value is None else float(f"{value:.{digits}g}")
