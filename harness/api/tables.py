@@ -12,7 +12,8 @@ from harness.planning.selection import Selection
 from harness.registry.declarations import METRICS
 from harness.report.tables import TableView
 from harness.report.views import judge, table_views
-from harness.verdicts.judge import ClaimVerdict, Measured
+from harness.verdicts.judge import ClaimVerdict
+from harness.verdicts.measure import Measured
 
 CLAIM_COLUMNS = {
     "id": "str",

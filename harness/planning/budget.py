@@ -161,7 +161,8 @@ class PriceList:
 
     def deviation(self, line: Line, metric: str) -> float:
         """Between the seeds of a line, as measured in its pool, else as assumed; 0 where neither is known."""
-        spread = self.runs.spread(pool_of(self.jobs[line].train), metric)
+        known = [ref for ref in line.refs if ref in self.runs.rows]
+        spread = self.runs.spread(known[0] if known else None, metric)
         return spread.sd if spread else 0.0
 
     def price(self) -> Price:

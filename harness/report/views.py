@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from harness.planning.selection import TEST_DEV, Selection
 from harness.registry.ledger import table_notes
 from harness.report.check import CheckView, build_check
@@ -24,8 +26,8 @@ def table_views(selection: Selection) -> list[TableView]:
     return views
 
 
-def judge(selection: Selection) -> CheckView:
-    """Verdicts on the target's cells and claims."""
+def judge(selection: Selection, looks: Sequence[int] = ()) -> CheckView:
+    """Verdicts on the target's cells and claims. ``looks``: seeds per row at which to look, decided beforehand."""
     registry = selection.registry
     return build_check(
         selection.target,
@@ -37,4 +39,5 @@ def judge(selection: Selection) -> CheckView:
         server=selection.runs(TEST_DEV),
         own_rows=registry.own_rows,
         own_claims=registry.own_claims,
+        looks=looks,
     )
