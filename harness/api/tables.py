@@ -103,7 +103,7 @@ def claims(target: Targets = "all", profile: str = "paper", data: Folder | None 
     >>> frame.loc["dr-beats-focal", ["a", "b", "outcome"]].tolist()
     ['table1/hp-e_hn-e', 'table2/focal', 'supported']
     >>> frame.loc["dr-beats-focal", ["difference", "low", "high", "published"]].astype(float).round(1).tolist()
-    [2.5, 1.4, 3.6, 1.0]
+    [2.5, 0.7, 4.3, 1.0]
     """
     view = judge(select(target, profile, data=data))
     parts = [(part, own) for part, own in ((view.paper, False), (view.own, True)) if part is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 from harness.verdicts.estimates import ALPHA
@@ -25,8 +26,8 @@ def share_notes(refs: Collection[str], runs: ProfileRuns) -> list[str]:
             notes[name] = (
                 f"Seeds of {name}: deviation of AP {found.total**0.5:.2f} ({found.num_rows} rows); "
                 f"{100 * found.share:.0f}% of the variance (95% interval {100 * low:.0f} to {100 * high:.0f}%) is the "
-                f"seed's, common to rows at the same seed. A difference of two rows at the same seeds has a deviation of "
-                f"{_root(2 * (found.residual or 0.0)):.2f} per seed, at different seeds {_root(2 * found.total):.2f}."
+                f"seed's, common to rows at the same seed. Two rows differ at the same seed by a deviation of "
+                f"{math.sqrt(2 * (found.residual or 0.0)):.2f} at different seeds by {math.sqrt(2 * found.total):.2f}."
             )
     return list(notes.values())
 
@@ -45,7 +46,3 @@ def looks_notes(verdicts: Sequence[ClaimVerdict], family_size: int, looks: Seque
             "--looks 2,3,5: together they keep the 5%."
         ]
     return []
-
-
-def _root(variance: float) -> float:
-    return variance**0.5

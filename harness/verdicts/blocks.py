@@ -108,10 +108,11 @@ def blocks(rows: Iterable[Mapping[int, float]]) -> Blocks | None:
     df_within = sum(len(row) - 1 for row in replicated)
     df_seeds = int(np.linalg.matrix_rank(meetings))
     df_residual = df_within - df_seeds
-    of_seeds = float(sums @ np.linalg.pinv(meetings, hermitian=True) @ sums)
+    left = within - float(sums @ np.linalg.pinv(meetings, hermitian=True) @ sums)
+    left = left if left > 1e-12 * within else 0.0  # no rounding error in the place of nothing
     return Blocks(
         total=within / df_within,
-        residual=max(0.0, within - of_seeds) / df_residual if df_residual else None,
+        residual=left / df_residual if df_residual else None,
         df_within=df_within,
         df_seeds=df_seeds,
         df_residual=df_residual,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -91,7 +92,8 @@ def test_build_table_never_fills_test_dev_with_minival(paper: Profile) -> None:
 
 def test_build_table_pools_the_deviation_over_other_tables_rows(paper: Profile) -> None:
     alone = build_table(small_table(), paper, runs("t/a", 0.0, 0.2))
-    shared = build_table(small_table(), paper, runs("t/a", 0.0, 0.2) | runs("u/z", 1.0, 3.0))
+    other = replace(runs("u/z", 1.0, 3.0)["u/z"], seeds=(2, 3))  # at the same seeds they would be no two samples
+    shared = build_table(small_table(), paper, {**runs("t/a", 0.0, 0.2), "u/z": other})
     narrow, wide = (view.rows[0].verdicts["AP"].half_width for view in (alone, shared))
     assert narrow is not None
     assert wide is not None
