@@ -8,11 +8,11 @@ from collections.abc import Collection, Sequence
 from harness.verdicts.estimates import ALPHA
 from harness.verdicts.judge import ClaimVerdict
 from harness.verdicts.runs import ProfileRuns
-from harness.verdicts.sequential import nominal_levels
+from harness.verdicts.sequential import levels_of_looks
 
-# False verdicts where the null hypothesis is true and a seed is added, from 2 to 5, until a test at 5% rejects: by the
+# False verdicts where there is no difference and a seed is added, from 2 to 5, until a test at 5% sees one: by the
 # simulation of docs/statistics.md.
-LOOKING_AGAIN = "13.5%"
+LOOKING_AGAIN = "12%"
 
 
 def share_notes(refs: Collection[str], runs: ProfileRuns) -> list[str]:
@@ -36,7 +36,7 @@ def looks_notes(verdicts: Sequence[ClaimVerdict], family_size: int, looks: Seque
     """The levels of looks that were named; else, where a claim is undecided, what adding seeds until it is means."""
     if looks:
         alpha = ALPHA / max(1, family_size)
-        levels = nominal_levels(tuple(looks), alpha)
+        levels = levels_of_looks(looks, alpha)
         parts = ", ".join(f"{n} seeds {level / alpha * ALPHA:.4f}" for n, level in zip(looks, levels, strict=True))
         return [f"Looks named beforehand; p-values were scaled from the level of each look to {ALPHA}: {parts}."]
     if any(verdict.outcome == "undecided" and verdict.p_value is not None for verdict in verdicts):

@@ -9,7 +9,7 @@ from scipy import stats
 from harness.registry.claims import Claim, Contrast
 from harness.verdicts.judge import ClaimVerdict, judge_cell, judge_claims
 from harness.verdicts.runs import ProfileRuns, RowRuns
-from harness.verdicts.sequential import nominal_levels
+from harness.verdicts.sequential import levels_of_looks
 
 SD = {"AP": 1.0, "positive_score": 0.01}
 
@@ -291,7 +291,7 @@ def test_judge_claims_tests_at_the_level_of_a_look() -> None:
     runs = ProfileRuns(rows(row("t/a", 33.1, 34.0), row("t/b", 30.0, 31.0)), SD)
     plain, look, other = (judge_claims([greater()], runs, "tiny", looks)[0] for looks in ((), (2, 3, 5), (3, 5)))
     assert plain.p_value is not None
-    assert look.p_value == pytest.approx(plain.p_value * 0.05 / nominal_levels((2, 3, 5), 0.05)[0])
+    assert look.p_value == pytest.approx(plain.p_value * 0.05 / levels_of_looks((2, 3, 5), 0.05)[0])
     assert (other.outcome, other.p_value) == ("undecided", None)
     assert other.reason == "not tested: a row has 2 seeds, and the looks named are at 3, 5"
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from detector.errors import UsageError
-from harness.verdicts.sequential import nominal_levels, overall, parse_looks, spent
+from harness.verdicts.sequential import levels_of_looks, nominal_levels, overall, parse_looks, spent
 
 
 def test_levels_are_those_of_lan_and_demets_at_five_equal_looks() -> None:
@@ -35,7 +35,8 @@ def test_levels_together_keep_alpha(alpha: float) -> None:
 
 
 def test_overall_scales_to_the_level_of_the_look() -> None:
-    level = nominal_levels((2, 3, 5), 0.05)[1]
+    level = levels_of_looks((2, 3, 5), 0.05)[1]
+    assert level < nominal_levels((2, 3, 5), 0.05)[1]
     assert overall(level, (2, 3, 5), 3, 0.05) == pytest.approx(0.05)
     assert overall(0.9, (2, 3, 5), 3, 0.05) == 1.0
 
