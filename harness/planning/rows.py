@@ -41,12 +41,12 @@ def row_runs(records_by_row: Mapping[str, list[Record]], *, split: str) -> dict[
     """The same as the statistics need it: the metrics of each seed, and which rows share a seed deviation."""
     found = {ref: of_one_source(records) for ref, records in records_by_row.items()}
     sources = list(dict.fromkeys(record.job.train.data for records in found.values() for record in records))
-    families = _families({ref: records[0].job.train for ref, records in found.items() if records})
+    names = families({ref: records[0].job.train for ref, records in found.items() if records})
     return {
         ref: RowRuns(
             ref=ref,
             pool=_pool_on(records[0].job.train, sources),
-            family=families[ref],
+            family=names[ref],
             seeds=tuple(record.job.train.seed for record in records),
             train_ids=tuple(record.train_id for record in records),
             runs=tuple(record.metrics for record in records),
@@ -68,7 +68,7 @@ def pool_of(job: TrainJob) -> str:
     return f"{job.model.backbone}/{job.schedule.iterations}"
 
 
-def _families(jobs: Mapping[str, TrainJob]) -> dict[str, str]:
+def families(jobs: Mapping[str, TrainJob]) -> dict[str, str]:
     """By row, a name for what is alike: the loss, numbered where rows of it differ in more than its parameters."""
     kinds: dict[tuple[str, str], list[TrainJob]] = {}
     names = {}

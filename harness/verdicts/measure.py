@@ -100,6 +100,26 @@ def design_of(pair: Contrast, metric: str, runs: ProfileRuns) -> Design:
     return "same seeds, two losses" if same else "independent"
 
 
+def shared_variance(pair: Contrast, metric: str, runs: ProfileRuns) -> float:
+    """The part (0 to 1) of the variance between seeds that two rows have in common at the same seed.
+
+    0 where it is unknown: a row without runs or two common seeds, or rows whose seeds mean different things.
+    """
+    if pair.a not in runs.rows or pair.b not in runs.rows:
+        return 0.0
+    design = design_of(pair, metric, runs)
+    blocks_a, blocks_b = runs.blocks(pair.a, metric), runs.blocks(pair.b, metric)
+    if blocks_a is None or blocks_b is None:
+        return 0.0
+    if design == "same seeds":
+        return blocks_a.share or 0.0
+    estimate = _difference(pair, metric, runs, design) if design == "same seeds, two losses" else None
+    total = blocks_a.total + blocks_b.total
+    if estimate is None or total == 0 or len(runs.values(pair.a, metric)) < 2:
+        return 0.0
+    return max(0.0, 1.0 - estimate.standard_error**2 * len(runs.values(pair.a, metric)) / total)
+
+
 def _difference(pair: Contrast, metric: str, runs: ProfileRuns, design: Design) -> Estimate | None:
     """The error of a - b; one seed has the deviation of other rows or an assumed one, and is shown but not tested."""
     a, b = runs.rows[pair.a].by_seed(metric), runs.rows[pair.b].by_seed(metric)
