@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -201,7 +202,11 @@ def _spread_notes(measured: list[RowView], runs_of: Mapping[str, ProfileRuns]) -
         if row.ref not in at_profile.collapsed:
             family = ", ".join(filter(None, at_profile.family(row.ref)))
             spreads.setdefault(family, at_profile.spread(row.ref, "AP"))
-    notes = [f"Seed deviation of AP ({family}): {spread_text(spread)}." for family, spread in spreads.items() if spread]
+    found: dict[str, dict[str, None]] = {}
+    for family, spread in spreads.items():
+        if spread:
+            found.setdefault(spread_text(spread), {})[re.sub(r" \(\d+\)$", "", family)] = None
+    notes = [f"Seed deviation of AP ({'; '.join(families)}): {text}." for text, families in found.items()]
     if collapsed := [" ".join(row.label) for row in measured if row.ref in runs_of[row.ref].collapsed]:
         notes.append(f"Collapsed (below half of the median AP), left out of that deviation: {', '.join(collapsed)}.")
     return notes
@@ -211,13 +216,12 @@ def spread_text(spread: Spread) -> str:
     """The deviation, what it rests on, and how much of it the rows of a seed have in common."""
     if spread.assumed:
         low, high = spread.interval
-        return f"{low:.1f} to {high:.1f} assumed, for want of a second seed: provisional"
+        return f"{low:.2g} to {high:.2g} assumed, for want of a second seed: provisional"
     if spread.borrowed:
         return (
             f"{spread.sd:.2f}, that of rows with another loss or other settings, for want of a second seed: provisional"
         )
+    if spread.num_rows == 1:
+        return "each row's own, with n - 1 degrees of freedom"
     share = "" if spread.share is None else f"; {100 * spread.share:.0f}% of the variance is the seed's"
-    return (
-        f"{spread.sd:.2f}, pooled over {spread.num_rows} row{'s' if spread.num_rows > 1 else ''}, "
-        f"{spread.df:.1f} degrees of freedom{share}"
-    )
+    return f"{spread.sd:.2f}, pooled over {spread.num_rows} rows, {spread.df:.1f} degrees of freedom{share}"
