@@ -144,6 +144,18 @@ def test_build_check_fails_on_a_cell_that_is_not_reproduced(registry: Registry, 
     assert far.failed
 
 
+def test_build_check_does_not_fail_on_what_is_provisional(registry: Registry, paper: Profile) -> None:
+    tables = list(registry.tables.values())
+    rows = runs("table3/dr", -9.0) | runs("table3/all", -9.0)
+    view = build_check("x", ["table3/dr", "table3/all"], tables, registry.claims, paper, runs=rows)
+    assert view.paper is not None
+    cell = next(row for row in view.paper.cells if row.ref == "table3/dr").verdicts["AP"]
+    assert (cell.outcome, cell.provisional) == ("not reproduced", True)
+    (claim,) = [verdict for verdict in view.paper.claims if verdict.claim.id == "all-pairs-collapse"]
+    assert (claim.outcome, claim.provisional) == ("contradicted", True)
+    assert not view.failed
+
+
 def test_build_check_compares_no_cell_at_another_scale(registry: Registry, tiny: Profile) -> None:
     tables = list(registry.tables.values())
     view = build_check("x", ["table3/dr"], tables, registry.claims, tiny, runs=runs("table3/dr", -9.0, -9.1))
