@@ -13,7 +13,8 @@ from harness.registry.declarations import METRICS
 from harness.report.tables import TableView
 from harness.report.views import judge, table_views
 from harness.store.records import Source
-from harness.verdicts.judge import ClaimVerdict, Measured
+from harness.verdicts.judge import ClaimVerdict
+from harness.verdicts.measure import Measured
 
 CLAIM_COLUMNS = {
     "id": "str",
@@ -120,7 +121,7 @@ def claims(
     >>> frame.loc["dr-beats-focal", ["a", "b", "outcome"]].tolist()
     ['table1/hp-e_hn-e', 'table2/focal', 'supported']
     >>> frame.loc["dr-beats-focal", ["difference", "low", "high", "published"]].astype(float).round(1).tolist()
-    [2.5, 1.4, 3.6, 1.0]
+    [2.5, 0.7, 4.3, 1.0]
     """
     view = judge(select(target, profile, data=data, source=source))
     parts = [(part, own) for part, own in ((view.paper, False), (view.own, True)) if part is not None]

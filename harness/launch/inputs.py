@@ -115,7 +115,6 @@ def _annotations_now(source: DataSource, root: Path, part: Part) -> str | None:
 
 def _images_now(source: DataSource, root: Path, part: Part) -> ImagesDigest | None:
     from detector.data.digest import images_digest
-
     from detector.data.splits import open_split
 
     try:

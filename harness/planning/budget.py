@@ -15,13 +15,14 @@ from harness.planning.costs import RunCost, run_cost
 from harness.planning.gpus import GpuSet
 from harness.planning.plan import Cell
 from harness.planning.rates import Unit
-from harness.planning.rows import pool_of
+from harness.planning.rows import families, pool_of
 from harness.planning.seed_choice import MAX_SEEDS, Choice, Open, Price, choose
 from harness.planning.selection import Selection
 from harness.registry.claims import Claim, Contrast
 from harness.registry.declarations import METRICS
 from harness.registry.load import Registry
 from harness.verdicts.estimates import ALPHA
+from harness.verdicts.measure import shared_variance
 from harness.verdicts.power import Line, Test, Wanted
 from harness.verdicts.runs import ProfileRuns
 
@@ -44,6 +45,8 @@ class BudgetPlan:
     them that one seed per row decides by a ratio. ``open``: what each further claim would cost on top. ``impossible``:
     claims for which no number of seeds can be named, with the reason. ``elsewhere``: claims that this profile's runs
     cannot decide at all. ``recorded``: evaluations that the plan would repeat, since only the results folder has them.
+    ``unknown_share``: whether for some test nobody has measured what rows of one seed have in common, so that the seeds
+    are those of independent runs, the safe side.
     """
 
     profile: str
@@ -60,6 +63,7 @@ class BudgetPlan:
     elsewhere: tuple[str, ...]
     commands: tuple[str, ...]
     recorded: int
+    unknown_share: bool
 
 
 def plan_budget(selection: Selection, text: str, gpus: GpuSet | None = None) -> BudgetPlan:
@@ -106,6 +110,7 @@ def plan_budget(selection: Selection, text: str, gpus: GpuSet | None = None) -> 
             f"harness run {line.refs[0]} --profile {name} --seeds {line.seeds}" for line in lines if line.hours > 0
         ),
         recorded=prices.recorded(choice),
+        unknown_share=any(test.share == 0.0 and test.distances for claim in wanted for test in claim.tests),
     )
 
 
@@ -134,11 +139,14 @@ class PriceList:
         cells: dict[str, list[Cell]] = {}
         for cell in plan.cells:
             cells.setdefault(cell.job.id, []).append(cell)
+        names = families({cell.ref: cell.job.train for cell in plan.cells if cell.seed == 0})
         self.jobs: dict[Line, EvalJob] = {}
         for same in cells.values():
             train = same[0].job.train
             own = not collapsing.isdisjoint(cell.ref for cell in same)
-            line = Line(tuple(cell.ref for cell in same), train.id, None if own else pool_of(train))
+            line = Line(
+                tuple(cell.ref for cell in same), train.id, None if own else f"{pool_of(train)}, {names[same[0].ref]}"
+            )
             self.jobs[line] = same[0].job
         self.by_ref = {ref: line for line in self.jobs for ref in line.refs}
         self.first = {line: self.cost((line,), 0) for line in self.jobs}
@@ -161,8 +169,16 @@ class PriceList:
 
     def deviation(self, line: Line, metric: str) -> float:
         """Between the seeds of a line, as measured in its pool, else as assumed; 0 where neither is known."""
-        spread = self.runs.spread(pool_of(self.jobs[line].train), metric)
+        known = [ref for ref in line.refs if ref in self.runs.rows]
+        spread = self.runs.spread(known[0] if known else None, metric)
         return spread.sd if spread else 0.0
+
+    def common_share(self, a: Line, b: Line, metric: str) -> float:
+        """The part of the variance that two lines have in common at the same seed; 0 where it was not measured."""
+        run = [next((ref for ref in line.refs if ref in self.runs.rows), None) for line in (a, b)]
+        if run[0] is None or run[1] is None:
+            return 0.0
+        return shared_variance(Contrast(run[0], run[1]), metric, self.runs)
 
     def price(self) -> Price:
         """Device-hours, each looked up once. Only for lines whose cost is known."""
@@ -230,7 +246,7 @@ def _as_test(claim: Claim, prices: PriceList) -> Wanted | str:
         distances = (effect,) if claim.margin is None else (claim.margin - abs(effect), claim.margin + abs(effect))
         if min(distances) <= 0:
             return "the paper's own difference does not show it"
-        tests.append(Test(a, b, distances, sd))
+        tests.append(Test(a, b, distances, sd, prices.common_share(a, b, claim.metric)))
     return Wanted(claim.id, tuple(tests), claim.kind == "collapses") if tests else _SILENT
 
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from detector.errors import UsageError
 from detector.runs.job import DataSource, TrainJob
 from detector.runs.record import Record
+from drloss.config import CrossEntropyConfig
 from harness.planning.plan import Plan
 from harness.planning.unequal import choose
 from harness.store.records import Store
@@ -43,10 +44,12 @@ def row_runs(records_by_row: Mapping[str, list[Record]], *, split: str) -> dict[
     """
     found = {ref: choose(records).kept for ref, records in records_by_row.items()}
     sources = list(dict.fromkeys(record.job.train.data for records in found.values() for record in records))
+    names = families({ref: records[0].job.train for ref, records in found.items() if records})
     return {
         ref: RowRuns(
             ref=ref,
             pool=_pool_on(records[0].job.train, sources),
+            family=names[ref],
             seeds=tuple(record.job.train.seed for record in records),
             train_ids=tuple(record.train_id for record in records),
             runs=tuple(record.metrics for record in records),
@@ -66,3 +69,23 @@ def _pool_on(job: TrainJob, sources: Sequence[DataSource]) -> str:
 def pool_of(job: TrainJob) -> str:
     """The name that runs of one backbone and schedule have in common: their seeds are taken to scatter alike."""
     return f"{job.model.backbone}/{job.schedule.iterations}"
+
+
+def families(jobs: Mapping[str, TrainJob]) -> dict[str, str]:
+    """By row, a name for what is alike: the loss, numbered where rows of it differ in more than its parameters."""
+    kinds: dict[tuple[str, str], list[TrainJob]] = {}
+    names = {}
+    for ref, job in jobs.items():
+        loss = loss_name(job)
+        settings = replace(job, seed=0, loss=CrossEntropyConfig())  # any one loss: all that the job says besides
+        alike = kinds.setdefault((pool_of(job), loss), [])
+        if settings not in alike:
+            alike.append(settings)
+        number = alike.index(settings)
+        names[ref] = loss + (f" with other settings ({number})" if number else "")
+    return names
+
+
+def loss_name(job: TrainJob) -> str:
+    """``dr``, ``focal``, ``cross_entropy``, or the name of a loss from elsewhere."""
+    return str(type(job.loss).__struct_config__.tag)

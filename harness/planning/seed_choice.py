@@ -200,7 +200,9 @@ def _floor(claim: Wanted, line: Line, alpha: float) -> int:
         return 1
     reach = t_quantile(1 - alpha, math.inf) + t_quantile(POWER, math.inf)
     needed = [
-        math.floor((reach * test.sd / min(test.distances)) ** 2) for test in claim.tests if line in (test.a, test.b)
+        math.floor((reach * test.sd / min(test.distances)) ** 2 * min(1.0, 2 * (1 - test.share)))
+        for test in claim.tests
+        if line in (test.a, test.b)
     ]
     return min(max(2, *needed), MAX_SEEDS)
 

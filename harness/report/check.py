@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from harness.registry.claims import Claim
 from harness.registry.declarations import Profile, Table
+from harness.report.noise import looks_notes, share_notes
 from harness.report.tables import RowView, build_table
 from harness.verdicts.judge import ClaimVerdict, judge_claims
 from harness.verdicts.runs import ProfileRuns, RowRuns
@@ -18,17 +19,21 @@ class Verdicts:
 
     ``cells``: rows with a published number that were run; empty where numbers are not compared. ``claims``: those about
     a row of the target. ``family_size``: claims that the profile can decide, which is what Holm's correction counts.
+    ``notes``: what the reader of the claims must know of seeds.
     """
 
     cells: tuple[RowView, ...]
     claims: tuple[ClaimVerdict, ...]
     family_size: int
+    notes: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:
-        """Whether a cell is not reproduced or a claim contradicted."""
-        cells = (verdict.outcome for row in self.cells for verdict in row.verdicts.values())
-        return "not reproduced" in cells or any(claim.outcome == "contradicted" for claim in self.claims)
+        """Whether a cell is not reproduced or a claim contradicted, by more than a provisional verdict."""
+        cells = (verdict for row in self.cells for verdict in row.verdicts.values())
+        return any(cell.outcome == "not reproduced" and not cell.provisional for cell in cells) or any(
+            claim.outcome == "contradicted" and not claim.provisional for claim in self.claims
+        )
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class CheckView:
 
     @property
     def failed(self) -> bool:
-        """Whether anything shown is not reproduced or contradicted."""
+        """Whether anything shown is not reproduced or contradicted; what is provisional does not count."""
         return any(part.failed for part in (self.paper, self.own) if part is not None)
 
 
@@ -68,6 +73,7 @@ def build_check(
     not_compared: Collection[str] = (),
     notes: tuple[str, ...] = (),
     unknown: str = "",
+    looks: Sequence[int] = (),
 ) -> CheckView:
     """Judge the cells of ``refs`` and the claims that name one of them.
 
@@ -75,6 +81,7 @@ def build_check(
     the paper's are judged without ``own_rows``. ``runs``: every finished row by ref, of every table. ``server``:
     test-dev runs that have the evaluation server's answer. The target ``all`` shows every claim of the user.
     ``not_compared``: rows that no claim may be judged by, because their runs had other inputs than those of the others.
+    ``looks``: seeds per row at which it was decided beforehand to look.
     """
     every = ProfileRuns(runs, profile.assumed_sd).without(not_compared)
     cells = _cells(refs, tables, profile, runs=runs, server=server or {}, own_rows=own_rows)
@@ -82,14 +89,18 @@ def build_check(
 
     def verdicts(family: Sequence[Claim], at_profile: ProfileRuns, *, own: bool) -> Verdicts:
         shown = asked.union(*(claim.refs() for claim in family)) if own and target == "all" else asked
+        size = sum(profile.name in claim.decidable_in for claim in family)
+        judged = [
+            verdict
+            for verdict in judge_claims(family, at_profile, profile.name, looks)
+            if not shown.isdisjoint(verdict.claim.refs())
+        ]
+        named = dict.fromkeys(ref for verdict in judged for ref in verdict.claim.refs())
         return Verdicts(
             cells=tuple(row for row in cells if (row.ref in own_rows) == own),
-            claims=tuple(
-                verdict
-                for verdict in judge_claims(family, at_profile, profile.name)
-                if not shown.isdisjoint(verdict.claim.refs())
-            ),
-            family_size=sum(profile.name in claim.decidable_in for claim in family),
+            claims=tuple(judged),
+            family_size=size,
+            notes=(*share_notes(named, at_profile), *looks_notes(judged, size, looks)),
         )
 
     own = verdicts(own_claims, every, own=True)

@@ -131,6 +131,12 @@ def budget_as_data(plan: BudgetPlan) -> dict[str, Any]:
     return data
 
 
+_UNKNOWN_SHARE = (
+    "How much of the variance between seeds is common to rows of one seed was not measured for all of them at this",
+    "profile: the seeds are those of independent runs, the most that it takes. 'harness plan TARGET' has both bounds.",
+)
+
+
 def budget_as_text(plan: BudgetPlan) -> str:
     """Rows and seeds, the claims that they decide and those that they do not, and the commands to type."""
     hours = f"{plan.unit}-hours" if plan.unit == "GPU" else "CPU-process-hours"
@@ -145,6 +151,7 @@ def budget_as_text(plan: BudgetPlan) -> str:
         "",
         f"Claims decided: {len(plan.decided)}, each with 80% power or more if the paper's differences are the truth, "
         "in the hardest case of Holm's correction.",
+        *(_UNKNOWN_SHARE if plan.unknown_share else ()),
     ]
     for claim_id, power in plan.decided.items():
         how = "by the ratio of one seed per row, provisional" if claim_id in plan.provisional else f"{100 * power:.1f}%"

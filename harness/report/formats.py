@@ -174,7 +174,7 @@ def _claims_table(view: CheckView, verdicts: Verdicts, *, own: bool) -> TextTabl
     whose = "Your own" if own else "The paper's"
     caption = f"{whose} claims about {view.target} (profile {view.profile}: {view.scale})"
     headings = ["verdict", "claim", "measured", "paper", "why"]
-    return TextTable(caption, headings, rows, len(headings))
+    return TextTable(caption, headings, rows, len(headings), verdicts.notes)
 
 
 def _check_data(view: CheckView) -> dict[str, Any]:
@@ -202,6 +202,7 @@ def _verdicts_data(verdicts: Verdicts) -> dict[str, Any]:
             for row in verdicts.cells
         ],
         "claims": [_claim_data(verdict) for verdict in verdicts.claims],
+        "notes": list(verdicts.notes),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from msgspec import to_builtins
@@ -13,7 +14,11 @@ from harness.planning.plan import Plan
 from harness.planning.selection import Selection, missing
 from harness.report.costs import costs_as_data, costs_as_lines
 from harness.report.gpu_costs import gpu_costs_as_data, gpu_plan_as_lines
-from harness.verdicts.estimates import resolvable_effect, seeds_needed
+from harness.verdicts.estimates import POOLED_ROWS, resolvable_effect, seeds_needed
+from harness.verdicts.runs import ProfileRuns
+
+# The seed's part of the variance within the DR rows of the committed records of the profile tiny (results/tables/tiny).
+COMMON_AT_TINY = 0.8
 
 
 def plan_as_data(
@@ -43,7 +48,7 @@ def plan_as_data(
         ],
         "identity_is_open": selection.identity_is_open,
         "costs": costs_as_data(costs, wall_time) | ({} if gpus is None else {"gpus": gpu_costs_as_data(costs, gpus)}),
-        "resolution": _resolution(plan, max(cell.seed for cell in plan.cells) + 1),
+        "resolution": _resolution(selection, plan, max(cell.seed for cell in plan.cells) + 1),
     }
 
 
@@ -58,7 +63,11 @@ def plan_as_text(
     costs = plan_costs(plan, selection.rates(gpus), selection.store, to_do)
     if gpus is not None:
         notes = _rescaled(plan, selection.batch_size) if selection.batch_size is not None else []
-        return "\n".join(gpu_plan_as_lines(plan, costs, gpus, wall_time, [*notes, *_seeds_as_lines(plan, seeds)]))
+        return "\n".join(
+            gpu_plan_as_lines(
+                plan, costs, gpus, wall_time, [*notes, *_seeds_as_lines(_resolution(selection, plan, seeds))]
+            )
+        )
     rows = []
     for train_id, job in plan.trainings.items():
         state = "planned" if selection.identity_is_open else ("to do" if train_id in to_do else "done")
@@ -80,22 +89,34 @@ def plan_as_text(
     if selection.identity_is_open:
         lines.append("The data is a folder: with --data DIR the ids above become those of its runs.")
     lines += costs_as_lines(costs, wall_time)
-    return "\n".join([*lines, *_seeds_as_lines(plan, seeds)])
+    return "\n".join([*lines, *_seeds_as_lines(_resolution(selection, plan, seeds))])
 
 
-def _seeds_as_lines(plan: Plan, seeds: int) -> list[str]:
-    """Which differences so many seeds can show."""
-    resolution = _resolution(plan, seeds)
-    shown = (
-        f"Seed deviation assumed {resolution['assumed_sd']} AP. With {seeds} seed{'s' if seeds > 1 else ''} per row "
-        + (
-            f"a difference of {resolution['resolvable']:.2f} AP is seen with 80% power."
-            if resolution["resolvable"] is not None
-            else "no difference can be tested: one seed decides only whether All collapses."
+def _seeds_as_lines(seeds: dict[str, Any]) -> list[str]:
+    """Which differences so many seeds can show, from ``_resolution``; in brackets the other bound, if there is one."""
+    known = "measured" if seeds["measured"] else "assumed"
+    lines = [f"Seed deviation {known}: {seeds['sd']:.2g} AP."]
+    needed_if_common = seeds.get("seeds_needed_if_common", {})
+    if needed_if_common:
+        lines.append(
+            "How much of its variance rows of one seed have in common was not measured at this "
+            f"profile: below, if nothing; in brackets, if {100 * COMMON_AT_TINY:.0f}%, as at the profile tiny."
         )
+    else:
+        lines.append(
+            f"{100 * seeds['share']:.0f}% of its variance is the seed's: below, rows of one loss at the same seeds."
+        )
+    if seeds["resolvable"] is None:
+        lines.append("With 1 seed per row no difference can be tested: one seed decides only whether All collapses.")
+    else:
+        other = f" [{seeds['resolvable_if_common']:.2f}]" if needed_if_common else ""
+        shown = f"{seeds['resolvable']:.2f}{other}"
+        lines.append(f"With {seeds['seeds']} seeds per row a difference of {shown} AP is seen with 80% power.")
+    wanted = ", ".join(
+        f"{effect} AP: {count}" + (f" [{needed_if_common[effect]}]" if needed_if_common else "")
+        for effect, count in seeds["seeds_needed"].items()
     )
-    wanted = ", ".join(f"{effect} AP: {count}" for effect, count in resolution["seeds_needed"].items())
-    return [shown, f"Seeds per row for 80% power (one-sided test, alpha 0.05): {wanted}."]
+    return [*lines, f"Seeds per row for 80% power (one-sided test, alpha 0.05): {wanted}."]
 
 
 def _rescaled(plan: Plan, batch_size: int) -> list[str]:
@@ -111,11 +132,37 @@ def _rescaled(plan: Plan, batch_size: int) -> list[str]:
     return [*lines, "Such runs are not the paper's and fill no table's cell."]
 
 
-def _resolution(plan: Plan, seeds: int) -> dict[str, Any]:
-    sd = plan.profile.assumed_sd.get("AP", 1.0)
-    return {
-        "assumed_sd": sd,
+def _resolution(selection: Selection, plan: Plan, seeds: int) -> dict[str, Any]:
+    """What ``seeds`` per row can show of a difference of two rows at the same seeds.
+
+    ``share``: the seed's part of the variance; None where it was not measured. Then ``seeds_needed`` and ``resolvable``
+    are for 0, the upper bound, and the same ``_if_common`` for the share of the tiny profile.
+    """
+    runs = ProfileRuns(selection.runs(), selection.profile.assumed_sd).without(selection.registry.own_rows)
+    of_rows = [found for ref in selection.refs if ref in runs.rows and (found := runs.blocks(ref, "AP")) is not None]
+    blocks = max(of_rows, key=lambda found: found.df_residual, default=None)
+    measured = blocks is not None and blocks.total > 0
+    assumed = plan.profile.assumed_sd.get("AP", 1.0)
+    sd, share = (blocks.total**0.5, blocks.share) if blocks is not None and measured else (assumed, None)
+    resolvable, needed = _at_share(share or 0.0, sd, seeds)
+    shown = {
+        "assumed_sd": assumed,
+        "sd": sd,
+        "measured": measured,
+        "share": share,
         "seeds": seeds,
-        "resolvable": resolvable_effect(seeds, sd) if seeds > 1 else None,
-        "seeds_needed": {str(effect): seeds_needed(effect, sd) for effect in (0.2, 0.5, 1.0, 2.0)},
+        "resolvable": resolvable,
+        "seeds_needed": needed,
     }
+    if share is None:
+        resolvable, needed = _at_share(COMMON_AT_TINY, sd, seeds)
+        shown |= {"resolvable_if_common": resolvable, "seeds_needed_if_common": needed}
+    return shown
+
+
+def _at_share(share: float, sd: float, seeds: int) -> tuple[float | None, dict[str, int]]:
+    """The difference that ``seeds`` resolve (None for one), and the seeds that some differences need."""
+    apart = sd * math.sqrt(2 * (1 - min(share, 0.99)))
+    rows = POOLED_ROWS - 1  # of their degrees of freedom per seed, one goes to the seed itself
+    needed = {str(effect): seeds_needed(effect, apart, arms=1, num_rows=rows) for effect in (0.2, 0.5, 1.0, 2.0)}
+    return resolvable_effect(seeds, apart, arms=1, num_rows=rows) if seeds > 1 else None, needed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -206,22 +207,33 @@ def _footnotes(
 
 
 def _spread_notes(measured: list[RowView], runs_of: Mapping[str, ProfileRuns]) -> list[str]:
-    """How far seeds scatter, per pool, and which rows are so low that they were left out."""
-    pools: dict[str, Spread | None] = {}
+    """How far seeds scatter, per family of rows, and which rows are so low that they were left out."""
+    spreads: dict[str, Spread | None] = {}
     for row in measured:
         at_profile = runs_of[row.ref]
-        pools.setdefault(at_profile.rows[row.ref].pool, at_profile.spread(at_profile.rows[row.ref].pool, "AP"))
-    notes = []
-    for pool, spread in pools.items():
-        if spread and spread.assumed:
-            notes.append(
-                f"Seed deviation of AP ({pool}): {spread.sd:.1f} assumed, for want of a second seed: provisional."
-            )
-        elif spread:
-            notes.append(
-                f"Seed deviation of AP ({pool}): {spread.sd:.2f}, pooled over {spread.num_rows} "
-                f"row{'s' if spread.num_rows > 1 else ''}, {spread.df:.0f} degrees of freedom."
-            )
+        if row.ref not in at_profile.collapsed:
+            family = ", ".join(filter(None, at_profile.family(row.ref)))
+            spreads.setdefault(family, at_profile.spread(row.ref, "AP"))
+    found: dict[str, dict[str, None]] = {}
+    for family, spread in spreads.items():
+        if spread:
+            found.setdefault(spread_text(spread), {})[re.sub(r" \(\d+\)$", "", family)] = None
+    notes = [f"Seed deviation of AP ({'; '.join(families)}): {text}." for text, families in found.items()]
     if collapsed := [" ".join(row.label) for row in measured if row.ref in runs_of[row.ref].collapsed]:
         notes.append(f"Collapsed (below half of the median AP), left out of that deviation: {', '.join(collapsed)}.")
     return notes
+
+
+def spread_text(spread: Spread) -> str:
+    """The deviation, what it rests on, and how much of it the rows of a seed have in common."""
+    if spread.assumed:
+        low, high = spread.interval
+        return f"{low:.2g} to {high:.2g} assumed, for want of a second seed: provisional"
+    if spread.borrowed:
+        return (
+            f"{spread.sd:.2f}, that of rows with another loss or other settings, for want of a second seed: provisional"
+        )
+    if spread.num_rows == 1:
+        return "each row's own, with n - 1 degrees of freedom"
+    share = "" if spread.share is None else f"; {100 * spread.share:.0f}% of the variance is the seed's"
+    return f"{spread.sd:.2f}, pooled over {spread.num_rows} rows, {spread.df:.1f} degrees of freedom{share}"

@@ -10,7 +10,8 @@ from itertools import zip_longest
 from harness.registry.declarations import METRICS
 from harness.report.check import CheckView, Verdicts
 from harness.report.tables import Mean, RowView, TableView
-from harness.verdicts.judge import CellVerdict, ClaimOutcome, ClaimVerdict, Measured
+from harness.verdicts.judge import CellVerdict, ClaimOutcome, ClaimVerdict
+from harness.verdicts.measure import Measured
 
 WIDTH = 120
 LABELS_WIDTH = 44
@@ -102,7 +103,9 @@ def measured_text(measured: Measured, metric: str) -> str:
         parts.append(f"{measured.b} {measured.mean_b:.{digits}f} (n {measured.n_b})")
     interval = f" ±{measured.estimate.half_width():.{digits}f}" if measured.estimate else ""
     sign = "+z" if measured.b is not None else ""
-    return f"{', '.join(parts)}: {measured.quantity} = {measured.value:{sign}.{digits}f}{interval}"
+    apart = measured.b is not None and measured.quantity == "a - b" and measured.design == "independent"
+    design = " (different seeds or backbones)" if apart and interval else ""
+    return f"{', '.join(parts)}: {measured.quantity} = {measured.value:{sign}.{digits}f}{interval}{design}"
 
 
 def explanation_text(verdict: ClaimVerdict, family_size: int) -> str:
@@ -115,7 +118,7 @@ def explanation_text(verdict: ClaimVerdict, family_size: int) -> str:
         margin = verdict.claim.margin
         shown = f"to lie within ±{margin}" if margin is not None else "not to be chance"
         parts.append(
-            f"at this deviation a difference like the paper's takes {verdict.seeds} seeds a row to be shown {shown} "
+            f"at this deviation a difference like the paper's takes {verdict.seeds} seeds per row to be shown {shown} "
             "(80% power)"
         )
     return "; ".join(part.rstrip(".") for part in parts) + "."
@@ -155,6 +158,8 @@ def _claim_lines(verdicts: Verdicts, heading: str) -> list[str]:
             lines += _wrap(f"{claim.text} {claim.where}.", indent, indent)
             lines += [f"{indent}{measured_text(pair, claim.metric)}" for pair in verdict.measured]
             lines += _wrap(explanation_text(verdict, verdicts.family_size), indent, indent)
+    if verdicts.notes:
+        lines += ["", *(line for note in verdicts.notes for line in _wrap(note, "  ", "- "))]
     return lines
 
 

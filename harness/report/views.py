@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from harness.planning.selection import TEST_DEV, Selection
 from harness.planning.unequal import apart, choose
 from harness.registry.ledger import table_notes
@@ -30,8 +32,8 @@ def table_views(selection: Selection) -> list[TableView]:
     return views
 
 
-def judge(selection: Selection) -> CheckView:
-    """Verdicts on the target's cells and claims."""
+def judge(selection: Selection, looks: Sequence[int] = ()) -> CheckView:
+    """Verdicts on the target's cells and claims. ``looks``: seeds per row at which to look, decided beforehand."""
     registry, found = selection.registry, selection.row_records()
     kept = {ref: choose(records).kept for ref, records in found.items()}
     different = apart(kept)
@@ -52,4 +54,5 @@ def judge(selection: Selection) -> CheckView:
         not_compared=frozenset(different),
         notes=tuple(notes),
         unknown=format_one_note(shown.values()),
+        looks=looks,
     )

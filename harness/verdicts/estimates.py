@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 ALPHA = 0.05
 POWER = 0.80
 ROUNDING = 0.1  # the paper prints one decimal
+# Nobody knows an assumed deviation better: a verdict must hold from a half of it to twice.
+ASSUMED_FACTOR = 2.0
 # Rows of one pool once Tables 1 to 3 have run: 15 different trainings, without the one that collapses.
 POOLED_ROWS = 14
 
@@ -24,12 +26,23 @@ CellOutcome = Literal["reproduced", "not reproduced", "consistent", "inconclusiv
 
 @dataclass(frozen=True)
 class Spread:
-    """A seed deviation ``sd``, its degrees of freedom (infinite where it is assumed) and the rows behind it."""
+    """A seed deviation ``sd``, its degrees of freedom (infinite where it is assumed) and the rows behind it.
+
+    ``borrowed``: it is that of rows with another loss or other settings. ``share``: the part of the variance that is
+    the seed's, common to rows of the same seed (0 to 1); None where it is unknown.
+    """
 
     sd: float
     df: float
     num_rows: int
     assumed: bool = False
+    borrowed: bool = False
+    share: float | None = None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """An assumed deviation stands for half of it to twice; a measured one for itself, and ``df`` says the rest."""
+        return (self.sd / ASSUMED_FACTOR, self.sd * ASSUMED_FACTOR) if self.assumed else (self.sd, self.sd)
 
 
 @dataclass(frozen=True)
@@ -65,21 +78,8 @@ def _upper_tail(distance: float, standard_error: float, df: float) -> float:
     return float(_special().stdtr(df, -distance / standard_error))
 
 
-def pooled_spread(rows: Iterable[Sequence[float]]) -> Spread | None:
-    """Deviation within rows: sqrt(sum of squares / sum of (n - 1)) over the rows with two or more seeds.
-
-    None where no row has two. The rows must be different trainings: the caller counts a shared one once.
-    """
-    replicated = [row for row in rows if len(row) > 1]
-    df = sum(len(row) - 1 for row in replicated)
-    if df == 0:
-        return None
-    squares = sum(statistics.variance(row) * (len(row) - 1) for row in replicated)
-    return Spread(sd=math.sqrt(squares / df), df=df, num_rows=len(replicated))
-
-
 def assumed_spread(sd: float) -> Spread:
-    """A declared deviation for one seed everywhere: normal quantiles, and every verdict from it is provisional."""
+    """A declared deviation for one seed everywhere: an interval around ``sd``; verdicts from it are provisional."""
     return Spread(sd=sd, df=math.inf, num_rows=POOLED_ROWS, assumed=True)
 
 
@@ -91,11 +91,14 @@ def standard_error(sd: float, n: int, rounding: float = ROUNDING) -> float:
     return math.sqrt(sd**2 * (1 + 1 / n) + rounding**2 / 12)
 
 
-def cell_outcome(difference: Estimate, delta: float) -> CellOutcome:
+def cell_outcome(difference: Estimate, delta: float, narrowest: Estimate | None = None) -> CellOutcome:
     """Equivalence first (two one-sided tests at 5%), then mere agreement (one two-sided test at 5%).
 
     reproduced: difference +- t(0.95) SE lies inside +-delta. not reproduced: wholly outside. consistent: |difference|
     is at most t(0.975) SE, so that chance explains it. inconclusive: none of these.
+
+    narrowest: the same difference at the smallest error where that is known as an interval only, ``difference`` being
+    at the largest: a verdict is given if it holds at both ends.
     """
     value = abs(difference.value)
     reach = difference.half_width(1 - 2 * ALPHA)
@@ -103,18 +106,7 @@ def cell_outcome(difference: Estimate, delta: float) -> CellOutcome:
         return "reproduced"
     if value - reach > delta:
         return "not reproduced"
-    return "consistent" if value <= difference.half_width() else "inconclusive"
-
-
-def two_sample(a: Sequence[float], b: Sequence[float], spread: Spread) -> Estimate:
-    """mean(a) - mean(b) of independent runs that share the pooled deviation."""
-    error = spread.sd * math.sqrt(1 / len(a) + 1 / len(b))
-    return Estimate(statistics.fmean(a) - statistics.fmean(b), error, spread.df)
-
-
-def one_sample(a: Sequence[float], spread: Spread) -> Estimate:
-    """mean(a) with the pooled deviation."""
-    return Estimate(statistics.fmean(a), spread.sd / math.sqrt(len(a)), spread.df)
+    return "consistent" if value <= (narrowest or difference).half_width() else "inconclusive"
 
 
 def paired(a: Sequence[float], b: Sequence[float]) -> Estimate:
@@ -144,11 +136,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def detection_power(
-    effect: float, sd: float, n: int, *, alpha: float = ALPHA, arms: int = 2, num_rows: int = POOLED_ROWS
+    effect: float, sd: float, n: int, *, alpha: float = ALPHA, arms: int = 2, num_rows: float = POOLED_ROWS
 ) -> float:
     """Power of the one-sided t-test on ``arms`` rows of n seeds, from the noncentral t.
 
     Noncentrality effect / (sd sqrt(arms / n)), degrees of freedom num_rows (n - 1): ``sd`` is pooled over ``num_rows``.
+    At the same seeds: ``sd`` is that of the difference, arms 1, ``num_rows`` its degrees of freedom per seed.
     """
     df = max(arms, num_rows) * (n - 1)
     noncentrality = abs(effect) / (sd * math.sqrt(arms / n))
@@ -162,11 +155,11 @@ def seeds_needed(
     alpha: float = ALPHA,
     *,
     arms: int = 2,
-    num_rows: int = POOLED_ROWS,
+    num_rows: float = POOLED_ROWS,
 ) -> int:
     """Seeds per arm (at least 2) that see ``effect`` with probability ``power``: 0.2 AP at sd 0.2 takes 13.
 
-    ``arms``: 2 for a contrast of two rows, 1 for a row against a threshold or for paired differences.
+    ``arms``: 2 for two independent rows, 1 for a row against a threshold or for differences at the same seeds.
 
     Raises:
         ValueError: ``effect`` is 0 (no number of seeds would do) or ``sd`` is not positive.
@@ -187,7 +180,7 @@ def resolvable_effect(
     alpha: float = ALPHA,
     *,
     arms: int = 2,
-    num_rows: int = POOLED_ROWS,
+    num_rows: float = POOLED_ROWS,
 ) -> float:
     """The smallest difference that n seeds per arm see with probability ``power``: what a plan can hope to decide.
 

@@ -1,9 +1,10 @@
 """Does the paper hold? A verdict for each cell (ours against the published number) and each claim (ours against ours).
 
-A claim is decided by one-sided t-tests at 5%, adjusted by Holm over every claim that the profile can decide, whatever
-was asked for; the tests for ``supported`` are one family, those for ``contradicted`` (the opposite direction) another.
-Several contrasts: all must hold (intersection-union, so the largest p-value counts), and one that is contradicted
-contradicts the claim (Bonferroni over the contrasts).
+Rows are compared seed by seed where their seeds match (``contrasts``). A claim is decided by one-sided t-tests at 5%,
+adjusted by Holm over every claim that the profile can decide, whatever was asked for; the tests for ``supported`` are
+one family, those for ``contradicted`` (the opposite direction) another. Several contrasts: all must hold
+(intersection-union, so the largest p-value counts), and one that is contradicted contradicts the claim (Bonferroni over
+the contrasts).
 """
 
 from __future__ import annotations
@@ -13,24 +14,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from harness.registry.claims import Claim, Contrast
+from harness.registry.claims import Claim
 from harness.verdicts.estimates import (
     ALPHA,
     POWER,
     CellOutcome,
     Estimate,
-    Spread,
     cell_outcome,
     holm,
-    one_sample,
-    paired,
-    pooled_spread,
     seeds_needed,
     standard_error,
-    two_sample,
-    welch,
 )
-from harness.verdicts.runs import COLLAPSE_RATIO, ProfileRuns
+from harness.verdicts.measure import SEEDS_TO_TEST_A_COLLAPSE
+from harness.verdicts.measure import Measured as Measured
+from harness.verdicts.measure import measure as measure
+from harness.verdicts.runs import ProfileRuns
+from harness.verdicts.sequential import overall
 
 # What counts as the same number, declared beforehand (AP points): the size classes have fewer objects, so more noise.
 DELTA: dict[str, float] = {"AP": 0.5, "AP50": 0.5, "AP75": 0.5, "APS": 1.0, "APM": 1.0, "APL": 1.0}
@@ -53,27 +52,6 @@ class CellVerdict:
     difference: float | None = None
     half_width: float | None = None
     provisional: bool = False
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One contrast as measured. ``quantity``: what was tested ("a - b", "a - b / 2" or "a").
-
-    ``estimate``: None where the runs give no standard error. ``p_for`` and ``p_against``: one-sided, not adjusted, 1
-    where nothing was tested (a row with one seed).
-    """
-
-    a: str
-    b: str | None
-    n_a: int
-    n_b: int
-    mean_a: float
-    mean_b: float | None
-    quantity: Literal["a - b", "a - b / 2", "a"]
-    value: float
-    estimate: Estimate | None
-    p_for: float = 1.0
-    p_against: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -101,47 +79,64 @@ def judge_cell(ref: str, metric: str, published: float, runs: ProfileRuns) -> Ce
         return CellVerdict("pending", 0)
     n, mean = len(values), statistics.fmean(values)
     sd = statistics.stdev(values) if n > 1 else None
-    own = pooled_spread([values]) if ref in runs.collapsed else None
-    spread = own or runs.spread(runs.rows[ref].pool, metric)
+    spread = runs.spread(ref, metric)
     if spread is None:
         return CellVerdict("inconclusive", n, mean, sd, mean - published, provisional=True)
-    difference = Estimate(mean - published, standard_error(spread.sd, n), spread.df)
+    narrow, wide = (Estimate(mean - published, standard_error(end, n), spread.df) for end in spread.interval)
     return CellVerdict(
-        outcome=cell_outcome(difference, DELTA[metric]),
+        outcome=cell_outcome(wide, DELTA[metric], narrow),
         n=n,
         mean=mean,
         sd=sd,
-        difference=difference.value,
-        half_width=difference.half_width(),
-        provisional=spread.assumed or (ref in runs.collapsed and own is None),
+        difference=wide.value,
+        half_width=wide.half_width(),
+        provisional=spread.assumed or spread.borrowed,
     )
 
 
-def judge_claims(claims: Sequence[Claim], runs: ProfileRuns, profile: str) -> list[ClaimVerdict]:
+def judge_claims(
+    claims: Sequence[Claim], runs: ProfileRuns, profile: str, looks: Sequence[int] = ()
+) -> list[ClaimVerdict]:
     """Verdicts in the order of ``claims``, which must be all of one family: Holm corrects for those of this profile.
 
     The paper's claims are one family, the user's own another. ``runs``: of every table that the claims speak of; for
-    the paper's claims without the user's own rows.
+    the paper's claims without the user's own rows. ``looks``: seeds per row at which it was decided beforehand to look;
+    a claim whose rows have another number is not tested.
     """
-    measured = {claim.id: _measure_all(claim, runs) for claim in claims}
+    measured = {claim.id: measure(claim, runs) for claim in claims}
     family = [claim for claim in claims if profile in claim.decidable_in]
-    p_for = holm([_p_for(claim, measured[claim.id]) for claim in family])
-    p_against = holm([_p_against(measured[claim.id]) for claim in family])
+    alpha = ALPHA / max(1, len(family))
+    seeds = {claim.id: min((pair.n for pair in measured[claim.id]), default=0) for claim in family}
+    p_for = holm([_at_look(_p_for(claim, measured[claim.id]), looks, seeds[claim.id], alpha) for claim in family])
+    p_against = holm([_at_look(_p_against(measured[claim.id]), looks, seeds[claim.id], alpha) for claim in family])
     decided = {
-        claim.id: _decide(claim, measured[claim.id], p, q, profile, runs)
+        claim.id: _decide(claim, measured[claim.id], p, q, profile, runs, looks)
         for claim, p, q in zip(family, p_for, p_against, strict=True)
     }
     verdicts = []
     for claim in claims:
         known = decided.get(claim.id)
-        alpha = ALPHA / len(family) if known else ALPHA
         verdict = known or ClaimVerdict(claim, "not decidable here", claim.reason(profile), measured[claim.id])
-        verdicts.append(replace(verdict, seeds=_seeds(claim, runs, alpha)))
+        needed = _seeds(claim, measured[claim.id], runs, alpha if known else ALPHA)
+        verdicts.append(replace(verdict, seeds=needed))
     return verdicts
 
 
+def _at_look(p_value: float, looks: Sequence[int], n: int, alpha: float) -> float:
+    """The p-value as it counts where ``looks`` were named; ``alpha``: of Holm's first step."""
+    if not looks:
+        return p_value
+    return overall(p_value, looks, n, alpha) if n in looks else 1.0
+
+
 def _decide(
-    claim: Claim, measured: tuple[Measured, ...], p_for: float, p_against: float, profile: str, runs: ProfileRuns
+    claim: Claim,
+    measured: tuple[Measured, ...],
+    p_for: float,
+    p_against: float,
+    profile: str,
+    runs: ProfileRuns,
+    looks: Sequence[int],
 ) -> ClaimVerdict:
     if p_for < ALPHA:
         return ClaimVerdict(claim, "supported", "", measured, p_for)
@@ -151,20 +146,27 @@ def _decide(
     if missing:
         reason = f"no run of {', '.join(missing)}; next: harness run {missing[0]} --profile {profile}"
         return ClaimVerdict(claim, "undecided", reason, measured)
-    single = [ref for ref in claim.refs() if len(runs.values(ref, claim.metric)) < 2]
-    if single and claim.kind == "collapses":
+    fewest = min(pair.n for pair in measured)
+    if claim.kind == "collapses" and fewest < SEEDS_TO_TEST_A_COLLAPSE:
         return _by_ratio(claim, measured)
+    single = [ref for ref in claim.refs() if len(runs.values(ref, claim.metric)) < 2]
     if single:
         return ClaimVerdict(claim, "undecided", f"one seed of {', '.join(single)}; two or more can decide", measured)
+    if looks and fewest not in looks:
+        named = ", ".join(map(str, looks))
+        reason = f"not tested: a row has {fewest} seeds, and the looks named are at {named}"
+        return ClaimVerdict(claim, "undecided", reason, measured)
     return ClaimVerdict(claim, "undecided", "the difference is within the noise of the seeds", measured, p_for)
 
 
 def _by_ratio(claim: Claim, measured: tuple[Measured, ...]) -> ClaimVerdict:
-    """A collapse is so large that one seed shows it, provisionally: a below half of b. Nothing is below half of 0."""
+    """One or two seeds show a collapse, provisionally: a below half of b. Nothing is below half of 0."""
     if any(not pair.mean_b for pair in measured):
         return ClaimVerdict(claim, "undecided", "the row to compare with has an AP of 0", measured)
     holds = all(pair.value < 0 for pair in measured)
-    reason = "by the ratio of the means; provisional: a row has one seed, so there is no test"
+    fewest = min(pair.n for pair in measured)
+    have = "one seed" if fewest == 1 else f"{fewest} seeds"
+    reason = f"by the ratio of the means; provisional: a row has {have}, and a test takes {SEEDS_TO_TEST_A_COLLAPSE}"
     return ClaimVerdict(claim, "supported" if holds else "contradicted", reason, measured, provisional=True)
 
 
@@ -177,93 +179,34 @@ def _p_against(measured: Sequence[Measured]) -> float:
     return min([1.0, *(len(measured) * pair.p_against for pair in measured)])
 
 
-def _measure_all(claim: Claim, runs: ProfileRuns) -> tuple[Measured, ...]:
-    """The contrasts of which both rows have runs."""
-    if claim.row is not None:
-        return _measure_row(claim, claim.row, runs)
-    return tuple(
-        _measure(claim, pair, runs)
-        for pair in claim.contrasts
-        if runs.values(pair.a, claim.metric) and runs.values(pair.b, claim.metric)
-    )
-
-
-def _measure_row(claim: Claim, ref: str, runs: ProfileRuns) -> tuple[Measured, ...]:
-    values = runs.values(ref, claim.metric)
-    if not values:
-        return ()
-    spread = _spread(ref, claim.metric, runs)
-    estimate = one_sample(values, spread) if spread else None
-    p_for = p_against = 1.0
-    if estimate and len(values) > 1:
-        assert claim.threshold is not None  # Claim checks it
-        p_for, p_against = estimate.p_above(claim.threshold), estimate.p_below(claim.threshold)
-        if claim.kind == "below":
-            p_for, p_against = p_against, p_for
-    mean = statistics.fmean(values)
-    return (Measured(ref, None, len(values), 0, mean, None, "a", mean, estimate, p_for, p_against),)
-
-
-def _spread(ref: str, metric: str, runs: ProfileRuns) -> Spread | None:
-    """The pool's deviation, or the row's own where it collapsed."""
-    if ref in runs.collapsed:
-        return pooled_spread([runs.values(ref, metric)])
-    return runs.spread(runs.rows[ref].pool, metric)
-
-
-def _measure(claim: Claim, pair: Contrast, runs: ProfileRuns) -> Measured:
-    a, b = runs.values(pair.a, claim.metric), runs.values(pair.b, claim.metric)
-    mean_a, mean_b = statistics.fmean(a), statistics.fmean(b)
-    factor = COLLAPSE_RATIO if claim.kind == "collapses" else 1.0
-    estimate = _estimate(claim, pair, runs)
-    p_for = p_against = 1.0
-    if estimate and min(len(a), len(b)) > 1:
-        p_for, p_against = _p_values(claim, estimate)
-    quantity: Literal["a - b", "a - b / 2"] = "a - b / 2" if claim.kind == "collapses" else "a - b"
-    value = mean_a - factor * mean_b
-    return Measured(pair.a, pair.b, len(a), len(b), mean_a, mean_b, quantity, value, estimate, p_for, p_against)
-
-
-def _estimate(claim: Claim, pair: Contrast, runs: ProfileRuns) -> Estimate | None:
-    """Paired for two tests of the same trainings, Welch for unequal deviations, else the pooled deviation."""
-    row_a, row_b = runs.rows[pair.a], runs.rows[pair.b]
-    by_a, by_b = row_a.by_training(claim.metric), row_b.by_training(claim.metric)
-    a, b = list(by_a.values()), list(by_b.values())
-    replicated = min(len(a), len(b)) > 1
-    if claim.kind == "collapses":
-        return welch(a, b, COLLAPSE_RATIO) if replicated else None
-    if by_a.keys() == by_b.keys():
-        return paired(a, [by_b[train_id] for train_id in by_a]) if replicated else None
-    if row_a.pool != row_b.pool or not runs.collapsed.isdisjoint((pair.a, pair.b)):
-        return welch(a, b) if replicated else None
-    spread = runs.spread(row_a.pool, claim.metric)
-    return two_sample(a, b, spread) if spread else None
-
-
-def _p_values(claim: Claim, estimate: Estimate) -> tuple[float, float]:
-    if claim.kind == "collapses":
-        return estimate.p_below(), estimate.p_above()
-    if claim.margin is None:
-        return estimate.p_above(), estimate.p_below()
-    inside = max(estimate.p_below(claim.margin), estimate.p_above(-claim.margin))
-    outside = min(1.0, 2 * min(estimate.p_above(claim.margin), estimate.p_below(-claim.margin)))
-    return inside, outside
-
-
-def _seeds(claim: Claim, runs: ProfileRuns, alpha: float) -> int | None:
+def _seeds(claim: Claim, measured: Sequence[Measured], runs: ProfileRuns, alpha: float) -> int | None:
     """Seeds per row that show the published effect (for ``similar``: its distance to the margin) at the deviation here.
 
+    Where all contrasts were measured at the same seeds, by the deviation of such differences; else as independent runs.
+    A row that collapsed is left out: its scatter is not what the paper's difference would be seen against.
     None for two tests of the same trainings: their difference has a deviation of its own, far below that of the rows.
     """
     if claim.published is None or claim.kind not in ("greater", "similar"):
         return None
-    rows = [runs.rows[ref] for ref in claim.refs() if ref in runs.rows]
-    if len({train_id for row in rows for train_id in row.train_ids}) < sum(len(row.train_ids) for row in rows):
+    if any(pair.design == "same trainings" for pair in measured):
         return None
     effect = claim.published if claim.margin is None else claim.margin - claim.published
-    pools = {row.pool for row in rows} or {""}  # no run yet: the assumed deviation
-    spreads = [spread for pool in pools if (spread := runs.spread(pool, claim.metric)) and spread.sd > 0]
-    if not spreads or effect <= 0:
+    if effect <= 0:
         return None
-    widest = max(spreads, key=lambda spread: spread.sd)
-    return seeds_needed(effect, widest.sd, POWER, alpha, num_rows=widest.num_rows)
+    alike = [pair for pair in measured if runs.collapsed.isdisjoint({pair.a, pair.b})]
+    at_same_seeds = [
+        (pair.estimate, pair.n)
+        for pair in alike
+        if pair.design.startswith("same seeds") and pair.n_a == pair.n_b > 1 and pair.estimate
+    ]
+    wanted = len(claim.contrasts) - (len(measured) - len(alike))
+    if at_same_seeds and len(at_same_seeds) == wanted:
+        widest, n = max(at_same_seeds, key=lambda item: item[0].standard_error)
+        sd = widest.standard_error * n**0.5
+        return seeds_needed(effect, sd, POWER, alpha, arms=1, num_rows=widest.df / (n - 1)) if sd > 0 else None
+    refs: list[str | None] = [ref for ref in claim.refs() if ref in runs.rows and ref not in runs.collapsed]
+    spreads = [spread for ref in refs or [None] if (spread := runs.spread(ref, claim.metric)) and spread.sd > 0]
+    if not spreads:
+        return None
+    loosest = max(spreads, key=lambda spread: spread.sd)
+    return seeds_needed(effect, loosest.sd, POWER, alpha, num_rows=loosest.num_rows)

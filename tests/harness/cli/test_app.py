@@ -16,6 +16,7 @@ from harness.cli import app
 from tests.command import error, invoke
 
 pytestmark = pytest.mark.usefixtures("empty_folders")
+PROJECT = Path(__file__).resolve().parents[3]
 COMMANDS = [
     "list",
     "plan",
@@ -63,6 +64,27 @@ def test_plan_counts_trainings_after_deduplication() -> None:
     assert data["cells"] == 21 * 2
     assert len(data["trainings"]) == 17 * 2
     assert data["resolution"]["seeds_needed"]["0.2"] == 13
+    assert data["resolution"]["seeds_needed_if_common"]["0.2"] == 3
+
+
+def test_plan_uses_the_share_of_the_seed_where_it_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "0.2 AP: 13 [3]" in run("plan", "table2")
+    assert "in brackets, if 80%, as at the profile tiny" in run("plan", "table2")
+    monkeypatch.setenv("HARNESS_RESULTS", str(PROJECT / "results"))
+    text = run("plan", "table2", "--profile", "tiny", "--seeds", "3")
+    assert "Seed deviation measured: 0.64 AP.\n80% of its variance is the seed's" in text
+    assert "[" not in text.splitlines()[-1]
+
+
+def test_check_takes_looks_and_warns_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_RESULTS", str(PROJECT / "results"))
+    plain = run("check", "all", "--profile", "tiny")
+    assert "80% of the variance (95% interval 47 to 99%) is the seed's" in plain
+    assert "turns a false verdict in 5% of cases into 12%" in " ".join(plain.split())
+    looked = run("check", "all", "--profile", "tiny", "--looks", "2,3,5")
+    assert "Looks named beforehand" in looked
+    assert "Whoever adds seeds" not in looked
+    assert "--looks takes the numbers of seeds" in error("check", "all", "--looks", "3,2")
 
 
 def test_plan_of_a_folder_profile_says_that_ids_wait_for_the_data(coco_tiny: Path) -> None:

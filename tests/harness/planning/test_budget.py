@@ -16,7 +16,7 @@ from harness.planning.selection import Selection
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve
 from harness.verdicts.estimates import POWER, detection_power, seeds_needed
-from harness.verdicts.power import Line, Test, Wanted, claim_power, degrees_of_freedom, power_of
+from harness.verdicts.power import Degrees, Line, Test, Wanted, claim_power, degrees_of_freedom, power_of
 from tests.command import error, invoke
 from tests.harness.planning.test_costs import record_of
 
@@ -44,7 +44,7 @@ def by_trainings(lines: tuple[Line, ...], seed: int) -> float:
 def test_degrees_of_freedom_count_each_training_once() -> None:
     other = line("A2", training="A")
     collapsed = line("X", pool=None)
-    assert degrees_of_freedom({A: 3, other: 5, B: 2, C: 1, collapsed: 9}) == {"p": 4 + 1 + 0}
+    assert degrees_of_freedom({A: 3, other: 5, B: 2, C: 1, collapsed: 9}) == {"p": Degrees(3, 4 + 1 + 0, 1)}
 
 
 @pytest.mark.parametrize("n", [2, 3, 7])
@@ -52,22 +52,38 @@ def test_power_is_that_of_the_statistics_for_equal_arms(n: int) -> None:
     claim = greater("c", (A, B))
     seeds = {A: n, B: n, C: n}
     power = claim_power(claim, seeds, degrees_of_freedom(seeds), ALPHA)
-    assert power == pytest.approx(detection_power(1.0, 0.5, n, alpha=ALPHA, num_rows=3))
+    expected = detection_power(1.0, 0.5 * 2**0.5, n, alpha=ALPHA, arms=1, num_rows=3 - 1)
+    assert power == pytest.approx(expected)
+
+
+def test_power_counts_what_rows_of_one_seed_have_in_common() -> None:
+    seeds = {A: 3, B: 3, C: 3}
+    claim = Wanted("c", (Test(A, B, (1.0,), 0.5, 0.8),))
+    power = claim_power(claim, seeds, degrees_of_freedom(seeds), ALPHA)
+    assert power == pytest.approx(detection_power(1.0, (2 * 0.2) ** 0.5 * 0.5, 3, alpha=ALPHA, arms=1, num_rows=2))
+    many = {A: 3, B: 4} | {line(str(i)): 3 for i in range(20)}  # what one seed has in common is nearly known
+    even = power_of(claim.tests[0], {**many, B: 3}, degrees_of_freedom({**many, B: 3}), ALPHA)
+    assert power_of(claim.tests[0], many, degrees_of_freedom(many), ALPHA) < even  # B's fourth seed has its own level
+    other = Line(("X",), "X", "q")
+    two = Wanted("c", (Test(A, other, (1.0,), 0.5, 0.5),))
+    assert claim_power(two, {A: 4, other: 4}, degrees_of_freedom({A: 4, other: 4}), ALPHA) == pytest.approx(
+        detection_power(1.0, 0.5, 4, alpha=ALPHA, arms=1, num_rows=1)
+    )
 
 
 def test_power_of_several_tests_is_a_lower_bound_of_all() -> None:
     claim = greater("c", (A, B), (C, B))
-    seeds = {A: 4, B: 4, C: 4}
+    seeds = {A: 5, B: 5, C: 5}
     one = power_of(claim.tests[0], seeds, degrees_of_freedom(seeds), ALPHA)
     assert 0.5 < one < 1
     assert claim_power(claim, seeds, degrees_of_freedom(seeds), ALPHA) == pytest.approx(2 * one - 1)
 
 
 def test_power_needs_two_seeds_and_equal_ones_of_a_pair() -> None:
-    assert claim_power(greater("c", (A, B), effect=99.0), {A: 9, B: 1}, {"p": 8}, ALPHA) == 0
+    assert claim_power(greater("c", (A, B), effect=99.0), {A: 9, B: 1}, {"p": Degrees(2, 8, 0)}, ALPHA) == 0
     ms = line("A-ms", training="A")
     pair = greater("c", (ms, A), effect=9.0)
-    assert claim_power(pair, {A: 5, ms: 4}, {"p": 4}, ALPHA) == 0
+    assert claim_power(pair, {A: 5, ms: 4}, {"p": Degrees(1, 4, 0)}, ALPHA) == 0
     seeds = {A: 4, ms: 4, B: 30}  # the differences have degrees of freedom of their own
     assert claim_power(pair, seeds, degrees_of_freedom(seeds), ALPHA) == pytest.approx(
         detection_power(9.0, 0.5 * 2**0.5, 4, alpha=ALPHA, arms=1, num_rows=1)
@@ -82,7 +98,7 @@ def test_collapse_takes_one_seed_per_row() -> None:
 
 
 def test_least_seeds_are_those_of_the_statistics_for_one_contrast() -> None:
-    n = seeds_needed(1.0, 0.5, alpha=ALPHA, num_rows=2)
+    n = seeds_needed(1.0, 0.5 * 2**0.5, alpha=ALPHA, arms=1, num_rows=1)
     seeds = least_seeds([greater("c", (A, B))], {}, by_trainings, ALPHA)
     assert seeds is not None
     assert sum(seeds.values()) <= 2 * n
@@ -213,7 +229,7 @@ def test_budget_names_what_the_next_claim_costs() -> None:
 def test_budget_reckons_with_holm_and_the_distance_to_the_margin(target: str, claim: str, distance: float) -> None:
     data = json.loads(invoke("plan", target, "--budget", "1gpuh", "--json").stdout)
     (found,) = [item for item in data["open"] if item["id"] == claim]
-    assert found["seeds"] == seeds_needed(distance, 0.2, alpha=0.05 / 17, num_rows=2)
+    assert found["seeds"] == seeds_needed(distance, 0.2 * 2**0.5, alpha=0.05 / 17, arms=1, num_rows=1)
 
 
 def test_rows_that_collapse_stay_out_of_the_pool() -> None:
@@ -221,7 +237,8 @@ def test_rows_that_collapse_stay_out_of_the_pool() -> None:
     prices = PriceList(selection, selection.registry.claims)
     assert prices.by_ref["table3/all"].pool is None
     assert prices.by_ref["ablations/worst-case"].pool is None
-    assert prices.by_ref["table3/dr"].pool == "resnet50/90000"
+    assert prices.by_ref["table3/dr"].pool == "resnet50/90000, dr"
+    assert prices.by_ref["table2/focal"].pool == "resnet50/90000, focal"
 
 
 def test_budget_decides_everything_that_can_be_with_enough() -> None:

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import deque
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -32,14 +33,16 @@ def registry() -> Registry:
 
 @pytest.fixture(scope="module")
 def runs(registry: Registry) -> dict[str, RowRuns]:
-    """Three seeds of every row but table2/L8, each metric 0.1, 0.2 and 0.3 above the paper's."""
+    """Three seeds of every row but table2/L8, each metric 0.1, 0.2 and 0.3 above the paper's in turn."""
     found = {}
     for table in registry.tables.values():
         for row in table.rows:
             ref = f"{table.id}/{row.id}"
             if row.recipe and ref != "table2/L8":
                 numbers = row.published or (36.0,) * 6
-                metrics = [dict(zip(METRICS, (x + shift for x in numbers), strict=True)) for shift in (0.1, 0.2, 0.3)]
+                shifts = deque((0.1, 0.2, 0.3))
+                shifts.rotate(len(found))
+                metrics = [dict(zip(METRICS, (x + shift for x in numbers), strict=True)) for shift in shifts]
                 ids = tuple(f"{row.recipe} {row.set} {seed}" for seed in range(3))
                 found[ref] = RowRuns(ref, row.recipe, (0, 1, 2), tuple(metrics), ids)
     return found

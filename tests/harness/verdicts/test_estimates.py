@@ -16,14 +16,11 @@ from harness.verdicts.estimates import (
     cell_outcome,
     detection_power,
     holm,
-    one_sample,
     paired,
-    pooled_spread,
     resolvable_effect,
     seeds_needed,
     standard_error,
     t_quantile,
-    two_sample,
     welch,
 )
 
@@ -31,16 +28,6 @@ from harness.verdicts.estimates import (
 def test_t_quantile_equals_scipy_for_finite_and_infinite_df() -> None:
     assert t_quantile(0.975, 4) == pytest.approx(stats.t.ppf(0.975, 4))
     assert t_quantile(0.95, math.inf) == pytest.approx(1.6448536, abs=1e-6)
-
-
-def test_pooled_spread_weighs_rows_by_degrees_of_freedom() -> None:
-    # Sums of squares 2 (two seeds) and 2 (three seeds) over 1 + 2 degrees of freedom; the single seed counts nothing.
-    spread = pooled_spread([[10.0, 12.0], [1.0, 2.0, 3.0], [99.0]])
-    assert spread == Spread(sd=math.sqrt(4 / 3), df=3, num_rows=2)
-
-
-def test_pooled_spread_is_none_without_a_second_seed() -> None:
-    assert pooled_spread([[10.0], [20.0]]) is None
 
 
 def test_standard_error_counts_the_papers_run_and_its_rounding() -> None:
@@ -85,15 +72,6 @@ def test_estimate_p_values_are_certain_for_identical_runs() -> None:
 A, B = [31.0, 32.5, 30.4, 31.7], [33.1, 32.0, 34.2]
 
 
-def test_two_sample_with_its_own_pool_equals_the_classic_t_test() -> None:
-    spread = pooled_spread([A, B])
-    assert spread is not None
-    expected = stats.ttest_ind(A, B, alternative="greater")
-    estimate = two_sample(A, B, spread)
-    assert estimate.p_above() == pytest.approx(expected.pvalue)
-    assert estimate.df == expected.df == 5
-
-
 def test_welch_equals_scipy_and_handles_a_factor() -> None:
     assert welch(A, B).p_below() == pytest.approx(stats.ttest_ind(A, B, equal_var=False, alternative="less").pvalue)
     halved = [b / 2 for b in B]
@@ -111,14 +89,24 @@ def test_paired_equals_scipy() -> None:
     assert paired(A[:3], B).p_above() == pytest.approx(stats.ttest_rel(A[:3], B, alternative="greater").pvalue)
 
 
-def test_one_sample_uses_the_pooled_deviation() -> None:
-    assert one_sample([2.0, 4.0], Spread(sd=1.0, df=9, num_rows=4)) == Estimate(3.0, 1 / math.sqrt(2), 9)
-
-
-def test_assumed_spread_has_normal_quantiles() -> None:
+def test_assumed_spread_is_an_interval_from_a_half_to_twice() -> None:
     spread = assumed_spread(0.2)
     assert spread.assumed
-    assert Estimate(0, spread.sd, spread.df).half_width() == pytest.approx(1.96 * 0.2, rel=1e-4)
+    assert spread.interval == (0.1, 0.4)
+    assert Spread(sd=0.2, df=3, num_rows=2).interval == (0.2, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("value", "outcome"),
+    [
+        (0.10, "reproduced"),  # 0.10 + 1.645 * 0.2 = 0.43: at the largest error too
+        (0.90, "not reproduced"),  # 0.90 - 0.33 = 0.57
+        (0.30, "inconclusive"),  # 0.30 + 0.33 leaves the margin; at the smallest error 0.30 > 1.96 * 0.05 is no chance
+    ],
+)
+def test_cell_outcome_holds_at_both_ends_of_an_interval(value: float, outcome: str) -> None:
+    wide, narrow = Estimate(value, 0.2, math.inf), Estimate(value, 0.05, math.inf)
+    assert cell_outcome(wide, 0.5, narrow) == outcome
 
 
 def test_holm_steps_down_by_hand() -> None:
