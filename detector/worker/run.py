@@ -21,7 +21,8 @@ from detector.device.precision import precision_context
 from detector.device.world import World
 from detector.evaluation.detections import write_detections
 from detector.evaluation.inference import detect_split
-from detector.evaluation.scoring import coco_metrics, fast_backend
+from detector.evaluation.matches import write_matches
+from detector.evaluation.scoring import coco_metrics, coco_metrics_and_matches, fast_backend
 from detector.model.retinanet import RetinaNet
 from detector.runs.assignment import WORKER_LOG, Assignment
 from detector.runs.conditions import execution_notes
@@ -169,7 +170,9 @@ def evaluate_and_record(
         detections, sums = detect_split(model, index, world, report)
     if not world.is_main:
         return
-    metrics = coco_metrics(index, detections) | sums.means()
+    metrics, matches = coco_metrics_and_matches(index, detections)
+    metrics |= sums.means()
+    retry(lambda: write_matches(run.matches(job.id), matches), "matches")
     retry(lambda: write_detections(run.detections(job.id), detections), "detections")
     train_index = _open(job.train.data, root, "train")
     sources = final.get("loss_sources", [])
