@@ -1,7 +1,7 @@
 """Which detections of a scored split are right, per image: enough to have its AP of any weights of the images.
 
 COCO's evaluation looks at one image at a time; what it finds there is kept, so that a bootstrap over images scores
-nothing anew. Free of torch. Legend: N images, M detections, C categories, G pairs of an image and a category with boxes.
+nothing anew. Free of torch. Legend: N images, M detections, C categories, G pairs of image and category with boxes.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ _RECALLS = np.linspace(0.0, 1.0, 101)
 _RIGHT, _PARTLY = 1, 2  # of an event: a detection is right; it counts at some IoUs only
 _CHUNK = 16  # sets of weights per task of a thread
 
+_kernel = njit(error_model="numpy", nogil=True, cache=True)
+
 
 def reweighted_ap(
     matches: Matches, weights: NDArray[np.integer[Any]], *, threads: int | None = None
@@ -33,13 +35,25 @@ def reweighted_ap(
         raise ValueError(f"weights must be [R, {len(matches.image_ids)}], got {list(weights.shape)}")
     num_classes = len(matches.starts) - 1
     shape = (len(weights), num_classes, len(AREA_RANGES), IOUS, len(_RECALLS))
-    prepared = _events(matches.images, matches.starts, matches.matched, matches.ignored)
+    positions, kinds, bounds = _events(matches.images, matches.starts, matches.matched, matches.ignored)
 
     def work(first: int) -> NDArray[np.float64]:
         part = np.ascontiguousarray(weights[first : first + _CHUNK], dtype=np.int64)
         precision = np.empty((len(part), *shape[1:]))
-        counts = (matches.object_images, matches.object_categories, matches.objects)
-        _precision(part, matches.images, matches.starts, matches.ignored, *prepared, *counts, _RECALLS, precision)
+        _precision(
+            part,
+            matches.images,
+            matches.starts,
+            matches.ignored,
+            positions,
+            kinds,
+            bounds,
+            matches.object_images,
+            matches.object_categories,
+            matches.objects,
+            _RECALLS,
+            precision,
+        )
         return np.array([_means(one) for one in precision])
 
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
@@ -59,7 +73,7 @@ def _means(precision: NDArray[np.float64]) -> list[float]:
     return [mean(part) for part in (everything, everything[0], everything[5], small, medium, large)]
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@_kernel
 def _events(images: Any, starts: Any, matched: Any, ignored: Any) -> Any:
     """The detections that matter at one IoU: right ones, and those that do not count at every IoU.
 
@@ -87,7 +101,7 @@ def _events(images: Any, starts: Any, matched: Any, ignored: Any) -> Any:
     return positions, kinds, bounds
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@_kernel
 def _precision(
     weights: Any,
     images: Any,
@@ -136,7 +150,7 @@ def _precision(
                     _interpolate(right, total, n, truth[c, a], recalls, out[r, c, a, t])
 
 
-@njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
+@_kernel
 def _interpolate(right: Any, total: Any, n: int, truth: int, recalls: Any, out: Any) -> None:
     """The best precision at each recall or above: from the last right detection to the first."""
     out[:] = 0.0
