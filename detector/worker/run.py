@@ -20,6 +20,7 @@ from detector.device.environment import describe_environment
 from detector.device.precision import precision_context
 from detector.device.world import World
 from detector.evaluation.detections import write_detections
+from detector.evaluation.errors import lost_ap
 from detector.evaluation.inference import detect_split
 from detector.evaluation.matches import write_matches
 from detector.evaluation.scoring import coco_metrics, coco_metrics_and_matches, fast_backend
@@ -192,6 +193,7 @@ def evaluate_and_record(
         eval_seconds=round(time.perf_counter() - started, 3),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         notes=(*assignment.notes, *execution_notes(final["executions"]), *source_notes(sources)),
+        lost_ap=lost_ap(index, detections),
     )
     retry(lambda: write_json(run.record(job.id), record), "record")
     logger.info("%s%s", FINAL_AP, metrics["AP"])

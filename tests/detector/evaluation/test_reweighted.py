@@ -28,7 +28,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[CocoIndex, Detectio
     return random_scene(tmp_path_factory.mktemp("scene"), IMAGES, 0)
 
 
-def random_scene(root: Path, images: int, seed: int) -> tuple[CocoIndex, Detections]:
+def random_scene(root: Path, images: int, seed: int, crowds: float = 0.1) -> tuple[CocoIndex, Detections]:
     """Detections with different scores."""
     rng = np.random.default_rng(seed)
     rows, found = [], []
@@ -38,7 +38,7 @@ def random_scene(root: Path, images: int, seed: int) -> tuple[CocoIndex, Detecti
         corner = (rng.random(2) * (SIDE - size)).round(2)
         category = CATEGORIES[int(rng.integers(0, 2))] if number else CATEGORIES[2]
         box = [*corner.tolist(), *size.tolist()]
-        rows.append((number + 1, image, category, box, float(np.prod(size)) * 0.9, int(rng.random() < 0.1)))
+        rows.append((number + 1, image, category, box, float(np.prod(size)) * 0.9, int(rng.random() < crowds)))
         for _ in range(int(rng.integers(0, 4))):
             moved = np.array(box) + rng.normal(0, 0.12, 4) * np.array([*size, *size])
             guess = category if rng.random() < 0.8 else int(rng.choice(CATEGORIES))
