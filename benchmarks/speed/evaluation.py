@@ -19,7 +19,9 @@ from benchmarks.measure import Curve, Report, Row, compare
 from detector.data.coco.files import annotation_file
 from detector.data.coco.index import CocoIndex, load_index
 from detector.evaluation.detections import Detections, read_detections, write_detections
-from detector.evaluation.scoring import FAST, Backend, coco_stats
+from detector.evaluation.reweighted import reweighted_ap
+from detector.evaluation.scoring import FAST, Backend, coco_metrics_and_matches, coco_stats
+from harness.verdicts.images import RESAMPLES, resampled
 
 IMAGES, BOXES, CLASSES, DETECTIONS = 5_000, 36_781, 80, 500_000
 SHARES = (0.1, 0.3, 1.0)  # of the detections, for the curve
@@ -37,7 +39,11 @@ def report(*, quick: bool) -> Report:
         found = make_detections(index, DETECTIONS // part, rng)
         counts = [int(share * len(found)) for share in SHARES]
         seconds = [score(index, first(found, count), rounds) for count in counts]
-        rows = (*scoring_rows(index, found, seconds[-1]), *reading_rows(index, found, rounds))
+        rows = (
+            *scoring_rows(index, found, seconds[-1]),
+            bootstrap_row(index, found, seconds[-1][FAST[0]], rounds),
+            *reading_rows(index, found, rounds),
+        )
     series = {backend: tuple(measured[backend] for measured in seconds) for backend in BACKENDS}
     curve = Curve(title=f"Scoring, {IMAGES // part:,} images", x="detections", xs=tuple(counts), series=series)
     return Report(rows=rows, curves=(curve,))
@@ -120,6 +126,25 @@ def scoring_rows(index: CocoIndex, found: Detections, seconds: dict[str, float])
             goal="< 1 s at 500,000",
         )
         for backend in FAST
+    )
+
+
+def bootstrap_row(index: CocoIndex, found: Detections, scoring: float, rounds: int) -> Row:
+    """A bootstrap over images from known matches. scoring: seconds to score the split once by the fastest library.
+
+    Raises ValueError where the matches do not give the scores' AP to the last bit.
+    """
+    metrics, matches = coco_metrics_and_matches(index, found)
+    (whole,) = reweighted_ap(matches, np.ones((1, index.num_images), np.int64)).tolist()
+    if whole[0] != metrics["AP"]:
+        raise ValueError(f"AP of the matches is {whole[0]}, of the scores {metrics['AP']}")
+    seconds = compare({"ours": lambda: resampled([matches])}, rounds=rounds)["ours"]
+    return Row(
+        work=f"AP of {RESAMPLES} resamples of {index.num_images:,} images (bootstrap), {len(found):,} detections",
+        peer=f"scoring each anew by {FAST[0]} ({RESAMPLES} x one scoring)",
+        peer_seconds=RESAMPLES * scoring,
+        seconds=seconds,
+        goal="seconds",
     )
 
 

@@ -18,6 +18,7 @@ from detector.data.coco.files import is_labelled
 from detector.data.coco.index import CocoIndex
 from detector.errors import DataError, UsageError
 from detector.evaluation.detections import Detections, check_detections
+from detector.evaluation.matches import Matches, matches_of
 
 # In the order of pycocotools' stats; in percent, AR for average recall.
 METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")
@@ -51,6 +52,18 @@ def coco_stats(index: CocoIndex, detections: Detections, backend: Backend = "pyc
 
     Raises as ``check_detections``, DataError for a split without labels, UsageError for a backend that is missing.
     """
+    return np.asarray(_evaluation(index, detections, backend).stats, dtype=np.float64)
+
+
+def coco_metrics_and_matches(index: CocoIndex, detections: Detections) -> tuple[dict[str, float | None], Matches]:
+    """``coco_metrics`` by pycocotools, and which detections were right in each image. Raises as ``coco_stats``."""
+    evaluation = _evaluation(index, detections, "pycocotools")
+    stats = np.asarray(evaluation.stats, dtype=np.float64)
+    return in_percent(stats), matches_of(evaluation, index, detections)
+
+
+def _evaluation(index: CocoIndex, detections: Detections, backend: Backend) -> Any:
+    """The library's COCOeval with its ``stats``. Raises as ``coco_stats``."""
     if not is_labelled(index.root, index.split):
         raise DataError(
             f"{index.split} has no labels here to score against; only the evaluation server does. "
@@ -69,7 +82,7 @@ def coco_stats(index: CocoIndex, detections: Detections, backend: Backend = "pyc
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return np.asarray(evaluation.stats, dtype=np.float64)
+    return evaluation
 
 
 def differences(found: NDArray[np.float64], other: NDArray[np.float64]) -> list[str]:

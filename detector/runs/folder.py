@@ -87,6 +87,10 @@ class RunDir:
         """COCO result list, gzip'd JSON."""
         return self.evaluation(eval_id) / "detections.json.gz"
 
+    def matches(self, eval_id: str) -> Path:
+        """Which detections were right in each image, .npz: for the noise of the test set."""
+        return self.evaluation(eval_id) / "matches.npz"
+
     def record(self, eval_id: str) -> Path:
         """The record: there if and only if the evaluation is done."""
         return self.evaluation(eval_id) / "record.json"

@@ -21,8 +21,10 @@ from detector.device.environment import start_here
 from detector.device.precision import precision_context
 from detector.device.world import World
 from detector.evaluation.detections import write_detections
+from detector.evaluation.errors import lost_ap
 from detector.evaluation.inference import detect_split
-from detector.evaluation.scoring import coco_metrics, fast_backend
+from detector.evaluation.matches import write_matches
+from detector.evaluation.scoring import coco_metrics, coco_metrics_and_matches, fast_backend
 from detector.evaluation.training_part import TrainingPart, joined_health, training_part
 from detector.model.retinanet import RetinaNet
 from detector.runs.assignment import WORKER_LOG, Assignment
@@ -212,7 +214,9 @@ def evaluate_and_record(
         detections, sums = detect_split(model, index, world, report)
     if not world.is_main:
         return
-    metrics = coco_metrics(index, detections) | sums.means()
+    metrics, matches = coco_metrics_and_matches(index, detections)
+    metrics |= sums.means()
+    retry(lambda: write_matches(run.matches(job.id), matches), "matches")
     retry(lambda: write_detections(run.detections(job.id), detections), "detections")
     trained = training_part(final, job.train.precision)
     found = evaluation_health(len(detections), metrics)
@@ -226,6 +230,7 @@ def evaluate_and_record(
         health=joined_health(trained.health, found),
         scores=sums.recorded(),
         curves=curves_of(log_lines(run.metrics)),
+        lost_ap=lost_ap(index, detections),
     )
     record = replace(record, sha256=content_hash(record))
     retry(lambda: write_json(run.record(job.id), record), "record")

@@ -1,0 +1,1 @@
+"""Rows, recipes, runs and records side by side. May import what ``harness.report`` may."""

@@ -1,0 +1,126 @@
+"""Differences between two sides with both kinds of noise: the seeds', and the test set's images'."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from detector.errors import DataError
+from harness.registry.declarations import METRICS
+from harness.report.compare.operands import Measured, Side
+from harness.verdicts.estimates import paired, t_quantile, welch
+from harness.verdicts.images import RESAMPLES, mean_of, resampled, same_images, standard_errors
+
+if TYPE_CHECKING:
+    from detector.evaluation.matches import Matches
+
+SHOWN = (*METRICS, "positive_score", "negative_score")
+AGREE = 1e-6  # AP points: how near the AP of the matches must be to the record's for them to be of one evaluation
+
+
+@dataclass(frozen=True)
+class Difference:
+    """b - a in the metric's units; half widths of 95% intervals, None where unknown."""
+
+    value: float
+    seeds: float | None
+    images: float | None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One side against the first. seeds_by, images_by: how each noise was found, or why it is unknown."""
+
+    a: str
+    b: str
+    differences: dict[str, Difference]
+    seeds_by: str
+    images_by: str
+
+
+def contrast(a: Side, b: Side, images: dict[str, Any]) -> Contrast:
+    """``b`` minus ``a``. images: by side's name, its resamples (``image_draws``)."""
+    common = sorted(set(a.seeds) & set(b.seeds))
+    pairs = len(common) if len(common) > 1 else 0
+    same = a.measured and [item.record.eval_id for item in a.measured] == [item.record.eval_id for item in b.measured]
+    if same:
+        seeds_by = "none, these are the same trainings"
+    elif pairs:
+        seeds_by = f"paired by seed, {pairs} seeds"
+    elif min(len(a.seeds), len(b.seeds)) > 1:
+        seeds_by = "the seeds differ: Welch's test"
+    else:
+        few = " and ".join(side.name for side in (a, b) if len(side.seeds) < 2)
+        seeds_by = f"unknown: fewer than two seeds of {few}"
+    errors = standard_errors(images[b.name] - images[a.name]) if {a.name, b.name} <= images.keys() else {}
+    differences = {}
+    for metric in SHOWN:
+        values_a, values_b = _values(a, metric), _values(b, metric)
+        if pairs:
+            values_a, values_b = ({k: v[k] for k in common if k in v} for v in (values_a, values_b))
+        if values_a and values_b:
+            error = errors.get(metric)
+            half_images = None if error is None else t_quantile(0.975, math.inf) * error
+            differences[metric] = _difference(values_a, values_b, half_images, paired_by_seed=pairs > 0)
+    images_by = f"{RESAMPLES} resamples, the same for both" if errors else "unknown, see below"
+    return Contrast(a.name, b.name, differences, seeds_by, images_by)
+
+
+def _values(side: Side, metric: str) -> dict[int, float]:
+    """By seed; without the records that have none."""
+    found = ((item.record.job.train.seed, item.record.metrics.get(metric)) for item in side.measured)
+    return {seed: value for seed, value in found if value is not None}
+
+
+def _difference(a: dict[int, float], b: dict[int, float], images: float | None, *, paired_by_seed: bool) -> Difference:
+    value = statistics.fmean(b.values()) - statistics.fmean(a.values())
+    if min(len(a), len(b)) < 2:
+        return Difference(value, None, images)
+    if paired_by_seed and a.keys() == b.keys():
+        estimate = paired([b[seed] for seed in a], list(a.values()))
+    else:
+        estimate = welch(list(b.values()), list(a.values()))
+    half = estimate.half_width() if estimate.df > 0 else None
+    return Difference(value, half, images)
+
+
+def image_draws(sides: list[Side]) -> tuple[dict[str, Any], dict[str, str]]:
+    """By side's name, the resamples of the mean of its seeds; and why each other side has none."""
+    evaluations: dict[str, list[Matches]] = {}
+    missing: dict[str, str] = {}
+    for side in sides:
+        read = [_matches(item) for item in side.measured]
+        wrong = [reason for reason in read if isinstance(reason, str)]
+        if not read:
+            missing[side.name] = "it was not run"
+        elif wrong:
+            missing[side.name] = f"{wrong[0]} ({len(wrong)} of {len(read)} seeds)"
+        else:
+            evaluations[side.name] = [matches for matches in read if not isinstance(matches, str)]
+    flat = [matches for many in evaluations.values() for matches in many]
+    if flat and not same_images(flat):
+        return {}, dict.fromkeys(evaluations, "the sides were tested on different images") | missing
+    draws = iter(resampled(flat)) if flat else iter(())
+    return {name: mean_of([next(draws) for _ in many]) for name, many in evaluations.items()}, missing
+
+
+def _matches(item: Measured) -> Matches | str:
+    """The matches per image of a record, or why there are none."""
+    if not item.matches.exists():
+        return "no matches per image beside the run"
+    import numpy as np
+
+    from detector.evaluation.matches import read_matches
+    from detector.evaluation.reweighted import reweighted_ap
+
+    try:
+        matches = read_matches(item.matches)
+    except DataError as error:
+        return str(error).rstrip(".")
+    (found,) = reweighted_ap(matches, np.ones((1, len(matches.image_ids)), np.int64))
+    recorded = item.record.metrics["AP"]
+    if recorded is None or not abs(float(found[0]) - recorded) < AGREE:
+        return "the matches beside the run are of another evaluation than the record"
+    return matches
