@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from detector.errors import UsageError
-from detector.runs.job import AnnotatedFolder, DataSource
+from detector.runs.job import AnnotatedFolder, DataSource, EvalJob
+from detector.runs.record import Record
 from harness.folders import results_folder, runs_folder
 from harness.planning import data as planning_data
 from harness.planning import plan as planning
@@ -96,12 +97,19 @@ class Selection:
 
         split: None for the profile's own test split; "test-dev2017" for what the evaluation server answered.
         """
-        found = row_records(self.store, self._plans_of_all, split=split)
-        return row_runs(found, split="test-dev" if split else "minival")
+        return row_runs(self.row_records(split), split="test-dev" if split else "minival")
+
+    def row_records(self, split: str | None = None) -> dict[str, list[Record]]:
+        """The records behind ``runs``, by row; empty lists where there are none."""
+        return row_records(self.store, self._plans_of_all, split=split)
+
+    def row_jobs(self) -> list[EvalJob]:
+        """What every row that this project trains evaluates, with seed 0."""
+        return [cell.job for plan in self._plans_of_all for cell in plan.cells]
 
     def left_out_notes(self, refs: list[str], split: str | None = None) -> tuple[str, ...]:
         """A footnote for each of the rows of which ``runs`` leaves records out."""
-        return left_out_notes(row_records(self.store, self._plans_of_all, split=split), refs)
+        return left_out_notes(self.row_records(split), refs)
 
     @cached_property
     def _plans_of_all(self) -> list[Plan]:
