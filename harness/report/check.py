@@ -36,7 +36,7 @@ class CheckView:
     """What is said of a target: ``paper`` of the paper, ``own`` of the user's own rows and claims.
 
     Either is None where the target has nothing of it. ``compared``: whether the profile's numbers may stand against
-    published ones.
+    published ones. ``audit``: one line on what ``harness audit`` finds; empty where nobody asked.
     """
 
     target: str
@@ -45,6 +45,7 @@ class CheckView:
     compared: bool
     paper: Verdicts | None
     own: Verdicts | None = None
+    audit: str = ""
 
     @property
     def failed(self) -> bool:

@@ -184,6 +184,7 @@ def _check_data(view: CheckView) -> dict[str, Any]:
         "scale": view.scale,
         "compared_with_paper": view.compared,
         "failed": view.failed,
+        "audit": view.audit or None,
         **_verdicts_data(view.paper or empty),
         "own": _verdicts_data(view.own) if view.own is not None else None,
     }

@@ -124,6 +124,8 @@ def explanation_text(verdict: ClaimVerdict, family_size: int) -> str:
 def check_text(view: CheckView) -> str:
     """Of the paper, then of the user's own: cells (or why there are none), then each claim with what was measured."""
     lines = [f"Verdicts on {view.target}, profile {view.profile}: {view.scale}"]
+    if view.audit:
+        lines += ["", *_wrap(view.audit, "  ")]
     if view.paper is not None:
         lines += [
             "",

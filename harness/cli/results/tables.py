@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -69,12 +70,16 @@ def check(
 
     Exits with 0 whatever the verdicts are, unless --strict is given.
     """
+    from harness.audit.audit import audit
     from harness.planning.selection import Selection
     from harness.report.formats import check_format, render_check
     from harness.report.views import judge
 
     check_format(fmt)
-    verdicts = judge(Selection(target, profile, [], data))
+    selection = Selection(target, profile, [], data)
+    verdicts = judge(selection)
+    if as_json or fmt in ("text", "json"):
+        verdicts = replace(verdicts, audit=audit(selection).line)
     typer.echo(render_check(verdicts, "json" if as_json else fmt))
     if strict and verdicts.failed:
         raise typer.Exit(1)

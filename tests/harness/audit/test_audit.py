@@ -303,6 +303,16 @@ def test_audit_prints_what_it_means_and_what_to_do_in_80_columns(put: Put) -> No
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_check_says_in_one_line_what_an_audit_finds(put: Put) -> None:
+    put("table2/L6")
+    assert "Audit: 15 checks found nothing." in invoke("check", "table2", "--profile", "tiny").stdout
+    put("table2/L6", seed=2)
+    line = "Audit: 1 finding (seeds with gaps); next: harness audit table2 --profile tiny"
+    assert line in invoke("check", "table2", "--profile", "tiny").stdout
+    assert json.loads(invoke("check", "table2", "--profile", "tiny", "--json").stdout)["audit"] == line
+    assert "Audit" not in invoke("check", "table2", "--profile", "tiny", "--format", "md").stdout
+
+
 def test_audit_json_has_every_finding_and_strict_exits_with_1(put: Put) -> None:
     put("table2/L6", format=2, health=(Health(name="no learning", message="loss 2.033 of 2.032"),))
     data = json.loads(invoke("audit", "table2", "--profile", "tiny", "--json").stdout)

@@ -22,6 +22,7 @@ COMMANDS = [
     "run",
     "table",
     "check",
+    "audit",
     "explain",
     "collect",
     "eval",
