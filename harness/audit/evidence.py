@@ -69,8 +69,9 @@ class Evidence:
 
     @cached_property
     def claims(self) -> list[Claim]:
-        """The paper's claims about a row of the target."""
-        return [claim for claim in self.registry.claims if not set(self.refs).isdisjoint(claim.refs())]
+        """The paper's claims about a row of the target; of everything, all."""
+        refs = set(self.refs)
+        return [claim for claim in self.registry.claims if self.whole or not refs.isdisjoint(claim.refs())]
 
     @cached_property
     def verdicts(self) -> list[ClaimVerdict]:

@@ -12,6 +12,7 @@ from detector.runs.record import Record
 from harness.planning.loss_sources import of_one_source
 from harness.planning.plan import Plan
 from harness.store.records import Store
+from harness.store.score_figures import score_figures
 from harness.verdicts.runs import RowRuns
 
 
@@ -46,7 +47,7 @@ def row_runs(records_by_row: Mapping[str, list[Record]], *, split: str) -> dict[
             pool=_pool_on(records[0].job.train, sources),
             seeds=tuple(record.job.train.seed for record in records),
             train_ids=tuple(record.train_id for record in records),
-            runs=tuple(record.metrics for record in records),
+            runs=tuple({**record.metrics, **score_figures(record)} for record in records),
             split=split,
         )
         for ref, records in found.items()

@@ -69,14 +69,14 @@ def build_check(
 
     ``claims``: all of the paper's, ``own_claims``: all of the user's; each is corrected for its own number alone, and
     the paper's are judged without ``own_rows``. ``runs``: every finished row by ref, of every table. ``server``:
-    test-dev runs that have the evaluation server's answer. The target ``all`` shows every claim of the user.
+    test-dev runs that have the evaluation server's answer. The target ``all`` shows every claim.
     """
     every = ProfileRuns(runs, profile.assumed_sd)
     cells = _cells(refs, tables, profile, runs=runs, server=server or {}, own_rows=own_rows)
     asked = set(refs)
 
     def verdicts(family: Sequence[Claim], at_profile: ProfileRuns, *, own: bool) -> Verdicts:
-        shown = asked.union(*(claim.refs() for claim in family)) if own and target == "all" else asked
+        shown = asked.union(*(claim.refs() for claim in family)) if target == "all" else asked
         return Verdicts(
             cells=tuple(row for row in cells if (row.ref in own_rows) == own),
             claims=tuple(

@@ -30,6 +30,7 @@ from harness.verdicts.estimates import (
     two_sample,
     welch,
 )
+from harness.verdicts.intervals import p_between
 from harness.verdicts.runs import COLLAPSE_RATIO, ProfileRuns
 
 # What counts as the same number, declared beforehand (AP points): the size classes have fewer objects, so more noise.
@@ -148,6 +149,9 @@ def _decide(
     if p_against < ALPHA:
         return ClaimVerdict(claim, "contradicted", "", measured, p_against)
     missing = [ref for ref in claim.refs() if not runs.values(ref, claim.metric)]
+    if missing and all(ref in runs.rows for ref in missing):
+        reason = f"the records of {', '.join(missing)} do not say it: those of format 1 have no spread of scores"
+        return ClaimVerdict(claim, "not decidable here", reason, measured)
     if missing:
         reason = f"no run of {', '.join(missing)}; next: harness run {missing[0]} --profile {profile}"
         return ClaimVerdict(claim, "undecided", reason, measured)
@@ -195,7 +199,9 @@ def _measure_row(claim: Claim, ref: str, runs: ProfileRuns) -> tuple[Measured, .
     spread = _spread(ref, claim.metric, runs)
     estimate = one_sample(values, spread) if spread else None
     p_for = p_against = 1.0
-    if estimate and len(values) > 1:
+    if estimate and len(values) > 1 and claim.low is not None and claim.high is not None:
+        p_for, p_against = p_between(estimate, claim.low, claim.high)
+    elif estimate and len(values) > 1:
         assert claim.threshold is not None  # Claim checks it
         p_for, p_against = estimate.p_above(claim.threshold), estimate.p_below(claim.threshold)
         if claim.kind == "below":
@@ -243,11 +249,11 @@ def _estimate(claim: Claim, pair: Contrast, runs: ProfileRuns) -> Estimate | Non
 def _p_values(claim: Claim, estimate: Estimate) -> tuple[float, float]:
     if claim.kind == "collapses":
         return estimate.p_below(), estimate.p_above()
+    if claim.low is not None and claim.high is not None:
+        return p_between(estimate, claim.low, claim.high)
     if claim.margin is None:
         return estimate.p_above(), estimate.p_below()
-    inside = max(estimate.p_below(claim.margin), estimate.p_above(-claim.margin))
-    outside = min(1.0, 2 * min(estimate.p_above(claim.margin), estimate.p_below(-claim.margin)))
-    return inside, outside
+    return p_between(estimate, -claim.margin, claim.margin)
 
 
 def _seeds(claim: Claim, runs: ProfileRuns, alpha: float) -> int | None:
