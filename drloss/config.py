@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
+import msgspec.structs
 from msgspec import Meta, Struct
 
 if TYPE_CHECKING:
     from torch import nn
 
 Positive = Annotated[float, Meta(gt=0)]
+RATIO = 3.0  # hard negatives per positive, SSD's
 # The base h of the paper's KL divergence: lambda_pos = 1 / log(h_pos), lambda_neg = 0.1 / log(h_neg), Table 1.
 KLBase = Literal["e"] | Annotated[float, Meta(gt=1)]
 
@@ -45,7 +47,11 @@ class UniformPrior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="n
 class HardNegativePrior(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="hard_negative"):
     """o_j in {0, 1 / n^}: only the best-scoring negatives count, ``ratio`` per positive (at least one)."""
 
-    ratio: Positive = 3.0
+    ratio: Positive = RATIO
+
+
+# By pairing, the regularisers that it does not have: all pairs weigh alike, the hardest pair stands alone.
+_UNUSED = {"dr": (), "neg_only": ("h_pos",), "all": ("h_pos", "h_neg"), "worst_case": ("h_pos", "h_neg")}
 
 
 class DRLossConfig(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="dr", kw_only=True):
@@ -59,6 +65,19 @@ class DRLossConfig(Struct, frozen=True, forbid_unknown_fields=True, tag_field="n
     pairing: Literal["dr", "neg_only", "all", "worst_case"] = "dr"
     scope: Literal["image", "batch"] = "image"
     prior: UniformPrior | HardNegativePrior = UniformPrior()
+
+    def __post_init__(self) -> None:
+        """Write Euler's number as "e"; raise ValueError for a regulariser that the pairing does not use.
+
+        Either way one loss would be written in two ways, and its trainings would have two ids.
+        """
+        for name in ("h_pos", "h_neg"):
+            if log_base(getattr(self, name)) == 1.0:
+                msgspec.structs.force_setattr(self, name, "e")
+        for name in _UNUSED[self.pairing]:
+            meant = getattr(type(self)(), name)
+            if getattr(self, name) != meant:
+                raise ValueError(_no_effect(name, getattr(self, name), meant, f"pairing {self.pairing!r}"))
 
     @property
     def lambda_pos(self) -> float:
@@ -90,7 +109,12 @@ class CrossEntropyConfig(
     """Sigmoid cross entropy, optionally with SSD's hard negative mining (``ratio`` negatives per positive)."""
 
     mining: Literal["none", "hard_negative"] = "none"
-    ratio: Positive = 3.0
+    ratio: Positive = RATIO
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a ratio without mining: it would give one loss two ids."""
+        if self.mining == "none" and self.ratio != RATIO:
+            raise ValueError(_no_effect("ratio", self.ratio, RATIO, "mining 'none'"))
 
 
 # The built-in losses. ``drloss.plugins.LossConfig`` has those of installed packages as well.
@@ -144,3 +168,7 @@ class LossSpec:
 def log_base(h: KLBase) -> float:
     """log(h), where "e" is Euler's number, as Table 1 writes it."""
     return 1.0 if h == "e" else math.log(h)
+
+
+def _no_effect(name: str, value: object, meant: object, where: str) -> str:
+    return f"{name} is {value}, but has no effect with {where}; leave it out, or give {meant}"

@@ -8,12 +8,14 @@ ids are equal. How a job is executed (devices, workers, launcher, paths) is not 
 from __future__ import annotations
 
 import hashlib
+import math
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
 
+from detector.errors import UsageError
 from detector.runs.backbones import BACKBONES
 from drloss.plugins import LossConfig
 
@@ -21,8 +23,10 @@ from drloss.plugins import LossConfig
 TRAIN_SEMANTICS = {"data": 1, "loss": 1, "model": 1, "training": 1}
 EVAL_SEMANTICS = {"evaluation": 1}
 
-Count = Annotated[int, Meta(ge=1)]
-Index = Annotated[int, Meta(ge=0)]
+# Whole numbers are hashed as floats, which tell them apart up to here. A larger one would share its neighbour's id.
+LARGEST = 2**53
+Count = Annotated[int, Meta(ge=1, le=LARGEST)]
+Index = Annotated[int, Meta(ge=0, le=LARGEST)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 if TYPE_CHECKING:
@@ -247,8 +251,18 @@ def _hashed(value: Any) -> Any:
         return fields | ({config.tag_field: config.tag} if config.tag_field else {})
     if isinstance(value, (tuple, list)):
         return [_hashed(item) for item in value]
-    # 6 and 6.0 mean the same in YAML, so both are hashed as a float.
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return _number(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _number(value: float) -> float:
+    """6 and 6.0, 0.0 and -0.0 mean the same, so each pair is hashed as one float. Raises UsageError out of range."""
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise UsageError(
+            f"A job holds a whole number of {len(str(abs(value)))} digits; the largest is 2^53 = {LARGEST}."
+        )
+    if not math.isfinite(value):
+        raise UsageError(f"A job holds {value}: only finite numbers can be told apart in an id.")
+    return float(value) + 0.0
 
 
 @cache

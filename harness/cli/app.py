@@ -11,7 +11,7 @@ import typer
 
 from detector.errors import HarnessError
 from harness.cli.files import bundle, data, model, new, schema, test_dev, weights
-from harness.cli.results import collect, compare, show, tables
+from harness.cli.results import audit, collect, compare, show, tables
 from harness.cli.runs import doctor, plan, run, status, trace
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (tables, show, compare, plan, run, status, trace, doctor, collect, model, test_dev, schema):
+for module in (tables, show, compare, audit, plan, run, status, trace, doctor, collect, model, test_dev, schema):
     module.add_to(app)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(data.app, name="data")

@@ -80,7 +80,8 @@ def plan_budget(selection: Selection, text: str, gpus: GpuSet | None = None) -> 
     own = set(selection.refs) <= selection.registry.own_rows
     everyone = selection.registry.own_claims if own else selection.registry.claims
     family = [claim for claim in everyone if name in claim.decidable_in]
-    asked = [claim for claim in everyone if not set(selection.refs).isdisjoint(claim.refs())]
+    refs = set(selection.refs)
+    asked = [claim for claim in everyone if selection.target == "all" or not refs.isdisjoint(claim.refs())]
     claims = [claim for claim in asked if claim in family]
     if not claims:
         raise UsageError(
@@ -244,6 +245,8 @@ def _as_test(claim: Claim, prices: PriceList) -> Wanted | str:
         if effect is None or sd == 0:
             return "no deviation between seeds is known" if effect is not None else _SILENT
         distances = (effect,) if claim.margin is None else (claim.margin - abs(effect), claim.margin + abs(effect))
+        if claim.low is not None and claim.high is not None:
+            distances = (effect - claim.low, claim.high - effect)
         if min(distances) <= 0:
             return "the paper's own difference does not show it"
         tests.append(Test(a, b, distances, sd, prices.common_share(a, b, claim.metric)))

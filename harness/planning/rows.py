@@ -13,6 +13,7 @@ from drloss.config import CrossEntropyConfig
 from harness.planning.plan import Plan
 from harness.planning.unequal import choose
 from harness.store.records import Store
+from harness.store.score_figures import score_figures
 from harness.verdicts.runs import RowRuns
 
 
@@ -52,7 +53,7 @@ def row_runs(records_by_row: Mapping[str, list[Record]], *, split: str) -> dict[
             family=names[ref],
             seeds=tuple(record.job.train.seed for record in records),
             train_ids=tuple(record.train_id for record in records),
-            runs=tuple(record.metrics for record in records),
+            runs=tuple({**record.metrics, **score_figures(record)} for record in records),
             split=split,
         )
         for ref, records in found.items()

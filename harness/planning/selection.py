@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from detector.errors import UsageError
-from detector.runs.job import AnnotatedFolder, DataSource
+from detector.runs.job import AnnotatedFolder, DataSource, EvalJob
 from detector.runs.record import Record
 from harness.folders import results_folder, runs_folder
 from harness.planning import data as planning_data
@@ -119,6 +119,10 @@ class Selection:
         return " ".join(
             [*batch, *(f"--set {quote(f'{path}={_text(value)}')}" for path, value in self.overrides.items())]
         )
+
+    def row_jobs(self) -> list[EvalJob]:
+        """What every row that this project trains evaluates, with seed 0."""
+        return [cell.job for plan in self._plans_of_all for cell in plan.cells]
 
     @cached_property
     def _plans_of_all(self) -> list[Plan]:

@@ -6,8 +6,21 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-ClaimMetric = Literal["AP", "AP50", "AP75", "APS", "APM", "APL", "positive_score", "negative_score"]
-ClaimKind = Literal["greater", "similar", "collapses", "above", "below"]
+ClaimMetric = Literal[
+    "AP",
+    "AP50",
+    "AP75",
+    "APS",
+    "APM",
+    "APL",
+    "positive_score",
+    "negative_score",
+    "foreground_gap",
+    "score_deviation_ratio",
+    "low_score_share",
+    "negative_evenness",
+]
+ClaimKind = Literal["greater", "similar", "collapses", "above", "below", "between"]
 Ref = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
 
 
@@ -22,11 +35,12 @@ class Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One claim.
 
     ``kind``: greater (every a > b), similar (every abs(a - b) < ``margin``), collapses (every a < b / 2), above or
-    below (the metric of ``row`` above or below ``threshold``). ``metric``: AP..APL in percent, or the mean sigmoid
-    score (0..1) of the positive or negative entries over the test images. ``published``: the difference that the paper
-    prints, in the metric's units: the smallest of several contrasts, for ``similar`` the largest. ``decidable_in``:
-    profiles whose runs can decide the claim; ``reasons``: by profile, why its runs cannot. A profile in neither cannot
-    decide the claim, since nobody has said that it can.
+    below (the metric of ``row`` above or below ``threshold``), between (the metric of ``row``, or every a - b, between
+    ``low`` and ``high``). ``metric``: AP..APL in percent, the mean sigmoid score (0..1) of the positive or negative
+    entries over the test images, or another figure of these scores (``harness.store.score_figures``). ``published``:
+    the difference that the paper prints, in the metric's units: the smallest of several contrasts, for ``similar`` the
+    largest. ``decidable_in``: profiles whose runs can decide the claim; ``reasons``: by profile, why its runs cannot. A
+    profile in neither cannot decide the claim, since nobody has said that it can.
     """
 
     id: Annotated[str, Meta(pattern=r"^[a-z0-9-]+$")]
@@ -40,16 +54,22 @@ class Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     row: Ref | None = None
     threshold: float | None = None
     margin: Annotated[float, Meta(gt=0)] | None = None
+    low: float | None = None
+    high: float | None = None
     published: Annotated[float, Meta(gt=0)] | None = None
 
     def __post_init__(self) -> None:
         """Reject fields that the kind does not read (msgspec turns the ValueError into a ValidationError)."""
-        about_row = self.kind in ("above", "below")
+        has_threshold = self.kind in ("above", "below")
+        about_row = has_threshold or (self.kind == "between" and self.row is not None)
         given = (self.row is not None, self.threshold is not None, not self.contrasts)
-        if given != (about_row,) * 3:
-            raise ValueError(
-                f"claim {self.id!r}: kind {self.kind!r} takes {'row and threshold' if about_row else 'contrasts'} only"
-            )
+        if given != (about_row, has_threshold, about_row):
+            takes = {"above": "row and threshold", "below": "row and threshold", "between": "row or contrasts"}
+            raise ValueError(f"claim {self.id!r}: kind {self.kind!r} takes {takes.get(self.kind, 'contrasts')} only")
+        if (self.low is not None, self.high is not None) != (self.kind == "between",) * 2:
+            raise ValueError(f"claim {self.id!r}: low and high belong to the kind 'between', and only to it")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"claim {self.id!r}: low is {self.low}, not below high, {self.high}")
         if (self.kind == "similar") != (self.margin is not None):
             raise ValueError(f"claim {self.id!r}: a margin belongs to the kind 'similar', and only to it")
         if both := set(self.decidable_in) & set(self.reasons):

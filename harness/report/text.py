@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import zip_longest
 
+from harness.registry.claims import Claim
 from harness.registry.declarations import METRICS
 from harness.report.check import CheckView, Verdicts
 from harness.report.tables import Mean, RowView, TableView
@@ -97,7 +98,7 @@ def verdict_text(verdict: CellVerdict) -> str:
 
 def measured_text(measured: Measured, metric: str) -> str:
     """``table2/focal 31.5 (n 3)``, the other row, and the tested quantity with its 95% interval."""
-    digits = 3 if metric.endswith("score") else 1
+    digits = 1 if metric in METRICS else 3
     parts = [f"{measured.a} {measured.mean_a:.{digits}f} (n {measured.n_a})"]
     if measured.b is not None and measured.mean_b is not None:
         parts.append(f"{measured.b} {measured.mean_b:.{digits}f} (n {measured.n_b})")
@@ -127,6 +128,8 @@ def explanation_text(verdict: ClaimVerdict, family_size: int) -> str:
 def check_text(view: CheckView) -> str:
     """Of the paper, then of the user's own: cells (or why there are none), then each claim with what was measured."""
     lines = [f"Verdicts on {view.target}, profile {view.profile}: {view.scale}"]
+    if view.audit:
+        lines += ["", *_wrap(view.audit, "  ")]
     if view.paper is not None:
         lines += [
             "",
@@ -154,13 +157,20 @@ def _claim_lines(verdicts: Verdicts, heading: str) -> list[str]:
             claim = verdict.claim
             published = f", paper: {claim.published}" if claim.published is not None else ""
             provisional = " (provisional)" if verdict.provisional else ""
-            lines += ["", f"{outcome.upper()}{provisional}  {claim.id}  ({claim.metric}{published})"]
+            lines += ["", f"{outcome.upper()}{provisional}  {claim.id}  ({claim.metric}{published}{_bounds(claim)})"]
             lines += _wrap(f"{claim.text} {claim.where}.", indent, indent)
             lines += [f"{indent}{measured_text(pair, claim.metric)}" for pair in verdict.measured]
             lines += _wrap(explanation_text(verdict, verdicts.family_size), indent, indent)
     if verdicts.notes:
         lines += ["", *(line for note in verdicts.notes for line in _wrap(note, "  ", "- "))]
     return lines
+
+
+def _bounds(claim: Claim) -> str:
+    """What the quantity must be above, below or between, where the claim says it."""
+    if claim.low is not None and claim.high is not None:
+        return f", between {claim.low:g} and {claim.high:g}"
+    return f", {claim.kind} {claim.threshold:g}" if claim.threshold is not None else ""
 
 
 def _cell_lines(view: CheckView, verdicts: Verdicts) -> list[str]:

@@ -143,6 +143,9 @@ def _decide(
     if p_against < ALPHA:
         return ClaimVerdict(claim, "contradicted", "", measured, p_against)
     missing = [ref for ref in claim.refs() if not runs.values(ref, claim.metric)]
+    if missing and all(ref in runs.rows for ref in missing):
+        reason = f"the records of {', '.join(missing)} do not say it: those of format 1 have no spread of scores"
+        return ClaimVerdict(claim, "not decidable here", reason, measured)
     if missing:
         reason = f"no run of {', '.join(missing)}; next: harness run {missing[0]} --profile {profile}"
         return ClaimVerdict(claim, "undecided", reason, measured)

@@ -10,6 +10,7 @@ from typing import Literal
 from harness.registry.claims import Claim, Contrast
 from harness.verdicts import contrasts
 from harness.verdicts.estimates import Estimate, Spread, paired
+from harness.verdicts.intervals import p_between
 from harness.verdicts.runs import COLLAPSE_RATIO, ProfileRuns
 
 # A collapse is judged by the ratio of the means until both rows have as many seeds: a test with fewer has one or two
@@ -66,7 +67,9 @@ def _measure_row(claim: Claim, ref: str, runs: ProfileRuns) -> tuple[Measured, .
     family = runs.blocks(ref, claim.metric)
     estimate = contrasts.mean(runs.rows[ref].by_seed(claim.metric), family) if family else None
     p_for = p_against = 1.0
-    if estimate and len(values) > 1:
+    if estimate and len(values) > 1 and claim.low is not None and claim.high is not None:
+        p_for, p_against = p_between(estimate, claim.low, claim.high)
+    elif estimate and len(values) > 1:
         assert claim.threshold is not None  # Claim checks it
         p_for, p_against = estimate.p_above(claim.threshold), estimate.p_below(claim.threshold)
         if claim.kind == "below":
@@ -159,8 +162,8 @@ def _collapse(pair: Contrast, metric: str, runs: ProfileRuns) -> Estimate | None
 def _p_values(claim: Claim, estimate: Estimate) -> tuple[float, float]:
     if claim.kind == "collapses":
         return estimate.p_below(), estimate.p_above()
+    if claim.low is not None and claim.high is not None:
+        return p_between(estimate, claim.low, claim.high)
     if claim.margin is None:
         return estimate.p_above(), estimate.p_below()
-    inside = max(estimate.p_below(claim.margin), estimate.p_above(-claim.margin))
-    outside = min(1.0, 2 * min(estimate.p_above(claim.margin), estimate.p_below(-claim.margin)))
-    return inside, outside
+    return p_between(estimate, -claim.margin, claim.margin)

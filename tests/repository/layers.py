@@ -49,7 +49,7 @@ ORDER: dict[str, tuple[tuple[str, ...], ...]] = {
         ("cli", "api"),
         ("doctor",),
         ("report", "launch", "bundles"),
-        ("status",),
+        ("audit", "status"),
         ("planning",),
         ("verdicts", "slurm", "weights", "scaffold"),
         ("registry", "console", "code"),

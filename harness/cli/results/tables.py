@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -108,14 +109,17 @@ def check(
     Exits with 0 whatever the verdicts are, unless --strict is given. With --looks the tests at all of these numbers of
     seeds together keep 5% of false verdicts; without it only the one at a number that was fixed beforehand does.
     """
+    from harness.audit.audit import audit
     from harness.planning.selection import Selection
     from harness.report.formats import check_format, render_check
     from harness.report.views import judge
     from harness.verdicts.sequential import parse_looks
 
     check_format(fmt)
-    chosen = Selection(target, profile, [], data, source=source)
-    verdicts = judge(chosen, parse_looks(looks) if looks is not None else ())
+    selection = Selection(target, profile, [], data, source=source)
+    verdicts = judge(selection, parse_looks(looks) if looks is not None else ())
+    if as_json or fmt in ("text", "json"):
+        verdicts = replace(verdicts, audit=audit(selection).line)
     typer.echo(render_check(verdicts, "json" if as_json else fmt))
     if strict and verdicts.failed:
         raise typer.Exit(1)

@@ -14,7 +14,8 @@ from detector.runs.record import Record
 from harness.planning.selection import Selection
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, parse_overrides, resolve_recipe
-from harness.store.records import Store, read_record
+from harness.store.reading import read_record
+from harness.store.records import Store
 
 FORMS = (
     "A row: table2/L6. A recipe: dr-r50-1x. Either with other settings: table2/L6@optimizer.lr=0.005@batch.images=8. "

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any, ClassVar
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
+from detector.errors import UsageError
 from detector.runs import job as jobs
-from detector.runs.job import EvalJob, ModelSettings, Settings, TrainJob, _hashed
-from drloss.config import DRLossConfig, Hinge, Logistic
+from detector.runs.job import LARGEST, EvalJob, ModelSettings, Settings, TrainJob, _hashed
+from drloss.config import CrossEntropyConfig, DRLossConfig, Hinge, Logistic
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve
 
@@ -73,6 +76,72 @@ def test_id_takes_6_and_6_point_0_as_one_number(evaluation: EvalJob) -> None:
     assert isinstance(loss, DRLossConfig)
     as_integer = replace(loss, surrogate=Logistic(L=6))
     assert replace(evaluation.train, loss=as_integer).id == evaluation.train.id
+
+
+def test_id_takes_0_and_minus_0_as_one_number(evaluation: EvalJob) -> None:
+    ids = {replace(evaluation.train, loss=DRLossConfig(margin=margin)).id for margin in (0.0, -0.0)}
+    assert len(ids) == 1
+
+
+def test_id_takes_e_and_its_digits_as_one_base(evaluation: EvalJob) -> None:
+    same = [DRLossConfig(h_pos=h, h_neg=h) for h in ("e", math.e, math.nextafter(math.e, 3))]  # type: ignore[arg-type]
+    assert same[0] == same[1] == same[2]
+    assert len({replace(evaluation.train, loss=loss).id for loss in same}) == 1
+    other = DRLossConfig(h_pos=2.718, h_neg="e")
+    assert replace(evaluation.train, loss=other).id != replace(evaluation.train, loss=same[0]).id
+
+
+def test_ids_of_the_largest_seeds_differ(evaluation: EvalJob) -> None:
+    seeds = (0, 1, LARGEST - 1, LARGEST)
+    assert len({replace(evaluation.train, seed=seed).id for seed in seeds}) == len(seeds)
+
+
+@pytest.mark.parametrize("seed", [LARGEST + 1, 10**400])
+def test_a_seed_that_would_share_anothers_id_is_refused(evaluation: EvalJob, seed: int) -> None:
+    with pytest.raises(UsageError, match="whole number of .* digits; the largest is 2\\^53"):
+        _ = replace(evaluation.train, seed=seed).id
+    text = msgspec.json.encode(evaluation.train).replace(b'"seed":0,"box', b'"seed":%d,"box' % seed)
+    with pytest.raises(msgspec.ValidationError, match="seed"):
+        msgspec.json.decode(text, type=TrainJob)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_number_that_is_not_finite_has_no_id(evaluation: EvalJob, value: float) -> None:
+    """JSON writes all three as null, so they would share an id."""
+    with pytest.raises(UsageError, match="only finite numbers"):
+        _ = replace(evaluation.train, loss=DRLossConfig(margin=value)).id
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "message"),
+    [
+        (CrossEntropyConfig, {"ratio": 5.0}, "ratio is 5.0, but has no effect with mining 'none'"),
+        (DRLossConfig, {"pairing": "neg_only", "h_pos": 20.0}, "h_pos is 20.0, but has no effect with pairing"),
+        (DRLossConfig, {"pairing": "all", "h_neg": "e"}, "h_neg is e, but has no effect with pairing 'all'"),
+        (DRLossConfig, {"pairing": "worst_case", "h_neg": 20.0}, "leave it out, or give 3.5"),
+    ],
+)
+def test_a_parameter_without_effect_is_refused(kind: type, arguments: dict[str, Any], message: str) -> None:
+    """Two jobs of one result would have two ids."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        kind(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("ref", "overrides", "message"),
+    [
+        ("ablations/cross-entropy", {"loss.ratio": 5}, "ratio is 5.0, but has no effect"),
+        ("table3/all", {"loss.h_neg": 20}, "h_neg is 20.0, but has no effect"),
+        ("table2/L6", {"schedule.iterations": 2**53 + 1}, "<= 9007199254740992"),
+        ("table2/L6", {"loss.h_neg": 10**400}, "out of range"),
+    ],
+)
+def test_an_override_that_has_no_id_of_its_own_is_one_clear_error(
+    ref: str, overrides: dict[str, Any], message: str
+) -> None:
+    registry = Registry()
+    with pytest.raises(UsageError, match=f"^--set: .*{message}"):
+        resolve(registry, ref, registry.profile("tiny"), overrides=overrides)
 
 
 def test_id_changes_with_a_bumped_component(evaluation: EvalJob, monkeypatch: pytest.MonkeyPatch) -> None:

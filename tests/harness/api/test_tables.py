@@ -81,7 +81,7 @@ def test_claims_name_rows_that_have_no_run_and_rows_held_against_a_threshold() -
     assert unmeasured[["difference", "low", "mean_a"]].isna().all(axis=None)
     alone = frame[frame["quantity"] == "a"]
     assert alone["b"].isna().all()
-    assert len(alone) == 2
+    assert len(alone) == 3
     assert harness.claims("table4", profile="paper")["n_a"].eq(0).all()
 
 

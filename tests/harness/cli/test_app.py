@@ -23,6 +23,7 @@ COMMANDS = [
     "run",
     "table",
     "check",
+    "audit",
     "explain",
     "collect",
     "eval",

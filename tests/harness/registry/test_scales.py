@@ -23,6 +23,7 @@ IDS = {
     "smoke": "e8db68c6d6e0ecaa",
     "tiny": "cf035f7187b74a30",
 }
+LATER = {"ablations/dr-no-low-quality", "ablations/focal-no-low-quality"}  # rows that came after these digests
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def test_ids_of_every_row_are_what_they_were(registry: Registry, name: str) -> N
     profile = registry.profile(name)
     digest = hashlib.sha256()
     for table in registry.tables.values():
-        for ref in sorted(table.refs(name)):
+        for ref in sorted(set(table.refs(name)) - LATER):
             job = eval_job(resolve(registry, ref, profile), 0)
             digest.update(f"{ref} {job.train.id} {job.id}\n".encode())
     assert digest.hexdigest()[:16] == IDS[name]
@@ -73,7 +74,7 @@ def test_one_gpu_trains_rows_of_its_own_at_every_size(registry: Registry) -> Non
 
 def test_one_gpu_decides_contrasts_of_resnet_50_alone(registry: Registry) -> None:
     decided = [claim for claim in registry.claims if "one-gpu" in claim.decidable_in]
-    assert len(decided) == 13
+    assert len(decided) == 14
     for claim in decided:
         assert claim.contrasts, claim.id
         for ref in claim.refs():
@@ -83,7 +84,7 @@ def test_one_gpu_decides_contrasts_of_resnet_50_alone(registry: Registry) -> Non
 
 def test_check_says_what_one_gpu_cannot_decide() -> None:
     text = " ".join(invoke("check", "all", "--profile", "one-gpu").stdout.split())
-    assert "4 not decidable here" in text
+    assert "8 not decidable here" in text
     assert "This scale is for ResNet-50" in text
 
 

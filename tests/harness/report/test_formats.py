@@ -134,7 +134,7 @@ def test_render_check_text_counts_and_explains(registry: Registry, runs: dict[st
     text = render_check(check_of(registry, runs, "tiny"), "text")
     assert "SUPPORTED  all-pairs-collapse" in text
     assert "none is compared" in text
-    assert re.search(r"17 claims of the paper: \d+ supported, \d+ contradicted, \d+ undecided, 11 not decidable", text)
+    assert re.search(r"22 claims of the paper: \d+ supported, \d+ contradicted, \d+ undecided, 16 not decidable", text)
 
 
 # Markup

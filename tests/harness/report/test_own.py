@@ -189,7 +189,7 @@ def test_own_folders_leave_the_papers_tables_as_they_are(registry: Registry) -> 
 @pytest.mark.usefixtures("registry", "committed")
 def test_a_profile_of_ones_own_stops_no_command() -> None:
     assert "mine" in invoke("list").stdout
-    assert "17 claims of the paper" in invoke("check", "all", "--profile", "tiny").stdout
+    assert "22 claims of the paper" in invoke("check", "all", "--profile", "tiny").stdout
     assert "Claims decided:" in invoke("plan", "all", "--profile", "tiny", "--budget", "5cpuh").stdout
     claims = json.loads(invoke("check", "all", "--profile", "mine", "--json").stdout)["claims"]
     assert {claim["outcome"] for claim in claims} == {"not decidable here"}

@@ -1,0 +1,47 @@
+"""An audit for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import textwrap
+
+from harness.audit.audit import CHECKS, AuditView
+from harness.audit.evidence import Finding
+
+WIDTH = 80
+INDENT = " " * 4
+SHOWN = 6  # rows or files of one finding; JSON has all
+
+
+def audit_text(view: AuditView) -> str:
+    """What was found, each with its meaning and what to do; then what could not be checked."""
+    lines = _wrap(
+        f"Audit of {view.target}, profile {view.profile}: {len(CHECKS)} checks of {view.records} records in "
+        f"{view.rows} rows. Findings: {len(view.findings)}.",
+        "",
+    )
+    for finding in view.findings:
+        lines += ["", *_finding(finding)]
+    if not view.records:
+        lines += ["", f"No record of this profile yet; next: harness run {view.target} --profile {view.profile}"]
+    elif view.unchecked:
+        lines += ["", "Could not be checked:"]
+        lines += [line for item in view.unchecked for line in _wrap(item, "  ", "- ")]
+    return "\n".join(lines)
+
+
+def _finding(finding: Finding) -> list[str]:
+    more = len(finding.where) - SHOWN
+    where = [*finding.where[:SHOWN], *([f"and {more} more"] if more > 0 else [])]
+    return [
+        finding.check.upper(),
+        *_wrap("; ".join(where), INDENT, INDENT),
+        *_wrap(f"Found: {finding.found}", INDENT, INDENT),
+        *_wrap(f"Means: {finding.means}", INDENT, INDENT),
+        *_wrap(f"Do: {finding.do}", INDENT, INDENT),
+    ]
+
+
+def _wrap(text: str, indent: str, first: str = "") -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    )
