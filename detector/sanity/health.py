@@ -29,6 +29,7 @@ def training_health(lines: Sequence[Line], job: TrainJob) -> tuple[Health, ...]:
 
     A training from a file named by its content may begin with a loss that is low already.
     """
+    lines = [line for line in lines if "classification" in line and "bbox_regression" in line]
     if len(lines) < LEAST_LINES:
         return ()
     fresh = not job.model.weights.startswith("sha256:")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from detector.data.coco.index import CocoIndex
@@ -67,12 +68,16 @@ def in_words(found: Sequence[Health]) -> tuple[str, ...]:
 
 
 def log_lines(metrics: Path) -> list[dict[str, float]]:
-    """The numbers of a training's log, line by line; without a line that a crash or a full disk cut short."""
+    """The numbers of a training's log, line by line; without a line that a crash or a full disk spoilt."""
     try:
         lines = metrics.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
-    return [numbers(json.loads(line)) for line in lines if line.startswith("{") and line.endswith("}")]
+    found = []
+    for line in lines:
+        with suppress(ValueError, AttributeError):  # AttributeError: JSON, but no object
+            found.append(numbers(json.loads(line)))
+    return [line for line in found if "iteration" in line]
 
 
 def curves_of(lines: Sequence[Line]) -> Curves | None:

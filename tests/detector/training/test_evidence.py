@@ -96,5 +96,5 @@ def test_health_is_said_once_in_the_second_half(job: EvalJob, tmp_path: Path, ca
 def test_a_torn_line_of_the_log_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     assert log_lines(path) == []
-    path.write_text('{"iteration": 1, "loss": 2.0}\n{"iteration": 2, "lo')
+    path.write_text('{"iteration": 1, "loss": 2.0}\n{"iter}\n[1]\n{"loss": 1.0}\n{"iteration": 2, "lo')
     assert log_lines(path) == [{"iteration": 1, "loss": 2.0}]
