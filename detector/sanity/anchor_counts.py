@@ -18,7 +18,6 @@ from detector.model.assign import assign_anchors
 from detector.runs.assignment import AnchorRanges
 from detector.runs.job import MatchSettings, TrainJob
 from detector.sanity.first_batch import BORDERLINE_IOU
-from drloss.config import DRLossConfig
 from drloss.labels import BACKGROUND, IGNORED
 from drloss.registry import GroupCounts, initial_value
 
@@ -83,7 +82,7 @@ def loss_of_equal_scores(job: TrainJob, index: CocoIndex, positions: Iterable[in
         for group in groups
     ]
     loss = job.loss
-    if isinstance(loss, DRLossConfig) and loss.pairing == "worst_case":
+    if getattr(loss, "pairing", None) == "worst_case":
         # Its first value is not known, since it is that of the extremes; of equal scores every one is an extreme.
         loss = replace(loss, pairing="dr")
     return initial_value(loss, job.model.prior_probability, counts) if counts else None
