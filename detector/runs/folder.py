@@ -40,6 +40,10 @@ class RunDir:
         """The difference between the newest start's code and its commit; there only if there is one."""
         return self.root / "code.diff"
 
+    def earlier_code_diff(self, sha256: str) -> Path:
+        """As ``code_diff``, of an earlier start whose code was another. sha256: of its text, as the start has it."""
+        return self.root / f"code-{sha256[:8]}.diff"
+
     @property
     def status(self) -> Path:
         """The heartbeat, a ``Status``."""

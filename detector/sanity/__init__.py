@@ -1,1 +1,1 @@
-"""Checks that stop a training that cannot be right. May import weights, device and what stands right of them."""
+"""Checks that stop a training, or tell that it went wrong. May import weights, device and what stands right of them."""

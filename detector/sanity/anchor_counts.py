@@ -18,7 +18,8 @@ from detector.model.assign import assign_anchors
 from detector.runs.assignment import AnchorRanges
 from detector.runs.job import MatchSettings, TrainJob
 from detector.sanity.first_batch import BORDERLINE_IOU
-from drloss.labels import IGNORED
+from drloss.labels import BACKGROUND, IGNORED
+from drloss.registry import GroupCounts, initial_value
 
 Boxes = NDArray[np.float64]
 Change = Callable[[Boxes, Shape], Boxes]
@@ -62,6 +63,29 @@ def dead_levels(job: TrainJob, index: CocoIndex, positions: Iterable[int]) -> tu
         if not dead:
             break
     return (dead, looked) if looked else ([], 0)
+
+
+def loss_of_equal_scores(job: TrainJob, index: CocoIndex, positions: Iterable[int]) -> float | None:
+    """The classification loss on the images at ``positions`` where every score is the prior; None where not known.
+
+    The mean over groups of ``images_per_group`` images; images as for ``anchor_counts``.
+    """
+    num_classes, size = len(index.category_ids), job.batch.images_per_group
+    found = []
+    for boxes, shape in _resized(job, index, positions):
+        labels = _labels(job, torch.cat(_anchors(job, shape)), boxes, job.matching)
+        positive, negative = int((labels >= 0).sum()), int((labels == BACKGROUND).sum())
+        found.append((positive, negative * num_classes + positive * (num_classes - 1)))
+    groups = [found[first : first + size] for first in range(0, len(found) - size + 1, size)]
+    counts = [
+        GroupCounts(tuple(positive for positive, _ in group), sum(p for p, _ in group), sum(n for _, n in group))
+        for group in groups
+    ]
+    loss = job.loss
+    if getattr(loss, "pairing", None) == "worst_case":
+        # Its first value is not known, since it is that of the extremes; of equal scores every one is an extreme.
+        loss = replace(loss, pairing="dr")
+    return initial_value(loss, job.model.prior_probability, counts) if counts else None
 
 
 def _resized(job: TrainJob, index: CocoIndex, positions: Iterable[int]) -> Iterator[tuple[Boxes, Shape]]:

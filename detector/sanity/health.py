@@ -19,20 +19,23 @@ Line = Mapping[str, float]
 GRADIENT = "gradient_"  # of the names of the columns with gradients' norms
 LEAST_LINES = 10  # of a log, before which nothing is judged
 UNCHANGED = 0.97  # of its first value: a classification loss that fell less has learned nothing
+EQUAL = 0.01  # relative, from the loss of scores that are all alike: there, too
 RISEN = 1.5  # times its lowest mean: a regression loss that diverges
 SAME_LINES = 5  # whose gradients have one and the same norm, though each is of other images
 SEPARATED = 1.02  # times the mean score of the negative entries: less tells nothing apart
 
 
-def training_health(lines: Sequence[Line], job: TrainJob) -> tuple[Health, ...]:
+def training_health(lines: Sequence[Line], job: TrainJob, untrained: float | None = None) -> tuple[Health, ...]:
     """What the lines of a training's log show, the last its newest; empty for too few of them.
 
+    untrained: the classification loss where all scores are alike (``anchor_counts.loss_of_equal_scores``).
     A training from a file named by its content may begin with a loss that is low already.
     """
+    lines = [line for line in lines if "classification" in line and "bbox_regression" in line]
     if len(lines) < LEAST_LINES:
         return ()
     fresh = not job.model.weights.startswith("sha256:")
-    found = [_no_learning(lines) if fresh else None, _diverging(lines), *_dead_gradients(lines)]
+    found = [_no_learning(lines, untrained) if fresh else None, _diverging(lines), *_dead_gradients(lines)]
     return tuple(health for health in found if health is not None)
 
 
@@ -58,15 +61,16 @@ def evaluation_health(detections: int, metrics: Mapping[str, float | None]) -> t
     return tuple(found)
 
 
-def _no_learning(lines: Sequence[Line]) -> Health | None:
+def _no_learning(lines: Sequence[Line], untrained: float | None) -> Health | None:
     first = lines[0]["classification"]
     last = fmean(line["classification"] for line in _newest(lines))
-    if last < UNCHANGED * first:
+    if untrained is not None and abs(last - untrained) <= EQUAL * untrained:
+        compared = f"{untrained:.4g} where all scores are alike"
+    elif last >= UNCHANGED * first:
+        compared = f"{first:.4g} in the first iteration"
+    else:
         return None
-    return Health(
-        name="no learning",
-        message=f"the classification loss is {last:.4g} at the end, {first:.4g} in the first iteration",
-    )
+    return Health(name="no learning", message=f"the classification loss is {last:.4g} at the end, {compared}")
 
 
 def _diverging(lines: Sequence[Line]) -> Health | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from detector.data.coco.index import CocoIndex
@@ -12,7 +13,7 @@ from detector.runs.assignment import WORKER_LOG
 from detector.runs.findings import MOST_POINTS, Curves, Health
 from detector.runs.folder import RunDir
 from detector.runs.job import TrainJob
-from detector.sanity.anchor_counts import dead_levels
+from detector.sanity.anchor_counts import dead_levels, loss_of_equal_scores
 from detector.sanity.health import Line, numbers, training_health
 
 logger = logging.getLogger(WORKER_LOG)
@@ -20,14 +21,16 @@ logger = logging.getLogger(WORKER_LOG)
 FIRST_TENTH = 5  # of the schedule, after which a training's health is judged: before, the rate may still rise
 LOSSES = ("classification", "bbox_regression", "loss")
 LOSS_DIGITS, OTHER_DIGITS = 4, 3  # of a curve's values: more show nothing
+COUNTED_IMAGES = 32  # whose anchors are counted for the loss of scores that are all alike
 SAMPLED_IMAGES = 500  # in which a level without positive anchors is looked for
 
 
 class HealthWatch:
     """Looks at a training's log after each tenth of its second half, and says each thing once."""
 
-    def __init__(self, run: RunDir, job: TrainJob) -> None:
-        self.run, self.job = run, job
+    def __init__(self, run: RunDir, job: TrainJob, index: CocoIndex) -> None:
+        """index: of the images that it is trained on."""
+        self.run, self.job, self.index = run, job, index
         self.found: tuple[Health, ...] = ()
         self._tenth = FIRST_TENTH
         self._said: set[str] = set()
@@ -37,8 +40,16 @@ class HealthWatch:
         tenth = 10 * iteration // self.job.schedule.iterations
         if tenth > self._tenth:
             self._tenth = tenth
-            self.say(training_health(log_lines(self.run.metrics), self.job))
+            self.say(self._by_log())
         return in_words(self.found)
+
+    def finish(self) -> None:
+        """At the end: look once more, at the levels of the pyramid too."""
+        self.say((*self._by_log(), *_dead_levels(self.job, self.index)))
+
+    def _by_log(self) -> tuple[Health, ...]:
+        untrained = loss_of_equal_scores(self.job, self.index, range(min(COUNTED_IMAGES, self.index.num_images)))
+        return training_health(log_lines(self.run.metrics), self.job, untrained)
 
     def say(self, found: tuple[Health, ...]) -> None:
         """Log what is new of it."""
@@ -47,11 +58,6 @@ class HealthWatch:
             if health.name not in self._said:
                 logger.warning("%s: %s", health.name, health.message)
         self._said |= {health.name for health in found}
-
-
-def final_health(run: RunDir, job: TrainJob, index: CocoIndex) -> tuple[Health, ...]:
-    """Of a training that came to its end. index: of the images that it was trained on."""
-    return *training_health(log_lines(run.metrics), job), *_dead_levels(job, index)
 
 
 def _dead_levels(job: TrainJob, index: CocoIndex) -> tuple[Health, ...]:
@@ -67,12 +73,16 @@ def in_words(found: Sequence[Health]) -> tuple[str, ...]:
 
 
 def log_lines(metrics: Path) -> list[dict[str, float]]:
-    """The numbers of a training's log, line by line; without a line that a crash or a full disk cut short."""
+    """The numbers of a training's log, line by line; without a line that a crash or a full disk spoilt."""
     try:
         lines = metrics.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
-    return [numbers(json.loads(line)) for line in lines if line.startswith("{") and line.endswith("}")]
+    found = []
+    for line in lines:
+        with suppress(ValueError, AttributeError):  # AttributeError: JSON, but no object
+            found.append(numbers(json.loads(line)))
+    return [line for line in found if "iteration" in line]
 
 
 def curves_of(lines: Sequence[Line]) -> Curves | None:

@@ -37,7 +37,7 @@ from detector.runs.timing import recorded
 from detector.sanity.health import evaluation_health
 from detector.storage.files import write_json
 from detector.storage.retry import retry
-from detector.training.evidence import HealthWatch, curves_of, final_health, in_words, log_lines
+from detector.training.evidence import HealthWatch, curves_of, in_words, log_lines
 from detector.training.pace import Pace
 from detector.training.train import Begun, Progress, train
 from detector.weights import checkpoint
@@ -61,7 +61,7 @@ def train_to_final(
     model, data, weights = fresh_training(assignment, world)
     index = data.index
     begun = _begin(assignment, world, index, weights)
-    watch = HealthWatch(run, job)
+    watch = HealthWatch(run, job, index)
     logger.info("%s%s: %d images, %d iterations", STARTED, job.id, len(data.positions), job.schedule.iterations)
 
     def report(progress: Progress) -> None:
@@ -99,7 +99,7 @@ def train_to_final(
         begun=begun,
     )
     if world.is_main:
-        watch.say(final_health(run, job, index))
+        watch.finish()
         if heartbeat is not None:
             heartbeat.beat("training", health=in_words(watch.found))
         state = {

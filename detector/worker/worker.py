@@ -5,6 +5,7 @@ The launcher pickles a ``Worker``. Reading it imports little, so that the handle
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sys
@@ -125,7 +126,9 @@ def _begin(run: RunDir, assignment: Assignment) -> None:
 
 def _describe_start(run: RunDir, world: World, assignment: Assignment) -> None:
     write_json(run.environment, describe_environment(world))
-    run.code_diff.unlink(missing_ok=True)
+    if run.code_diff.exists():
+        sha256 = hashlib.sha256(run.code_diff.read_bytes()).hexdigest()
+        run.code_diff.replace(run.earlier_code_diff(sha256))
     if assignment.code_diff:
         write_atomic(run.code_diff, assignment.code_diff.encode())
 

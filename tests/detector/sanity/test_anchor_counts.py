@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 from detector.data.coco.index import CocoIndex, load_index
 from detector.runs.assignment import AnchorRanges
 from detector.runs.job import EvalJob, TrainJob
-from detector.sanity.anchor_counts import anchor_counts, anchor_ranges, batch_means, dead_levels
+from detector.sanity.anchor_counts import anchor_counts, anchor_ranges, batch_means, dead_levels, loss_of_equal_scores
 
 
 @pytest.fixture
@@ -73,6 +74,15 @@ def test_levels_whose_anchors_match_no_box_are_dead(train: TrainJob, index: Coco
     dead, looked = dead_levels(large, index, range(index.num_images))
     assert dead == list(range(first, last + 1))
     assert looked == len(np.flatnonzero(np.diff(index.offsets)))  # all with a box
+
+
+def test_the_loss_of_equal_scores_is_that_of_the_defaults(job: EvalJob, index: CocoIndex) -> None:
+    """4 ln(1 + e^3) / 6 for each image with a positive anchor."""
+    for pairing in ("dr", "worst_case"):
+        train = replace(job.train, loss=replace(job.train.loss, pairing=pairing))
+        found = loss_of_equal_scores(train, index, range(index.num_images))
+        assert found == pytest.approx(4 * math.log(1 + math.exp(3)) / 6)
+    assert loss_of_equal_scores(job.train, index, []) is None
 
 
 def test_no_level_is_dead_where_no_image_has_a_box(train: TrainJob, index: CocoIndex) -> None:

@@ -51,6 +51,13 @@ def test_a_loss_that_ends_where_it_began_is_told(train: TrainJob) -> None:
     assert health.message == "the classification loss is 2.033 at the end, 2.032 in the first iteration"
 
 
+def test_a_loss_that_fell_to_that_of_scores_that_are_all_alike_is_told(train: TrainJob) -> None:
+    """The worst case of the tiny profile: its first loss is higher."""
+    (health,) = training_health(lines((2.84, *[2.033] * 10)), train, 2.032)
+    assert health.message == "the classification loss is 2.033 at the end, 2.032 where all scores are alike"
+    assert training_health(lines(FLATTEST), train, 2.032) == training_health(lines(FOCAL), train, 1.1) == ()
+
+
 def test_a_training_from_a_detectors_weights_may_begin_where_it_ends(train: TrainJob) -> None:
     model = replace(train.model, weights=f"sha256:{'0' * 64}")
     assert training_health(lines((0.3,) * 11), replace(train, model=model)) == ()

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from detector.data.splits import open_split
 from detector.runs.conditions import MOST_STARTS
 from detector.runs.findings import Health, Scores
 from detector.runs.folder import RunDir
@@ -80,10 +81,13 @@ def test_the_largest_record_is_at_most_40_kb(job: EvalJob, tmp_path: Path) -> No
     assert content_hash(read) == read.sha256
 
 
-def test_health_is_said_once_in_the_second_half(job: EvalJob, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_health_is_said_once_in_the_second_half(
+    job: EvalJob, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run = RunDir(tmp_path)
     schedule = replace(job.train.schedule, iterations=100)
-    watch = HealthWatch(run, replace(job.train, schedule=schedule))
+    index = open_split(job.train.data, data, "train")
+    watch = HealthWatch(run, replace(job.train, schedule=schedule), index)
     flat = [{"iteration": i, "classification": 2.0, "bbox_regression": 1.0} for i in range(1, 60)]
     run.metrics.write_text("".join(json.dumps(line) + "\n" for line in flat))
     with caplog.at_level(logging.WARNING):
@@ -96,5 +100,5 @@ def test_health_is_said_once_in_the_second_half(job: EvalJob, tmp_path: Path, ca
 def test_a_torn_line_of_the_log_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     assert log_lines(path) == []
-    path.write_text('{"iteration": 1, "loss": 2.0}\n{"iteration": 2, "lo')
+    path.write_text('{"iteration": 1, "loss": 2.0}\n{"iter}\n[1]\n{"loss": 1.0}\n{"iteration": 2, "lo')
     assert log_lines(path) == [{"iteration": 1, "loss": 2.0}]

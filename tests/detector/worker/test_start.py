@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
 from detector.storage.staging import staging_name
 from detector.worker import worker
-from support.micro import micro_assignment
+from support.micro import ALONE, micro_assignment
 
 
 def test_files_that_killed_starts_left_half_written_are_removed(
@@ -30,3 +31,13 @@ def test_files_that_killed_starts_left_half_written_are_removed(
     assert not any(path.exists() for path in half)
     assert kept.read_bytes() == b"half"
     assert run.job.exists()
+
+
+def test_the_changes_of_an_earlier_starts_code_are_kept_beside_the_newest(job: EvalJob, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    for text in ("+first\n", "+first\n", "+second\n", ""):
+        worker._describe_start(run, ALONE, micro_assignment(job, run.root, tmp_path, code_diff=text))
+    kept = {hashlib.sha256(text.encode()).hexdigest(): text for text in ("+first\n", "+second\n")}
+    assert not run.code_diff.exists()
+    assert {sha256: run.earlier_code_diff(sha256).read_text() for sha256 in kept} == kept
+    assert sorted(path.name for path in run.root.glob("code*.diff")) == sorted(f"code-{key[:8]}.diff" for key in kept)
