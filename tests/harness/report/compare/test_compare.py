@@ -102,7 +102,9 @@ def test_compare_has_the_images_noise_of_runs_with_matches(alone: Path, tmp_path
     difference = view.contrasts[0].differences["AP"]
     assert difference.value < -1
     assert 0 < difference.images < 1.96 * np.hypot(*(side.metrics["AP"].images for side in view.sides))
-    assert "200 resamples, the same for both" in comparison_text(view)
+    text = comparison_text(view)
+    assert "200 resamples, the same for both" in text
+    assert f"test set's images: A {view.sides[0].metrics['AP'].images:.1f}, B " in text
     assert view.sides[0].images_unknown is None
 
 
