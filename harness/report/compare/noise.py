@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,8 @@ class Contrast:
     images_by: str
 
 
-def contrast(a: Side, b: Side, images: dict[str, Any]) -> Contrast:
-    """``b`` minus ``a``. images: by side's name, its resamples (``image_draws``)."""
+def contrast(a: Side, b: Side, images: Mapping[str, Mapping[int, Any]]) -> Contrast:
+    """``b`` minus ``a``, over the seeds of both where they share two or more. images: as ``image_draws``."""
     common = sorted(set(a.seeds) & set(b.seeds))
     pairs = len(common) if len(common) > 1 else 0
     same = a.measured and [item.record.eval_id for item in a.measured] == [item.record.eval_id for item in b.measured]
@@ -54,7 +55,12 @@ def contrast(a: Side, b: Side, images: dict[str, Any]) -> Contrast:
     else:
         few = " and ".join(side.name for side in (a, b) if len(side.seeds) < 2)
         seeds_by = f"unknown: fewer than two seeds of {few}"
-    errors = standard_errors(images[b.name] - images[a.name]) if {a.name, b.name} <= images.keys() else {}
+    errors = {}
+    if {a.name, b.name} <= images.keys():
+        draws_a, draws_b = (
+            mean_of([images[side.name][seed] for seed in (common if pairs else side.seeds)]) for side in (a, b)
+        )
+        errors = standard_errors(draws_b - draws_a)
     differences = {}
     for metric in SHOWN:
         values_a, values_b = _values(a, metric), _values(b, metric)
@@ -86,8 +92,8 @@ def _difference(a: dict[int, float], b: dict[int, float], images: float | None, 
     return Difference(value, half, images)
 
 
-def image_draws(sides: list[Side]) -> tuple[dict[str, Any], dict[str, str]]:
-    """By side's name, the resamples of the mean of its seeds; and why each other side has none."""
+def image_draws(sides: list[Side]) -> tuple[dict[str, dict[int, Any]], dict[str, str]]:
+    """By side's name and seed, the resamples of its AP; and why each other side has none."""
     evaluations: dict[str, list[Matches]] = {}
     missing: dict[str, str] = {}
     for side in sides:
@@ -103,7 +109,9 @@ def image_draws(sides: list[Side]) -> tuple[dict[str, Any], dict[str, str]]:
     if flat and not same_images(flat):
         return {}, dict.fromkeys(evaluations, "the sides were tested on different images") | missing
     draws = iter(resampled(flat)) if flat else iter(())
-    return {name: mean_of([next(draws) for _ in many]) for name, many in evaluations.items()}, missing
+    seeds = {side.name: side.seeds for side in sides}
+    found = {name: {seed: next(draws) for seed in seeds[name]} for name in evaluations}
+    return found, missing
 
 
 def _matches(item: Measured) -> Matches | str:

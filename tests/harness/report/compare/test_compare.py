@@ -108,6 +108,17 @@ def test_compare_has_the_images_noise_of_runs_with_matches(alone: Path, tmp_path
     assert view.sides[0].images_unknown is None
 
 
+def test_compare_takes_both_noises_over_the_seeds_that_both_have(alone: Path, tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        finished(alone, "table2/L6", seed, tmp_path / "scenes", drop=9)
+    for seed in (1, 2):
+        finished(alone, "table2/focal", seed, tmp_path / "scenes", drop=9)  # the same detections, seed by seed
+    (contrast,) = compare(["table2/L6", "table2/focal"], "tiny", None).contrasts
+    difference = contrast.differences["AP"]
+    assert contrast.seeds_by == "paired by seed, 2 seeds"
+    assert (difference.value, difference.seeds, difference.images) == (0, 0, 0)
+
+
 def test_compare_leaves_out_matches_that_are_of_another_evaluation(alone: Path, tmp_path: Path) -> None:
     finished(alone, "table2/L6", 0, tmp_path / "scenes", drop=9)
     record = finished(alone, "table2/focal", 0, tmp_path / "scenes", drop=3)
