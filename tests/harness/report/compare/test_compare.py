@@ -119,6 +119,16 @@ def test_compare_takes_both_noises_over_the_seeds_that_both_have(alone: Path, tm
     assert (difference.value, difference.seeds, difference.images) == (0, 0, 0)
 
 
+def test_compare_of_one_seed_is_with_that_seed_of_the_other(alone: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        finished(alone, "table2/L6", seed, tmp_path / "scenes", drop=9)
+    finished(alone, "table2/focal", 1, tmp_path / "scenes", drop=9)  # the same detections as seed 1 of the first
+    (contrast,) = compare(["table2/L6", "table2/focal"], "tiny", None).contrasts
+    assert contrast.seeds_by == "unknown, fewer than two seeds of table2/focal; the difference is of seed 1 alone"
+    difference = contrast.differences["AP"]
+    assert (difference.value, difference.seeds, difference.images) == (0, None, 0)
+
+
 def test_compare_leaves_out_matches_that_are_of_another_evaluation(alone: Path, tmp_path: Path) -> None:
     finished(alone, "table2/L6", 0, tmp_path / "scenes", drop=9)
     record = finished(alone, "table2/focal", 0, tmp_path / "scenes", drop=3)
@@ -127,7 +137,9 @@ def test_compare_leaves_out_matches_that_are_of_another_evaluation(alone: Path, 
     view = compare(["table2/L6", "table2/focal"], "tiny", None)
     assert "of another evaluation than the record" in (view.sides[1].images_unknown or "")
     assert view.contrasts[0].differences["AP"].images is None
-    assert view.contrasts[0].seeds_by == "unknown: fewer than two seeds of table2/L6 and table2/focal"
+    assert view.contrasts[0].seeds_by == (
+        "unknown, fewer than two seeds of table2/L6 and table2/focal; the difference is of seed 0 alone"
+    )
 
 
 def test_compare_shows_inputs_curves_and_lost_ap_that_records_have(alone: Path, tmp_path: Path) -> None:
