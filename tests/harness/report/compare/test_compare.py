@@ -17,7 +17,7 @@ from detector.runs.findings import Curves, LostAP
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
 from detector.runs.provenance import FileDigest, Inputs
-from detector.runs.record import Record
+from detector.runs.record import Record, content_hash
 from detector.storage.files import write_json
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve
@@ -63,6 +63,8 @@ def finished(runs: Path, ref: str, seed: int, scenes: Path, *, drop: int, **chan
     found = Detections(every.image_ids[kept], every.category_ids[kept], every.boxes[kept], every.scores[kept])
     metrics, matches = coco_metrics_and_matches(index, found)
     record = replace(record_of(job_of(ref, seed)), metrics=metrics, **changes)
+    if record.format > 1:
+        record = replace(record, sha256=content_hash(record))
     run = RunDir(runs / record.train_id)
     write_json(run.record(record.eval_id), record)
     write_matches(run.matches(record.eval_id), matches)
@@ -156,7 +158,9 @@ def test_compare_shows_inputs_curves_and_lost_ap_that_records_have(alone: Path, 
             format=2,
             inputs=Inputs(weights=digest),
             curves=Curves(iterations=tuple(range(10, 90, 10)), values={"classification": curve}),
-            lost_ap=LostAP(classification=start, localisation=0, both=0, duplicate=0, background=0, missed=9.87),
+            lost_ap=LostAP(
+                classification=start, localisation=0.0, both=0.0, duplicate=0.0, background=0.0, missed=9.87
+            ),
         )
     view = compare(list(losses), "tiny", None)
     assert [row.name for row in view.inputs] == ["initial weights"]
