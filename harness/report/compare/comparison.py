@@ -15,7 +15,7 @@ from harness.report.compare.conditions import Unequal, unequal_conditions, unequ
 from harness.report.compare.curves import SideCurve, common_iterations, side_curves
 from harness.report.compare.noise import SHOWN, Contrast, contrast, image_draws
 from harness.report.compare.operands import Side, find_sides
-from harness.verdicts.images import standard_errors
+from harness.verdicts.images import mean_of, standard_errors
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def compare(names: Sequence[str], profile: str, data: Path | None) -> Comparison
 
 
 def _view(side: Side, draws: Any, missing: str | None) -> SideView:
-    errors = standard_errors(draws) if draws is not None else {}
+    errors = standard_errors(mean_of(list(draws.values()))) if draws is not None else {}
     metrics = {}
     for name in SHOWN:
         found = [item.record.metrics.get(name) for item in side.measured]

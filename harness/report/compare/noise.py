@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,38 +41,48 @@ class Contrast:
     images_by: str
 
 
-def contrast(a: Side, b: Side, images: dict[str, Any]) -> Contrast:
-    """``b`` minus ``a``. images: by side's name, its resamples (``image_draws``)."""
+def contrast(a: Side, b: Side, images: Mapping[str, Mapping[int, Any]]) -> Contrast:
+    """``b`` minus ``a``, over the seeds that both have; over all where they share none, or one of several.
+
+    images: as ``image_draws``.
+    """
     common = sorted(set(a.seeds) & set(b.seeds))
-    pairs = len(common) if len(common) > 1 else 0
-    same = a.measured and [item.record.eval_id for item in a.measured] == [item.record.eval_id for item in b.measured]
-    if same:
-        seeds_by = "none, these are the same trainings"
-    elif pairs:
-        seeds_by = f"paired by seed, {pairs} seeds"
-    elif min(len(a.seeds), len(b.seeds)) > 1:
-        seeds_by = "the seeds differ: Welch's test"
-    else:
-        few = " and ".join(side.name for side in (a, b) if len(side.seeds) < 2)
-        seeds_by = f"unknown: fewer than two seeds of {few}"
-    errors = standard_errors(images[b.name] - images[a.name]) if {a.name, b.name} <= images.keys() else {}
+    over_common = len(common) > 1 or (len(common) == 1 and min(len(a.seeds), len(b.seeds)) == 1)
+    seeds_a, seeds_b = (common if over_common else side.seeds for side in (a, b))
+    errors = {}
+    if {a.name, b.name} <= images.keys():
+        draws_a, draws_b = (
+            mean_of([images[side.name][seed] for seed in seeds]) for side, seeds in ((a, seeds_a), (b, seeds_b))
+        )
+        errors = standard_errors(draws_b - draws_a)
     differences = {}
     for metric in SHOWN:
-        values_a, values_b = _values(a, metric), _values(b, metric)
-        if pairs:
-            values_a, values_b = ({k: v[k] for k in common if k in v} for v in (values_a, values_b))
+        values_a, values_b = _values(a, metric, seeds_a), _values(b, metric, seeds_b)
         if values_a and values_b:
             error = errors.get(metric)
             half_images = None if error is None else t_quantile(0.975, math.inf) * error
-            differences[metric] = _difference(values_a, values_b, half_images, paired_by_seed=pairs > 0)
+            differences[metric] = _difference(values_a, values_b, half_images, paired_by_seed=over_common)
     images_by = f"{RESAMPLES} resamples, the same for both" if errors else "unknown, see below"
-    return Contrast(a.name, b.name, differences, seeds_by, images_by)
+    return Contrast(a.name, b.name, differences, _seeds_by(a, b, common), images_by)
 
 
-def _values(side: Side, metric: str) -> dict[int, float]:
+def _seeds_by(a: Side, b: Side, common: Sequence[int]) -> str:
+    """How the seeds' noise was found, or why it is unknown."""
+    if [item.record.eval_id for item in a.measured] == [item.record.eval_id for item in b.measured]:
+        return "none, these are the same trainings"
+    if len(common) > 1:
+        return f"paired by seed, {len(common)} seeds"
+    if min(len(a.seeds), len(b.seeds)) > 1:
+        return "the seeds differ: Welch's test"
+    few = " and ".join(side.name for side in (a, b) if len(side.seeds) < 2)
+    shared = f"; the difference is of seed {common[0]} alone" if common else ""
+    return f"unknown, fewer than two seeds of {few}{shared}"
+
+
+def _values(side: Side, metric: str, seeds: Collection[int]) -> dict[int, float]:
     """By seed; without the records that have none."""
     found = ((item.record.job.train.seed, item.record.metrics.get(metric)) for item in side.measured)
-    return {seed: value for seed, value in found if value is not None}
+    return {seed: value for seed, value in found if value is not None and seed in seeds}
 
 
 def _difference(a: dict[int, float], b: dict[int, float], images: float | None, *, paired_by_seed: bool) -> Difference:
@@ -86,8 +97,8 @@ def _difference(a: dict[int, float], b: dict[int, float], images: float | None, 
     return Difference(value, half, images)
 
 
-def image_draws(sides: list[Side]) -> tuple[dict[str, Any], dict[str, str]]:
-    """By side's name, the resamples of the mean of its seeds; and why each other side has none."""
+def image_draws(sides: list[Side]) -> tuple[dict[str, dict[int, Any]], dict[str, str]]:
+    """By side's name and seed, the resamples of its AP; and why each other side has none."""
     evaluations: dict[str, list[Matches]] = {}
     missing: dict[str, str] = {}
     for side in sides:
@@ -103,7 +114,9 @@ def image_draws(sides: list[Side]) -> tuple[dict[str, Any], dict[str, str]]:
     if flat and not same_images(flat):
         return {}, dict.fromkeys(evaluations, "the sides were tested on different images") | missing
     draws = iter(resampled(flat)) if flat else iter(())
-    return {name: mean_of([next(draws) for _ in many]) for name, many in evaluations.items()}, missing
+    seeds = {side.name: side.seeds for side in sides}
+    found = {name: {seed: next(draws) for seed in seeds[name]} for name in evaluations}
+    return found, missing
 
 
 def _matches(item: Measured) -> Matches | str:

@@ -78,7 +78,12 @@ def _metrics(sides: Sequence[SideView], marks: Sequence[str]) -> str:
     rows = [[name, *(_mean(side.metrics.get(name), _digits(name)) for side in sides)] for name in SHOWN]
     right = ["left", *["right"] * len(marks)]
     table = tabulate(rows, ["", *marks], disable_numparse=True, colalign=right)
-    return f"{table}\nMeans of the seeds ± the deviation between them."
+    lines = [table, "Means of the seeds ± the deviation between them."]
+    found = [(mark, side.metrics["AP"].images) for mark, side in zip(marks, sides, strict=True) if "AP" in side.metrics]
+    known = ", ".join(f"{mark} {error:.1f}" for mark, error in found if error is not None)
+    if known:
+        lines.append(f"Standard error of AP from the test set's images: {known}.")
+    return "\n".join(lines)
 
 
 def _mean(value: SideMean | None, digits: int) -> str:

@@ -17,7 +17,7 @@ from detector.runs.findings import Curves, LostAP
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
 from detector.runs.provenance import FileDigest, Inputs
-from detector.runs.record import Record
+from detector.runs.record import Record, content_hash
 from detector.storage.files import write_json
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve
@@ -63,6 +63,8 @@ def finished(runs: Path, ref: str, seed: int, scenes: Path, *, drop: int, **chan
     found = Detections(every.image_ids[kept], every.category_ids[kept], every.boxes[kept], every.scores[kept])
     metrics, matches = coco_metrics_and_matches(index, found)
     record = replace(record_of(job_of(ref, seed)), metrics=metrics, **changes)
+    if record.format > 1:
+        record = replace(record, sha256=content_hash(record))
     run = RunDir(runs / record.train_id)
     write_json(run.record(record.eval_id), record)
     write_matches(run.matches(record.eval_id), matches)
@@ -102,8 +104,31 @@ def test_compare_has_the_images_noise_of_runs_with_matches(alone: Path, tmp_path
     difference = view.contrasts[0].differences["AP"]
     assert difference.value < -1
     assert 0 < difference.images < 1.96 * np.hypot(*(side.metrics["AP"].images for side in view.sides))
-    assert "200 resamples, the same for both" in comparison_text(view)
+    text = comparison_text(view)
+    assert "200 resamples, the same for both" in text
+    assert f"test set's images: A {view.sides[0].metrics['AP'].images:.1f}, B " in text
     assert view.sides[0].images_unknown is None
+
+
+def test_compare_takes_both_noises_over_the_seeds_that_both_have(alone: Path, tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        finished(alone, "table2/L6", seed, tmp_path / "scenes", drop=9)
+    for seed in (1, 2):
+        finished(alone, "table2/focal", seed, tmp_path / "scenes", drop=9)  # the same detections, seed by seed
+    (contrast,) = compare(["table2/L6", "table2/focal"], "tiny", None).contrasts
+    difference = contrast.differences["AP"]
+    assert contrast.seeds_by == "paired by seed, 2 seeds"
+    assert (difference.value, difference.seeds, difference.images) == (0, 0, 0)
+
+
+def test_compare_of_one_seed_is_with_that_seed_of_the_other(alone: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        finished(alone, "table2/L6", seed, tmp_path / "scenes", drop=9)
+    finished(alone, "table2/focal", 1, tmp_path / "scenes", drop=9)  # the same detections as seed 1 of the first
+    (contrast,) = compare(["table2/L6", "table2/focal"], "tiny", None).contrasts
+    assert contrast.seeds_by == "unknown, fewer than two seeds of table2/focal; the difference is of seed 1 alone"
+    difference = contrast.differences["AP"]
+    assert (difference.value, difference.seeds, difference.images) == (0, None, 0)
 
 
 def test_compare_leaves_out_matches_that_are_of_another_evaluation(alone: Path, tmp_path: Path) -> None:
@@ -114,7 +139,9 @@ def test_compare_leaves_out_matches_that_are_of_another_evaluation(alone: Path, 
     view = compare(["table2/L6", "table2/focal"], "tiny", None)
     assert "of another evaluation than the record" in (view.sides[1].images_unknown or "")
     assert view.contrasts[0].differences["AP"].images is None
-    assert view.contrasts[0].seeds_by == "unknown: fewer than two seeds of table2/L6 and table2/focal"
+    assert view.contrasts[0].seeds_by == (
+        "unknown, fewer than two seeds of table2/L6 and table2/focal; the difference is of seed 0 alone"
+    )
 
 
 def test_compare_shows_inputs_curves_and_lost_ap_that_records_have(alone: Path, tmp_path: Path) -> None:
@@ -131,7 +158,9 @@ def test_compare_shows_inputs_curves_and_lost_ap_that_records_have(alone: Path, 
             format=2,
             inputs=Inputs(weights=digest),
             curves=Curves(iterations=tuple(range(10, 90, 10)), values={"classification": curve}),
-            lost_ap=LostAP(classification=start, localisation=0, both=0, duplicate=0, background=0, missed=9.87),
+            lost_ap=LostAP(
+                classification=start, localisation=0.0, both=0.0, duplicate=0.0, background=0.0, missed=9.87
+            ),
         )
     view = compare(list(losses), "tiny", None)
     assert [row.name for row in view.inputs] == ["initial weights"]
