@@ -141,5 +141,6 @@ def _read(store: Store, profile: str) -> tuple[dict[Path, Record], dict[Path, st
 
 
 def _paths(store: Store, profile: str) -> Iterator[Path]:
+    """Committed records, then those in run folders, which are named by an id: one that was set aside is not counted."""
     yield from sorted(store.results.glob(f"records/{profile}/*.json"))
     yield from record_files(store.runs)

@@ -124,6 +124,13 @@ def test_a_local_run_with_other_numbers_than_the_committed_one_is_said(put: Put,
     assert finding.found == "The same job gave an AP of 24.00, 25.00."
 
 
+def test_a_run_folder_that_was_set_aside_is_not_counted(put: Put, tmp_path: Path) -> None:
+    record = msgspec.json.decode(put("table2/L6").read_bytes(), type=Record)
+    aside = tmp_path / "runs" / f"{record.train_id}.replaced-2026" / "evals" / record.eval_id / "record.json"
+    write_json(aside, replace(record, metrics={"AP": 25.0}))
+    assert look() == []
+
+
 def test_a_record_of_no_row_is_an_orphan_unless_it_says_what_it_is(put: Put, tmp_path: Path) -> None:
     registry = Registry()
     changed = resolve(registry, "table2/L6", registry.profile("tiny"), overrides={"optimizer.lr": 0.05})
