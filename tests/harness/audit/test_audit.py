@@ -44,6 +44,8 @@ def put(tmp_path: Path) -> Put:
         record = record_of(job)
         metrics = {"AP": ap + 1e-6 * int(job.id[:6], 16) / 16**6, "positive_score": 0.5}
         record = replace(record, **{"profile": profile, "metrics": metrics, **changes})
+        if record.format == 2:
+            record = replace(record, sha256=content_hash(record))
         path = tmp_path / "results" / "records" / profile / f"{job.id}.json"
         write_json(path, record)
         return path
