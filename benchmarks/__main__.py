@@ -20,12 +20,12 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from benchmarks.gpu.speeds import write_speeds
 from benchmarks.measure import Report, processor
 from benchmarks.modules import MODULES, ON_CPU, ON_GPU
 from benchmarks.page import Measured, as_table, goal_lines, kept, slug, write_page
 from detector.storage.files import read_json, write_json
 from harness.folders import experiments_folder
+from harness.planning.speeds import add_speed
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -87,7 +87,7 @@ def _keep(reports: dict[str, Report]) -> None:
     earlier = read_json(path, Measured).reports if path.exists() else {}
     write_json(path, replace(measured, reports=earlier | reports))
     if speeds := [speed for report in reports.values() for speed in report.speeds]:
-        write_speeds(experiments_folder() / "speeds.yaml", speeds)
+        add_speed(experiments_folder() / "speeds.yaml", *speeds)
     print(f"\n{path}")
 
 

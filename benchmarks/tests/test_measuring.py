@@ -14,12 +14,12 @@ import torch
 import yaml
 from msgspec.structs import replace
 
-from benchmarks.gpu.speeds import as_line, write_speeds
 from benchmarks.gpu.step import Execution, speed_of
 from benchmarks.measure import Curve, Goal, Report, Row, compare
 from benchmarks.page import Measured, as_table, kept, slug, write_page
 from detector.storage.files import write_json
 from harness.folders import experiments_folder
+from harness.planning.speeds import add_speed
 from harness.registry.load import Registry
 from harness.registry.speeds import SpeedsFile
 
@@ -95,15 +95,9 @@ def test_measured_speeds_take_the_place_of_lines_of_their_kind(tmp_path: Path, m
     file = tmp_path / "speeds.yaml"
     file.write_text((experiments_folder() / "speeds.yaml").read_text())
     before = Registry().speeds
-    lines = file.read_text().splitlines()
-    write_speeds(file, [])
-    assert file.read_text().splitlines() == lines
     known, new = (speed_of(Execution("bf16", groups), replace(ROW, seconds=0.0123), 16, 800) for groups in (8, 4))
     assert any(speed.key == known.key for speed in before.speeds)
-    write_speeds(file, [known, new])
-    changed = [line for line in file.read_text().splitlines() if line not in lines]
-    assert changed == [as_line(known), as_line(new)]
-    assert len(file.read_text().splitlines()) == len(lines) + 1
+    add_speed(file, known, new)
     found = msgspec.convert(yaml.safe_load(file.read_text()), SpeedsFile)
     assert found == before.merged(SpeedsFile(speeds=(known, new)))
 

@@ -54,7 +54,7 @@ class TrainingData(Dataset[list[Group]]):
     def __init__(self, job: TrainJob, index: CocoIndex, *, rank: int, world_size: int) -> None:
         self.job, self.index = job, index
         # Base codebase: images without a valid box are left out. By position, so that no column is copied.
-        self.positions = trainable(index)
+        self.positions = trainable(index, crowd_only=job.batch.crowd_only)
         if not len(self.positions):
             raise DataError(f"{index.root}: {index.split} has no image with a valid box to train on.")
         heights, widths = index.heights[self.positions], index.widths[self.positions]

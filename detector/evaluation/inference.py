@@ -43,7 +43,7 @@ class Pass:
 def detect_image(model: RetinaNet, image: Image.Image, test: TestSettings) -> dict[str, Tensor]:
     """Boxes [M, 4] (x, y, x + w, y + h) in the image's own pixels, scores [M] descending, labels [M].
 
-    Several short sides, and flipped copies where ``test.flip``, are merged before the NMS.
+    Several short sides, and flipped copies where ``test.flip``, are merged as ``test.merge`` says.
     """
     return _merged(model, image, list(_views(model, image, test)), test)
 
@@ -54,6 +54,8 @@ def _merged(model: RetinaNet, image: Image.Image, views: Sequence[Pass], test: T
     for view in views:
         ratio = _ratio((view.width, view.height), (first.width, first.height), view.candidates.boxes)
         found.append(view.candidates._replace(boxes=view.candidates.boxes * ratio))
+    if test.merge == "detections":
+        found = [Candidates(**merge_candidates([of_view], test, model.box_convention)) for of_view in found]
     result = merge_candidates(found, test, model.box_convention)
     # As in the base codebase, corners are scaled, and a width is counted in the image's own pixels.
     corners = result["boxes"] * _ratio((first.width, first.height), image.size, result["boxes"])

@@ -36,6 +36,11 @@ class RunDir:
         return self.root / "environment.json"
 
     @property
+    def inputs(self) -> Path:
+        """The files that the training began with, as ``provenance.Inputs``."""
+        return self.root / "inputs.json"
+
+    @property
     def code_diff(self) -> Path:
         """The difference between the newest start's code and its commit; there only if there is one."""
         return self.root / "code.diff"

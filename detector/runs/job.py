@@ -165,11 +165,17 @@ class ScheduleSettings(Settings, frozen=True):
 
 
 class BatchSettings(Settings, frozen=True):
-    """``images_per_group`` images share padding and loss normalisers (the paper's per-GPU batch)."""
+    """``images_per_group`` images share padding and loss normalisers (the paper's per-GPU batch).
+
+    ``crowd_only``: also train on images whose only boxes are crowds, as images without boxes.
+    """
+
+    added: ClassVar[tuple[str, ...]] = ("crowd_only",)
 
     images: Count
     images_per_group: Count
     aspect_grouping: bool
+    crowd_only: bool = False
 
 
 class AugmentationSettings(Settings, frozen=True):
@@ -181,8 +187,13 @@ class AugmentationSettings(Settings, frozen=True):
 
 
 class TestSettings(Settings, frozen=True):
-    """Inference: several ``short_sides`` are a multi-scale test, whose detections are merged by NMS."""
+    """Inference: several ``short_sides`` are a multi-scale test.
 
+    ``merge``: what of its scales goes through one NMS: all candidates, or the detections that each scale's own NMS and
+    ``detections_per_image`` leave.
+    """
+
+    added: ClassVar[tuple[str, ...]] = ("merge",)
     __test__: ClassVar[bool] = False  # not a test case for pytest
 
     short_sides: tuple[Count, ...]
@@ -192,6 +203,7 @@ class TestSettings(Settings, frozen=True):
     candidates_per_level: Count
     nms_iou: Fraction
     detections_per_image: Count
+    merge: Literal["candidates", "detections"] = "candidates"
 
 
 class TrainJob(Settings, frozen=True, kw_only=True):

@@ -61,6 +61,8 @@ def train_to_final(
     model, data, weights = fresh_training(assignment, world)
     index = data.index
     begun = _begin(assignment, world, index, weights)
+    if world.is_main and not any(run.checkpoints.glob("*.pt")):
+        retry(lambda: write_json(run.inputs, begun.inputs), "the names of the run's inputs")
     watch = HealthWatch(run, job, index)
     logger.info("%s%s: %d images, %d iterations", STARTED, job.id, len(data.positions), job.schedule.iterations)
 

@@ -75,15 +75,6 @@ def number(values: tl.tuple, index: tl.constexpr) -> Any:
 
 
 @triton.jit
-def number_of_image(values: tl.tuple) -> Any:
-    """Of one number per image, that of this program's image."""
-    value = number(values, 0)
-    for image in tl.static_range(1, len(values)):
-        value = tl.where(tl.program_id(1) == image, number(values, image), value)
-    return value
-
-
-@triton.jit
 def find_tile(num_anchors: tl.tuple, ROWS: tl.constexpr) -> Any:
     """What program (tile, image) works on: level, first row in [N * R_l], first row in [N * R], number of rows.
 

@@ -1,4 +1,4 @@
-"""What a finished run was made from, held against what the same command would train from now; and training anew."""
+"""What a run was made from, held against what the same command would train from now; and training anew."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Literal
 from msgspec.structs import replace
 
 from detector.errors import DataError, RecordError, UsageError, WeightsError
-from detector.runs.job import DataSource
-from detector.runs.provenance import FileDigest, ImagesDigest, Inputs
+from detector.runs.folder import RunDir
+from detector.runs.job import DataSource, TrainJob
+from detector.runs.provenance import FileDigest, ImagesDigest, Inputs, unequal
 from detector.runs.record import Record, differences
+from detector.storage.files import read_json
 from harness.launch.assignments import Wanted, wanted_weights
 from harness.planning.plan import Plan
 from harness.status.find import of_plan
@@ -37,6 +39,14 @@ class _Now:
         self.images = cache(partial(_images_now, source, root))
         self.weights = cache(partial(_weights_now, given))
 
+    def begun(self, job: TrainJob, had: Inputs) -> Inputs:
+        """What a training that has a checkpoint would go on with now, as far as it noted what it began with."""
+        return Inputs(
+            weights=self.weights(wanted_weights(job)) if had.weights is not None else None,
+            train_annotations=self.annotations("train") if had.train_annotations is not None else None,
+            train_images=self.images("train") if had.train_images is not None else None,
+        )
+
     def record(self, record: Record) -> Record:
         """The record as it would be if the same were trained now; what is not there now stays as it is."""
         had, own_test = record.inputs or Inputs(), record.job.split is None  # else the server has the annotations
@@ -52,12 +62,16 @@ class _Now:
 
 
 def changed_inputs(planned: Plan, store: Store, root: Path, given: Path | None) -> dict[str, tuple[str, ...]]:
-    """By training with a record in the runs folder: which of its inputs have changed since, in words.
+    """By training with a record or a checkpoint in the runs folder: which of its inputs have changed since, in words.
 
-    given: the file of ``--weights``. What a record does not know, or what is no longer there, has not changed.
+    given: the file of ``--weights``. What a run does not know, or what is no longer there, has not changed.
     """
     now, found = _Now(planned.data, root, given), dict[str, tuple[str, ...]]()
     for train_id, jobs in planned.evaluations.items():
+        begun = _begun_with(store.run_dir(train_id))
+        if begun and (changed := unequal(begun, now.begun(planned.trainings[train_id], begun))):
+            found[train_id] = tuple(changed)
+            continue
         for job in jobs:
             with suppress(RecordError, OSError):  # not there, or not whole: nothing to compare with
                 record = read_record(store.run_dir(train_id).record(job.id))
@@ -67,8 +81,17 @@ def changed_inputs(planned: Plan, store: Store, root: Path, given: Path | None) 
     return found
 
 
+def _begun_with(run: RunDir) -> Inputs | None:
+    """What a training that is not done began with; None where it has no checkpoint or did not note it."""
+    if run.final.exists() or not any(run.checkpoints.glob("*.pt")):
+        return None
+    with suppress(RecordError, OSError):
+        return read_json(run.inputs, Inputs)
+    return None
+
+
 def require_same_inputs(planned: Plan, store: Store, root: Path, given: Path | None, command: str) -> None:
-    """Raises UsageError where a finished run of the plan was made from other files than those that are there now."""
+    """Raises UsageError where a run of the plan was made, or begun, from other files than those that are there now."""
     changed = changed_inputs(planned, store, root, given)
     if not changed:
         return
@@ -77,7 +100,7 @@ def require_same_inputs(planned: Plan, store: Store, root: Path, given: Path | N
     raise UsageError(
         "\n  ".join(
             [
-                "Finished runs were made from other files than those that are there now (then and now):",
+                "Runs were made from other files than those that are there now (then and now):",
                 *lines[:MOST_NAMED],
                 *more,
             ]

@@ -73,11 +73,6 @@ class SpeedsFile(Settings, frozen=True):
         wanted = plain_name(name)
         return next((kind for kind in self.gpus if wanted in map(plain_name, (kind.name, *kind.names))), None)
 
-    def known_names(self) -> tuple[str, ...]:
-        """Short names of the kinds, and full names of measured GPUs that are of none of them."""
-        others = dict.fromkeys(speed.gpu for speed in self.speeds if self.kind(speed.gpu) is None)
-        return (*(kind.name for kind in self.gpus), *others)
-
     def merged(self, other: SpeedsFile) -> SpeedsFile:
         """With the entries of ``other``, each in the place of one with the same name or key."""
         gpus = {plain_name(kind.name): kind for kind in (*self.gpus, *other.gpus)}

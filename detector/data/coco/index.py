@@ -166,11 +166,14 @@ def read_split(root: Path, split: str) -> tuple[CocoIndex | None, list[Problem]]
     return _index(table, root, split), [Problem(name, key, message) for key, message in table.check()]
 
 
-def trainable(index: CocoIndex) -> NDArray[np.int64]:
-    """Positions of the images with a box to train on: not a crowd, wider and higher than 1 pixel (base codebase)."""
+def trainable(index: CocoIndex, *, crowd_only: bool = False) -> NDArray[np.int64]:
+    """Positions of the images with a box to train on: not a crowd, wider and higher than 1 pixel (base codebase).
+
+    crowd_only: also those of which only crowds are of that size.
+    """
     # xyxy costs a rounding, so a box of exactly 1 pixel may come back as 1 + 1e-13.
     x1, y1, x2, y2 = index.boxes.T
-    usable = ~index.crowd & (x2 - x1 > 1 + 1e-6) & (y2 - y1 > 1 + 1e-6)
+    usable = (~index.crowd | crowd_only) & (x2 - x1 > 1 + 1e-6) & (y2 - y1 > 1 + 1e-6)
     before = np.concatenate([[0], np.cumsum(usable)])[index.offsets]  # usable boxes of all images before each
     return np.flatnonzero(np.diff(before))
 

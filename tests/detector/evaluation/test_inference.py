@@ -10,9 +10,9 @@ from PIL import Image, ImageOps
 
 from detector.build import build_model
 from detector.data.transforms import resize, to_tensor
-from detector.evaluation.inference import ScoreSums, _views, detect_image, score_sums
+from detector.evaluation.inference import Pass, ScoreSums, _merged, _views, detect_image, score_sums
 from detector.geometry.boxes import mirrored, to_edges
-from detector.model.postprocess import merge_candidates
+from detector.model.postprocess import Candidates, merge_candidates
 from detector.model.retinanet import RetinaNet
 from detector.runs.job import TestSettings
 from support.micro import micro_job, write_experiments
@@ -89,3 +89,21 @@ def test_score_sums_tell_positive_from_negative_entries(model: RetinaNet, image:
     assert one.num_positive + one.num_negative == scores.numel()  # background IoU 0.5: nothing is ignored
     assert one.positive + one.negative == pytest.approx(none.negative)
     assert ScoreSums(1.0, 2, 3.0, 4) + ScoreSums(1.0, 2, 3.0, 4) == ScoreSums(2.0, 4, 6.0, 8)
+
+
+def test_a_box_that_its_own_scale_suppressed_wins_only_where_all_candidates_are_merged(
+    model: RetinaNet, image: Image.Image
+) -> None:
+    """At one scale x suppresses y. The other finds z, which suppresses x and is apart from y."""
+    x, y, z = ([20.0, 0.0, 60.0, 40.0], [28.0, 0.0, 68.0, 40.0], [10.0, 0.0, 50.0, 40.0])
+
+    def seen(boxes: list[list[float]], scores: list[float]) -> Pass:
+        labels = torch.zeros(len(boxes), dtype=torch.int64)
+        return Pass(image.width, image.height, None, Candidates(torch.tensor(boxes), torch.tensor(scores), labels))
+
+    views = [seen([x, y], [0.8, 0.7]), seen([z], [0.9])]
+    found = {
+        way: _merged(model, image, views, at(model, nms_iou=0.5, merge=way)) for way in ("candidates", "detections")
+    }
+    assert found["candidates"]["boxes"].tolist() == [z, y]
+    assert found["detections"]["boxes"].tolist() == [z]

@@ -163,3 +163,21 @@ def test_fresh_leaves_a_living_run_alone(root: Path, tmp_path: Path) -> None:
     assert replaced_folders(store.runs) == []
     with pytest.raises(UsageError, match="neither --dry-run nor --retry-failed"):
         run(root, fresh=True, retry_failed=True)
+
+
+@pytest.mark.parametrize(("change", "said"), [(relabel, "training annotations: sha256"), (invert, "training images")])
+def test_a_run_that_is_begun_is_not_gone_on_with_from_other_files(
+    root: Path, tmp_path: Path, experiments: Path, change: Callable[[Path], None], said: str
+) -> None:
+    job = micro_job(experiments)
+    folder = Store(tmp_path / "runs", tmp_path / "results").run_dir(job.train.id)
+    shutil.rmtree(folder.root / "evals")
+    index = open_split(job.train.data, root, "train")
+    annotations = fingerprint(job.train.data, root, "train", index).sha256
+    write_json(folder.inputs, Inputs(train_annotations=annotations, train_images=images_digest(index)))
+    folder.checkpoints.mkdir()
+    (folder.checkpoints / "0000004.pt").touch()
+    assert run(root)[0] == (job.train.id,)  # it would go on
+    change(root)
+    with pytest.raises(UsageError, match=f"made from other files .*\n.*{said}"):
+        run(root)

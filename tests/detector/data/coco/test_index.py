@@ -213,6 +213,7 @@ def test_trainable_leaves_out_crowds_and_boxes_up_to_one_pixel(tmp_path: Path) -
         {"id": 4, "image_id": 9, "category_id": 3, "bbox": [0, 0, 9, 9], "iscrowd": 1},
     ]
     assert trainable(load(tmp_path, value)).tolist() == [1]
+    assert trainable(load(tmp_path, value), crowd_only=True).tolist() == [1, 2]
 
 
 def test_select_keeps_the_images_boxes_and_all_categories(tmp_path: Path) -> None:
