@@ -69,8 +69,8 @@ def changed_inputs(planned: Plan, store: Store, root: Path, given: Path | None) 
     now, found = _Now(planned.data, root, given), dict[str, tuple[str, ...]]()
     for train_id, jobs in planned.evaluations.items():
         begun = _begun_with(store.run_dir(train_id))
-        if begun and (changed := unequal(begun, now.begun(planned.trainings[train_id], begun))):
-            found[train_id] = tuple(changed)
+        if begun and (other := unequal(begun, now.begun(planned.trainings[train_id], begun))):
+            found[train_id] = tuple(other)
             continue
         for job in jobs:
             with suppress(RecordError, OSError):  # not there, or not whole: nothing to compare with
