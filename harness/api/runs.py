@@ -146,7 +146,8 @@ def curves(
     >>> frame = harness.curves("table2/L6", profile="tiny")
     >>> frame.columns.tolist()
     ['row', 'seed', 'train_id', 'iteration', 'classification', 'bbox_regression', 'loss', 'lr',
-     'seconds_per_iteration', 'data_seconds_per_iteration', 'host_seconds_per_iteration', 'images_per_second']
+     'seconds_per_iteration', 'data_seconds_per_iteration', 'host_seconds_per_iteration', 'images_per_second',
+     'gradient_backbone', 'gradient_pyramid', 'gradient_classifier', 'gradient_boxes']
     """
     selection = select(target, profile, overrides=overrides, data=data, batch_size=batch_size)
     found = [known for known in RunFinder(selection, seeds=0).find().runs if known.run and known.run.metrics.exists()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,10 +102,15 @@ def test_python_trains_what_is_missing_and_reads_its_curves(
     assert curves.groupby("seed")["iteration"].max().tolist() == [8, 8]
 
 
+def printed_first(text: str) -> Any:
+    """The JSON at the beginning; what was said of it follows."""
+    return json.JSONDecoder().raw_decode(text)[0]
+
+
 @pytest.mark.slow
 def test_eval_with_other_test_settings_keeps_a_record_of_its_own(done: Workplace) -> None:
     arguments = ("eval", "table2/L6", "--profile", "tiny", "--set", "test.score_threshold=0.9", "--json")
-    metrics = json.loads(done.harness(*arguments).split("\n\n")[0])
+    metrics = printed_first(done.harness(*arguments))
     assert metrics["job"]["test"]["score_threshold"] == 0.9
     assert "overridden by --set" in metrics["notes"][0]
     assert len(list((done.run_dir().root / "evals").iterdir())) == 2
@@ -117,7 +123,7 @@ def test_eval_with_other_test_settings_keeps_a_record_of_its_own(done: Workplace
 
 
 def test_eval_of_the_runs_own_weights_as_a_file_gives_the_records_metrics(done: Workplace, tmp_path: Path) -> None:
-    data = json.loads(done.harness("eval", "table2/L6", "--profile", "tiny", "--json").partition("\nrecord:")[0])
+    data = printed_first(done.harness("eval", "table2/L6", "--profile", "tiny", "--json"))
     root = next((done.root / "runs" / "data").iterdir())
     found = done.harness(
         *("eval", "--recipe", "dr-r50-1x", "--weights", str(done.run_dir().final), "--profile", "tiny"),
