@@ -29,6 +29,7 @@ def describe_environment(world: World) -> dict[str, str]:
         **{name: version(name) for name in ("torchvision", "pycocotools", "numpy", "pillow", "numba")},
         **(_gpu_versions() if on_gpu else {}),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "matmul_precision": torch.get_float32_matmul_precision(),  # of float32 products: torch's flag
         "device": f"{world.device.type} ({device})",
         "processes": str(world.size),
         "threads": str(torch.get_num_threads()),

@@ -11,7 +11,7 @@ from detector.runs.provenance import Start
 
 UNKNOWN = "unknown"  # what the starts of older checkpoints did not note
 # Of the environment, what decides how pixels are made and sums are rounded; the driver and Python do not.
-ROUNDING = ("torch", "numpy", "pillow", "numba", "triton", "cudnn", "cpu_capability", "device")
+ROUNDING = ("torch", "numpy", "pillow", "numba", "triton", "cudnn", "cpu_capability", "matmul_precision", "device")
 MOST_STARTS = 8  # in a record
 
 

@@ -80,7 +80,7 @@ PAIRS = (
     Pair(
         "a program's flag for matrix products of lower precision",
         ("same bits", "up to rounding", "lower precision"),
-        "nowhere: `harness run` starts processes of its own, which do not set it",
+        "`environment`: matmul_precision",
         _against_reference(lower_precision_flag),
     ),
     Pair(

@@ -278,7 +278,7 @@ def test_a_record_tells_the_trainings_starts_and_an_evaluation_elsewhere_does_no
     assert record.evaluation is not None
     assert record.evaluation.code == third
     assert record.environment == record.starts[-1].environment
-    assert {"numba", "cpu_capability", "torch"} <= record.environment.keys()
+    assert {"numba", "cpu_capability", "matmul_precision", "torch"} <= record.environment.keys()
     assert record.notes[0].startswith("resumed with other code (aaaaaaaa, then bbbbbbbb)")
 
 
