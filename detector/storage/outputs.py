@@ -1,0 +1,69 @@
+"""Where results may go: nothing that is there is overwritten unasked, and no path comes from a file's content."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path, PurePosixPath
+
+from detector.errors import HarnessError, UsageError
+from detector.storage.reading import kind_of_file
+
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
+
+
+def claim_file(path: Path, *, force: bool = False) -> Path:
+    """``path``, if a result may be written there. Raises UsageError naming what is there.
+
+    force: the user asked for it; then a regular file may be replaced, and anything else still may not.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return path
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
+    if not stat.S_ISREG(mode):
+        what = "a link" if stat.S_ISLNK(mode) else kind_of_file(mode)
+        raise UsageError(f"{path} is {what} and is not replaced. Name another file.")
+    if not force:
+        raise UsageError(f"{path} exists and is not overwritten. Name another file, or add --force.")
+    return path
+
+
+def claim_folder(path: Path) -> Path:
+    """``path``, if it is not there yet or an empty folder. Raises UsageError otherwise."""
+    try:
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return path
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
+    raise UsageError(f"{path} exists and is not overwritten. Name a folder that does not exist yet.")
+
+
+def path_part(text: str, what: str, *, raises: type[HarnessError] = UsageError) -> str:
+    """``text``, if it is a plain name for a file or folder: letters, digits, and ``._+-`` inside it.
+
+    what: of which field it is, for the error.
+    """
+    if not _PART.fullmatch(text):
+        raise raises(f"{what} {text!r} cannot be part of a path: letters, digits and ._+- are allowed.")
+    return text
+
+
+def inside(
+    root: Path, name: str, what: str, *, follow_links: bool = True, raises: type[HarnessError] = UsageError
+) -> Path:
+    """The path of the file ``name`` below ``root``, for a name that comes from a file: relative, without "..".
+
+    what: of which field it is, for the error. follow_links: False where the file is copied out: then a link that leaves
+    ``root`` is refused too. Data sets are read through links.
+    """
+    parts = PurePosixPath(name)
+    if not name or "\0" in name or "\\" in name or parts.is_absolute() or ".." in parts.parts:
+        raise raises(f"{what} {name!r} is not a path inside {root}.")
+    path = root / parts
+    if not follow_links and not os.path.realpath(path).startswith(os.path.join(os.path.realpath(root), "")):
+        raise raises(f"{what} {name!r} is a link that leaves {root}.")
+    return path
