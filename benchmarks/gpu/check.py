@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from msgspec import Struct
@@ -63,12 +64,18 @@ class Check:
     def parts(self) -> list[Part]:
         """What matters most comes first. On a busy CPU each may take its time."""
         module = (sys.executable, "-m")
+        several = ("-n", "8", "-p", "no:benchmark") if find_spec("xdist") else ()  # most of their time is compilation
         tests = ("pytest", "-q", "-k", "cpu", str(PROJECT / "tests/detector/training/test_gpu_training.py"))
         quick = ("--quick",) if self.on_cpu else ()
         parts = [
-            Part("tests", self._limit(110), (*module, *(tests if self.on_cpu else ("tests.gpu", "-q"))), self._tests)
+            Part(
+                "tests",
+                self._limit(130),
+                (*module, *(tests if self.on_cpu else ("tests.gpu", "-q", *several))),
+                self._tests,
+            )
         ]
-        for name, seconds in (("gpu_losses", 45), ("gpu_step", 110), ("gpu_shapes", 45)):
+        for name, seconds in (("gpu_losses", 90), ("gpu_step", 105), ("gpu_shapes", 35)):
             into = self.out / f"{name}.json"
             arguments = (*module, "benchmarks", "--only", name, "--into", str(into), *quick)
             parts.append(
@@ -80,7 +87,7 @@ class Check:
             changes = ("--set", f"precision={precision}")
             arguments = (*module, "harness.cli", *command, *changes)
             parts.append(
-                Part(f"train-{precision}", self._limit(40), arguments, lambda of=precision: self._training(of))
+                Part(f"train-{precision}", self._limit(30), arguments, lambda of=precision: self._training(of))
             )
         return parts
 

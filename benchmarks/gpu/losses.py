@@ -73,6 +73,7 @@ def rows_of(given: Input, speed: float, *, quick: bool, facts: dict[str, float |
         seconds = steady({"ours": work["ours"]}, device, rounds=1 if quick else 7, repeats=1 if quick else 10)
         seconds |= steady({"theirs": work["theirs"]}, device, rounds=1 if quick else 3, repeats=1)
         rows[name] = _row(name, given, subject, seconds, 3 * size / speed)
+        print(f"{rows[name].work}: {1e3 * rows[name].seconds:.2f} ms", flush=True)  # shown even if time runs out
         for who in work:
             if (peak := peak_bytes(work[who], device)) is not None:
                 told = "ours" if who == "ours" else subject.peer

@@ -10,17 +10,17 @@ import torch
 
 @contextmanager
 def training_algorithms(device: torch.device, *, deterministic: bool) -> Iterator[None]:
-    """On a GPU: cuDNN times its algorithms once for each new shape and keeps the fastest.
+    """On a GPU: with ``deterministic`` only algorithms that give the same bits from run to run.
 
-    deterministic: only algorithms that give the same bits from run to run, by rule and not by time; torch raises
-    RuntimeError for an operation that has none. Evaluations, which meet most shapes once, do without this.
+    torch raises RuntimeError for an operation that has none. cuDNN chooses its algorithms by rule, never by timing
+    them: on an H100 that took 8 to 10 seconds for each shape of a pass, and a training meets some hundred shapes.
     """
     if device.type != "cuda":
         yield
         return
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic, torch.are_deterministic_algorithms_enabled()
-    cudnn.benchmark, cudnn.deterministic = not deterministic, deterministic
+    cudnn.benchmark, cudnn.deterministic = False, deterministic
     torch.use_deterministic_algorithms(deterministic)
     try:
         yield

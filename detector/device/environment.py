@@ -74,10 +74,17 @@ def _gpu_versions() -> dict[str, str]:
         found["triton"] = version("triton")
     except PackageNotFoundError:
         found["triton"] = "none"
+    return found | {"driver": _driver()}
+
+
+def _driver() -> str:
+    """Version of the GPU's driver and the highest CUDA version that it knows, as "580.95.05 (CUDA 13.0)"."""
+    import pynvml
+
     try:
-        with open("/sys/module/nvidia/version") as file:
-            driver = file.read().strip()
-    except OSError:  # not Linux, or a container that hides it
-        driver = "unknown"
-    cuda: int = getattr(torch._C, "_cuda_getDriverVersion")()  # noqa: B009  unknown to the type checker
-    return found | {"driver": f"{driver} (CUDA {cuda // 1000}.{cuda % 1000 // 10})"}
+        pynvml.nvmlInit()
+        version, cuda = pynvml.nvmlSystemGetDriverVersion(), pynvml.nvmlSystemGetCudaDriverVersion()
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:  # a container without the library, say
+        return f"unknown ({error})"
+    return f"{version} (CUDA {cuda // 1000}.{cuda % 1000 // 10})"

@@ -72,7 +72,7 @@ class Captured:
 class PassGraphs:
     """Runs passes: of a new shape as they are, of a shape that was met before as a graph.
 
-    The first pass of a shape lets cuDNN choose its algorithms and Triton compile its kernels, which cannot be captured.
+    In the first pass of a shape cuDNN plans its convolutions and Triton compiles its kernels, which cannot be captured.
     Where a pass cannot be captured at all (a loss of another package that waits for the device), all passes are run as
     they are, and the log says so once.
     """

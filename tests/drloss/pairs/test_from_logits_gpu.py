@@ -144,6 +144,7 @@ def test_a_step_can_be_captured_in_a_graph(name: str) -> None:
     loss = partial(F.all_pairs_loss, labels=labels, surrogate=SURROGATES[name])
     value = loss(levels)
     wanted = torch.autograd.grad(value, levels)
+    value = value.detach()  # else its history ties the capture to the stream that it ran on
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         captured = loss(levels)
