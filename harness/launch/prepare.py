@@ -31,13 +31,13 @@ def prepare_data(source: DataSource, root: Path, say: Callable[[str], None]) -> 
         with count_bar("drawing", count) as advance:
             generate_shapes(root, source, workers=usable_cores(), progress=advance)
         return
-    from detector.data.coco.index import summary
+    from detector.data.coco.problems import summary
     from detector.data.coco.verify import check_images, missing_images
     from detector.data.splits import PARTS, check_categories, open_split
 
     indices = [open_split(source, root, part) for part in PARTS]
     train, test = indices
-    check_categories(test, train.category_ids.tolist())
+    check_categories(test, train.category_ids.tolist(), train.category_names, trained_on=train.split)
     for index in indices:
         missing = missing_images(index)
         if missing:

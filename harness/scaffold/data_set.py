@@ -66,7 +66,7 @@ def look(root: Path, train_split: str, test_split: str) -> DataSet:
     from detector.data.splits import check_categories
 
     index, test = load_index(root, train_split), load_index(root, test_split)
-    check_categories(test, index.category_ids.tolist())
+    check_categories(test, index.category_ids.tolist(), index.category_names, trained_on=train_split)
     figures = split_figures(index)
     if not test.num_images:
         raise DataError(f"{root}: {test_split} has no images. Run 'harness data verify {root}'.")
