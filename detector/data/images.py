@@ -48,7 +48,7 @@ def open_image(index: CocoIndex, position: int) -> Image.Image:
     try:
         decoded = retry(lambda: _decode(path), f"reading {path}")
     except (OSError, DataError) as error:
-        raise DataError(f"{named} cannot be read: {error}. Run 'harness data verify {index.root}'.") from error
+        raise DataError(f"{named} cannot be read: {reason(error)}. Run 'harness data verify {index.root}'.") from error
     if decoded.size != (index.widths[position], index.heights[position]):
         raise DataError(
             f"{named} is {decoded.width}x{decoded.height} pixels; its annotation "
@@ -65,7 +65,7 @@ def read_image(path: Path, *, upright: bool = False) -> Image.Image:
     try:
         return retry(lambda: _decode(path, upright=upright), f"reading {path}")
     except (OSError, DataError) as error:
-        raise DataError(f"{path} is not an image that can be read: {error}.") from error
+        raise DataError(f"{path} is not an image that can be read: {reason(error)}.") from error
 
 
 def read_header(path: Path, *, decode: bool) -> Header:
@@ -77,6 +77,11 @@ def read_header(path: Path, *, decode: bool) -> Header:
         if decode:
             image.load()
         return Header(*image.size, _orientation(image, decoded=decode))
+
+
+def reason(error: OSError | DataError) -> str:
+    """Why an image cannot be read, without the file's name."""
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
 
 def as_rgb(image: Image.Image, *, deep: bool = False) -> Image.Image:

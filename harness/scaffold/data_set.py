@@ -118,8 +118,9 @@ def anchor_note(registry: Registry, root: Path, split: str) -> str:
     found = _match(load_index(root, split), job, FEW)
     low, high = found.ranges.positives
     near_low, near_high = found.ranges.borderline
+    side = job.augmentation.short_sides[-1]
     return (
-        f"{split}: at {job.augmentation.short_sides[-1]} pixels (profile paper) {found.positives:.0f} anchors per "
-        f"image match and {found.borderline:.0f} nearly do, on {found.images:,} images; a first batch must have {low:g} "
-        f"to {high:g} and {near_low:g} to {near_high:g}. A run with another size measures its own"
+        f"{split}: at {side} pixels (profile paper) {found.positives:.0f} anchors per image match and "
+        f"{found.borderline:.0f} nearly do, on {found.images:,} images; a first batch must have {low:g} to {high:g} "
+        f"and {near_low:g} to {near_high:g}. A run at another size measures its own"
     )

@@ -16,7 +16,7 @@ from detector.data.coco.files import annotation_file, is_labelled, known_splits
 from detector.data.coco.index import CocoIndex, look_at_split, other_names, trainable
 from detector.data.coco.problems import LISTED, Finding, Problem, as_note, as_problems, total
 from detector.data.coco.releases import NUM_COCO_CATEGORIES, RELEASES
-from detector.data.images import read_header
+from detector.data.images import read_header, reason
 from detector.errors import DataError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
@@ -180,7 +180,7 @@ def _look(path: Path, width: int, height: int, *, decode: bool) -> _Looked:
     except FileNotFoundError:
         return _Looked("missing image files", "the image file is missing", 1)
     except (DataError, OSError) as error:
-        return _Looked("images that cannot be read", str(error), 1)
+        return _Looked("images that cannot be read", reason(error), 1)
     size, orientation = (found.width, found.height), found.orientation
     if size == (width, height):
         return _Looked("", None, orientation)
