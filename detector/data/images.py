@@ -19,7 +19,8 @@ from detector.errors import DataError
 from detector.storage.reading import open_regular
 from detector.storage.retry import retry
 
-FORMATS: Final = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
+FORMATS: Final = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 MOST_PIXELS: Final = 2**27  # takes 0.5 GB decoded; a file of some kilobytes can promise any number
 MOST_BYTES: Final = 2**30
 # Pillow warns from half of its limit on, which is a camera's size by now. Ours is checked before pixels are decoded.
@@ -73,7 +74,7 @@ def read_header(path: Path, *, decode: bool) -> Header:
 
     Raises DataError, without the file's name, where they cannot, and OSError where there is no such file.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         if decode:
             image.load()
         return Header(*image.size, _orientation(image, decoded=decode))
@@ -100,14 +101,14 @@ def as_rgb(image: Image.Image, *, deep: bool = False) -> Image.Image:
 
 
 def _decode(path: Path, *, upright: bool = False) -> Image.Image:
-    with _opened(path) as image:
+    with opened(path) as image:
         image.load()
         return as_rgb(ImageOps.exif_transpose(image) if upright else image, deep=_is_16_bit(image))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """An image whose header is read. Raises as ``read_header``, also for what happens while it is used."""
+def opened(path: Path) -> Iterator[Image.Image]:
+    """Pillow's image, whose header is read. Raises as ``read_header``, also for what happens while it is used."""
     try:
         with (
             open_regular(path, most=MOST_BYTES, raises=DataError) as file,
@@ -149,8 +150,8 @@ def _too_large(pixels: int | None = None) -> str:
 
 
 def _is_16_bit(image: Image.Image) -> bool:
-    """Whether this Pillow gives an image of 16 bits as one of 32: older ones did so."""
-    return image.format == "PNG" and image.mode == "I"
+    """Whether Pillow gives an image of 16 bits as one of 32: a PGM, and by older versions a PNG."""
+    return image.format in ("PNG", "PPM") and image.mode == "I"
 
 
 def _orientation(image: Image.Image, *, decoded: bool) -> int:

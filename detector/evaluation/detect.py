@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from detector.errors import DataError
-from detector.evaluation.load import Found, load_run, open_photo
+from detector.evaluation.load import Found, load_run, open_upright
 from detector.runs.folder import RunDir
 from detector.runs.job import TestSettings
 from detector.storage.files import write_json
@@ -26,7 +26,7 @@ def detect_files(
     Returns the drawn files with their numbers of boxes. Raises DataError for a file that is no image, or two files of
     one name, before anything is written.
     """
-    opened = [open_photo(path) for path in images]
+    opened = [open_upright(path) for path in images]
     names = [path.stem for path in images]
     twice = {name for name in names if names.count(name) > 1}
     if twice:

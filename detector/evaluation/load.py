@@ -47,7 +47,7 @@ class TrainedRun:
         min_score: leave out what scores less; scores of a DR loss are around 0.5, a focal loss's are lower.
         Raises DataError for a file that is no image.
         """
-        opened = _given(image) if isinstance(image, Image.Image) else open_photo(Path(image))
+        opened = _given(image) if isinstance(image, Image.Image) else open_upright(Path(image))
         result = detect_image(self.model, opened, self.model.test)
         labels, scores, boxes = (result[key].cpu().tolist() for key in ("labels", "scores", "boxes"))
         return [
@@ -96,7 +96,7 @@ def _recorded_test(run: RunDir) -> TestSettings:
     )
 
 
-def open_photo(path: Path) -> Image.Image:
+def open_upright(path: Path) -> Image.Image:
     """An image file of any mode as RGB, turned as its EXIF orientation says, but for an image of a COCO root.
 
     Raises DataError for a file that is no image, is too large, or holds more than 16 bits per channel.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import mmap
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -92,12 +93,11 @@ class AnnotationTable:
         """
         kind: type[_File] | type[_ImageInfo] = _File if labelled else _ImageInfo
         # Memory-mapped: processes that read it at the same time share train2017's half gigabyte.
-        with (
-            open_regular(path, raises=DataError, retry_seconds=RETRY_SECONDS) as handle,
-            mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content,
-            _no_gc(),
-        ):
-            return AnnotationTable._decoded(content, kind)
+        with open_regular(path, raises=DataError, retry_seconds=RETRY_SECONDS) as handle, _no_gc():
+            if not os.fstat(handle.fileno()).st_size:
+                raise ValueError("it is empty")
+            with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return AnnotationTable._decoded(content, kind)
 
     @staticmethod
     def of_text(content: bytes, *, labelled: bool = True) -> AnnotationTable:
@@ -108,7 +108,7 @@ class AnnotationTable:
     def _decoded(content: bytes | mmap.mmap, kind: type[_File] | type[_ImageInfo]) -> AnnotationTable:
         try:
             return AnnotationTable._of(msgspec.json.decode(content, type=kind))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             decoded, encoding = parse(content[:])
             if not _has_the_lists(decoded, kind):
                 msgspec.convert(decoded, kind)  # it says what is wrong

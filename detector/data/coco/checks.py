@@ -18,6 +18,7 @@ from detector.data.coco.problems import SHOWN_EXAMPLES, Finding, finding
 # COCO's own boxes overhang their image by fractions of a pixel.
 OVERHANG: Final = 1.0
 MAX_SIDE: Final = 2**31 - 1
+LONGEST_NAME: Final = 255  # bytes of a file's or folder's name, on every common file system
 # A box's area is that of its mask, or its own; rounding and COCO's counting of pixels make it a little larger.
 LARGER: Final = 1.1
 # From this share of boxes on that overhang, and would not if they were corners, they are said to look like corners.
@@ -69,7 +70,7 @@ def _images(table: AnnotationTable) -> list[Finding]:
     ids, widths, heights = table.images.T
     names = table.file_names
     impossible = (table.images[:, 1:] < 1).any(axis=1) | (table.images[:, 1:] > MAX_SIDE).any(axis=1)
-    unsafe = np.array([not _is_usable(name) for name in names], dtype=np.bool_)
+    unsafe = np.array([not is_usable(name) for name in names], dtype=np.bool_)
     first: dict[str, int] = {}
     owner = [first.setdefault(name, int(key)) for name, key in zip(names, ids.tolist(), strict=True)]
     shared = np.array(owner, dtype=np.int64) != ids if names else np.zeros(0, np.bool_)
@@ -96,15 +97,15 @@ def _images(table: AnnotationTable) -> list[Finding]:
     ]
 
 
-def _is_usable(name: str) -> bool:
+def is_usable(name: str) -> bool:
     """Whether it is a path inside the split's folder that the system can be asked for."""
-    if not name or name.startswith("/") or ".." in name.split("/") or "\0" in name:
+    if not name or name.startswith("/") or "\0" in name:
         return False
     try:
-        os.fsencode(name)
+        parts = os.fsencode(name).split(b"/")
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
-    return True
+    return b".." not in parts and parts[-1] not in (b"", b".") and max(map(len, parts)) <= LONGEST_NAME
 
 
 def _borders(table: AnnotationTable) -> tuple[Float, NDArray[np.int64]]:
@@ -122,7 +123,7 @@ def _annotations(table: AnnotationTable) -> list[Finding]:
     border, position = _borders(table)
     finite = (np.abs(table.xywh) <= MAX_SIDE).all(axis=1)  # NaN is not
     positive = (table.xywh[:, 2:] >= 0).all(axis=1)
-    with np.errstate(invalid="ignore"):  # inf - inf, reported as not finite
+    with np.errstate(invalid="ignore", over="ignore"):  # reported as not finite
         corner, end = table.xywh[:, :2], table.xywh[:, :2] + table.xywh[:, 2:]
         outside = ((end < -OVERHANG) | (corner > border + OVERHANG)).any(axis=1)
     measured = (table.areas >= 0) & np.isfinite(table.areas)

@@ -64,6 +64,9 @@ def parse(content: bytes) -> tuple[Any, str]:
     encoding = json.detect_encoding(content)
     try:
         return json.loads(content.decode(encoding)), encoding
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(f"line {line}: byte {content[error.start]:#04x} is not {encoding.upper()}") from error
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
 

@@ -264,7 +264,7 @@ def _index(table: AnnotationTable, root: Path, split: str) -> CocoIndex:
     # Distinct keys need no stable sort, which takes five times as long.
     rows = np.sort(image[known] * len(image) + known) % max(1, len(image))
     corner, sides = table.xywh[rows, :2], table.xywh[rows, 2:]
-    with np.errstate(invalid="ignore"):  # a box that is not finite has been reported
+    with np.errstate(invalid="ignore", over="ignore"):  # a box that is not finite has been reported
         boxes = np.concatenate([corner, corner + sides], axis=1)
     return CocoIndex(
         root=root,

@@ -12,14 +12,14 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from detector.data.coco.checks import is_usable
 from detector.data.coco.files import annotation_file, is_labelled, known_splits
 from detector.data.coco.index import CocoIndex, look_at_split, other_names, trainable
 from detector.data.coco.problems import LISTED, Finding, Problem, as_note, as_problems, total
 from detector.data.coco.releases import NUM_COCO_CATEGORIES, RELEASES
-from detector.data.images import read_header, reason
+from detector.data.images import SUFFIXES, read_header, reason
 from detector.errors import DataError
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 TURNED: Final = "images with an EXIF orientation other than 1, which are used as stored and not turned"
 
 
@@ -122,10 +122,9 @@ def _without_boxes(
         file = str(annotation_file(root, index.split).relative_to(root))
         if file in broken:
             continue
-        sides = index.boxes[:, 2:] - index.boxes[:, :2]
         said = (
             f"no image with a box to train on: of {len(index.boxes):,} boxes {int(index.crowd.sum()):,} are crowd "
-            f"regions, {int((sides <= 1).any(axis=1).sum()):,} at most one pixel wide or high"
+            f"regions, {int((index.sides <= 1).any(axis=1).sum()):,} at most one pixel wide or high"
         )
         if index.split.startswith("train") or (not named and len(nothing) == len(indices)):
             problems.append(Problem(file, None, said))
@@ -143,6 +142,8 @@ def look_at_images(index: CocoIndex, *, decode: bool) -> tuple[list[Problem], li
     """What is wrong with each image, in the index's order, and those that EXIF says to turn."""
 
     def check(i: int) -> _Looked:
+        if not is_usable(index.file_name(i)):  # told with the annotations, and may lead anywhere
+            return _Looked("", None, 1)
         return _look(index.image_path(i), int(index.widths[i]), int(index.heights[i]), decode=decode)
 
     problems: list[Problem] = []
@@ -206,7 +207,6 @@ def _files(index: CocoIndex) -> set[str]:
 
 
 def _count(index: CocoIndex) -> SplitReport:
-    sides = index.boxes[:, 2:] - index.boxes[:, :2]
     return SplitReport(
         split=index.split,
         num_images=index.num_images,
@@ -214,7 +214,7 @@ def _count(index: CocoIndex) -> SplitReport:
         num_boxes=len(index.boxes),
         num_crowd=int(index.crowd.sum()),
         num_images_without_boxes=int((np.diff(index.offsets) == 0).sum()),
-        num_boxes_without_area=int((sides <= 0).any(axis=1).sum()),
+        num_boxes_without_area=int((index.sides <= 0).any(axis=1).sum()),
     )
 
 
@@ -223,9 +223,7 @@ def _notes(index: CocoIndex) -> list[str]:
     labelled = is_labelled(index.root, index.split)
     if not labelled:
         notes.append(f"{index.split}: only COCO's evaluation server has its labels: harness export, harness record")
-    extra = sorted(
-        name for name in _files(index) - set(index.file_names) if Path(name).suffix.lower() in IMAGE_SUFFIXES
-    )
+    extra = sorted(name for name in _files(index) - set(index.file_names) if Path(name).suffix.lower() in SUFFIXES)
     if extra and index.image_folder == index.split:  # a folder of another name is shared with other splits
         notes.append(f"{index.split}: {len(extra):,} images without an entry in the annotations, first {extra[0]}")
     # The generated sets use COCO's names of splits, but not its 80 categories.

@@ -66,7 +66,7 @@ def test_open_image_gives_the_same_grey_for_every_mode(tmp_path: Path, mode: str
 
 def test_open_image_scales_16_bits_of_grey_in_png_and_tiff(tmp_path: Path) -> None:
     deep = Image.fromarray(np.array([[0, 256, 0x8000, 0xFFFF]], dtype=np.uint16))
-    for name in ("a.png", "a.tif"):
+    for name in ("a.png", "a.tif", "a.pgm"):
         index = split(tmp_path, name, 4, 1)
         deep.save(index.image_path(0))
         assert np.asarray(open_image(index, 0))[0, :, 0].tolist() == [0, 1, 128, 255]
@@ -93,10 +93,10 @@ def test_open_image_gives_the_pixels_that_pillow_gives(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "not an image (JPEG, PNG, BMP, WEBP, TIFF, GIF are read)"),
+        (b"", "not an image (JPEG, PNG, BMP, WEBP, TIFF, GIF, PPM are read)"),
         (b"404 not found", "not an image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 4\n", "not an image"),
-        (b"P6 6 4 255\n" + b"\0" * 72, "not an image"),
+        (b"8BPS" + b"\0\1" * 40, "not an image"),
         (png_header(6, 4), "broken image"),
         (png_header(20_000, 20_000), f"the image is too large: at most {MOST_PIXELS:,} pixels are read"),
         (png_header(2**31 - 1, 2**31 - 1), "the image is too large"),

@@ -43,10 +43,11 @@ def content() -> Content:
     }
 
 
-def write(root: Path, value: Content | str) -> Path:
+def write(root: Path, value: Content | str | bytes) -> Path:
     folder = root / "annotations"
     folder.mkdir(exist_ok=True)
-    (folder / "instances_val2017.json").write_text(value if isinstance(value, str) else json.dumps(value))
+    text = json.dumps(value) if isinstance(value, dict) else value
+    (folder / "instances_val2017.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     return root
 
 
@@ -143,6 +144,7 @@ ERRORS: list[tuple[str, Callable[[Content], None], int, str]] = [
     ("absolute path", change("images", "file_name", "/c.jpg"), 9, "unusable file name '/c.jpg'"),
     ("a name with NUL", change("images", "file_name", "c\0.jpg"), 9, "unusable file name 'c\\x00.jpg'"),
     ("half a character", change("images", "file_name", "\ud83d.jpg"), 9, "unusable file name"),
+    ("a name too long", change("images", "file_name", "c" * 256), 9, "unusable file name"),
     ("no name", change("images", "file_name", ""), 9, "unusable file name ''"),
 ]
 
@@ -186,11 +188,12 @@ def test_read_split_indexes_what_refers_to_something(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not a readable COCO instances file"),
         ("{", "not a readable COCO instances file"),
         ("[]", "Expected `object`, got `array`"),
         ('{"images": [], "annotations": []}', "missing required field `categories`"),
         ("[" * 100_000, "nested too deep"),
+        ("", "file: it is empty"),
+        (b'{\n"x": "\xe9"}', "line 2: byte 0xe9 is not UTF-8"),
         ('{"images": [], "categories": [], "annotations": [{"id": "7"}]}', r"annotation 7 of image \(missing\): bbox"),
         ('{"images": [{"id": 99999999999999999999}], "categories": [], "annotations": []}', "id 9{20} is no whole"),
         (
@@ -199,7 +202,7 @@ def test_read_split_indexes_what_refers_to_something(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_load_index_rejects_text_that_is_no_instances_file(tmp_path: Path, text: str, message: str) -> None:
+def test_load_index_rejects_text_that_is_no_instances_file(tmp_path: Path, text: str | bytes, message: str) -> None:
     write(tmp_path, text)
     with pytest.raises(DataError, match=message):
         load_index(tmp_path, "val2017")

@@ -197,3 +197,13 @@ def test_detections_of_other_forms_are_refused_or_told(case: Path) -> None:
         coco_metrics(index, read_detections(case / "cat0.json"))
     assert "1 of 2 detections leave their image" in detection_notes(index, read_detections(case / "xyxy.json"))[0]
     assert "have a negative width" in detection_notes(index, read_detections(case / "neg.json"))[0]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["../val/1.jpg", "\ud83d.jpg", "\0", "."])
+def test_images_with_unusable_names_are_told_once_and_never_opened(tmp_path: Path, name: str) -> None:
+    root = root_of(tmp_path / "root", boxes=[{"bbox": [1e308, 1e308, 1e308, 1e308]}])
+    path = root / "annotations" / "instances_train.json"
+    path.write_text(path.read_text().replace('"2.jpg"', json.dumps(name)))
+    kinds = [problem.kind for problem in verify_root(root, ["train"], decode=True).problems]
+    assert kinds == ["images with an unusable file name", *["boxes that are not finite, or beyond any image"] * 2]
