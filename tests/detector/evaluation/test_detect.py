@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from detector.errors import DataError
 from detector.evaluation.load import open_upright
+from tests.own_roots import SIZE, root_of
 
 
 def saved(path: Path, image: Image.Image, **options: object) -> Path:
@@ -51,6 +53,15 @@ def test_open_upright_turns_as_exif_says(tmp_path: Path, orientation: int) -> No
     corner = {1: (0, 0), 3: (1, 3), 6: (0, 1), 8: (3, 0)}[orientation]  # where the stored first pixel is seen
     assert opened.shape == (height, width)
     assert np.argwhere(opened == 255).tolist() == [list(corner)]
+
+
+def test_open_upright_leaves_the_images_of_a_coco_root_as_stored(tmp_path: Path) -> None:
+    root = root_of(tmp_path / "root", orientation=6)
+    assert open_upright(root / "val" / "1.jpg").size == SIZE
+    for place in (tmp_path / "1.jpg", root / "1.jpg", root / "other" / "1.jpg"):
+        place.parent.mkdir(exist_ok=True)
+        shutil.copy(root / "val" / "1.jpg", place)
+        assert open_upright(place).size == SIZE[::-1]
 
 
 def test_open_upright_refuses_floats_and_what_is_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from msgspec.structs import replace
 
+from detector.data.coco.files import annotations_sha256
 from detector.data.coco.index import load_index
 from detector.data.coco.verify import LISTED, TURNED, verify_root
 from detector.data.images import open_image
@@ -19,41 +19,11 @@ from detector.data.transforms import random_generator
 from detector.errors import DataError
 from detector.evaluation.detections import detection_notes, read_detections
 from detector.evaluation.scoring import coco_metrics
-from detector.runs.job import EvalJob
+from detector.runs.job import AnnotatedFolder, EvalJob
+from harness.launch.prepare import prepare_data
+from tests.own_roots import SIZE, root_of
 
 CASES = Path(__file__).resolve().parents[4].parent / "shared" / "cases"
-SIZE = (40, 30)
-
-
-def root_of(
-    root: Path,
-    *,
-    boxes: Sequence[dict[str, Any]] = ({},),
-    names: dict[str, Sequence[str]] | None = None,
-    orientation: int = 1,
-    size: tuple[int, int] = SIZE,
-    first_id: int = 1,
-    images: int = 2,
-) -> Path:
-    """train and val: ``images`` images of 40 x 30 pixels, whose annotations say ``size``, each with the same boxes."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    (root / "annotations").mkdir(parents=True)
-    for split in ("train", "val"):
-        ids = range(first_id, first_id + images)
-        plain = {"category_id": 1, "bbox": [4, 5, 10, 8], "area": 80, "iscrowd": 0}
-        content = {
-            "images": [{"id": i, "file_name": f"{i}.jpg", "width": size[0], "height": size[1]} for i in ids],
-            "annotations": [
-                {**plain, **box, "id": 9 * i + k, "image_id": i} for i in ids for k, box in enumerate(boxes)
-            ],
-            "categories": [{"id": k, "name": n} for k, n in enumerate((names or {}).get(split, ("a", "b")), 1)],
-        }
-        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
-        (root / split).mkdir()
-        for i in ids:
-            Image.new("RGB", SIZE, (i % 200, 90, 90)).save(root / split / f"{i}.jpg", exif=exif)
-    return root
 
 
 def messages(root: Path, **options: Any) -> list[str]:
@@ -100,6 +70,34 @@ def test_a_training_split_without_a_box_to_train_on_is_not_ok(
     assert any(note.startswith("val: no image with a box") for note in verify_root(root, decode=True).notes)
     with pytest.raises(DataError, match="no image with a valid box to train on"):
         TrainingData(job.train, load_index(root, "train"), rank=0, world_size=1)
+
+
+def test_a_run_refuses_at_once_what_verify_calls_wrong(tmp_path: Path) -> None:
+    folder = AnnotatedFolder(
+        train_split="train", test_split="val", num_images=None, train_sha256=None, test_sha256=None
+    )
+    roots = {
+        "no image with a box to train on": root_of(tmp_path / "crowd", boxes=[{"iscrowd": 1}]),
+        "gives other names to the same category ids": root_of(tmp_path / "names", names={"val": ("b", "a")}),
+        "is in 0..1, a fraction of its image": root_of(tmp_path / "fractions", boxes=[{"bbox": [0.1, 0.1, 0.5, 0.5]}]),
+    }
+    for message, root in roots.items():
+        hashes = {part: annotations_sha256(root, split) for part, split in (("train", "train"), ("test", "val"))}
+        source = replace(folder, train_sha256=hashes["train"], test_sha256=hashes["test"])
+        with pytest.raises(DataError, match=message):
+            prepare_data(source, root, print)
+        assert not verify_root(root, decode=True).ok
+
+
+def test_a_broken_annotation_file_is_not_also_told_to_have_no_boxes(tmp_path: Path) -> None:
+    root = root_of(tmp_path / "root", boxes=[{"bbox": None}])
+    assert {problem.kind for problem in verify_root(root, decode=True).problems} == {"boxes that are not four numbers"}
+    assert not verify_root(root, decode=True).notes
+
+
+def test_whole_pixels_in_a_corner_are_no_fractions(tmp_path: Path) -> None:
+    report = verify_root(root_of(tmp_path / "root", boxes=[{"bbox": [0, 0, 1, 1], "area": 1}]), decode=True)
+    assert [problem.message.partition(":")[0] for problem in report.problems] == ["no image with a box to train on"]
 
 
 def test_overhang_is_a_note_and_wrong_on_request(tmp_path: Path) -> None:
