@@ -6,9 +6,10 @@ Only the formats that COCO-like sets have are opened. Pillow knows some forty, o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 import numpy as np
@@ -23,6 +24,8 @@ FORMATS: Final = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 MOST_PIXELS: Final = 2**27  # takes 0.5 GB decoded; a file of some kilobytes can promise any number
 MOST_BYTES: Final = 2**30
+LARGE_PIXELS: Final = 2**24  # 64 MB decoded
+_LARGE_LOCK: Final = Lock()
 # Pillow warns from half of its limit on, which is a camera's size by now. Ours is checked before pixels are decoded.
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 
@@ -76,7 +79,8 @@ def read_header(path: Path, *, decode: bool) -> Header:
     """
     with opened(path) as image:
         if decode:
-            image.load()
+            with _one_large(image):
+                image.load()
         return Header(*image.size, _orientation(image, decoded=decode))
 
 
@@ -104,6 +108,11 @@ def _decode(path: Path, *, upright: bool = False) -> Image.Image:
     with opened(path) as image:
         image.load()
         return as_rgb(ImageOps.exif_transpose(image) if upright else image, deep=_is_16_bit(image))
+
+
+def _one_large(image: Image.Image) -> AbstractContextManager[object]:
+    """While decoding: of large images, one at a time in all threads together."""
+    return _LARGE_LOCK if image.width * image.height > LARGE_PIXELS else nullcontext()
 
 
 @contextmanager

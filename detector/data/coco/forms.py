@@ -81,13 +81,13 @@ def read_forms(file: Entry, encoding: str) -> Forms:
     )
     image_ids = _named_ids(images, "image", notes, ordered=False)
     category_ids = _named_ids(categories, "category", notes, ordered=True)
-    read_images = [_image(entry, image_ids, problems, notes) for _, entry in images]
-    read_categories = [_category(entry, category_ids, problems, notes) for _, entry in categories]
+    read_images = [_image(entry, image_ids, problems, notes) for entry in images]
+    read_categories = [_category(entry, category_ids, problems, notes) for entry in categories]
     # What is wrong with an image or a category is told once, not again for each of its boxes.
     lost = (_lost(images, read_images, image_ids), _lost(categories, read_categories, category_ids))
     ids = _annotation_ids(annotations, notes)
     rows = []
-    for key, (_, entry) in zip(ids, annotations, strict=True):
+    for key, entry in zip(ids, annotations, strict=True):
         row = _annotation(key, entry, (image_ids, category_ids), lost, problems, notes)
         if row is not None:
             rows.append(row)
@@ -100,23 +100,23 @@ def read_forms(file: Entry, encoding: str) -> Forms:
     )
 
 
-def _objects(entries: Iterable[Any], name: str, problems: _Tally) -> list[tuple[int, Entry]]:
-    """(position, entry) of those that are objects."""
-    kept: list[tuple[int, Entry]] = []
+def _objects(entries: Iterable[Any], name: str, problems: _Tally) -> list[Entry]:
+    """Those that are objects."""
+    kept: list[Entry] = []
     for i, entry in enumerate(entries):
         if isinstance(entry, dict):
-            kept.append((i, entry))
+            kept.append(entry)
         else:
             problems.add(f"{name} that are no objects", None, f"{name}[{i}] is {_shown(entry)}, not an object")
     return kept
 
 
-def _named_ids(entries: list[tuple[int, Entry]], what: str, notes: _Tally, *, ordered: bool) -> dict[str, int] | None:
+def _named_ids(entries: list[Entry], what: str, notes: _Tally, *, ordered: bool) -> dict[str, int] | None:
     """Numbers for ids that are text, by the text; None where all are numbers, or none is text.
 
     ordered: numbered by the order of the names, so that two splits agree; else in the file's order.
     """
-    given = [entry.get("id") for _, entry in entries]
+    given = [entry.get("id") for entry in entries]
     if not any(isinstance(key, str) and _whole(key) is None for key in given):
         return None
     names = [str(key) for key in given if isinstance(key, str | int) and not isinstance(key, bool)]
@@ -170,26 +170,24 @@ def _category(entry: Entry, numbers: dict[str, int] | None, problems: _Tally, no
     return key, name
 
 
-def _lost(entries: list[tuple[int, Entry]], rows: list[Any], numbers: dict[str, int] | None) -> set[int]:
+def _lost(entries: list[Entry], rows: list[Any], numbers: dict[str, int] | None) -> set[int]:
     """Ids of entries that could not be read."""
     silent = _Tally()
-    found = (
-        _id(entry.get("id"), numbers, "", silent) for (_, entry), row in zip(entries, rows, strict=True) if row is None
-    )
+    found = (_id(entry.get("id"), numbers, "", silent) for entry, row in zip(entries, rows, strict=True) if row is None)
     return {key for key in found if key is not None}
 
 
-def _annotation_ids(entries: list[tuple[int, Entry]], notes: _Tally) -> list[int]:
+def _annotation_ids(entries: list[Entry], notes: _Tally) -> list[int]:
     """Ids as the file has them, or 1, 2, ... where one of them is no number: nothing is decided by them."""
     silent = _Tally()
-    ids = [_integer(entry.get("id"), "annotation id", silent) for _, entry in entries]
+    ids = [_integer(entry.get("id"), "annotation id", silent) for entry in entries]
     if None in ids:
-        for i, (key, (_, entry)) in enumerate(zip(ids, entries, strict=True), 1):
+        for i, (key, entry) in enumerate(zip(ids, entries, strict=True), 1):
             if key is None:
                 shown = _shown(entry.get("id", _MISSING))
                 notes.add("annotations without a number as id; all are numbered in the file's order", i, shown)
         return list(range(1, len(ids) + 1))
-    for _, entry in entries:
+    for entry in entries:
         _integer(entry.get("id"), "annotation id", notes)
     return [key for key in ids if key is not None]
 
