@@ -39,7 +39,12 @@ class Problem:
     count: int = 1
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.message}"
+        return printable(f"{self.file}: {self.message}")
+
+
+def printable(text: str) -> str:
+    """Text with escapes for what a terminal would act on or cannot show: file names may hold anything."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def finding(wrong: ArrayLike, ids: NDArray[np.int64], kind: str, message: Callable[[int], str]) -> Finding:

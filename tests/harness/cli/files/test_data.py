@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,17 @@ def test_verify_shows_three_of_each_kind_and_counts_all(tmp_path: Path) -> None:
     found = json.loads(result.stdout)
     assert (found["ok"], found["num_problems"], len(found["problems"])) == (False, 18, 18)
     assert found["problems"][0]["kind"] == "boxes of a negative size"
+
+
+def test_verify_shows_no_control_characters_of_file_names(tmp_path: Path) -> None:
+    root = root_of(tmp_path / "root")
+    path = root / "annotations" / "instances_train.json"
+    path.write_text(path.read_text().replace('"1.jpg"', json.dumps("\x1b[31m\n\udce9.jpg")))
+    Path(os.fsdecode(bytes(root / "train") + b"/\xe9.jpg")).write_bytes(b"")
+    result = CliRunner().invoke(app, ["data", "verify", str(root), "--split", "train", "--quick"])
+    assert r"wrong: train/\x1b[31m\n\udce9.jpg: the image file is missing" in result.stdout.splitlines()
+    assert r"2 images without an entry in the annotations, first 1.jpg" in result.stdout
+    assert all(line.isprintable() for line in result.stdout.splitlines())
 
 
 def test_verify_measures_the_anchors_of_a_set_of_its_own(tmp_path: Path) -> None:
