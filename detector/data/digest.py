@@ -13,20 +13,24 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
-from PIL import Image
 
 from detector.data.coco.cache import LEAST_BYTES, SETTLED_SECONDS, Stamp, cache_folder, stamp_of
 from detector.data.coco.index import CocoIndex
+from detector.data.images import MOST_BYTES as MOST_IMAGE_BYTES
+from detector.data.images import read_image
+from detector.errors import DataError
 from detector.runs.provenance import ImagesDigest
 from detector.storage.files import write_json
+from detector.storage.reading import open_regular
 from detector.storage.retry import retry
 
 logger = logging.getLogger(__name__)
 
 MOST_BYTES = 10**9  # of all files together, up to which their content is read
-FORMAT = 1  # of the cache: increased when the same content gets another sum
+FORMAT = 2  # of the cache: increased when the same content gets another sum
 LOOKS_AT_ONCE = 16  # a file server answers one after the other in a minute what it answers together in seconds
 MISSING = -1  # as a size: images without boxes need not be there for a training
 
@@ -102,13 +106,12 @@ def _content_of(file: _File) -> str:
         return "missing"
     if file.path.suffix.lower() == ".png":
         try:
-            with Image.open(file.path) as image:
-                pixels = image.convert("RGB")
+            pixels = read_image(file.path)
             return hashlib.sha256(f"{pixels.width} {pixels.height} ".encode() + pixels.tobytes()).hexdigest()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        except DataError:
             pass  # whoever needs its pixels says what is wrong
-    with file.path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    with open_regular(file.path, most=MOST_IMAGE_BYTES, raises=DataError) as stream:
+        return hashlib.file_digest(cast(Any, stream), "sha256").hexdigest()
 
 
 def _sum(lines: Iterable[str]) -> str:

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
 from detector.data.coco.files import annotation_file, annotations_sha256
-from detector.data.coco.index import CocoIndex, load_index, select, trainable
+from detector.data.coco.index import CocoIndex, load_index, other_names, select, trainable
 from detector.data.coco.verify import check_release
 from detector.data.shapes.generate import SPEC_FILE, SPLITS
 from detector.errors import DataError
 from detector.runs.job import AnnotatedFolder, CocoRelease, DataSource, Shapes
 from detector.runs.record import SplitFingerprint
+from detector.storage.reading import read_json
 
 Part = Literal["train", "test"]
 PARTS: tuple[Part, Part] = ("train", "test")
@@ -51,16 +50,31 @@ def open_split(source: DataSource, root: Path, part: Part) -> CocoIndex:
     return index
 
 
-def check_categories(test: CocoIndex, trained: Sequence[int]) -> None:
-    """Raise DataError unless the test split's category ids are those of the training: labels are positions in them."""
-    found = test.category_ids.tolist()
+def check_categories(
+    test: CocoIndex,
+    trained: Sequence[int],
+    names: Sequence[str] | None = None,
+    *,
+    trained_on: str = "the training",
+) -> None:
+    """Raise DataError unless the test split's categories are those of the training: labels are positions in their ids.
+
+    trained, names: of the training's categories; names are None where they are not known. trained_on: where those are
+    from, for the error.
+    """
+    file, found = annotation_file(test.root, test.split), test.category_ids.tolist()
     if found != list(trained):
         differing = sorted(set(found) ^ set(trained))
         raise DataError(
-            f"{annotation_file(test.root, test.split)} has {len(found)} categories, the training split has "
-            f"{len(trained)}; they differ in the ids {', '.join(map(str, differing[:10]))}. Give both splits the same "
-            "list of categories, used or not."
+            f"{file} has {len(found)} categories, {trained_on} has {len(trained)}; they differ in the ids "
+            f"{', '.join(map(str, differing[:10]))}. Give both splits the same list of categories, used or not."
         )
+    renamed = [] if names is None else other_names(trained, names, test.category_names)
+    if renamed:
+        listed = "; ".join(
+            f"id {key} is {ours!r} in {trained_on}, {name!r} in {test.split}" for key, ours, name in renamed
+        )
+        raise DataError(f"{file} gives other names to the same category ids: {listed}. Give both the same categories.")
 
 
 def fingerprint(source: DataSource, root: Path, part: Part, index: CocoIndex) -> SplitFingerprint:
@@ -82,6 +96,6 @@ def _check_shapes(source: Shapes, root: Path) -> None:
     path = root / SPEC_FILE
     if not path.exists():
         raise DataError(f"No generated set at {root}. Make it: harness data synth --out {root}.")
-    found = msgspec.json.decode(path.read_bytes(), type=Shapes)
+    found = read_json(path, Shapes, raises=DataError)
     if found != source:
         raise DataError(f"{root} holds another generated set ({found}) than the job's ({source}). Give another folder.")

@@ -50,8 +50,8 @@ def resized_pixels(image: Image.Image, *, short_side: int, max_size: int, flip: 
 
 
 def random_generator(seed: int, iteration: int, image_id: int) -> np.random.Generator:
-    """The random generator of one image in one iteration, whichever process loads it."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, iteration, image_id))))
+    """The random generator of one image in one iteration, whichever process loads it; its id may be negative."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, iteration, image_id % 2**64))))
 
 
 def augment(

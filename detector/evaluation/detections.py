@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
+import io
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.coco.annotations import find
+from detector.data.coco.checks import MAX_SIDE, OVERHANG
 from detector.data.coco.index import CocoIndex
 from detector.errors import DataError
 from detector.storage.files import write_atomic
+from detector.storage.reading import read_bytes
+
+MOST_BYTES: Final = 2**30  # of a result list, unpacked: 20,000 images with 100 boxes each have a fifth of it
+SHOWN_IDS: Final = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +72,12 @@ def write_detections(path: Path, detections: Detections) -> None:
 
 def read_detections(path: Path) -> Detections:
     """COCO's result list from .json or .json.gz. Raises DataError naming the file and what is wrong in it."""
+    content = read_bytes(path, most=MOST_BYTES, raises=DataError)
     try:
-        content = path.read_bytes()
         if path.suffix == ".gz":
-            content = gzip.decompress(content)
-        results = msgspec.json.decode(content, type=list[_Result])
-    except (OSError, EOFError, zlib.error, msgspec.DecodeError) as error:
+            content = _unpacked(content)
+        results = msgspec.json.decode(content.removeprefix(codecs.BOM_UTF8), type=list[_Result])
+    except (EOFError, zlib.error, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path} is not a COCO result list (image_id, category_id, bbox, score): {error}.") from error
     count = len(results)
     return Detections(
@@ -81,21 +88,64 @@ def read_detections(path: Path) -> Detections:
     )
 
 
+def _unpacked(content: bytes) -> bytes:
+    """The gzip file's content. A kilobyte may hold a megabyte, so it is bounded before memory is taken."""
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        try:
+            found = file.read(MOST_BYTES + 1)
+        except OSError as error:  # gzip's own for a broken file
+            raise EOFError(str(error)) from error
+    if len(found) > MOST_BYTES:
+        raise EOFError(f"it holds more than {MOST_BYTES:,} bytes")
+    return found
+
+
 def check_detections(index: CocoIndex, detections: Detections) -> None:
     """Raises DataError for what pycocotools would take silently: NaN, unknown images or categories."""
-    finite = np.isfinite(detections.boxes).all(axis=1) & np.isfinite(detections.scores)
+    with np.errstate(invalid="ignore"):
+        finite = (np.abs(detections.boxes) <= MAX_SIDE).all(axis=1) & np.isfinite(detections.scores)
     known_image = find(index.image_ids, detections.image_ids) >= 0
     known_category = find(index.category_ids, detections.category_ids) >= 0
-    for good, what in (
-        (known_image, f"is of an image that {index.split} does not have"),
-        (known_category, "is of an unknown category"),
-        (finite, "has a box or score that is not finite"),
+    ids = ", ".join(map(str, index.category_ids[:SHOWN_IDS].tolist()))
+    more = ", ..." if len(index.category_ids) > SHOWN_IDS else ""
+    for good, what, hint in (
+        (known_image, f"is of an image that {index.split} does not have", ""),
+        (known_category, "is of an unknown category", f" Category ids of {index.split}: {ids}{more}."),
+        (finite, "has a box or score that is not finite, or beyond any image", ""),
     ):
         bad = np.flatnonzero(~good)
         if len(bad):
-            first = int(bad[0])
             raise DataError(
-                f"{len(bad):,} of {len(detections):,} detections cannot be scored: the first, number {first}, {what} "
-                f"(image_id {detections.image_ids[first]}, category_id {detections.category_ids[first]}, "
-                f"bbox {detections.boxes[first].tolist()}, score {detections.scores[first]})."
+                f"{len(bad):,} of {len(detections):,} detections cannot be scored: the first, number {bad[0]}, {what} "
+                f"({_described(detections, int(bad[0]))}).{hint}"
             )
+
+
+def detection_notes(index: CocoIndex, detections: Detections) -> list[str]:
+    """What is scored, as pycocotools does, but is odd: negative sides, and boxes that leave their image.
+
+    Corners that are read as (x, y, width, height) do. The detections have passed ``check_detections``.
+    """
+    position = find(index.image_ids, detections.image_ids)
+    border = np.column_stack([index.widths[position], index.heights[position]])
+    corner, sides = detections.boxes[:, :2], detections.boxes[:, 2:]
+    negative = (sides < 0).any(axis=1)
+    outside = ((corner < -OVERHANG) | (corner + sides > border + OVERHANG)).any(axis=1)
+    notes = []
+    for odd, what in ((negative, "have a negative width or height"), (outside, "leave their image")):
+        if odd.any():
+            first = int(np.flatnonzero(odd)[0])
+            width, height = border[first].tolist()
+            notes.append(
+                f"{int(odd.sum()):,} of {len(detections):,} detections {what}: the first, number {first}, in an image "
+                f"of {width} x {height} ({_described(detections, first)}). COCO's boxes are (x, y, width, height) in "
+                "pixels, not corners."
+            )
+    return notes
+
+
+def _described(detections: Detections, i: int) -> str:
+    return (
+        f"image_id {detections.image_ids[i]}, category_id {detections.category_ids[i]}, "
+        f"bbox {detections.boxes[i].tolist()}, score {detections.scores[i]}"
+    )

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from detector.build import build_trained
+from detector.data.coco.files import is_in_root
+from detector.data.images import as_rgb, read_image
 from detector.errors import DataError, RecordError
 from detector.evaluation.inference import detect_image
 from detector.model.retinanet import RetinaNet
@@ -41,11 +42,12 @@ class TrainedRun:
     def detect(self, image: Image.Image | Path | str, *, min_score: float = 0.0) -> list[Found]:
         """The objects of an image or image file, best first, tested as the run's own evaluation was.
 
-        image: a PIL image, which is not turned, or a file, which is turned as its EXIF orientation says.
+        image: a PIL image, which is not turned, or a file, which is turned as its EXIF orientation says; an image of a
+        COCO root is not, since its boxes are those of the pixels as stored.
         min_score: leave out what scores less; scores of a DR loss are around 0.5, a focal loss's are lower.
         Raises DataError for a file that is no image.
         """
-        opened = _as_rgb(image, "The image") if isinstance(image, Image.Image) else open_upright(Path(image))
+        opened = _given(image) if isinstance(image, Image.Image) else open_upright(Path(image))
         result = detect_image(self.model, opened, self.model.test)
         labels, scores, boxes = (result[key].cpu().tolist() for key in ("labels", "scores", "boxes"))
         return [
@@ -95,20 +97,15 @@ def _recorded_test(run: RunDir) -> TestSettings:
 
 
 def open_upright(path: Path) -> Image.Image:
-    """An image file of any mode as RGB, turned as its EXIF orientation says.
+    """An image file of any mode as RGB, turned as its EXIF orientation says, but for an image of a COCO root.
 
-    Raises DataError for a file that is no image, is too large for Pillow, or holds more than 16 bits per channel.
+    Raises DataError for a file that is no image, is too large, or holds more than 16 bits per channel.
     """
+    return read_image(path, upright=not is_in_root(path))
+
+
+def _given(image: Image.Image) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            return _as_rgb(ImageOps.exif_transpose(image), str(path))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is not an image that can be read: {error}.") from error
-
-
-def _as_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode in ("I", "F"):
-        raise DataError(f"{name} holds 32 bits per channel. Convert it to 8 or 16 bits first.")
-    if image.mode.startswith("I;16"):  # Pillow itself would clip: all above 255 white
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert("RGB")
+        return as_rgb(image)
+    except DataError as error:
+        raise DataError(f"The image cannot be used: {error}.") from error

@@ -10,13 +10,14 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from detector.data.coco.index import CocoIndex
+from detector.data.coco.releases import NUM_COCO_CATEGORIES
 from detector.data.transforms import resized_size
 from detector.geometry.boxes import trainable_corners
 from detector.geometry.padding import Shape, padded_shape
 from detector.model.anchors import AnchorSettings, grid_anchors
 from detector.model.assign import assign_anchors
 from detector.runs.assignment import AnchorRanges
-from detector.runs.job import MatchSettings, TrainJob
+from detector.runs.job import AnnotatedFolder, MatchSettings, TrainJob
 from detector.sanity.first_batch import BORDERLINE_IOU
 from drloss.labels import BACKGROUND, IGNORED
 from drloss.registry import GroupCounts, initial_value
@@ -26,6 +27,7 @@ Change = Callable[[Boxes, Shape], Boxes]
 NUM_BATCHES = 2000
 # Batches that the sample does not show: a range reaches from half the lowest mean to twice the highest.
 MARGIN = 2.0
+SAMPLE = 64  # images of which a data set's own ranges are measured
 
 
 def anchor_counts(
@@ -121,6 +123,23 @@ def anchor_ranges(counts: NDArray[np.int64], batch: int) -> AnchorRanges:
     highest = np.maximum(np.ceil(means.max(axis=0) * MARGIN), 10).tolist()
     lowest = np.floor(means.min(axis=0) / MARGIN).tolist()
     return AnchorRanges(positives=(lowest[0], highest[0]), borderline=(lowest[1], highest[1]))
+
+
+def spread(positions: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """``count`` of the positions, or all of fewer, spread evenly over them."""
+    return positions[np.unique(np.linspace(0, len(positions) - 1, count).round().astype(np.int64))]
+
+
+def own_ranges(job: TrainJob, index: CocoIndex, positions: NDArray[np.int64]) -> AnchorRanges | None:
+    """The ranges of a data set that is not COCO's, measured on some of its images at ``positions``; the same each time.
+
+    None for COCO, a part of it, and the generated sets: a profile has measured those, and boxes that were read wrongly
+    would shift what is measured here as well.
+    """
+    if not isinstance(job.data, AnnotatedFolder) or len(index.category_ids) == NUM_COCO_CATEGORIES:
+        return None
+    counts = anchor_counts(job, index, spread(positions, SAMPLE).tolist())
+    return anchor_ranges(counts, job.batch.images) if len(counts) else None
 
 
 def _anchors(job: TrainJob, shape: Shape) -> tuple[torch.Tensor, ...]:

@@ -8,7 +8,7 @@ boxes that are read or scaled wrongly match another number of anchors than the d
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -83,27 +83,45 @@ def check_scores(looks: Sequence[FirstLook], prior_probability: float) -> None:
         )
 
 
-def check_anchors(looks: Sequence[FirstLook], ranges: AnchorRanges, world: World) -> None:
+def check_anchors(
+    looks: Sequence[FirstLook],
+    ranges: AnchorRanges,
+    world: World,
+    own: Callable[[], AnchorRanges | None] = lambda: None,
+) -> None:
     """Raises TrainingError where the first batch's anchors per image are out of the data set's range.
 
-    The means are over the images of all processes, so that every process gets the same answer.
+    The means are over the images of all processes, so that every process gets the same answer. own: measures the ranges
+    of the data set itself (None: ``ranges`` are its own); it is called only where ``ranges`` do not hold, since that
+    takes seconds.
     """
     everyone = [look for shard in world.gather(list(looks)) for look in shard]
-    positive = [count for look in everyone for count in look.counts.positives]
-    borderline = [count for look in everyone for count in look.borderline]
-    for counts, (low, high), meaning in (
-        (positive, ranges.positives, "positive"),
-        (borderline, ranges.borderline, f"between IoU {BORDERLINE_IOU} and positive"),
+    means = (
+        fmean(count for look in everyone for count in look.counts.positives),
+        fmean(count for look in everyone for count in look.borderline),
+    )
+    wrong = _outside(means, ranges)
+    if wrong is not None and (measured := own()) is not None:
+        wrong = _outside(means, measured)
+    if wrong is not None:
+        raise TrainingError(
+            f"In the first batch {wrong}. "
+            "Usual causes: boxes read as (x, y, w, h) instead of corners, or in 0..1 instead of pixels; boxes not "
+            "scaled with the image; anchors of other sizes or strides. To look at boxes and anchors: "
+            "harness data verify, harness explain. If the data are meant to be so, this is another experiment: any "
+            "--set switches the check off."
+        )
+
+
+def _outside(means: tuple[float, float], ranges: AnchorRanges) -> str | None:
+    """Which mean (positive, borderline) is out of its range, in words."""
+    for mean, (low, high), meaning in (
+        (means[0], ranges.positives, "positive"),
+        (means[1], ranges.borderline, f"between IoU {BORDERLINE_IOU} and positive"),
     ):
-        mean = fmean(counts)
         if not low <= mean <= high:
-            raise TrainingError(
-                f"In the first batch {mean:.1f} anchors per image are {meaning}; on this data {low:g} to {high:g} are. "
-                "Usual causes: boxes read as (x, y, w, h) instead of corners, or in 0..1 instead of pixels; boxes not "
-                "scaled with the image; anchors of other sizes or strides. To look at boxes and anchors: "
-                "harness data verify, harness explain. If the data are meant to be so, this is another experiment: any "
-                "--set switches the check off."
-            )
+            return f"{mean:.1f} anchors per image are {meaning}; on this data {low:g} to {high:g} are"
+    return None
 
 
 def expected_first_loss(loss: Struct, prior_probability: float, looks: Sequence[FirstLook]) -> float | None:

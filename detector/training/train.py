@@ -28,6 +28,7 @@ from detector.runs.log_lines import stopped_at
 from detector.runs.loss_package import loss_source
 from detector.runs.provenance import Inputs, Start
 from detector.runs.timing import StepTiming, joined
+from detector.sanity.anchor_counts import own_ranges
 from detector.sanity.first_batch import (
     FirstLook,
     check_anchors,
@@ -124,7 +125,7 @@ def train(
             rate = learning_rate(iteration, job.optimizer.lr, job.schedule)
             set_learning_rate(optimizer.param_groups, rate)
             # A resumed training has passed it.
-            looks = _look(job, model, groups, world, anchor_ranges) if iteration == 0 else []
+            looks = _look(job, model, data, groups, world, anchor_ranges) if iteration == 0 else []
             loss_state = LossState(buffers)
             losses = passes.run(groups, loss_state)
             loss_state.close(world)
@@ -185,12 +186,17 @@ def _finite(norms: dict[str, torch.Tensor]) -> dict[str, float]:
 
 
 def _look(
-    job: TrainJob, model: RetinaNet, groups: list[Group], world: World, anchor_ranges: AnchorRanges | None
+    job: TrainJob,
+    model: RetinaNet,
+    data: TrainingData,
+    groups: list[Group],
+    world: World,
+    anchor_ranges: AnchorRanges | None,
 ) -> list[FirstLook]:
     with precision_context(job.precision, world.device):
         looks = [look_at(model, group) for group in groups]
     if anchor_ranges is not None:
-        check_anchors(looks, anchor_ranges, world)
+        check_anchors(looks, anchor_ranges, world, lambda: own_ranges(job, data.index, data.positions))
     if not _is_pretrained_detector(job):
         check_scores(looks, job.model.prior_probability)
     return looks

@@ -204,7 +204,7 @@ def evaluate_and_record(
     root = Path(assignment.data_root)
     final = checkpoint.load(run.final)
     index = _open(job.train.data, root, "test")
-    check_categories(index, final["category_ids"])
+    check_categories(index, final["category_ids"], final.get("category_names"))
     model = build_trained(job.train, final, test=job.test, device=world.device)
 
     def report(share: float) -> None:

@@ -31,13 +31,19 @@ def prepare_data(source: DataSource, root: Path, say: Callable[[str], None]) -> 
         with count_bar("drawing", count) as advance:
             generate_shapes(root, source, workers=usable_cores(), progress=advance)
         return
-    from detector.data.coco.index import summary
+    from detector.data.coco.index import trainable
+    from detector.data.coco.problems import summary
     from detector.data.coco.verify import check_images, missing_images
     from detector.data.splits import PARTS, check_categories, open_split
 
     indices = [open_split(source, root, part) for part in PARTS]
     train, test = indices
-    check_categories(test, train.category_ids.tolist())
+    check_categories(test, train.category_ids.tolist(), train.category_names, trained_on=train.split)
+    if not len(trainable(train)):
+        raise DataError(
+            f"{root}: {train.split} has no image with a box to train on: they are crowd regions, or at most one pixel "
+            f"wide or high. Run 'harness data verify {root}'."
+        )
     for index in indices:
         missing = missing_images(index)
         if missing:

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from detector.data.coco.index import CocoIndex
     from detector.runs.assignment import AnchorRanges
     from detector.runs.job import TrainJob
+    from harness.registry.load import Registry
 
 SAMPLE = 200  # images whose anchors are matched
+MEASURED_ROW = "table2/L6"  # the row whose matching is measured: the paper's best DR loss
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def look(root: Path, train_split: str, test_split: str) -> DataSet:
     from detector.data.splits import check_categories
 
     index, test = load_index(root, train_split), load_index(root, test_split)
-    check_categories(test, index.category_ids.tolist())
+    check_categories(test, index.category_ids.tolist(), index.category_names, trained_on=train_split)
     figures = split_figures(index)
     if not test.num_images:
         raise DataError(f"{root}: {test_split} has no images. Run 'harness data verify {root}'.")
@@ -79,13 +81,46 @@ def look(root: Path, train_split: str, test_split: str) -> DataSet:
 
 def match(data: DataSet, job: TrainJob) -> Matching:
     """Anchors per image as the job's training matches them, on images spread evenly over the training split."""
-    import numpy as np
+    return _match(data.index, job)
 
+
+def _match(index: CocoIndex, job: TrainJob, sample: int = SAMPLE) -> Matching:
     from detector.data.coco.index import trainable
-    from detector.sanity.anchor_counts import anchor_counts, anchor_ranges
+    from detector.sanity.anchor_counts import anchor_counts, anchor_ranges, spread
 
-    positions = trainable(data.index)
-    chosen = positions[np.unique(np.linspace(0, len(positions) - 1, SAMPLE).round().astype(np.int64))]
-    counts = anchor_counts(job, data.index, chosen.tolist())
-    means = counts.mean(axis=0)
+    counts = anchor_counts(job, index, spread(trainable(index), sample).tolist())
+    means = counts.mean(axis=0) if len(counts) else (0.0, 0.0)
     return Matching(len(counts), float(means[0]), float(means[1]), anchor_ranges(counts, job.batch.images))
+
+
+def has_own_ranges(root: Path, split: str) -> bool:
+    """Whether a first batch on this split is held to ranges that are measured on it: it is no COCO and not generated.
+
+    False where its annotations cannot be read, or nothing can be trained on.
+    """
+    from detector.data.coco.index import load_index, trainable
+    from detector.data.coco.releases import NUM_COCO_CATEGORIES
+    from detector.data.shapes.generate import SPEC_FILE
+
+    if (root / SPEC_FILE).exists():
+        return False
+    index = load_index(root, split)
+    return len(index.category_ids) != NUM_COCO_CATEGORIES and len(trainable(index)) > 0
+
+
+def anchor_note(registry: Registry, root: Path, split: str) -> str:
+    """Anchors per image of a split in the paper's setting, and between what a first batch's mean is."""
+    from detector.data.coco.index import load_index
+    from detector.sanity.anchor_counts import SAMPLE as FEW
+    from harness.registry.resolve import eval_job, resolve
+
+    job = eval_job(resolve(registry, MEASURED_ROW, registry.profile("paper")), 0).train
+    found = _match(load_index(root, split), job, FEW)
+    low, high = found.ranges.positives
+    near_low, near_high = found.ranges.borderline
+    side = job.augmentation.short_sides[-1]
+    return (
+        f"{split}: at {side} pixels (profile paper) {found.positives:.0f} anchors per image match and "
+        f"{found.borderline:.0f} nearly do, on {found.images:,} images; a first batch must have {low:g} to {high:g} "
+        f"and {near_low:g} to {near_high:g}. A run at another size measures its own"
+    )

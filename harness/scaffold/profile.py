@@ -13,10 +13,8 @@ from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve
 from harness.registry.sources import Source, load
 from harness.scaffold.choices import CPU, EPOCHS, FEWEST, GPU, Choices, choose, pick_splits
-from harness.scaffold.data_set import DataSet, Matching, labelled_splits, look, match
+from harness.scaffold.data_set import MEASURED_ROW, DataSet, Matching, labelled_splits, look, match
 from harness.scaffold.render import render
-
-REF = "table2/L6"  # the row whose matching is measured: the paper's best DR loss
 
 
 @dataclass(frozen=True)
@@ -77,14 +75,14 @@ def shapes_profile_text(name: str) -> str:
 
 
 def _job(registry: Registry, name: str, text: str) -> Any:
-    """The training of ``REF`` at the profile of that text. Raises RegistryError where the text does not hold."""
+    """The training of that row at the profile of that text. Raises RegistryError where the text does not hold."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.yaml"
         path.write_text(text, encoding="utf-8")
         draft: Source = load(path, Profile)
     registry.profiles[name] = draft
     try:
-        return eval_job(resolve(registry, REF, draft.value), 0).train
+        return eval_job(resolve(registry, MEASURED_ROW, draft.value), 0).train
     finally:
         del registry.profiles[name]
 

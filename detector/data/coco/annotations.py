@@ -1,29 +1,32 @@
-"""The annotation file of one COCO split: its columns, and everything that can be wrong in it. Free of torch.
+"""The annotation file of one COCO split as columns. Free of torch.
 
-Legend: N images, B boxes.
+A plain file is decoded in one go; only one that is not plain is read entry by entry (``coco.forms``). What can be wrong
+in the columns is found by ``coco.checks``. Legend: N images, B boxes.
 """
 
 from __future__ import annotations
 
 import gc
-import json
 import mmap
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 from msgspec import Meta, Struct
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-# COCO's own boxes overhang their image by fractions of a pixel; anything larger is a mistake.
-OVERHANG = 1.0
-MAX_SIDE = 2**31 - 1
+from detector.data.coco.forms import Forms, parse, read_forms
+from detector.data.coco.problems import Finding
+from detector.errors import DataError
+from detector.storage.reading import open_regular
+from detector.storage.retry import RETRY_SECONDS
 
 _Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -67,33 +70,66 @@ class _ImageInfo(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, eq=False)
 class AnnotationTable:
-    """The file's columns in its own order."""
+    """The file's columns in its own order.
+
+    problems, notes: of entries that are not plain (``coco.forms``); entries that cannot be read are in no column.
+    """
 
     file_names: list[str]  # [N]
     images: NDArray[np.int64]  # [N, 3] id, width, height
     categories: dict[int, str]
-    category_ids: list[int]
+    listed: list[tuple[int, str]]  # the categories as the file lists them
     annotations: NDArray[np.int64]  # [B, 4] id, image id, category id, crowd
     xywh: NDArray[np.float64]  # [B, 4]
     areas: NDArray[np.float64]  # [B]
+    problems: tuple[Finding, ...] = ()
+    notes: tuple[Finding, ...] = ()
 
     @staticmethod
     def read(path: Path, *, labelled: bool = True) -> AnnotationTable:
-        """Read a file. Raises ValueError where it is not JSON, or not an instances file.
+        """Read a file. Raises ValueError where it is not JSON, or not an instances file; DataError as ``open_regular``.
 
         labelled: False for an image_info file, which has no annotations, or an empty list of them.
         """
         kind: type[_File] | type[_ImageInfo] = _File if labelled else _ImageInfo
         # Memory-mapped: processes that read it at the same time share train2017's half gigabyte.
-        with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content, _no_gc():
-            try:
-                file = msgspec.json.decode(content, type=kind)
-            except msgspec.ValidationError:
+        with open_regular(path, raises=DataError, retry_seconds=RETRY_SECONDS) as handle, _no_gc():
+            if not os.fstat(handle.fileno()).st_size:
+                raise ValueError("it is empty")
+            with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return AnnotationTable._decoded(content, kind)
+
+    @staticmethod
+    def of_text(content: bytes, *, labelled: bool = True) -> AnnotationTable:
+        """As ``read``, of a file's content."""
+        return AnnotationTable._decoded(content, _File if labelled else _ImageInfo)
+
+    @staticmethod
+    def _decoded(content: bytes | mmap.mmap, kind: type[_File] | type[_ImageInfo]) -> AnnotationTable:
+        try:
+            return AnnotationTable._of(msgspec.json.decode(content, type=kind))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            decoded, encoding = parse(content[:])
+            if not _has_the_lists(decoded, kind):
+                msgspec.convert(decoded, kind)  # it says what is wrong
                 raise
-            except msgspec.DecodeError:
-                # NaN and Infinity are not JSON, but common writers emit them: read them, so that the check names them.
-                file = msgspec.convert(json.loads(content[:]), kind)
-            return AnnotationTable._of(file)
+            if isinstance(error, msgspec.ValidationError) or encoding != "utf-8":
+                return AnnotationTable._of_forms(read_forms(decoded, encoding))
+            try:  # NaN and Infinity are not JSON, but common writers emit them: read them, so that the check names them
+                return AnnotationTable._of(msgspec.convert(decoded, kind))
+            except msgspec.ValidationError:
+                return AnnotationTable._of_forms(read_forms(decoded, encoding))
+        except RecursionError as error:
+            raise ValueError("it is nested too deep") from error
+
+    @staticmethod
+    def _of_forms(forms: Forms) -> AnnotationTable:
+        file = _File(
+            [_Image(*row) for row in forms.images],
+            [_Annotation(i, k, c, box, 1 if crowd else 0, area) for i, k, c, box, crowd, area in forms.annotations],
+            [_Category(*row) for row in forms.categories],
+        )
+        return replace(AnnotationTable._of(file), problems=tuple(forms.problems), notes=tuple(forms.notes))
 
     @staticmethod
     def _of(file: _File | _ImageInfo) -> AnnotationTable:
@@ -102,69 +138,25 @@ class AnnotationTable:
         if None in areas:
             areas = [row.bbox[2] * row.bbox[3] if row.area is None else row.area for row in rows]
         corners = chain.from_iterable(map(attrgetter("bbox"), rows))
+        listed = [(category.id, category.name) for category in file.categories]
         return AnnotationTable(
             [image.file_name for image in file.images],
             _columns(file.images, "id", "width", "height"),
-            {category.id: category.name for category in file.categories},
-            [category.id for category in file.categories],
+            dict(listed),
+            listed,
             _columns(rows, "id", "image_id", "category_id", "iscrowd"),
             np.fromiter(corners, np.float64, 4 * len(rows)).reshape(-1, 4),
             np.fromiter(areas, np.float64, len(rows)),
         )
 
-    def check(self) -> list[tuple[int, str]]:
-        """(id, message) of every problem: first of categories and images, then of annotations."""
-        return [*self._check_images(), *self._check_annotations()]
 
-    def _check_images(self) -> list[tuple[int, str]]:
-        ids, widths, heights = self.images.T
-        categories = np.array(self.category_ids, dtype=np.int64)
-        impossible = (self.images[:, 1:] < 1).any(axis=1) | (self.images[:, 1:] > MAX_SIDE).any(axis=1)
-        unsafe = [not name or name.startswith("/") or ".." in name.split("/") for name in self.file_names]
-        return [
-            *_list(_repeated(categories), categories, lambda i: f"category id {categories[i]} is given twice"),
-            *_list(_repeated(ids), ids, lambda i: f"image id {ids[i]} is given twice"),
-            *_list(impossible, ids, lambda i: f"image {ids[i]} has the impossible size {widths[i]} x {heights[i]}"),
-            *_list(unsafe, ids, lambda i: f"image {ids[i]} has the unusable file name '{self.file_names[i]}'"),
-        ]
-
-    def _check_annotations(self) -> list[tuple[int, str]]:
-        ids, images, categories, _ = self.annotations.T
-        image_ids, first = np.unique(self.images[:, 0], return_index=True)
-        position = find(image_ids, images)
-        # An unknown image is a problem of its own; its boxes are not compared with any border.
-        border = np.full((len(ids), 2), np.inf)
-        border[position >= 0] = self.images[first[position[position >= 0]], 1:]
-        corner, sides = self.xywh[:, :2], self.xywh[:, 2:]
-        finite = np.isfinite(self.xywh).all(axis=1)
-        positive = (sides >= 0).all(axis=1)
-        with np.errstate(invalid="ignore"):  # inf - inf, reported as not finite
-            outside = ((corner < -OVERHANG) | (corner + sides > border + OVERHANG)).any(axis=1)
-        measured = (self.areas >= 0) & np.isfinite(self.areas)
-        unknown = find(np.array(sorted(self.categories), dtype=np.int64), categories) < 0
-
-        def annotation(i: int) -> str:
-            return f"annotation {ids[i]} of image {images[i]}"
-
-        def box(i: int) -> str:
-            return f"{annotation(i)}: bbox (x, y, width, height) = {tuple(self.xywh[i].tolist())}"
-
-        return [
-            *_list(ids == 0, ids, lambda i: f"{annotation(i)}: the COCO evaluation reads the id 0 as 'no match'"),
-            *_list(_repeated(ids), ids, lambda i: f"annotation id {ids[i]} is given twice"),
-            *_list(position < 0, ids, lambda i: f"annotation {ids[i]}: unknown image id {images[i]}"),
-            *_list(unknown, ids, lambda i: f"{annotation(i)}: unknown category id {categories[i]}"),
-            *_list(~finite, ids, lambda i: f"{box(i)} is not finite"),
-            *_list(finite & ~positive, ids, lambda i: f"{box(i)} has a negative size"),
-            *_list(
-                finite & positive & outside,
-                ids,
-                lambda i: f"{box(i)} is outside its image of {border[i, 0]:.0f} x {border[i, 1]:.0f}",
-            ),
-            *_list(
-                finite & positive & ~measured, ids, lambda i: f"{annotation(i)}: area {self.areas[i]} is no pixel count"
-            ),
-        ]
+def _has_the_lists(decoded: Any, kind: type[_File] | type[_ImageInfo]) -> bool:
+    """Whether it is an annotation file at all: an object with the lists that are read entry by entry."""
+    if not isinstance(decoded, dict):
+        return False
+    lists = ("images", "categories", "annotations") if kind is _File else ("images", "categories")
+    unlabelled = kind is _File or not decoded.get("annotations")
+    return unlabelled and all(isinstance(decoded.get(name), list) for name in lists)
 
 
 def find(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -198,11 +190,7 @@ def _no_gc() -> Iterator[None]:
             gc.enable()
 
 
-def _list(wrong: ArrayLike, ids: NDArray[np.int64], message: Callable[[int], str]) -> list[tuple[int, str]]:
-    return [(int(ids[i]), message(i)) for i in np.flatnonzero(wrong).tolist()]
-
-
-def _repeated(values: NDArray[np.int64]) -> NDArray[np.bool_]:
+def repeated(values: NDArray[np.int64]) -> NDArray[np.bool_]:
     """True at every second and later occurrence of a value."""
     ascending = np.sort(values)
     if (ascending[1:] > ascending[:-1]).all():  # the usual case: five times faster

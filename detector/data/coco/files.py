@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, cast
 
 from detector.data.coco.cache import content_of
-from detector.data.coco.releases import how_to_get
+from detector.data.coco.releases import IMAGE_FOLDERS, how_to_get
 from detector.errors import DataError
+from detector.storage.reading import open_regular
 
 
 def annotation_file(root: Path, split: str) -> Path:
@@ -40,12 +43,22 @@ def missing_split(root: Path, split: str) -> str:
     return f"no such split '{split}'; the root has {known}{how_to_get(split)}"
 
 
+def is_in_root(path: Path) -> bool:
+    """Whether an image file lies in a COCO root, in the folder of one of its splits."""
+    for inside, root in pairwise(path.absolute().parents):
+        if (root / "annotations").is_dir():
+            splits = known_splits(root)
+            if inside.name in {IMAGE_FOLDERS.get(split, split) for split in splits}:
+                return True
+    return False
+
+
 def annotations_sha256(root: Path, split: str) -> str:
     """Hexadecimal sha256 of the annotation file, by which a job names a folder. Raises DataError if it is missing."""
     path = annotation_file(root, split)
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{path}: {missing_split(root, split)}. Run 'harness data verify {root}'.")
     if (content := content_of(path)) is not None:
         return content.sha256
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with open_regular(path, raises=DataError) as file:
+        return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()

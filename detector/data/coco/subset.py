@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Collection, Sequence
+from itertools import compress
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from msgspec import Raw
 
-from detector.data.coco.files import annotation_file
+from detector.data.coco.annotations import AnnotationTable
+from detector.data.coco.files import annotation_file, is_labelled
+from detector.data.coco.forms import parse
 from detector.data.coco.index import CocoIndex, load_index, select
 from detector.errors import DataError
+from detector.storage.reading import LARGE, read_bytes
 from detector.storage.staging import staged_folder
 
 
@@ -36,10 +41,11 @@ def write_subset(source: Path, out: Path, num_images: int, *, splits: Sequence[s
     with staged_folder(out) as staging:
         for cut in cuts:
             file = annotation_file(source, cut.split)
-            content = file.read_bytes()
+            content = read_bytes(file, most=LARGE, raises=DataError)
             target = staging / file.relative_to(source)
             target.parent.mkdir(exist_ok=True)
-            target.write_bytes(cut_annotations(content, set(cut.image_ids.tolist())))
+            ids = set(cut.image_ids.tolist())
+            target.write_bytes(cut_annotations(content, ids, labelled=is_labelled(source, cut.split)))
             for i in range(cut.num_images):
                 copy = staging / cut.image_folder / cut.file_name(i)
                 copy.parent.mkdir(parents=True, exist_ok=True)
@@ -55,21 +61,35 @@ def first_images(index: CocoIndex, num_images: int) -> CocoIndex:
     return select(index, np.arange(num_images))
 
 
-def cut_annotations(content: bytes, image_ids: Collection[int]) -> bytes:
-    """The annotation file ``content`` (valid JSON) with only these images and their annotations, all else unchanged.
+def cut_annotations(content: bytes, image_ids: Collection[int], *, labelled: bool = True) -> bytes:
+    """The annotation file ``content`` (readable) with only these images and their annotations, all else unchanged.
 
-    What is kept is kept byte for byte: entries are sliced out of the text, not decoded and written again. An
-    image_info file without annotations stays without.
+    What is kept is kept byte for byte: entries are sliced out of the text, not decoded and written again; but for a
+    file that is not plain JSON in UTF-8, which is written anew. An image_info file without annotations stays without.
     """
-    fields = msgspec.json.decode(content, type=dict[str, Raw])
-    images = msgspec.json.decode(fields["images"], type=list[Raw])
-    read_image = msgspec.json.Decoder(_ImageId).decode
-    cut = {"images": [image for image in images if read_image(image).id in image_ids]}
-    if "annotations" in fields:
-        annotations = msgspec.json.decode(fields["annotations"], type=list[Raw])
-        read_annotation = msgspec.json.Decoder(_AnnotatedImageId).decode
-        cut["annotations"] = [row for row in annotations if read_annotation(row).image_id in image_ids]
-    return msgspec.json.encode({**fields, **cut})
+    try:
+        fields = msgspec.json.decode(content, type=dict[str, Raw])
+        images = msgspec.json.decode(fields["images"], type=list[Raw])
+        read_image = msgspec.json.Decoder(_ImageId).decode
+        cut = {"images": [image for image in images if read_image(image).id in image_ids]}
+        if "annotations" in fields:
+            annotations = msgspec.json.decode(fields["annotations"], type=list[Raw])
+            read_annotation = msgspec.json.Decoder(_AnnotatedImageId).decode
+            cut["annotations"] = [row for row in annotations if read_annotation(row).image_id in image_ids]
+        return msgspec.json.encode({**fields, **cut})
+    except msgspec.DecodeError:
+        return _cut_forms(content, image_ids, labelled=labelled)
+
+
+def _cut_forms(content: bytes, image_ids: Collection[int], *, labelled: bool) -> bytes:
+    """As ``cut_annotations``, of a file that is only readable entry by entry: those entries, as they are."""
+    table = AnnotationTable.of_text(content, labelled=labelled)
+    fields, _ = parse(content)
+    for name, ids in (("images", table.images[:, 0]), ("annotations", table.annotations[:, 1])):
+        if name in fields:
+            kept = [key in image_ids for key in ids.tolist()]
+            fields[name] = list(compress(fields[name], kept))
+    return json.dumps(fields).encode()
 
 
 def _cut(index: CocoIndex, num_images: int, seed: int | None) -> CocoIndex:

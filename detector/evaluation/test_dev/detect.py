@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from detector.build import build_trained
 from detector.data.coco.files import annotations_sha256
-from detector.data.coco.index import CocoIndex, load_index, summary
+from detector.data.coco.index import CocoIndex, load_index
+from detector.data.coco.problems import summary
 from detector.data.coco.releases import how_to_get
 from detector.data.coco.verify import check_images, check_release, missing_images
 from detector.data.digest import images_digest
@@ -88,7 +89,7 @@ def detect_and_store(
     train_split = _any_record(run).train_split
     final = checkpoint.load(run.final)
     trained = training_part(final, job.train.precision)
-    check_categories(index, final["category_ids"])
+    check_categories(index, final["category_ids"], final.get("category_names"))
     _check_files(index)
     model = build_trained(job.train, final, test=job.test, device=world.device)
     with precision_context(job.train.precision, world.device):

@@ -174,7 +174,7 @@ def score(
 ) -> None:
     """Score a file of detections, of any detector, with COCO's metrics."""
     from detector.data.coco.index import load_index
-    from detector.evaluation.detections import read_detections
+    from detector.evaluation.detections import detection_notes, read_detections
     from detector.evaluation.scoring import coco_stats, differences, in_percent, named_backend
     from harness.planning.data import named_root
 
@@ -182,6 +182,8 @@ def score(
     second = named_backend("fast" if scorer == "pycocotools" else "pycocotools") if verify else None
     index, found = load_index(named_root(data), split), read_detections(detections)
     stats = coco_stats(index, found, scorer)
+    for note in detection_notes(index, found):
+        say(f"note: {note}")
     if as_json:
         print_json(in_percent(stats))
     else:

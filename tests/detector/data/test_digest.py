@@ -13,6 +13,7 @@ from detector.data import digest
 from detector.data.coco.index import CocoIndex
 from detector.data.digest import images_digest
 from detector.data.splits import open_split
+from detector.errors import DataError
 from detector.runs.job import EvalJob
 
 
@@ -91,3 +92,10 @@ def test_images_that_are_still_young_are_not_cached(
     monkeypatch.setattr(digest, "SETTLED_SECONDS", 1e9)
     images_digest(index)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_pipe_in_place_of_an_image_is_refused_at_once(index: CocoIndex) -> None:
+    index.image_path(0).unlink()
+    os.mkfifo(index.image_path(0))
+    with pytest.raises(DataError, match="is a named pipe, not a regular file"):
+        images_digest(index)

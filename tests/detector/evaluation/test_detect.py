@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from detector.errors import DataError
 from detector.evaluation.load import open_upright
+from tests.own_roots import SIZE, root_of
 
 
 def saved(path: Path, image: Image.Image, **options: object) -> Path:
@@ -53,6 +55,15 @@ def test_open_upright_turns_as_exif_says(tmp_path: Path, orientation: int) -> No
     assert np.argwhere(opened == 255).tolist() == [list(corner)]
 
 
+def test_open_upright_leaves_the_images_of_a_coco_root_as_stored(tmp_path: Path) -> None:
+    root = root_of(tmp_path / "root", orientation=6)
+    assert open_upright(root / "val" / "1.jpg").size == SIZE
+    for place in (tmp_path / "1.jpg", root / "1.jpg", root / "other" / "1.jpg"):
+        place.parent.mkdir(exist_ok=True)
+        shutil.copy(root / "val" / "1.jpg", place)
+        assert open_upright(place).size == SIZE[::-1]
+
+
 def test_open_upright_refuses_floats_and_what_is_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="32 bits per channel"):
         open_upright(saved(tmp_path / "float.tiff", Image.new("F", (2, 2))))
@@ -61,6 +72,6 @@ def test_open_upright_refuses_floats_and_what_is_no_image(tmp_path: Path, monkey
         with pytest.raises(DataError, match="is not an image that can be read"):
             open_upright(tmp_path / name)
     path = saved(tmp_path / "large.png", Image.new("L", (100, 100)))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(DataError, match="is not an image that can be read: Image size"):
+    monkeypatch.setattr("detector.data.images.MOST_PIXELS", 9_999)
+    with pytest.raises(DataError, match="is not an image that can be read: the image is too large: 10,000 pixels"):
         open_upright(path)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from detector.errors import DataError
-from detector.evaluation.detections import Detections, read_detections, write_detections
-from tests.scored import detections
+from detector.evaluation.detections import Detections, detection_notes, read_detections, write_detections
+from tests.scored import detections, truth
 
 PERFECT = ((10, 3, [10.0, 10, 20, 20], 0.9), (10, 7, [40.0, 40, 50, 50], 0.8))
 
@@ -20,8 +22,6 @@ def test_detections_survive_a_round_trip(tmp_path: Path, name: str) -> None:
     before = detections(*PERFECT)
     write_detections(tmp_path / "d.json.gz", before)
     if name == "d.json":
-        import gzip
-
         path.write_bytes(gzip.decompress((tmp_path / "d.json.gz").read_bytes()))
     after = read_detections(path)
     for column in ("image_ids", "category_ids", "boxes", "scores"):
@@ -47,6 +47,38 @@ def test_read_detections_of_an_empty_list_is_none(tmp_path: Path) -> None:
     found = read_detections(tmp_path / "d.json")
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
+
+
+def test_read_detections_takes_a_byte_order_mark_and_refuses_depth_pipes_and_bombs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = b'[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}]'
+    path = tmp_path / "d.json"
+    path.write_bytes(b"\xef\xbb\xbf" + entry)
+    assert len(read_detections(path)) == 1
+    path.write_bytes(b'[{"extra": ' + b"[" * 100_000)
+    with pytest.raises(DataError, match="is not a COCO result list"):
+        read_detections(path)
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(DataError, match="is a named pipe, not a regular file"):
+        read_detections(tmp_path / "pipe.json")
+    monkeypatch.setattr("detector.evaluation.detections.MOST_BYTES", 1000)
+    (tmp_path / "bomb.json.gz").write_bytes(gzip.compress(b" " * 100_000))
+    with pytest.raises(DataError, match="it holds more than 1,000 bytes"):
+        read_detections(tmp_path / "bomb.json.gz")
+
+
+def test_detection_notes_count_negative_sides_and_what_leaves_its_image(tmp_path: Path) -> None:
+    index = truth(tmp_path, [1, 2], [3], [])
+    good = (1, 3, [0.0, 0.0, 640.9, 640.0], 0.5)
+    assert detection_notes(index, detections(good)) == []
+    negative, out = (2, 3, [50.0, 50.0, -40.0, 10.0], 0.5), (2, 3, [600.0, 0.0, 630.0, 40.0], 0.5)
+    first, second = detection_notes(index, detections(good, negative, out))
+    assert first.startswith(
+        "1 of 3 detections have a negative width or height: the first, number 1, in an image of 640"
+    )
+    assert second.startswith("1 of 3 detections leave their image: the first, number 2")
+    assert "(x, y, width, height) in pixels, not corners" in second
 
 
 def test_concatenate_hides_how_images_were_sharded() -> None:

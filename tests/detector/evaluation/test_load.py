@@ -116,7 +116,7 @@ def test_detect_takes_images_of_any_mode_and_refuses_what_is_none(trained: Path,
     assert run.detect(image) == run.detect(image.convert("RGBA")) == run.detect(deep)
     with pytest.raises(DataError, match=r"job\.json is not an image that can be read"):
         run.detect(trained / "job.json")
-    with pytest.raises(DataError, match="The image holds 32 bits per channel"):
+    with pytest.raises(DataError, match="The image cannot be used: it holds 32 bits per channel"):
         run.detect(Image.new("F", (32, 32)))
 
 

@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from detector.data.coco.index import CocoIndex, load_index
+from detector.data.coco.index import CocoIndex, load_index, trainable
 from detector.runs.assignment import AnchorRanges
-from detector.runs.job import EvalJob, TrainJob
-from detector.sanity.anchor_counts import anchor_counts, anchor_ranges, batch_means, dead_levels, loss_of_equal_scores
+from detector.runs.job import AnnotatedFolder, EvalJob, TrainJob
+from detector.sanity.anchor_counts import (
+    anchor_counts,
+    anchor_ranges,
+    batch_means,
+    dead_levels,
+    loss_of_equal_scores,
+    own_ranges,
+    spread,
+)
 
 
 @pytest.fixture
@@ -55,6 +63,27 @@ def test_images_without_boxes_are_left_out(train: TrainJob, index: CocoIndex) ->
     empty = np.flatnonzero(np.diff(index.offsets) == 0).tolist()
     assert empty
     assert anchor_counts(train, index, empty).shape == (0, 2)
+
+
+def test_own_ranges_are_measured_on_a_folder_that_is_neither_coco_nor_generated(
+    train: TrainJob, index: CocoIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    positions = trainable(index)
+    folder = AnnotatedFolder(
+        train_split="train2017", test_split="val2017", num_images=None, train_sha256=None, test_sha256=None
+    )
+    found = own_ranges(replace(train, data=folder), index, positions)
+    counts = anchor_counts(train, index, positions.tolist())
+    assert len(counts) < 64
+    assert found == anchor_ranges(counts, train.batch.images)
+    assert own_ranges(train, index, positions) is None  # a generated set
+    monkeypatch.setattr("detector.sanity.anchor_counts.NUM_COCO_CATEGORIES", len(index.category_ids))
+    assert own_ranges(replace(train, data=folder), index, positions) is None  # a part of COCO
+
+
+def test_spread_takes_all_of_few_and_the_ends_of_many() -> None:
+    assert spread(np.arange(5), 64).tolist() == [0, 1, 2, 3, 4]
+    assert spread(np.arange(100) * 2, 3).tolist() == [0, 100, 198]
 
 
 def test_ranges_reach_from_half_the_lowest_to_twice_the_highest_mean() -> None:

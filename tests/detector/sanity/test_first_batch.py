@@ -64,6 +64,27 @@ def test_check_scores_stops_where_the_prior_was_not_set(score: float, prior: flo
         check_scores([group_of(1, mean_score=score)], prior)
 
 
+def test_check_anchors_measures_the_sets_own_ranges_where_the_profiles_do_not_hold() -> None:
+    profile, measured = (
+        AnchorRanges(positives=(4, 8), borderline=(2, 4)),
+        AnchorRanges(positives=(1, 3), borderline=(2, 4)),
+    )
+    asked: list[AnchorRanges] = []
+
+    def own() -> AnchorRanges:
+        asked.append(measured)
+        return measured
+
+    check_anchors([group_of(6, 6)], profile, ALONE, own)
+    assert not asked
+    check_anchors([group_of(2, 2)], profile, ALONE, own)
+    assert asked == [measured]
+    with pytest.raises(TrainingError, match=r"20\.0 anchors per image are positive; on this data 1 to 3 are"):
+        check_anchors([group_of(20, 20)], profile, ALONE, own)
+    with pytest.raises(TrainingError, match="on this data 4 to 8 are"):
+        check_anchors([group_of(2, 2)], profile, ALONE, lambda: None)
+
+
 def test_check_anchors_takes_the_mean_over_the_images_of_all_groups() -> None:
     ranges = AnchorRanges(positives=(4, 8), borderline=(2, 4))
     check_anchors([group_of(1, 1), group_of(11, 11)], ranges, ALONE)

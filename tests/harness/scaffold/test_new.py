@@ -141,8 +141,8 @@ def test_profile_for_a_gpu_keeps_the_recipes_network() -> None:
 @pytest.mark.usefixtures("own")
 def test_class_names_of_any_text_leave_the_file_valid() -> None:
     root = own_data(Path("root"))
-    path = root / "annotations" / "instances_train2017.json"
-    path.write_text(path.read_text().replace('"circle"', r'"a\nb: \u0000 {{ c }} #"'))
+    for path in (root / "annotations").iterdir():
+        path.write_text(path.read_text().replace('"circle"', r'"a\nb: \u0000 {{ c }} #"'))
     invoke("new", "profile", "mine", "--data", "root", "--cpu", "--iterations", "9")
     assert Registry().profile("mine").iterations_1x == 9
 

@@ -80,12 +80,17 @@ def test_annotation_file_prefers_labels(root: Path) -> None:
     [
         ({"annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}]}, "<= 0 - at `\\$.annot"),
         ({"categories": None}, "categories"),
-        ({"images": [{"id": 1}]}, "file_name"),
     ],
 )
 def test_load_index_rejects_what_is_no_image_info_file(root: Path, changes: dict[str, Any], message: str) -> None:
     write_image_info(root, **changes)
     with pytest.raises(DataError, match=f"not a readable COCO image_info file: .*{message}"):
+        load_index(root, TEST_DEV)
+
+
+def test_load_index_names_the_image_that_lacks_a_field(root: Path) -> None:
+    write_image_info(root, images=[{"id": 1}])
+    with pytest.raises(DataError, match=r"image 1: file_name \(missing\) is no text"):
         load_index(root, TEST_DEV)
 
 

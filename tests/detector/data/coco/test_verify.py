@@ -15,6 +15,7 @@ from detector.data.coco.files import annotation_file
 from detector.data.coco.index import load_index
 from detector.data.coco.subset import write_subset
 from detector.data.coco.verify import check_images, image_problem, missing_images, verify_root
+from detector.data.images import NO_IMAGE
 from detector.data.shapes.generate import generate_shapes
 from detector.errors import DataError
 from detector.runs.job import Shapes
@@ -83,7 +84,7 @@ def test_verify_root_reports_an_image_of_another_size(root: Path) -> None:
 
 def test_verify_root_reports_a_file_that_is_no_image(root: Path) -> None:
     (root / SPLIT / FIRST).write_text("404 not found")
-    assert found(root, decode=False) == [(f"{SPLIT}/{FIRST}", 1, "not an image")]
+    assert found(root, decode=False) == [(f"{SPLIT}/{FIRST}", 1, NO_IMAGE)]
 
 
 def test_verify_root_reports_a_cut_image_only_when_decoding(root: Path) -> None:
@@ -98,7 +99,7 @@ def test_verify_root_reports_a_cut_image_only_when_decoding(root: Path) -> None:
 def test_verify_root_collects_every_problem_of_every_kind(root: Path) -> None:
     content = read(root)
     content["annotations"][0]["category_id"] = 77
-    content["annotations"][1]["bbox"] = [0, 0, 99, 99]
+    content["annotations"][1]["bbox"] = [40, 40, 9, 9]
     content["images"].append(dict(content["images"][2]))
     write(root, content)
     (root / SPLIT / FIRST).unlink()
