@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import get_sampling
@@ -47,7 +47,15 @@ class Picture:
 def look(path: Path, *, decode: bool = True) -> Picture | str:
     """An image file's size and orientation, or what is wrong with it. decode: read its pixels too."""
     try:
-        with open_regular(path, most=MOST_BYTES, raises=DataError) as file, Image.open(file, formats=FORMATS) as image:
+        with open_regular(path, most=MOST_BYTES, raises=DataError) as file:
+            return _look(file, decode)
+    except DataError as error:
+        return str(error).removeprefix(f"{path} ").rstrip(".")
+
+
+def _look(file: BinaryIO, decode: bool) -> Picture | str:
+    try:
+        with Image.open(file, formats=FORMATS) as image:
             found = Picture(image.size, _orientation(image))
             if image.mode in ("I", "F"):
                 return "has 32-bit pixels, whose white is not defined"
@@ -56,8 +64,6 @@ def look(path: Path, *, decode: bool = True) -> Picture | str:
             return found
     except UnidentifiedImageError:
         return "is not an image of a known format"
-    except DataError as error:
-        return str(error).removeprefix(f"{path} ").rstrip(".")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's for a broken file
         return f"is broken: {error}"
 

@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from detector.data.coco.verify import verify_root
+from detector.data.coco.index import Problem
+from detector.data.coco.verify import Verification, verify_root
 from detector.data.fix.draft import Choices
 from detector.data.fix.fix import Fixes, fix_root
+from detector.data.fix.pictures import look
 from detector.data.fix.tally import printable
 from detector.errors import DataError, UsageError
 from detector.storage.files import write_json
@@ -238,6 +240,15 @@ def test_one_box_that_overhangs_is_no_sign_of_corners(tmp_path: Path) -> None:
     assert boxes(mended(damaged(tmp_path, first("bbox", [40.0, 30.0, 60.0, 40.0])))[1])[0] == [40, 30, 24, 18]
 
 
+def test_boxes_that_could_be_corners_and_fit_as_they_are_stay(tmp_path: Path) -> None:
+    def wide(rows: dict[str, Any]) -> None:
+        for row in rows["annotations"]:
+            row["bbox"] = [4, 6, 20 + row["id"], 10]
+        rows["annotations"][0]["bbox"] = [30, 6, 40, 10]
+
+    assert boxes(mended(damaged(tmp_path, wide))[1])[:2] == [[30, 6, 34, 10], [4, 6, 22, 10]]
+
+
 def test_normalised_centres_are_told_and_read_on_request(tmp_path: Path) -> None:
     def centred(rows: dict[str, Any]) -> None:
         for row in rows["annotations"]:
@@ -351,6 +362,14 @@ def test_boxes_of_the_upright_picture_stay(tmp_path: Path, orientation: int) -> 
     assert boxes(mended(turned(tmp_path, orientation, upright=True))[1]) == [[4, 6, 12, 18]]
 
 
+def test_boxes_that_fit_the_upright_picture_alone_were_drawn_on_it(tmp_path: Path) -> None:
+    root = turned(tmp_path, 6, upright=False)
+    rows = json.loads((root / "annotations/instances_train.json").read_text())
+    rows["annotations"][0]["bbox"] = [4, 40, 20, 20]
+    (root / "annotations/instances_train.json").write_text(json.dumps(rows))
+    assert boxes(mended(root)[1]) == [[4, 40, 20, 20]]
+
+
 def test_a_png_is_turned_without_loss(tmp_path: Path) -> None:
     root = build(tmp_path / "in", train=content())
     picture(root / "train/1.png", orientation=3)
@@ -388,6 +407,23 @@ def test_what_is_no_coco_file_is_refused_by_name(tmp_path: Path, text: str) -> N
     with pytest.raises(DataError, match=r"instances_train\.json cannot be mended"):
         fix_root(root, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_the_check_still_finds_is_told_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def strict(root: Path, splits: list[str], *, decode: bool) -> Verification:
+        return Verification(root, (), (Problem("annotations", None, f"{splits} are odd"),), ())
+
+    monkeypatch.setattr("detector.data.fix.fix.verify_root", strict)
+    fixes = fix_root(build(tmp_path / "in", train=content()), tmp_path / "out")
+    assert fixes.unclear.items == {"problems that remain": ["annotations: ['train'] are odd"]}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+
+
+def test_only_the_usual_formats_are_opened_whatever_a_file_is_called(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.jpg", format="ICO")
+    assert look(tmp_path / "a.jpg") == "is not an image of a known format"
 
 
 def test_the_source_stays_and_an_existing_folder_is_not_touched(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_voc_corners_that_count_from_0_are_told_and_read_on_request(tmp_path: Pa
 HOSTILE = {
     "entities": '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]><annotation>&c;</annotation>',
     "a file": '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><annotation><filename>&b;</filename></annotation>',
-    "depth": "<annotation>" * 5000,
+    "depth": "<annotation>" * 200 + "</annotation>" * 200,
     "no XML": "\x00\x01",
     "encoding": '<?xml version="1.0" encoding="klingon"?><annotation/>',
 }
@@ -302,6 +302,15 @@ def test_label_studio_tasks_that_nobody_finished_are_left_out(tmp_path: Path) ->
     assert close(found, {name: TRUTH[name] for name in ("b_000.jpg", "b_001.jpg", "b_002.jpg")})
     assert made.told.count("tasks without an annotation (left out: not yet done)") == 1
     assert made.told.count("tasks that were skipped (left out)") == 1
+
+
+def test_label_studio_takes_the_annotation_that_is_marked_as_the_truth(tmp_path: Path) -> None:
+    source = tools.label_studio(tmp_path / "in")
+    tasks = tasks_of(source)
+    newer = {"created_at": "2025-01-01", "result": []}
+    tasks[2]["annotations"] = [{**tasks[2]["annotations"][0], "created_at": "2024-01-01", "ground_truth": True}, newer]
+    write(source / "project-1.json", json.dumps(tasks))
+    assert close(imported(source)[1], TRUTH)
 
 
 def test_label_studio_json_min_is_read(tmp_path: Path) -> None:
