@@ -34,7 +34,10 @@ class Tally:
 
     def as_json(self) -> list[dict[str, object]]:
         """Every kind with its count and all its items."""
-        return [{"kind": kind, "count": len(items), "items": items} for kind, items in self.items.items()]
+        return [
+            {"kind": printable(kind), "count": len(items), "items": list(map(printable, items))}
+            for kind, items in self.items.items()
+        ]
 
 
 def printable(text: str) -> str:

@@ -68,12 +68,14 @@ def detect(source: Source) -> str:
 
 
 def _of_xml(source: Source) -> set[str]:
-    tags = set()
+    tags, broken = set[str](), list[DataError]()
     for name in source.ending(".xml")[:TRIED]:
         try:
             tags.add(read_xml(source.root / name).tag)
-        except DataError:  # its reader says so
-            continue
+        except DataError as error:  # of many files, the reader leaves it out by name
+            broken.append(error)
+    if broken and not tags:
+        raise broken[0]
     return {form for tag, form in (("annotation", "voc"), ("annotations", "cvat")) if tag in tags}
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NewType
 
 from detector.data.fix.files import ImageFiles, file_names
 from detector.data.fix.tally import Tally
@@ -17,6 +17,7 @@ from detector.storage.reading import LARGE, decode_json, decode_text, read_bytes
 
 FORMS: Final = ("voc", "yolo", "cvat", "label-studio", "via", "roboflow")
 Point = tuple[float, float]
+JSON = NewType("JSON", object)  # by this name in errors
 
 NO_FILE: Final = "images whose file was not found (left out)"
 NO_LABEL: Final = "shapes without a class (left out)"
@@ -96,7 +97,7 @@ class Source:
 
 def read_rows(path: Path) -> Any:
     """A JSON file as plain data. Raises DataError."""
-    return decode_json(read_bytes(path, most=LARGE, raises=DataError), Any, where=str(path), raises=DataError)
+    return decode_json(read_bytes(path, most=LARGE, raises=DataError), JSON, where=str(path), raises=DataError)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -65,11 +65,11 @@ def _add(export: Export, task: Row, where: str, *, near: str) -> None:
     if any(number(row.get("image_rotation")) for row in results):
         export.told.add("images that were turned in the tool (left out: export them turned)", where)
         return
-    labels: dict[Any, str] = {}
+    labels: dict[str, str] = {}
     for row in results:  # a shape and its label may be two results of one id
-        if (label := _label(row)) is not None and row.get("id") is not None:
+        if (label := _label(row)) is not None and isinstance(row.get("id"), str):
             labels.setdefault(row["id"], label)
-    boxes, done = [], set[Any]()
+    boxes, done = [], set[str]()
     for row in results:
         shape = row.get("value", row)
         if not isinstance(shape, dict) or not ({"width", "points", "radiusX", "rle"} & shape.keys()):
@@ -77,10 +77,11 @@ def _add(export: Export, task: Row, where: str, *, near: str) -> None:
                 export.told.add("classes of whole images (left out)", where)
             continue
         key = row.get("id")
-        if key is not None and key in done:
-            continue
-        done.add(key)
-        box = _box(export, row, shape, _label(row) or labels.get(key), file, where)
+        if isinstance(key, str):
+            if key in done:
+                continue
+            done.add(key)
+        box = _box(export, row, shape, _label(row) or labels.get(str(key)), file, where)
         if box is not None:
             boxes.append(box)
     sizes = [(number(row.get("original_width")), number(row.get("original_height"))) for row in results]

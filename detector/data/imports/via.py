@@ -70,11 +70,14 @@ def _of_json(source: Source, name: str) -> Iterator[tuple[str, list[Region]]]:
     rows = read_rows(source.root / name)
     if not is_via(rows):
         return
-    for row in rows.get("_via_img_metadata", rows).values():
+    images = rows.get("_via_img_metadata", rows)
+    for row in images.values() if isinstance(images, dict) else ():
         if not isinstance(row, dict) or not isinstance(row.get("filename"), str):
             continue
         given = row.get("regions") or []
         regions = list(given.values()) if isinstance(given, dict) else given  # VIA 1 numbers them
+        if not isinstance(regions, list):
+            raise DataError(f"{source.root / name}: the regions of {row['filename']!r} are no list.")
         yield (
             row["filename"],
             [

@@ -103,6 +103,8 @@ def _usable(export: Export) -> dict[str, Picture]:
             export.told.add("images that were listed twice (the first is taken)", image.file)
             if not same:
                 export.told.add("images that were listed twice with other boxes (the first is taken)", image.file)
+        elif not image.file.isascii() and not _is_unicode(image.file):
+            export.told.add("images whose names are not UTF-8 (left out: rename them)", image.file)
         elif export.files.leaves(image.file):
             export.told.add("images that are links out of the folder (left out)", image.file)
         else:
@@ -121,6 +123,13 @@ def _usable(export: Export) -> dict[str, Picture]:
     if not export.images:
         raise DataError(f"{export.root}: no image can be imported. {'; '.join(export.told.lines())}")
     return pictures
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:  # bytes of another encoding, which JSON cannot hold
+        return False
 
 
 def _check_names(export: Export) -> None:

@@ -35,8 +35,12 @@ def read_yolo(source: Source) -> Export:
         found = next((name for name in _label_names(file) if name in texts), None)
         if found is None:
             export.told.add("images without a text file (taken as empty)", file)
-        boxes = [] if found is None else list(_read(source, found, settings, export))
         used |= set() if found is None else {found}
+        try:
+            boxes = [] if found is None else list(_read(source, found, settings, export))
+        except DataError as error:
+            export.told.add("text files that cannot be read (their images are left out)", str(error).rstrip("."))
+            continue
         export.images.append(Picked(file, boxes, split=split_of.get(file)))
     for name in sorted(texts - used):
         if _is_labels(source, name):

@@ -122,10 +122,11 @@ def test_hostile_xml_is_left_out_by_name(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_xml_alone_is_refused_by_name(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("form", ["cvat", "auto"])
+def test_hostile_xml_alone_is_refused_by_name(tmp_path: Path, name: str, form: str) -> None:
     source = write(tmp_path / "in/annotations.xml", HOSTILE[name]).parent
     with pytest.raises(DataError, match=r"annotations\.xml"):
-        import_data(source, tmp_path / "out", form="cvat")
+        import_data(source, tmp_path / "out", form=form)
     assert not (tmp_path / "out").exists()
 
 
@@ -201,6 +202,37 @@ def test_yolo_classes_without_a_name_are_called_by_their_number(tmp_path: Path) 
     made, _ = imported(source)
     assert made.names == ("cup", "jug", "2", "3")
     assert made.told.items["classes without a name (called by their numbers)"] == ["3"]
+
+
+def test_a_text_file_that_cannot_be_read_takes_its_image_alone(tmp_path: Path) -> None:
+    source = tools.yolo(tmp_path / "in")
+    (source / "labels/a_000.txt").write_bytes(b"0 0.5 0.5 \xff 0.5")
+    made, found = imported(source)
+    assert made.told.count("text files that cannot be read (their images are left out)") == 1
+    assert close(found, {name: boxes for name, boxes in TRUTH.items() if name != "a_000.jpg"})
+
+
+def test_a_name_that_is_not_utf_8_is_left_out(tmp_path: Path) -> None:
+    source = tools.yolo(tmp_path / "in")
+    (source / "images/b_001.jpg").rename(os.fsdecode(os.fsencode(source) + b"/images/caf\xe9.jpg"))
+    made, found = imported(source)
+    assert made.told.as_json()[-1]["items"] == ["images/caf\\udce9.jpg"]
+    assert close(found, {name: boxes for name, boxes in TRUTH.items() if name != "b_001.jpg"})
+
+
+VIA_BROKEN = {
+    "no JSON": "{",
+    "no regions": '{"a": {"filename": "a.jpg", "regions": 3}}',
+    "no images": '{"_via_img_metadata": "x"}',
+    "a key twice": '{"a": {"filename": "a.jpg", "filename": "b.jpg", "regions": []}}',
+}
+
+
+@pytest.mark.parametrize("name", VIA_BROKEN)
+def test_broken_json_is_refused_in_a_sentence(tmp_path: Path, name: str) -> None:
+    source = write(tmp_path / "in/via.json", VIA_BROKEN[name]).parent
+    with pytest.raises(DataError):
+        import_data(source, tmp_path / "out")
 
 
 # CVAT
