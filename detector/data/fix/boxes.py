@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from detector.data.coco.annotations import OVERHANG
 from detector.data.fix.draft import BoxForm, Choices, Draft, Row
 from detector.data.fix.pictures import XYWH, Picture, turned_box, turned_point
 from detector.data.fix.values import number, numbers
 
 CORNERS_SHARE: Final = 0.3  # of true corner boxes read as x, y, width, height, three quarters leave their image
 FEWEST: Final = 4  # boxes by which a form is recognised
+OVERHANG: Final = 1.0  # pixels by which boxes that are right leave their image: rounding
 SLACK: Final = 1e-3  # of normalised boxes: digits are cut
 
 

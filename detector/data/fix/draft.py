@@ -13,6 +13,7 @@ import msgspec
 from detector.data.coco.files import annotation_file, is_labelled
 from detector.data.coco.releases import IMAGE_FOLDERS
 from detector.data.fix.tally import Tally
+from detector.data.fix.values import whole
 from detector.errors import DataError
 from detector.storage.reading import DEPTH, LARGE, read_bytes
 
@@ -118,19 +119,16 @@ def _counted(name: str, done: Tally) -> Callable[[str], None]:
     return replace
 
 
-def new_ids(rows: list[Row], key: str, draft: Draft, what: str, wanted: Callable[[Any], int | None]) -> None:
-    """Give every row a whole number above 0 that no other has; those that have one keep it.
-
-    wanted: the number that a row's own id stands for, None where it is none.
-    """
-    numbers = [wanted(row.get(key)) for row in rows]
+def new_ids(rows: list[Row], draft: Draft, what: str, *, lowest: int) -> None:
+    """Give every row an id of ``lowest`` or more that no other has; those that have one keep it."""
+    numbers = [whole(row.get("id")) for row in rows]
     free, seen = max((n for n in numbers if n is not None and n > 0), default=0) + 1, set[int]()
     for row, found in zip(rows, numbers, strict=True):
-        if found is None or found < 1 or found in seen:
-            reason = "given twice" if found in seen else "no whole numbers above 0"
+        if found is None or found < lowest or found in seen:
+            reason = "given twice" if found in seen else f"no whole numbers from {lowest} on"
             draft.done.add(f"ids of {what}s that were {reason} (renumbered)", f"{draft.of(row, what)}: {free}")
             found, free = free, free + 1
-        elif row[key] != found or type(row[key]) is not int:
+        elif type(row["id"]) is not int:
             draft.done.add(f"ids of {what}s that were written as text or fractions", draft.of(row, what))
         seen.add(found)
-        row[key] = found
+        row["id"] = found

@@ -18,7 +18,7 @@ from detector.data.fix.draft import Choices, Draft, Row, new_ids, read_draft
 from detector.data.fix.images import mend_images
 from detector.data.fix.pictures import Picture, copy_picture
 from detector.data.fix.tally import Tally
-from detector.data.fix.values import flag, numbers, whole
+from detector.data.fix.values import flag, numbers
 from detector.errors import DataError
 from detector.storage.files import write_json
 from detector.storage.outputs import claim_folder
@@ -109,7 +109,7 @@ def _mend_rest(draft: Draft) -> None:
         seen.add(meaning)
         kept.append(row)
     draft.annotations = kept
-    new_ids(kept, "id", draft, "annotation", whole)
+    new_ids(kept, draft, "annotation", lowest=1)
 
 
 def _write(

@@ -65,7 +65,7 @@ def _number(draft: Draft, choices: Choices) -> None:
             kept.append(rows[0])
     given = [_key(row.get("id")) for row in kept]
     draft.images = kept
-    new_ids(kept, "id", draft, "image", whole)
+    new_ids(kept, draft, "image", lowest=0)
     mapped: dict[int | str | None, int] = dict(zip(given, (row["id"] for row in kept), strict=True))
     mapped.pop(None, None)
     known = []

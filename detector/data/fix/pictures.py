@@ -57,7 +57,8 @@ def _look(file: BinaryIO, decode: bool) -> Picture | str:
     try:
         with Image.open(file, formats=FORMATS) as image:
             found = Picture(image.size, _orientation(image))
-            if image.mode in ("I", "F"):
+            # Some releases of Pillow open a PNG of 16 bits in a mode of 32.
+            if image.mode in ("I", "F") and image.format not in ("PNG", "PPM"):
                 return "has 32-bit pixels, whose white is not defined"
             if decode:
                 image.load()

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from detector.data.coco.index import Problem
 from detector.data.coco.verify import Verification, verify_root
 from detector.data.fix.draft import Choices
 from detector.data.fix.fix import Fixes, fix_root
@@ -193,6 +192,18 @@ def test_other_encodings_are_read(tmp_path: Path, encoding: str) -> None:
 def test_ids_that_cannot_stay_are_renumbered(tmp_path: Path, change: Change, ids: list[int]) -> None:
     rows = mended(damaged(tmp_path, change))[1]
     assert [row["id"] for row in rows["annotations"]] == ids
+
+
+def test_images_may_count_from_0_but_not_below(tmp_path: Path) -> None:
+    def lower(rows: dict[str, Any]) -> None:
+        for row in rows["images"]:
+            row["id"] = 0 if row["id"] == 1 else -7
+        for row in rows["annotations"]:
+            row["image_id"] = 0 if row["image_id"] == 1 else -7
+
+    rows = mended(damaged(tmp_path, lower))[1]
+    assert [row["id"] for row in rows["images"]] == [0, 1]
+    assert [row["image_id"] for row in rows["annotations"]] == [0] * 4 + [1] * 4
 
 
 def test_ids_of_text_are_numbers_in_the_copy(tmp_path: Path) -> None:
@@ -413,7 +424,8 @@ def test_what_the_check_still_finds_is_told_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def strict(root: Path, splits: list[str], *, decode: bool) -> Verification:
-        return Verification(root, (), (Problem("annotations", None, f"{splits} are odd"),), ())
+        odd: Any = f"annotations: {splits} are odd"
+        return Verification(root, (), (odd,), ())
 
     monkeypatch.setattr("detector.data.fix.fix.verify_root", strict)
     fixes = fix_root(build(tmp_path / "in", train=content()), tmp_path / "out")
