@@ -12,7 +12,7 @@ from tests.command import error, invoke
 
 
 def test_the_form_is_detected_and_told_with_the_next_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HARNESS_EXPERIMENTS", str(tmp_path / "own"))
+    monkeypatch.delenv("HARNESS_EXPERIMENTS", raising=False)
     source = tools.voc(tmp_path / "in")
     (source / "Annotations/b_001.xml").unlink()
     said = invoke("data", "import", str(source), "--out", str(tmp_path / "My set")).output
