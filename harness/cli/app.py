@@ -10,7 +10,7 @@ import sys
 import typer
 
 from detector.errors import HarnessError
-from harness.cli.files import bundle, data, model, new, schema, test_dev, weights
+from harness.cli.files import bundle, data, model, new, own_data, schema, test_dev, weights
 from harness.cli.results import audit, collect, compare, show, tables
 from harness.cli.runs import doctor, plan, run, status, trace
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 for module in (tables, show, compare, audit, plan, run, status, trace, doctor, collect, model, test_dev, schema):
     module.add_to(app)
+own_data.add_to(data.app)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(data.app, name="data")
 app.add_typer(new.app, name="new")

@@ -1,0 +1,1 @@
+"""Mended copies of COCO roots, and what they share with the imports of other forms: files, pictures, findings."""
