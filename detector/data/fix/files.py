@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from detector.data.fix.pictures import SUFFIXES
+from detector.data.images import SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -13,20 +13,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ImageOps
 from PIL.JpegImagePlugin import get_sampling
 
+from detector.data.images import opened, read_header, reason
 from detector.errors import DataError
-from detector.storage.reading import open_regular
 
-# No others: Pillow hands some of them to other programs.
-FORMATS: Final = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
-SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
-ORIENTATION: Final = 0x0112  # EXIF's tag
 QUARTERS: Final = frozenset({5, 6, 7, 8})  # those that exchange width and height
-MOST_BYTES: Final = 2**30
 
 XYWH = tuple[float, float, float, float]
 
@@ -45,28 +40,12 @@ class Picture:
 
 
 def look(path: Path, *, decode: bool = True) -> Picture | str:
-    """An image file's size and orientation, or what is wrong with it. decode: read its pixels too."""
+    """An image file's size and orientation, or why it cannot be read. decode: read its pixels too."""
     try:
-        with open_regular(path, most=MOST_BYTES, raises=DataError) as file:
-            return _look(file, decode)
-    except DataError as error:
-        return str(error).removeprefix(f"{path} ").rstrip(".")
-
-
-def _look(file: BinaryIO, decode: bool) -> Picture | str:
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            found = Picture(image.size, _orientation(image))
-            # Some releases of Pillow open a PNG of 16 bits in a mode of 32.
-            if image.mode in ("I", "F") and image.format not in ("PNG", "PPM"):
-                return "has 32-bit pixels, whose white is not defined"
-            if decode:
-                image.load()
-            return found
-    except UnidentifiedImageError:
-        return "is not an image of a known format"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's for a broken file
-        return f"is broken: {error}"
+        found = read_header(path, decode=decode)
+    except (DataError, OSError) as error:
+        return reason(error)
+    return Picture((found.width, found.height), found.orientation)
 
 
 def look_at_all(paths: Sequence[Path]) -> list[Picture | str]:
@@ -79,7 +58,7 @@ def image_size(path: Path) -> tuple[int, int]:
     """Width and height of the stored pixels, from the header. Raises DataError for what is no image."""
     found = look(path, decode=False)
     if isinstance(found, str):
-        raise DataError(f"{path} {found}.")
+        raise DataError(f"{path} cannot be read: {found}.")
     return found.size
 
 
@@ -103,7 +82,7 @@ def copy_picture(source: Path, target: Path, picture: Picture, *, link: bool = F
 
 
 def _write_upright(source: Path, target: Path) -> None:
-    with open_regular(source, most=MOST_BYTES, raises=DataError) as file, Image.open(file, formats=FORMATS) as image:
+    with opened(source) as image:
         kind, options = image.format, dict[str, Any]()
         if kind in ("JPEG", "MPO"):
             tables: Any = image
@@ -118,14 +97,6 @@ def _write_upright(source: Path, target: Path) -> None:
         upright.info.pop(name, None)
     upright.getexif().clear()
     upright.save(target, format=kind, **options)
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        found = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # broken metadata: Pillow answers with a dozen kinds of error
-        return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 def turned_point(x: float, y: float, picture: Picture) -> tuple[float, float]:

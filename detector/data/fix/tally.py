@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from detector.data.coco.problems import printable
+
 EXAMPLES = 3  # shown of each kind
 
 
@@ -38,8 +40,3 @@ class Tally:
             {"kind": printable(kind), "count": len(items), "items": list(map(printable, items))}
             for kind, items in self.items.items()
         ]
-
-
-def printable(text: str) -> str:
-    """Text from a file for a terminal: characters that would act there are written as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
