@@ -37,5 +37,5 @@ def stopped_at(iteration: int, *, saved: bool) -> str:
 
 
 def stopped_waiting(what: str) -> str:
-    """What a run says that was asked to stop while it waited for its storage. what: for which file, where known."""
-    return f"stopped while it waited for {what or 'its images'}; the last checkpoint before is kept"
+    """What a run says that was asked to stop while it waited for its storage. what: for which file."""
+    return f"stopped while it waited for its disk ({what}); the last checkpoint before is kept"

@@ -33,6 +33,7 @@ class Waiting:
     what: str
     why: str
     seconds: float
+    noteworthy: bool = True  # False: not worth a word yet
 
 
 Look = Callable[[Waiting | None], None]

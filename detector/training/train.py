@@ -124,6 +124,8 @@ def train(
             except StopRequested:  # storage is away; alone, no other process is in the middle of a step
                 if world.size > 1 or iteration == start:
                     raise
+                if window.count:
+                    window.close(world, iteration - 1)  # never save weights that are not finite
                 state.seconds += clock.lap()
                 raise StopRequested(stopped_at(iteration, saved=_save(state, run, iteration, must=True))) from None
             groups = transfer(loaded)

@@ -54,7 +54,7 @@ class Heartbeat:
         if waiting is None:
             if self.state.waiting:
                 self.beat(self.state.phase, force=True, waiting="", waiting_why="", waiting_seconds=0.0)
-        elif waiting.seconds >= SHOWN_SECONDS:
+        elif waiting.noteworthy and waiting.seconds >= SHOWN_SECONDS:
             self.beat(
                 self.state.phase,
                 waiting=waiting.what,
@@ -63,7 +63,7 @@ class Heartbeat:
             )
 
     def _in_place(self, status: Status, error: OSError) -> None:
-        """On a full disk: over the old heartbeat, whose space is there. One write, so that no reader sees half of it."""
+        """On a full disk: over the old heartbeat, whose space is there. One write: no reader sees half of it."""
         if error.errno not in FULL:
             logger.warning("the heartbeat was not written: %s", error)
             return

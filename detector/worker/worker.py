@@ -69,7 +69,6 @@ class Worker:
         heartbeat = Heartbeat(run.failure(rank) if rank else run.status, self.assignment.train.schedule.iterations)
         with ExitStack() as stack:
             if rank == 0:
-                stack.enter_context(watched_by(heartbeat.look))
                 try:
                     stack.enter_context(run.lock(wait=lambda: not stop()))
                 except BlockingIOError:  # asked to stop while waiting
@@ -77,6 +76,7 @@ class Worker:
                     sys.exit(130)
             try:
                 if rank == 0:
+                    stack.enter_context(watched_by(heartbeat.look))
                     stack.enter_context(watched_by(partial(end_wait, stop)))
                     retry(partial(_begin, run, self.assignment), f"writing {run.root}")
                     heartbeat.beat("starting", force=True, ap=_ap_so_far(run))
@@ -120,9 +120,9 @@ class Worker:
 
 
 def end_wait(stop: StopFlag, waiting: Waiting | None) -> None:
-    """Raise StopRequested where the run was asked to stop while it waits for its storage."""
-    if stop():
-        raise StopRequested(stopped_waiting("" if waiting is None else waiting.what))
+    """Raise StopRequested where the run was asked to stop and waits for its storage."""
+    if waiting is not None and stop():
+        raise StopRequested(stopped_waiting(waiting.what))
 
 
 def _begin(run: RunDir, assignment: Assignment) -> None:

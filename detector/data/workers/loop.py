@@ -89,9 +89,10 @@ def _next(iterator: Iterator[Any], said: Said, workers: int, *, alone: bool) -> 
         waiting = said.longest()
         if waiting is None and waited >= GIVEN_UP_SECONDS:
             raise TrainingError(_silent(workers, waited))
-        if waiting is None and waited >= SHOWN_SECONDS:
-            waiting = Waiting("the next images", "no loader worker has them ready", waited)
-        if waiting is not None or alone:
+        if waiting is None and (alone or waited >= SHOWN_SECONDS):
+            why = "no loader worker has them ready"
+            waiting = Waiting("the next images", why, waited, noteworthy=waited >= SHOWN_SECONDS)
+        if waiting is not None:
             tell(waiting)
 
 

@@ -143,7 +143,7 @@ def test_workers_that_are_silent_are_given_up(monkeypatch: pytest.MonkeyPatch) -
 
     with watched_by(told.append), pytest.raises(TrainingError, match="None of 1 loader workers gave a batch"):
         list(batches_of_workers(Doing(stop), range(8), workers=1, most_bytes=8, alone=True))
-    assert told[0] == Waiting("the next images", "no loader worker has them ready", 1)
+    assert told[0] == Waiting("the next images", "no loader worker has them ready", 1, noteworthy=True)
 
 
 class AskedToStop(Exception):
