@@ -246,22 +246,21 @@ def test_a_training_alone_that_is_stopped_while_it_waits_for_an_image_saves_its_
     job: EvalJob, data: Path, tmp_path: Path, reference: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = [0]
-    real = Image.open
 
-    def away(*arguments: Any, **options: Any) -> Any:
+    def opens(*arguments: Any) -> Any:
         opened[0] += 1
-        if opened[0] > 14:  # in the fourth batch of 4
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        return real(*arguments, **options)
+        if opened[0] > job.train.batch.images + 1:  # in the second batch
+            retry(Failing(errno.ESTALE, 10_000, lambda: None), "reading 17.jpg")
+        return open_image(*arguments)
 
     def look(waiting: Waiting | None) -> None:
         raise StopRequested("asked to")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Image, "open", away)
-        with watched_by(look), pytest.raises(StopRequested, match="stopped at iteration 3; the state is saved"):
+        patch.setattr("detector.data.loader.open_image", opens)
+        with watched_by(look), pytest.raises(StopRequested, match="stopped at iteration 1; the state is saved"):
             run_of(job, tmp_path / "run", data)
-    assert (RunDir(tmp_path / "run").checkpoints / "0000003.pt").exists()
+    assert (RunDir(tmp_path / "run").checkpoints / "0000001.pt").exists()
     assert_same_bits(final_weights(run_of(job, tmp_path / "run", data)), final_weights(reference))
 
 
