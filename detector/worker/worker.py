@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -119,7 +120,7 @@ class Worker:
             heartbeat.beat("done", force=True)
 
 
-def end_wait(stop: StopFlag, waiting: Waiting | None) -> None:
+def end_wait(stop: Callable[[], bool], waiting: Waiting | None) -> None:
     """Raise StopRequested where the run was asked to stop and waits for its storage."""
     if waiting is not None and stop():
         raise StopRequested(stopped_waiting(waiting.what))

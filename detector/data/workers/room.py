@@ -55,19 +55,23 @@ def shared_space(folder: Path = SHARED_MEMORY) -> tuple[int, int] | None:
 
 def lack_of_memory(workers: int, needed: int | None, free: int | None, *, batch_bytes: int = 0) -> str:
     """The message for too little shared memory."""
-    has = "is full" if free is None else f"has {free / MIB:,.0f} MiB left"
+    has = "is full" if free is None else f"has {_mib(free)} left"
     if needed is None:
         wants, size = "", "8g"
     else:
         wants = (
-            f"; this training needs up to {needed / MIB:,.0f} MiB of it ({workers} loader workers, batches of up to "
-            f"{batch_bytes / MIB:,.1f} MiB)"
+            f"; this training needs up to {_mib(needed)} of it ({workers} loader workers, batches of up to "
+            f"{_mib(batch_bytes)})"
         )
         size = f"{-(-needed * 5 // 4 // 2**30)}g"
     return (
         f"{SHARED_MEMORY}, through which loader workers hand images over, {has}{wants}. Start the container with more "
         f"of it (docker: --shm-size={size}, or --ipc=host), empty it, or {LOWER} (now {workers}; 0 needs none of it)."
     )
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:,.0f} MiB" if size >= 10 * MIB else f"{size / MIB:.1f} MiB"
 
 
 def check_files(workers: int) -> None:
