@@ -7,10 +7,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from detector.data.workers.room import SHARED_MEMORY, shared_space
+
 WAIT_SHARE = 0.2  # of the time; less than that costs little
 WINDOWS = 3  # in a row
 FREE_SHARED_BYTES = 64 * 2**20  # all that containers get by default
-SHARED_MEMORY = Path("/dev/shm")
 BUSY_SHARE = 0.5  # a worker that computes less than that waits for something else
 
 
@@ -57,7 +58,8 @@ def _seconds_on_cores() -> dict[int, float]:
 
 def supply_here(workers: int, busy: float | None) -> Supply:
     """What this process has. busy: of its workers."""
-    return Supply(workers, _cores(), busy, _free_shared_bytes())
+    space = shared_space()
+    return Supply(workers, _cores(), busy, None if space is None else space[0])
 
 
 def _cores() -> int:
@@ -66,15 +68,6 @@ def _cores() -> int:
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     own = int(os.environ.get("SLURM_CPUS_PER_TASK") or max(1, usable // beside))
     return min(usable, own)
-
-
-def _free_shared_bytes() -> int | None:
-    """What is left of it."""
-    try:
-        space = os.statvfs(SHARED_MEMORY)
-    except (OSError, AttributeError):
-        return None
-    return space.f_bavail * space.f_frsize
 
 
 def advice(data_share: float, supply: Supply) -> str:

@@ -14,6 +14,7 @@ from detector.data.batches import GroupSequence
 from detector.data.coco.index import CocoIndex, trainable
 from detector.data.images import open_image
 from detector.data.transforms import augment, random_generator
+from detector.data.workers.loop import batches_of_workers
 from detector.errors import DataError, UsageError
 from detector.geometry.boxes import trainable_corners
 from detector.geometry.padding import padded_shape
@@ -21,6 +22,7 @@ from detector.runs.job import TrainJob
 
 # A split that fits in this is decoded once; a generated set of 2,000 images of 96 px takes 55 MB.
 KEEP_DECODED_BYTES = 256 * 2**20
+BYTES_BESIDE = 4096  # of an image's boxes and labels, and what its memory is rounded up by
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,17 @@ class TrainingData(Dataset[list[Group]]):
         share = self.groups.share(iteration, rank=self.rank, world_size=self.world_size)
         return [self._group(self.positions[chosen], iteration) for chosen in share]
 
+    def most_bytes(self) -> int:
+        """Bytes that the batch of one iteration and process can have at most: as many of the largest image."""
+        width, height = self.index.widths[self.positions], self.index.heights[self.positions]
+        settings = self.job.augmentation
+        scale = np.minimum(
+            max(settings.short_sides) / np.minimum(width, height), settings.max_size / np.maximum(width, height)
+        )
+        pixels = np.ceil(width * scale) * np.ceil(height * scale)
+        images = self.job.batch.images // self.world_size
+        return images * (3 * int(pixels.max()) + BYTES_BESIDE)
+
     def _group(self, positions: np.ndarray, iteration: int) -> Group:
         images, targets = [], []
         for position in positions:
@@ -107,16 +120,22 @@ class TrainingData(Dataset[list[Group]]):
 
 
 def training_batches(data: TrainingData, iterations: Iterable[int], *, workers: int) -> Iterator[list[Group]]:
-    """The batches of the given iterations in order, prepared by ``workers`` processes (0: in this one)."""
+    """The batches of the given iterations in order, prepared by ``workers`` processes (0: in this one).
+
+    Raises TrainingError where the machine has no room for the workers, or one of them died, and what an item raises.
+    """
     if workers:
         import detector.data.bilinear  # noqa: F401  compiled once, before the workers are forked
-    loader = DataLoader(
+
+        yield from batches_of_workers(
+            data, iterations, workers=workers, most_bytes=data.most_bytes(), alone=data.world_size == 1
+        )
+        return
+    yield from DataLoader(
         data,
         batch_size=None,
         sampler=list(iterations),
-        num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         # The loader's own generator: else it would draw from torch's global state, and a resumed training would differ.
         generator=torch.Generator(),
     )
-    yield from loader

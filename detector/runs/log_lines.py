@@ -34,3 +34,8 @@ def stopped_at(iteration: int, *, saved: bool) -> str:
     return (
         f"stopped at iteration {iteration}; {'the state is saved' if saved else 'the last checkpoint before is kept'}"
     )
+
+
+def stopped_waiting(what: str) -> str:
+    """What a run says that was asked to stop while it waited for its storage. what: for which file."""
+    return f"stopped while it waited for its disk ({what}); the last checkpoint before is kept"

@@ -10,7 +10,7 @@ from detector.runs.timing import timing_text
 
 Phase = Literal["starting", "training", "evaluating", "done", "stopped", "failed"]
 
-
+ALIVE: tuple[Phase, ...] = ("starting", "training", "evaluating")
 # Roughly the share of a run's time that training takes; evaluation takes the rest.
 TRAINING_SHARE = 0.92
 
@@ -29,6 +29,9 @@ class Status(Struct, frozen=True, kw_only=True):
     device_busy: float | None = None  # of the time that a GPU ran kernels, 0..1; None on a CPU
     images_per_second: float | None = None
     note: str = ""  # why the training waits for its data
+    waiting: str = ""  # the file that a full disk, or a file server that is away, keeps from being written or read
+    waiting_why: str = ""  # what the system answers
+    waiting_seconds: float = 0.0
     message: str = ""
     progress: float = 0.0  # share of the evaluation that is done, 0..1
     ap: float | None = None  # percent, of the newest evaluation during the training
@@ -47,8 +50,17 @@ def fraction_done(status: Status | None) -> float:
     return TRAINING_SHARE * status.iteration / status.iterations
 
 
+def waiting_text(status: Status, *, since: float = 0.0) -> str:
+    """What a run waits for, and how long. since: seconds since its heartbeat."""
+    seconds = status.waiting_seconds + since
+    lasted = f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
+    return f"waiting for disk: {status.waiting} ({lasted})"
+
+
 def progress_text(status: Status | None) -> str:
     """A heartbeat in a few words."""
+    if status is not None and status.waiting and status.phase in ALIVE:
+        return waiting_text(status)
     if status is None or status.phase == "starting":
         return "starting"
     if status.phase == "training":

@@ -28,7 +28,7 @@ class MetricsLog:
 
     def __enter__(self) -> MetricsLog:
         if self.enabled:
-            retry(self._keep_until_start, "the losses so far")
+            retry(self._keep_until_start, f"writing {self.run.metrics}")
         return self
 
     def __exit__(
@@ -36,7 +36,7 @@ class MetricsLog:
     ) -> None:
         if self.enabled:
             try:  # a resume does not log these iterations again
-                retry(self._append, "the last losses", seconds=LAST_RETRY_SECONDS)
+                retry(self._append, f"writing {self.run.metrics}", seconds=LAST_RETRY_SECONDS, unseen=True)
             except OSError as refused:
                 logger.warning("the last losses were not written: %s", refused)
             self.board.close()

@@ -119,8 +119,16 @@ def train(
     with MetricsLog(run, start=start, enabled=world.is_main) as log:
         batches = training_batches(data, range(start, job.schedule.iterations), workers=pace.loader_workers)
         for iteration in range(start, job.schedule.iterations):
-            with window.waiting_for_data():
-                loaded = next(batches)
+            try:
+                with window.waiting_for_data():
+                    loaded = next(batches)
+            except StopRequested:  # storage is away; alone, no other process is in the middle of a step
+                if world.size > 1 or iteration == start:
+                    raise
+                if window.count:
+                    window.close(world, iteration - 1)  # never save weights that are not finite
+                state.seconds += clock.lap()
+                raise StopRequested(stopped_at(iteration, saved=_save(state, run, iteration, must=True))) from None
             groups = transfer(loaded)
             rate = learning_rate(iteration, job.optimizer.lr, job.schedule)
             set_learning_rate(optimizer.param_groups, rate)
@@ -170,7 +178,9 @@ def _save(state: TrainingState, run: RunDir, done: int, *, must: bool) -> bool:
     """
     try:
         if must:
-            retry(lambda: state.save(run.checkpoints, done), f"checkpoint {done}", seconds=STOP_RETRY_SECONDS)
+            retry(
+                lambda: state.save(run.checkpoints, done), f"checkpoint {done}", seconds=STOP_RETRY_SECONDS, unseen=True
+            )
         else:
             state.save(run.checkpoints, done)
     except OSError as error:

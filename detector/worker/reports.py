@@ -9,15 +9,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from detector.errors import HarnessError
 from detector.runs.assignment import WORKER_LOG
 from detector.runs.folder import RunDir
 from detector.runs.log_lines import LOG_FORMAT
 from detector.runs.status import Phase, Status
 from detector.storage.files import write_json
+from detector.storage.retry import FULL, Waiting
 from detector.worker.requeue import slurm_job
 
 logger = logging.getLogger(WORKER_LOG)
+SHOWN_SECONDS = 2.0  # a wait for storage that is shorter is not worth a word
 
 
 class Heartbeat:
@@ -33,19 +37,41 @@ class Heartbeat:
         """Note the phase and any of Status's fields; written when due or when forced."""
         import time
 
-        from msgspec.structs import replace
-
         news = force or phase != self.state.phase
         due = news or time.time() - self.state.time >= self.INTERVAL
-        fresh = replace(self.state, phase=phase, **values)
+        fresh = msgspec.structs.replace(self.state, phase=phase, **values)
         if due:
-            fresh = replace(fresh, time=time.time())
+            fresh = msgspec.structs.replace(fresh, time=time.time())
             try:
                 # Waiting for the disk every second would take longer than anything else beside the training itself.
                 write_json(self.path, fresh, flush=news)
             except OSError as error:  # a full disk or a file server that is away ends no training
-                logger.warning("the heartbeat was not written: %s", error)
+                self._in_place(fresh, error)
         self.state = fresh
+
+    def look(self, waiting: Waiting | None) -> None:
+        """Say that the run waits for its storage, or not any more."""
+        if waiting is None:
+            if self.state.waiting:
+                self.beat(self.state.phase, force=True, waiting="", waiting_why="", waiting_seconds=0.0)
+        elif waiting.noteworthy and waiting.seconds >= SHOWN_SECONDS:
+            self.beat(
+                self.state.phase,
+                waiting=waiting.what,
+                waiting_why=waiting.why,
+                waiting_seconds=waiting.seconds,
+            )
+
+    def _in_place(self, status: Status, error: OSError) -> None:
+        """On a full disk: over the old heartbeat, whose space is there. One write: no reader sees half of it."""
+        if error.errno not in FULL:
+            logger.warning("the heartbeat was not written: %s", error)
+            return
+        try:
+            with self.path.open("r+b", buffering=0) as file:
+                file.write(msgspec.json.encode(status).ljust(self.path.stat().st_size))
+        except OSError:
+            logger.warning("the heartbeat was not written: %s", error)
 
 
 def log_to(path: Path) -> None:

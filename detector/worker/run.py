@@ -17,6 +17,7 @@ from detector.data.coco.index import CocoIndex
 from detector.data.digest import images_digest
 from detector.data.loader import TrainingData
 from detector.data.splits import Part, check_categories, fingerprint, open_split
+from detector.data.workers.room import explained_deaths
 from detector.device.environment import start_here
 from detector.device.precision import precision_context
 from detector.device.world import World
@@ -62,7 +63,7 @@ def train_to_final(
     index = data.index
     begun = _begin(assignment, world, index, weights)
     if world.is_main and not any(run.checkpoints.glob("*.pt")):
-        retry(lambda: write_json(run.inputs, begun.inputs), "the names of the run's inputs")
+        retry(lambda: write_json(run.inputs, begun.inputs), f"writing {run.inputs}")
     watch = HealthWatch(run, job, index)
     logger.info("%s%s: %d images, %d iterations", STARTED, job.id, len(data.positions), job.schedule.iterations)
 
@@ -87,19 +88,20 @@ def train_to_final(
         if heartbeat is not None:
             heartbeat.beat("training", force=True, ap=ap)
 
-    result = train(
-        job,
-        model,
-        data,
-        run,
-        world=world,
-        pace=pace_of(assignment),
-        anchor_ranges=assignment.anchor_ranges,
-        report=report,
-        evaluate=evaluate,
-        stop=stop,
-        begun=begun,
-    )
+    with explained_deaths(assignment.loader_workers):
+        result = train(
+            job,
+            model,
+            data,
+            run,
+            world=world,
+            pace=pace_of(assignment),
+            anchor_ranges=assignment.anchor_ranges,
+            report=report,
+            evaluate=evaluate,
+            stop=stop,
+            begun=begun,
+        )
     if world.is_main:
         watch.finish()
         if heartbeat is not None:
@@ -118,7 +120,7 @@ def train_to_final(
         }
         if result.loss_sources:
             state["loss_sources"] = result.loss_sources
-        retry(lambda: checkpoint.save(run.final, state), "final weights")
+        retry(lambda: checkpoint.save(run.final, state), f"writing {run.final}")
         retry(lambda: checkpoint.drop_steps(run.checkpoints), "removing checkpoints")
     world.gather(None)
 
@@ -218,8 +220,8 @@ def evaluate_and_record(
         return
     metrics, matches = coco_metrics_and_matches(index, detections)
     metrics |= sums.means()
-    retry(lambda: write_matches(run.matches(job.id), matches), "matches")
-    retry(lambda: write_detections(run.detections(job.id), detections), "detections")
+    retry(lambda: write_matches(run.matches(job.id), matches), f"writing {run.matches(job.id)}")
+    retry(lambda: write_detections(run.detections(job.id), detections), f"writing {run.detections(job.id)}")
     trained = training_part(final, job.train.precision)
     found = evaluation_health(len(detections), metrics)
     for health in found:
@@ -235,7 +237,7 @@ def evaluate_and_record(
         lost_ap=lost_ap(index, detections),
     )
     record = replace(record, sha256=content_hash(record))
-    retry(lambda: write_json(run.record(job.id), record), "record")
+    retry(lambda: write_json(run.record(job.id), record), f"writing {run.record(job.id)}")
     logger.info("%s%s", FINAL_AP, metrics["AP"])
 
 

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,9 +20,10 @@ from detector.device.environment import CUBLAS_WORKSPACE, describe_environment
 from detector.errors import RecordError
 from detector.runs.assignment import WORKER_LOG, Assignment
 from detector.runs.folder import RunDir
+from detector.runs.log_lines import stopped_waiting
 from detector.runs.loss_package import check_loss_package
 from detector.storage.files import write_atomic, write_json
-from detector.storage.retry import retry
+from detector.storage.retry import Waiting, retry, watched_by
 from detector.storage.staging import remove_leftovers
 from detector.training.stop import StopFlag, StopRequested
 from detector.worker import missing_loss
@@ -73,9 +75,12 @@ class Worker:
                 except BlockingIOError:  # asked to stop while waiting
                     after_stop(stop, self.assignment.max_requeues)
                     sys.exit(130)
-                retry(partial(_begin, run, self.assignment), "the run's folder")
-                heartbeat.beat("starting", force=True, ap=_ap_so_far(run))
             try:
+                if rank == 0:
+                    stack.enter_context(watched_by(heartbeat.look))
+                    stack.enter_context(watched_by(partial(end_wait, stop)))
+                    retry(partial(_begin, run, self.assignment), f"writing {run.root}")
+                    heartbeat.beat("starting", force=True, ap=_ap_so_far(run))
                 self._run(run, heartbeat if rank == 0 else None, stop, stack)
             except StopRequested as stopped:
                 if rank and self.assignment.max_requeues:
@@ -103,7 +108,7 @@ class Worker:
         # Left only after a failure was reported: the other processes fail as soon as this one leaves.
         world = stack.enter_context(join_world(assignment.device, meeting_file(run.root)))
         if world.is_main:
-            retry(partial(_describe_start, run, world, assignment), "the run's environment")
+            retry(partial(_describe_start, run, world, assignment), f"writing {run.environment}")
         # Rank 0 decides for all what is there: a file appears on different nodes at different times.
         if not world.from_main(world.is_main and _is_there(run.final)):
             train_to_final(assignment, run, world=world, heartbeat=heartbeat, stop=stop)
@@ -113,6 +118,12 @@ class Worker:
                     evaluate_and_record(assignment, job, run, world=world, heartbeat=heartbeat)
         if heartbeat is not None:
             heartbeat.beat("done", force=True)
+
+
+def end_wait(stop: Callable[[], bool], waiting: Waiting | None) -> None:
+    """Raise StopRequested where the run was asked to stop and waits for its storage."""
+    if waiting is not None and stop():
+        raise StopRequested(stopped_waiting(waiting.what))
 
 
 def _begin(run: RunDir, assignment: Assignment) -> None:

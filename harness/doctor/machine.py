@@ -13,7 +13,7 @@ from msgspec import Struct
 from detector.errors import HarnessError
 from drloss.plugins import Plugin, plugins
 from harness.doctor.gpus import gpu_answers
-from harness.doctor.node_checks import State
+from harness.doctor.node_checks import State, open_files_limit, shared_memory
 from harness.folders import results_folder, runs_folder
 from harness.machine import usable_cores, visible_gpus
 from harness.planning.data import named_data
@@ -36,6 +36,8 @@ def examine(data: Path | None) -> list[Finding]:
     findings += [_package(name) for name in LIBRARIES]
     findings.append(_operators())
     findings.append(Finding("ok", "cores", str(usable_cores())))
+    for name, (state, text) in (("/dev/shm", shared_memory()), ("open files", open_files_limit())):
+        findings.append(Finding(state, name, text))
     findings += [Finding(state, name, text) for name, (state, text) in gpu_answers(len(visible_gpus()))]
     findings += [folder_finding("HARNESS_RUNS", runs_folder()), folder_finding("HARNESS_RESULTS", results_folder())]
     findings.append(_experiments())

@@ -148,6 +148,7 @@ class NodeCheck:
             check("COCO data", lambda: node_checks.data_is_readable(data))
         check("scontrol", lambda: node_checks.scontrol_answers(job_id(), needed=self.requeues))
         check("/dev/shm", node_checks.shared_memory)
+        check("open files", node_checks.open_files_limit)
         self._check_together(check, folder, rank, max(size, 1), ProcessInfo(report.node, has_cuda))
         writer.close()
         exit_if_a_thread_hangs()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import resource
 import shutil
 import socket
 import warnings
@@ -20,7 +21,9 @@ from detector.worker.requeue import scontrol
 State = Literal["ok", "note", "fail"]
 Answer = tuple[State, str]
 
-SHARED_MEMORY_GIB = 1.0  # loader processes pass on a few batches at a time
+# The most that a shipped profile takes: 'paper' on 8 GPUs, each with 10 batches of 2 images of 800 x 1333, 0.5 GiB.
+SHARED_MEMORY_GIB = 1.0
+OPEN_FILES = 1024  # a process with GPUs and eight loader workers has some hundred open
 WHY_LOCKS = "Two commands on two machines could train one run at the same time; queued runs are safe by reservations"
 
 
@@ -207,5 +210,19 @@ def shared_memory() -> Answer:
     except OSError as error:
         return "note", f"not there ({error.strerror}); profiles with loader_workers need it"
     if size < SHARED_MEMORY_GIB:
-        return "note", f"{size:.2f} GiB is little for loader workers, which the profile 'paper' uses"
+        return "note", (
+            f"{size:.2f} GiB is little for loader workers, which the profiles 'paper' and 'one-gpu' use: start the "
+            "container with more (docker: --shm-size=8g, or --ipc=host), or lower execution.loader_workers"
+        )
     return "ok", f"{size:.0f} GiB"
+
+
+def open_files_limit() -> Answer:
+    """How many files a process may open; runs raise their own limit as far as the system lets them."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < OPEN_FILES:
+        return "note", (
+            f"a process may open {hard} files, which is little for loader workers: raise the limit "
+            "(ulimit -n 4096; docker: --ulimit nofile=4096), or lower execution.loader_workers"
+        )
+    return "ok", "without limit" if hard == resource.RLIM_INFINITY else f"{hard} per process"

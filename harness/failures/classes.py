@@ -21,6 +21,8 @@ FailureName = Literal[
     "GPU fault",
     "driver",
     "host memory",
+    "shared memory",
+    "open files",
     "disk full",
     "not finite",
     "first batch",
@@ -94,6 +96,16 @@ ADVICE: dict[FailureName, Advice] = {
         "the profile's execution.memory_gb), use fewer loader_workers, or ask for more memory.",
         f"free -g; {RETRY}",
     ),
+    "shared memory": Advice(
+        "Through /dev/shm loader workers hand images over, and it is too small or full: start the container with more "
+        "of it (docker: --shm-size=8g, or --ipc=host), or lower the profile's execution.loader_workers (0 needs none).",
+        f"df -h /dev/shm; {RETRY}",
+    ),
+    "open files": Advice(
+        "The processes may open too few files: raise the limit (ulimit -n 4096; docker: --ulimit nofile=4096), or "
+        "lower the profile's execution.loader_workers.",
+        f"ulimit -n 4096; {RETRY}",
+    ),
     "disk full": Advice(
         "No space is left, or a quota is used up; the last checkpoint is intact.", f"df -h {{runs}}; {RETRY}"
     ),
@@ -149,7 +161,12 @@ def killed_by(number: int) -> str:
 
 # Tried in this order: texts that name a cause come before texts that are often only its consequence.
 _TEXTS: tuple[tuple[FailureName, str], ...] = (
-    ("host memory", r"Error while creating shared memory segment"),  # NCCL; /dev/shm is full, and no disk is
+    (
+        "shared memory",  # it can be full although no disk is. The first text is NCCL's
+        r"Error while creating shared memory segment|allocate shared memory|out of shared memory|"
+        r"/dev/shm, through which loader workers|is killed by signal: Bus error",
+    ),
+    ("open files", r"Too many open files|\bE[MN]FILE\b"),
     ("disk full", r"No space left on device|Disk quota exceeded|\bENOSPC\b|PytorchStreamWriter failed writing"),
     (
         "GPU memory",
@@ -161,7 +178,8 @@ _TEXTS: tuple[tuple[FailureName, str], ...] = (
         "host memory",
         r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|\bMemoryError\b|Cannot allocate memory|"
         r"oom[-_ ]kill|Out Of Memory|OUT_OF_MEMORY|Out of memory: Killed process|exceeded (?:job |step )?memory limit|"
-        r"out of shared memory|DataLoader worker \(pid\(?s?\)?[^)]*\) is killed by signal: Killed|"
+        r"DataLoader worker \(pid\(?s?\)?[^)]*\) is killed by signal: Killed|"
+        r"Loader worker [\d, ]+ (?:was killed by signal: Killed|ended without a word)|"
         r"Unable to allocate .* for an array",
     ),
     ("not finite", r"The loss is not finite"),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from detector.runs.status import TRAINING_SHARE, Status, fraction_done
+from detector.runs.status import TRAINING_SHARE, Status, fraction_done, waiting_text
 from detector.runs.timing import timing_text
 from harness.failures.classes import FailureName, classify
 from harness.slurm.commands import SchedulerState
@@ -20,13 +20,14 @@ Kind = Literal[
     "starting",
     "running",
     "evaluating",
+    "waiting",
     "stopped",
     "done",
     "failed",
     "lost?",
     "lost",
 ]
-LIVING: tuple[Kind, ...] = ("pending", "requeued", "starting", "running", "evaluating")
+LIVING: tuple[Kind, ...] = ("pending", "requeued", "starting", "running", "evaluating", "waiting")
 FAILED: tuple[Kind, ...] = ("failed", "lost", "lost?")  # what --retry-failed runs again
 # Longer than a healthy run goes without a heartbeat: reading COCO, a slow first step, scoring on a busy machine.
 STALE_SECONDS = 600.0
@@ -112,6 +113,9 @@ def _living(seen: Seen, now: float, *, here: bool) -> RunState:
     if status is None or status.phase in ("stopped", "failed", "done"):  # left by an earlier start
         return RunState("starting", requeues=requeues, here=here)
     age = _age(status, now)
+    if status.waiting:
+        waits = waiting_text(status, since=age if age < STALE_SECONDS else 0.0)
+        return RunState("waiting", waits, age=age, requeues=requeues, note=status.waiting_why, here=here)
     if status.phase == "starting":
         return RunState("starting", age=age, requeues=requeues, here=here)
     eta = _eta(status, age)
@@ -198,6 +202,8 @@ def state_text(state: RunState) -> str:
     if state.kind in ("pending", "requeued"):
         named = f"requeued {state.requeues}x" if state.kind == "requeued" else "pending"
         return f"{named} ({state.message or 'no reason yet'})"
+    if state.kind == "waiting":
+        return f"{state.message}{_doubt(state, age)}{suffix}"
     if state.kind in ("starting", "running", "evaluating"):
         return _describe_living(state, age) + suffix
     if state.kind == "stopped":
@@ -213,7 +219,9 @@ def state_text(state: RunState) -> str:
 
 
 def timing_lines(state: RunState) -> list[str]:
-    """Where the time of a training goes, and why it waits for its data; nothing of other states."""
+    """Where the time of a training goes, and why it waits for its data or its disk; nothing of other states."""
+    if state.kind == "waiting":
+        return [f"note: {state.note}"] if state.note else []
     if state.seconds_per_iteration is None:
         return []
     timing = timing_text(state.seconds_per_iteration, state.data_share, state.device_busy)
@@ -230,12 +238,15 @@ def _short(message: str) -> str:
     return line if len(line) <= MESSAGE_WIDTH else f"{line[: MESSAGE_WIDTH - 3]}..."
 
 
-def _describe_living(state: RunState, age: str) -> str:
-    doubt = ""
+def _doubt(state: RunState, age: str) -> str:
+    """What speaks against a run being alive, for the end of its line."""
     if not state.here:
-        doubt = ", just launched" if state.age is None else f", last word {age} ago, no process here"
-    elif state.age is not None and state.age >= STALE_SECONDS:
-        doubt = f", but no word for {age}"
+        return ", just launched" if state.age is None else f", last word {age} ago, no process here"
+    return f", but no word for {age}" if state.age is not None and state.age >= STALE_SECONDS else ""
+
+
+def _describe_living(state: RunState, age: str) -> str:
+    doubt = _doubt(state, age)
     if state.kind == "starting" or state.progress is None:
         return f"starting{doubt}"
     if state.kind == "evaluating":

@@ -74,7 +74,7 @@ def test_processes_of_one_machine_share_its_cores_unless_slurm_gave_each_its_own
 
 
 def test_free_shared_memory_is_what_the_system_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bottleneck.os, "statvfs", lambda path: SimpleNamespace(f_bavail=3, f_frsize=4096))
+    monkeypatch.setattr(bottleneck.os, "statvfs", lambda path: SimpleNamespace(f_bavail=3, f_blocks=9, f_frsize=4096))
     assert supply_here(2, 0.5) == Supply(2, supply_here(2, 0.5).cores, 0.5, 3 * 4096)
 
     def nowhere(path: Path) -> None:

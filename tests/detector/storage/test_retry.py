@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -19,9 +19,10 @@ from detector.data.splits import open_split
 from detector.errors import DataError, RecordError
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
+from detector.runs.status import progress_text
 from detector.storage import retry as retrying
 from detector.storage.files import write_json
-from detector.storage.retry import retry
+from detector.storage.retry import Waiting, retry, watched_by
 from detector.training.metrics import MetricsLog
 from detector.training.train import StopRequested
 from detector.weights import checkpoint
@@ -78,6 +79,28 @@ def test_retry_raises_what_time_does_not_heal_at_once(number: int, waits: list[f
     with pytest.raises(OSError, match=os.strerror(number)):
         retry(Failing(number, 1, lambda: None), "writing")
     assert waits == []
+
+
+def test_a_wait_is_told_some_times_per_second_and_when_it_is_over(waits: list[float]) -> None:
+    told: list[Waiting | None] = []
+    with watched_by(told.append):
+        assert retry(Failing(errno.ENOSPC, 2, lambda: 17), "writing final.pt") == 17
+    assert told.pop() is None
+    assert {(item.what, item.why) for item in told if item} == {("writing final.pt", "No space left on device")}
+    assert [item.seconds for item in told if item] == pytest.approx([0.1 * i for i in range(15)])
+    assert max(waits) <= 0.1
+
+
+def test_what_a_look_raises_ends_a_wait_at_once_but_not_one_that_is_part_of_a_stop(waits: list[float]) -> None:
+    def look(waiting: Waiting | None) -> None:
+        raise StopRequested("enough")
+
+    with watched_by(look):
+        with pytest.raises(StopRequested, match="enough"):
+            retry(Failing(errno.EIO, 10_000, lambda: None), "reading 17.jpg")
+        assert waits == []
+        assert retry(Failing(errno.EIO, 2, lambda: 3), "checkpoint 4", unseen=True) == 3
+        assert retry(lambda: 5, "writing") == 5
 
 
 def run_of(job: EvalJob, folder: Path, data: Path, stop: Callable[[], bool] = lambda: False) -> RunDir:
@@ -194,6 +217,51 @@ def test_a_heartbeat_on_a_full_disk_ends_no_training(tmp_path: Path, monkeypatch
     heartbeat.beat("training", force=True, iteration=3)
     assert refused.left == 0
     assert heartbeat.state.iteration == 3
+
+
+def test_a_wait_is_in_the_heartbeat_though_the_disk_is_full_and_leaves_it_when_it_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDir(tmp_path)
+    heartbeat = Heartbeat(run.status, iterations=8)
+    monkeypatch.setattr(Heartbeat, "INTERVAL", 0.0)
+    heartbeat.beat("training", iteration=7)
+    with monkeypatch.context() as patch:
+        patch.setattr("detector.worker.reports.write_json", Failing(errno.ENOSPC, 2, lambda *_, **__: None))
+        heartbeat.look(Waiting("writing final.pt", "No space left on device", 1.0))
+        assert run.read_status().waiting == ""  # type: ignore[union-attr]
+        heartbeat.look(Waiting("writing final.pt", "No space left on device", 180.0))
+        status = run.read_status()
+        heartbeat.look(None)
+    assert status is not None
+    assert (status.phase, status.iteration) == ("training", 7)
+    assert progress_text(status) == "waiting for disk: writing final.pt (3 min)"
+    assert status.waiting_why == "No space left on device"
+    later = run.read_status()
+    assert later is not None
+    assert later.waiting == ""
+
+
+def test_a_training_alone_that_is_stopped_while_it_waits_for_an_image_saves_its_state(
+    job: EvalJob, data: Path, tmp_path: Path, reference: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = [0]
+
+    def opens(*arguments: Any) -> Any:
+        opened[0] += 1
+        if opened[0] > job.train.batch.images + 1:  # in the second batch
+            retry(Failing(errno.ESTALE, 10_000, lambda: None), "reading 17.jpg")
+        return open_image(*arguments)
+
+    def look(waiting: Waiting | None) -> None:
+        raise StopRequested("asked to")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("detector.data.loader.open_image", opens)
+        with watched_by(look), pytest.raises(StopRequested, match="stopped at iteration 1; the state is saved"):
+            run_of(job, tmp_path / "run", data)
+    assert (RunDir(tmp_path / "run").checkpoints / "0000001.pt").exists()
+    assert_same_bits(final_weights(run_of(job, tmp_path / "run", data)), final_weights(reference))
 
 
 def test_only_what_is_new_in_a_heartbeat_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
+from detector.storage.retry import Waiting
 from detector.storage.staging import staging_name
+from detector.training.stop import StopRequested
 from detector.worker import worker
 from support.micro import ALONE, micro_assignment
 
@@ -41,3 +43,11 @@ def test_the_changes_of_an_earlier_starts_code_are_kept_beside_the_newest(job: E
     assert not run.code_diff.exists()
     assert {sha256: run.earlier_code_diff(sha256).read_text() for sha256 in kept} == kept
     assert sorted(path.name for path in run.root.glob("code*.diff")) == sorted(f"code-{key[:8]}.diff" for key in kept)
+
+
+def test_a_stop_ends_a_wait_for_storage_and_nothing_else() -> None:
+    waiting = Waiting("writing final.pt", "No space left on device", 4.0)
+    worker.end_wait(lambda: False, waiting)
+    worker.end_wait(lambda: True, None)
+    with pytest.raises(StopRequested, match=r"stopped while it waited for its disk \(writing final\.pt\)"):
+        worker.end_wait(lambda: True, waiting)

@@ -23,7 +23,18 @@ from harness.doctor.node_meeting import ProcessInfo, exchange
 
 PROJECT = Path(detector.__file__).parents[1]
 SECONDS = 120
-ALONE = ["runs folder", "links", "code", "torch", "operators", "pycocotools", "scontrol", "/dev/shm", "locks"]
+ALONE = [
+    "runs folder",
+    "links",
+    "code",
+    "torch",
+    "operators",
+    "pycocotools",
+    "scontrol",
+    "/dev/shm",
+    "open files",
+    "locks",
+]
 
 
 def check(folder: Path, *, variables: dict[str, str] | None = None, **changes: Any) -> dict[str, tuple[str, str]]:
@@ -233,3 +244,13 @@ def test_shared_memory_is_little_below_a_gib(monkeypatch: pytest.MonkeyPatch, gi
 
     monkeypatch.setattr(node_checks.shutil, "disk_usage", lambda path: Usage)
     assert node_checks.shared_memory()[0] == state
+
+
+@pytest.mark.parametrize(
+    ("hard", "state", "said"), [(256, "note", "ulimit -n"), (4096, "ok", "4096"), (-1, "ok", "without limit")]
+)
+def test_few_open_files_are_noted(monkeypatch: pytest.MonkeyPatch, hard: int, state: str, said: str) -> None:
+    monkeypatch.setattr(node_checks.resource, "getrlimit", lambda kind: (hard, hard))
+    found, text = node_checks.open_files_limit()
+    assert found == state
+    assert said in text

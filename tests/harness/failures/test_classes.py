@@ -13,6 +13,7 @@ import torch
 from typer.main import get_command
 
 from detector.data.coco.index import load_index
+from detector.data.workers.room import death_of_worker, lack_of_files, lack_of_memory
 from detector.errors import HarnessError, TrainingError
 from detector.runs.assignment import WORKER_LOG, AnchorRanges
 from detector.runs.folder import RunDir
@@ -92,7 +93,7 @@ MESSAGES: list[tuple[FailureName, str]] = [
     ),
     ("GPU fault", "RuntimeError: CUDA error: device-side assert triggered"),
     (
-        "host memory",
+        "shared memory",
         "DistBackendError: NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.hpp:94, unhandled system error, "
         "NCCL version 2.27.5\nLast error:\nError while creating shared memory segment /dev/shm/nccl-Lq0xVh "
         "(size 9637888), error: No space left on device (28)",
@@ -106,9 +107,23 @@ MESSAGES: list[tuple[FailureName, str]] = [
     ("host memory", "_ArrayMemoryError: Unable to allocate 1.2 TiB for an array with shape (400000, 400000)"),
     ("host memory", "RuntimeError: DataLoader worker (pid 4242) is killed by signal: Killed. "),
     (
-        "host memory",
+        "shared memory",
         "RuntimeError: DataLoader worker (pid 17) is killed by signal: Bus error. It is possible that dataloader's "
         "workers are out of shared memory. Please try to raise your shared memory limit.",
+    ),
+    (
+        "shared memory",
+        "RuntimeError: unable to allocate shared memory(shm) for file </torch_6029_1881_20>: No space left on device",
+    ),
+    ("shared memory", lack_of_memory(4, 2**29, 2**26, batch_bytes=2**25)),
+    ("shared memory", lack_of_memory(4, None, None)),
+    ("open files", "OSError: [Errno 24] Too many open files: '/data/train2017/000000000009.jpg'"),
+    ("open files", lack_of_files(4, needed=54, limit=35)),
+    ("host memory", str(death_of_worker(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), 4))),
+    ("host memory", str(death_of_worker(RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), 4))),
+    (
+        "shared memory",
+        str(death_of_worker(RuntimeError("DataLoader worker (pid 17) is killed by signal: Bus error. It is"), 4)),
     ),
     ("disk full", "OSError: [Errno 28] No space left on device"),
     ("disk full", "OSError: [Errno 122] Disk quota exceeded: '/runs/0123456789abcdef/.status.json.7.tmp'"),
@@ -350,7 +365,7 @@ def test_advice_is_a_sentence_and_a_command_that_exists(name: FailureName) -> No
     assert "{" not in command
     for part in (words.split() for words in command.split("; ")):
         if part[0] != "harness":
-            assert part[0] in ("nvidia-smi", "free", "df")
+            assert part[0] in ("nvidia-smi", "free", "df", "ulimit")
             continue
         found = get_command(app).commands[part[1]]  # type: ignore[attr-defined]
         options = [option for parameter in found.params for option in parameter.opts]

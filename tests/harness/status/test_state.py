@@ -53,6 +53,15 @@ CASES: list[tuple[Seen, str]] = [
         "running 50%, ETA 0:00, but no word for",
     ),
     (Seen(locked=True, status=beat("evaluating", progress=0.4)), "evaluating 40%"),
+    (
+        Seen(locked=True, status=beat("training", waiting="writing final.pt", waiting_seconds=179.0, **HALF)),
+        "waiting for disk: writing final.pt (3 min)",
+    ),
+    (
+        Seen(status=beat("starting", waiting="reading 1.jpg", waiting_seconds=9.0)),
+        "waiting for disk: reading 1.jpg (10 s), la",
+    ),
+    (Seen(status=beat("stopped", message="saved", waiting="reading 1.jpg")), "stopped (saved"),
     (Seen(status=beat("training", **HALF)), "running 50%, ETA 0:53, last word 0:01 ago, no process here"),
     (
         Seen(status=beat("training", age=OLD)),
