@@ -1,0 +1,11 @@
+"""All cases, by area."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.hostile import cases_annotations
+from tests.hostile.case import Case
+
+CASES: Final[tuple[Case, ...]] = (*cases_annotations.CASES,)
+AREAS: Final = tuple(dict.fromkeys(case.area for case in CASES))
