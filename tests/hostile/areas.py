@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.hostile import cases_annotations
+from tests.hostile import cases_annotations, cases_detections, cases_images
 from tests.hostile.case import Case
 
-CASES: Final[tuple[Case, ...]] = (*cases_annotations.CASES,)
+CASES: Final[tuple[Case, ...]] = (*cases_annotations.CASES, *cases_images.CASES, *cases_detections.CASES)
 AREAS: Final = tuple(dict.fromkeys(case.area for case in CASES))
