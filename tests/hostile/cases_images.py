@@ -65,7 +65,11 @@ def _near(*corners: int) -> Callable[[Image.Image], bool]:
     def judge(image: Image.Image) -> bool:
         pixels = np.asarray(image).astype(int)
         edges = (pixels[20, 0, 0], pixels[20, -1, 0])
-        return image.size == SIZE and image.mode == "RGB" and all(abs(a - b) <= 3 for a, b in zip(edges, corners))
+        return (
+            image.size == SIZE
+            and image.mode == "RGB"
+            and all(abs(a - b) <= 3 for a, b in zip(edges, corners, strict=True))
+        )
 
     return judge
 
