@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 COMMITTED := HARNESS_EXPERIMENTS= HARNESS_RUNS=/nonexistent HARNESS_RESULTS=$(CURDIR)/results $(BIN)/harness
 QUICK := HARNESS_RUNS=$(CURDIR)/.quickstart/runs HARNESS_RESULTS=$(CURDIR)/.quickstart/results
 
-.PHONY: help install quickstart test test-slow slurm-ready test-slurm test-gpu test-lowest test-newest fidelity bench docs tables lint clean
+.PHONY: help install quickstart test test-slow slurm-ready test-slurm test-gpu test-lowest test-newest fidelity fuzz bench docs tables lint clean
 
 help:
 	@echo "make quickstart  install, train table 2 at the tiny scale (minutes), print the table and the verdicts"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-lowest losses, kernels and commands with the lowest versions that pyproject.toml allows"
 	@echo "make test-newest the same with the newest versions that there are"
 	@echo "make fidelity    compare with other codebases, on real COCO images, and write docs/fidelity.md"
+	@echo "make fuzz        try changed documents on every reader for ten minutes; what fails is in .fuzz/crashes"
 	@echo "make bench       compare costs with those of peers (half an hour; on a GPU, the GPU alone), and write docs/performance.md"
 	@echo "make docs        build the pages of docs/ as a site in docs/_build; every warning is an error"
 	@echo "make tables      render results/tables again from results/records"
@@ -75,6 +76,12 @@ test-newest: install
 fidelity: install
 	@mkdir -p docs
 	$(BIN)/python -m pytest tests/fidelity --ignore tests/fidelity/test_page.py -n 2 --dist loadfile --write-fidelity docs/fidelity.md
+
+# Not part of CI: it finds other things each time.
+fuzz: install
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --editable '.[test,fuzz]'
+	$(BIN)/python -m tests.hostile.fuzz --minutes 10
+	$(BIN)/python -m tests.hostile.counts
 
 bench: install
 	$(BIN)/python -m benchmarks --page docs/performance.md
