@@ -21,7 +21,7 @@ from detector.weights.pickles import RefusedGlobalError, read_pickle, write_pick
 
 
 def read(data: bytes) -> Any:
-    return read_pickle(io.BytesIO(data))
+    return read_pickle(io.BytesIO(data), len(data))
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
@@ -53,7 +53,7 @@ def test_read_pickle_reads_what_python_2_wrote() -> None:
 def test_read_pickle_keeps_plain_data() -> None:
     value = {"ordered": collections.OrderedDict(a=1), "list": [1.5, True], "tuple": (1, 2), "set": {3}}
 
-    assert read(pickle.dumps(value)) == {"ordered": {"a": 1}, "list": [1.5, True], "tuple": [1, 2], "set": {3}}
+    assert read(pickle.dumps(value)) == {"ordered": {"a": 1}, "list": [1.5, True], "tuple": (1, 2), "set": {3}}
 
 
 def test_write_pickle_comes_back_and_names_the_module_that_both_numpys_have() -> None:
@@ -166,7 +166,7 @@ def test_read_pickle_refuses_a_shape_that_its_bytes_do_not_fill(shape: tuple[int
 )
 def test_read_pickle_lets_nothing_be_set_on_what_it_gives_out(target: bytes) -> None:
     """BUILD with a slot state is setattr(target, "__call__", 1)."""
-    with pytest.raises((TypeError, AttributeError)):
+    with pytest.raises(pickle.UnpicklingError, match="a state for a"):
         read(b"\x80\x02" + target + b"NN}X\x08\x00\x00\x00__call__K\x01s\x86b.")
 
     assert read(pickle.dumps(np.ones(2))).tolist() == [1.0, 1.0]
