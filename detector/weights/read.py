@@ -110,7 +110,7 @@ def _shapes(found: Architecture, path: Path) -> dict[str, torch.Size]:
 def check_tensors(
     given: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], where: str, unknown: tuple[str, ...] = ()
 ) -> None:
-    """Raise WeightsError unless ``given`` are exactly the ``wanted``, of their shapes, and finite.
+    """Raise WeightsError unless ``given`` are exactly the ``wanted``, of their shapes, float32, and finite.
 
     unknown: names that were found but have no place; where: the file, for messages.
     """
@@ -119,13 +119,21 @@ def check_tensors(
     problems += [
         f"{name} is {list(given[name].shape)}, not {list(shape)}"
         for name, shape in wanted.items()
-        if name in given and given[name].shape != shape
+        if isinstance(given.get(name), Tensor) and given[name].shape != shape
     ]
-    problems += [f"{name} is not finite" for name, value in given.items() if not _is_finite(value)]
+    problems += [
+        f"{name} is {_kind(value)}, not float32" if _kind(value) != "float32" else f"{name} is not finite"
+        for name, value in given.items()
+        if _kind(value) != "float32" or not _is_finite(value)
+    ]
     if problems:
         more = [f"and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
         listed = "; ".join([*(problem[:_LONGEST] for problem in problems[:MOST_PROBLEMS]), *more])
         raise WeightsError(f"{where} does not hold the tensors of its network: {listed}.")
+
+
+def _kind(value: Any) -> str:
+    return str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def _is_finite(values: Tensor) -> bool:
