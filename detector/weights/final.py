@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -34,20 +35,28 @@ class _Header(Struct, frozen=True):
 
 
 def read_final(run: RunDir, job: TrainJob) -> dict[str, Any]:
-    """What ``run.final`` holds, its checksums verified.
+    """What ``run.final`` holds, read as by ``read_weights_of``.
 
-    Files written before they named their training are taken for the folder's, with a warning in the log. Raises
-    WeightsError, in one sentence, where the file is damaged, of another training, lacks a tensor, has one too many, of
-    another shape or kind, or with a NaN in it; RecordError where ``job`` is not that of the folder's name.
+    Raises as that, and RecordError where ``job`` is not that of the folder's name.
     """
     check_job(run, job)
-    final = checkpoint.load(run.final)
+    return read_weights_of(run.final, job)
+
+
+def read_weights_of(file: Path, job: TrainJob) -> dict[str, Any]:
+    """The final weights of ``job`` and what stands beside them, their checksums verified.
+
+    Files written before they named their training are taken for the job's, with a warning in the log. Raises
+    WeightsError, in one sentence, where the file is damaged, of another training, lacks a tensor, has one too many, of
+    another shape or kind, or with a NaN in it.
+    """
+    final = checkpoint.load(file)
     try:
         header = msgspec.convert({key: final[key] for key in _Header.__struct_fields__ if key in final}, _Header)
     except msgspec.ValidationError as error:
-        raise WeightsError(f"{run.final} is not a training's final weights: {error}. {AGAIN}") from error
-    _check_owner(run, job, header)
-    _check_model(run, job, header, final.get("model"))
+        raise WeightsError(f"{file} is not a training's final weights: {error}. {AGAIN}") from error
+    _check_owner(file, job, header)
+    _check_model(file, job, header, final.get("model"))
     return final
 
 
@@ -61,26 +70,26 @@ def check_job(run: RunDir, job: TrainJob) -> None:
         )
 
 
-def _check_owner(run: RunDir, job: TrainJob, header: _Header) -> None:
+def _check_owner(file: Path, job: TrainJob, header: _Header) -> None:
     if header.train_id is None:
-        logger.warning("%s does not say of which training it is (an earlier version wrote it)", run.final)
+        logger.warning("%s does not say of which training it is (an earlier version wrote it)", file)
     elif header.train_id != job.id:
         raise WeightsError(
-            f"{run.final} holds the weights of another training: {header.train_id}, not {job.id}. Put the run's own "
+            f"{file} holds the weights of another training: {header.train_id}, not {job.id}. Put the run's own "
             f"file back. {AGAIN}"
         )
     if header.network is not None and header.network != network_of(job):
-        raise WeightsError(f"{run.final} is of another network than its job.json says. Put the run's own file back.")
+        raise WeightsError(f"{file} is of another network than its job.json says. Put the run's own file back.")
 
 
-def _check_model(run: RunDir, job: TrainJob, header: _Header, model: Any) -> None:
+def _check_model(file: Path, job: TrainJob, header: _Header, model: Any) -> None:
     ids = header.category_ids
     if len(set(ids)) < len(ids) or len(header.category_names) != len(ids):
-        raise WeightsError(f"{run.final} has {len(header.category_names)} names for {len(set(ids))} categories.")
+        raise WeightsError(f"{file} has {len(header.category_names)} names for {len(set(ids))} categories.")
     if not isinstance(model, dict):
-        raise WeightsError(f"{run.final} is not a training's final weights: it has no 'model'. {AGAIN}")
+        raise WeightsError(f"{file} is not a training's final weights: it has no 'model'. {AGAIN}")
     wanted = expected_shapes(architecture_of(job, num_classes=len(ids)))
-    check_tensors(without_loss_state(model), wanted, f"{run.final}, for its job.json,")
+    check_tensors(without_loss_state(model), wanted, f"{file}, for its job.json,")
 
 
 def architecture_of(job: TrainJob, *, num_classes: int) -> Architecture:
