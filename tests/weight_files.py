@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ def peer_shapes(name: str) -> dict[str, list[int]]:
 
 
 def blank(shapes: dict[str, Any], value: float = 0.5) -> dict[str, Tensor]:
-    """One number everywhere, in tensors that share its memory: such a file is small and written at once."""
-    return {name: torch.tensor(value).expand(tuple(shape)) for name, shape in shapes.items()}
+    """One number everywhere, in tensors that share the memory of the largest: such a file is small, soon written."""
+    storage = torch.full((max(math.prod(shape) for shape in shapes.values()),), value)
+    return {name: storage[: math.prod(shape)].view(tuple(shape)) for name, shape in shapes.items()}
 
 
 def torchvision_state(**options: Any) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from detector.evaluation.inference import detect_image
 from detector.model.retinanet import RetinaNet
 from detector.runs.folder import RunDir, read_train_job
 from detector.runs.job import TestSettings
-from detector.weights import checkpoint
+from detector.weights.final import read_final
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -68,8 +68,8 @@ def load_run(folder: Path | str, *, device: str = "cpu", test: TestSettings | No
 
     device: where the model runs, as torch names it ("cpu", "cuda"). test: how images are resized and boxes are chosen;
     None takes the settings that the run was evaluated with. Raises RecordError for a folder that is no run, is not
-    trained to the end, or (without ``test``) was never evaluated, and WeightsError for weights that are damaged or of
-    another network.
+    trained to the end, or (without ``test``) was never evaluated, and WeightsError for weights that are damaged, of
+    another training or of another network.
     """
     run = RunDir(Path(folder))
     for path in (run.job, run.final):
@@ -79,7 +79,7 @@ def load_run(folder: Path | str, *, device: str = "cpu", test: TestSettings | No
                 "'harness status' names the run of each row, 'harness run' finishes one."
             )
     job, settings = read_train_job(run), test or _recorded_test(run)
-    final = checkpoint.load(run.final)
+    final = read_final(run, job)
     model = build_trained(job, final, test=settings, device=device)
     return TrainedRun(model, tuple(final["category_names"]), tuple(final["category_ids"]))
 

@@ -1,11 +1,10 @@
-"""Checkpoints: written whole or not at all, read without running code (``weights_only``)."""
+"""Checkpoints: written whole or not at all, read without running code, every checksum verified."""
 
 from __future__ import annotations
 
-import io
+import errno
 import logging
 import os
-import zipfile
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,7 +14,9 @@ import torch
 
 from detector.errors import WeightsError
 from detector.storage.files import write_atomic
-from detector.storage.retry import FULL, retry
+from detector.storage.reading import open_regular
+from detector.storage.retry import AWAY, FULL, retry
+from detector.weights.archives import read_archive
 
 logger = logging.getLogger(__name__)
 
@@ -66,23 +67,25 @@ def load(path: Path) -> dict[str, Any]:
     OSError where storage stays unavailable: a checkpoint that cannot be read now is not a damaged one.
     """
     try:
-        content = retry(path.read_bytes, f"reading {path}")
+        return retry(lambda: _read(path), f"reading {path}")
     except FileNotFoundError as error:
         raise WeightsError(f"No checkpoint at {path}. Run 'harness run' for it first.") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        _check_sums(content)
-        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        with open_regular(path, raises=WeightsError) as file:
+            state = read_archive(file, os.fstat(file.fileno()).st_size)
+    except WeightsError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in (*AWAY, errno.ENOENT):
+            raise cause from None
+        raise
+    except Exception as error:  # any bytes are a program to the unpickler, and fail in their own way
         raise WeightsError(f"{path} is not a readable checkpoint: {error}.") from error
+    if not isinstance(state, dict):
+        raise WeightsError(f"{path} is not a readable checkpoint: it holds a {type(state).__name__}.")
     return state
-
-
-def _check_sums(content: bytes) -> None:
-    """Raise BadZipFile for a damaged part: torch.load does not look at the checksums that torch.save stores."""
-    with zipfile.ZipFile(io.BytesIO(content)) as parts:
-        damaged = parts.testzip()
-    if damaged is not None:
-        raise zipfile.BadZipFile(f"{damaged} has another checksum than when it was written")
 
 
 def save_step(folder: Path, iteration: int, state: dict[str, Any]) -> None:

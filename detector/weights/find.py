@@ -19,6 +19,7 @@ import torch
 from detector.errors import DataError, WeightsError
 from detector.runs.backbones import BACKBONES
 from detector.storage.http import fetch
+from detector.storage.reading import open_regular
 
 logger = logging.getLogger(__name__)
 
@@ -140,8 +141,8 @@ def _local_files() -> list[Path]:
 
 
 def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    with open_regular(file, raises=WeightsError) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _sha256_prefix(name: str) -> str:

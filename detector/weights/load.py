@@ -216,6 +216,28 @@ def _chosen_classes(
     return {name: select_classes(tensors[name], rows, top.num_anchors) for name in CLASS_OUTPUTS}
 
 
+def check_class_names(weights: Weights, category_ids: Sequence[int], category_names: Sequence[str], where: str) -> None:
+    """Raise WeightsError where the file's class of a category id has another name than the data's.
+
+    Files of other projects, and of ours before names were written, are not compared. Case and outer spaces are no
+    difference. where: the data, for the message.
+    """
+    if weights.class_ids is None or weights.class_names is None:
+        return
+    trained = dict(zip(weights.class_ids, weights.class_names, strict=True))
+    pairs = [(key, trained.get(key, name), name) for key, name in zip(category_ids, category_names, strict=True)]
+    renamed = [
+        f"id {key} is {ours!r} in the weights, {name!r} in the data"
+        for key, ours, name in pairs
+        if ours.strip().casefold() != name.strip().casefold()
+    ]
+    if renamed:
+        raise WeightsError(
+            f"{weights.file} was trained on other categories than {where} has: {'; '.join(renamed[:3])}. Give "
+            "data with the categories that it was trained on."
+        )
+
+
 def select_classes(tensor: Tensor, rows: Tensor, num_anchors: int) -> Tensor:
     """[A * K, ...] -> [A * len(rows), ...]: the class outputs at ``rows`` of each anchor."""
     by_anchor = tensor.reshape(num_anchors, -1, *tensor.shape[1:])

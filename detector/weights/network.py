@@ -8,22 +8,31 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import torch
-from msgspec import Struct
+from msgspec import Meta, Struct
 from torch import Tensor
 
 from detector.errors import WeightsError
 from detector.model.backbone import build_backbone
 from detector.model.head import RetinaNetHead
 from detector.runs.backbones import BACKBONES
-from detector.runs.job import UNIT_RGB, Backbone, BoxConvention, ModelSettings, PixelSettings, TrainJob
+from detector.runs.job import (
+    UNIT_RGB,
+    Backbone,
+    BoxConvention,
+    Count,
+    ModelSettings,
+    PixelSettings,
+    PositiveFloat,
+    TrainJob,
+)
 from detector.weights.names import BODY
 
 Format = Literal["caffe2", "torchvision", "torchvision-retinanet", "maskrcnn-benchmark", "detectron2", "harness"]
 Kind = Literal["backbone", "retinanet"]
-BoxWeights = tuple[float, float, float, float]
+BoxWeights = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
 
 CAFFE2_PIXELS: Final = PixelSettings(order="bgr", range=255, mean=(102.9801, 115.9465, 122.7717), std=(1.0, 1.0, 1.0))
 DETECTRON2_PIXELS: Final = PixelSettings(order="bgr", range=255, mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0))
@@ -34,16 +43,16 @@ class Body(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     pixels: PixelSettings
     stride_in_1x1: bool
-    norm_epsilon: float
+    norm_epsilon: Annotated[float, Meta(ge=0)]
 
 
 class Boxes(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Of the detector's boxes; fields as in ``TrainJob``, ``ModelSettings`` and ``RegressionSettings``."""
 
     box_convention: BoxConvention
-    anchor_scale: float = 4.0
-    scales_per_octave: int = 3
-    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    anchor_scale: PositiveFloat = 4.0
+    scales_per_octave: Count = 3
+    aspect_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
     round_anchors: bool
     anchor_spacing: Literal["nominal", "fitted"] = "nominal"
     box_weights: BoxWeights
@@ -168,6 +177,13 @@ def _pyramid(tensors: Mapping[str, Tensor], where: str) -> Pyramid:
     outputs = _filters(tensors, "head.classification_head.cls_logits.weight", where).shape[0]
     if uneven or not num_anchors or outputs % num_anchors:
         raise WeightsError(f"{where}: {outputs} class outputs do not fit {num_anchors} anchors per location.")
+    for what, count, most in (
+        ("channels", channels, 2**14),
+        ("class outputs", outputs, 2**20),
+        ("layers", len(convs), 64),
+    ):
+        if count > most:
+            raise WeightsError(f"{where}: a head of {count:,} {what}; at most {most:,} are read.")
     return Pyramid(
         fpn_channels=channels,
         fpn_levels=(3, 5 + sum(extra)),
@@ -180,7 +196,7 @@ def _pyramid(tensors: Mapping[str, Tensor], where: str) -> Pyramid:
 
 
 def _filters(tensors: Mapping[str, Tensor], name: str, where: str) -> Tensor:
-    if name not in tensors or tensors[name].ndim != 4:
+    if name not in tensors or tensors[name].ndim != 4 or not tensors[name].numel():
         raise WeightsError(f"{where} lacks {name}, by which its network is told. Is it the whole file?")
     return tensors[name]
 

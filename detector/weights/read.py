@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,8 @@ from detector.weights.network import (
 )
 
 SHOWN: Final = 3
+MOST_PROBLEMS: Final = 20  # in one message
+_LONGEST: Final = 200  # letters of one of them
 # The released retinanet_resnet50_fpn was trained without an epsilon in its frozen norms, and torchvision takes it out
 # again for that very file, which it names by this start of its sha256.
 _WITHOUT_EPSILON: Final = "eeacb38b"
@@ -53,6 +56,7 @@ class Weights:
     architecture: Architecture
     network: Network | None  # None: one of our own files that does not say
     class_ids: tuple[int, ...] | None  # category id of each class output; None: the data's, in ascending order
+    class_names: tuple[str, ...] | None = None  # of each class output; None: the file does not say
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,9 @@ def read_weights(path: Path) -> Weights:
     state = _state(content, path)
     project = _recognise(state, path)
     kind: Kind = "backbone" if project in ("caffe2", "torchvision") else "retinanet"
-    tensors, unused, unknown = _named(project, state)
+    tensors, unused, unknown = _named(project, state, path)
     architecture = infer_architecture(tensors, kind, str(path))
-    check_tensors(tensors, expected_shapes(architecture), str(path), unknown)
+    check_tensors(tensors, _shapes(architecture, path), str(path), unknown)
     if project == "detectron2" and architecture.pyramid is not None:
         top = architecture.pyramid
         for name, channels in (("classification_head.cls_logits", top.num_classes), ("regression_head.bbox_reg", 4)):
@@ -92,13 +96,21 @@ def read_weights(path: Path) -> Weights:
         architecture=architecture,
         network=_network(project, architecture, state, sha256, path),
         class_ids=_class_ids(project, architecture, state, path),
+        class_names=_class_names(project, architecture, state, path),
     )
+
+
+def _shapes(found: Architecture, path: Path) -> dict[str, torch.Size]:
+    try:
+        return expected_shapes(found)
+    except (ValueError, RuntimeError) as error:  # channels that no group norm divides
+        raise WeightsError(f"{path} holds no network that can be built: {error}.") from error
 
 
 def check_tensors(
     given: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], where: str, unknown: tuple[str, ...] = ()
 ) -> None:
-    """Raise WeightsError unless ``given`` are exactly the ``wanted``, of their shapes, and finite.
+    """Raise WeightsError unless ``given`` are exactly the ``wanted``, of their shapes, float32, and finite.
 
     unknown: names that were found but have no place; where: the file, for messages.
     """
@@ -107,11 +119,21 @@ def check_tensors(
     problems += [
         f"{name} is {list(given[name].shape)}, not {list(shape)}"
         for name, shape in wanted.items()
-        if name in given and given[name].shape != shape
+        if isinstance(given.get(name), Tensor) and given[name].shape != shape
     ]
-    problems += [f"{name} is not finite" for name, value in given.items() if not _is_finite(value)]
+    problems += [
+        f"{name} is {_kind(value)}, not float32" if _kind(value) != "float32" else f"{name} is not finite"
+        for name, value in given.items()
+        if _kind(value) != "float32" or not _is_finite(value)
+    ]
     if problems:
-        raise WeightsError(f"{where} does not hold the tensors of its network: {'; '.join(problems)}.")
+        more = [f"and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
+        listed = "; ".join([*(problem[:_LONGEST] for problem in problems[:MOST_PROBLEMS]), *more])
+        raise WeightsError(f"{where} does not hold the tensors of its network: {listed}.")
+
+
+def _kind(value: Any) -> str:
+    return str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def _is_finite(values: Tensor) -> bool:
@@ -150,16 +172,17 @@ def _recognise(state: _State, path: Path) -> Format:
         if any(mark(name) for name in entries):
             is_ours = project == "torchvision-retinanet" and "category_ids" in state.beside
             return "harness" if is_ours else project
-    shown = ", ".join(list(entries)[:SHOWN]) or "nothing"
+    shown = ", ".join(name[:_LONGEST] for name in list(entries)[:SHOWN]) or "nothing"
     raise WeightsError(
         f"{path} is of no known format: its names are {shown}, ... Known: a RetinaNet of maskrcnn-benchmark, "
         "Detectron2, torchvision or this project, a ResNet of Caffe2 or torchvision."
     )
 
 
-def _named(project: Format, state: _State) -> tuple[dict[str, Tensor], dict[str, str], tuple[str, ...]]:
+def _named(project: Format, state: _State, path: Path) -> tuple[dict[str, Tensor], dict[str, str], tuple[str, ...]]:
     """Tensors under our names; names that have no place, with the reason; names that nobody knows."""
     rename = _renaming(project)
+    left = 4 * _bytes_held(state.entries.values())  # a byte may become a number of four
     tensors: dict[str, Tensor] = {}
     unused = {name: _why_beside(name) for name in state.beside if name not in _OURS}
     unknown = []
@@ -171,12 +194,15 @@ def _named(project: Format, state: _State) -> tuple[dict[str, Tensor], dict[str,
             unknown.append(name)
         else:
             tensors[ours] = _float32(value)
+            left -= 0 if tensors[ours] is value else 4 * tensors[ours].numel()
+            if left < 0:
+                raise WeightsError(f"{path} holds the same numbers under many names; together they outgrow the file.")
     if project == "caffe2":
         tensors |= _identity_statistics(tensors)
     return tensors, unused, tuple(unknown)
 
 
-_OURS: Final = ("category_ids", "category_names", "network")
+_OURS: Final = ("category_ids", "category_names", "network", "train_id")
 
 
 def _renaming(project: Format) -> Callable[[str], str | None]:
@@ -219,9 +245,16 @@ def _why_beside(name: str) -> str:
     return known.get(name, "beside the model")
 
 
+def _bytes_held(values: Iterable[Any]) -> int:
+    """Of all tensors together; those that share their memory count once."""
+    arrays = {id(value): value.nbytes for value in values if isinstance(value, np.ndarray)}
+    storages = [value.untyped_storage() for value in values if isinstance(value, Tensor)]
+    return sum(arrays.values()) + sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
 def _float32(value: Tensor | np.ndarray[Any, Any]) -> Tensor:
     tensor = torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
-    return tensor.detach().float().contiguous()
+    return tensor if tensor.dtype == torch.float32 and tensor.is_contiguous() else tensor.float().contiguous()
 
 
 def _identity_statistics(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -251,9 +284,12 @@ def _network(project: Format, found: Architecture, state: _State, sha256: str, p
 
 def _stored_pixels(state: _State, path: Path) -> PixelSettings:
     """Of Detectron2 files that keep them. They do not say the order: ImageNet's red is brighter than its blue."""
-    mean, std = (_float32(state.entries[name]).flatten().tolist() for name in ("pixel_mean", "pixel_std"))
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise WeightsError(f"{path}: pixel_mean {mean} and pixel_std {std} are not of three channels.")
+    given = [state.entries[name] for name in ("pixel_mean", "pixel_std")]
+    if not all(isinstance(value, (Tensor, np.ndarray)) and math.prod(value.shape) == 3 for value in given):
+        raise WeightsError(f"{path}: its pixel_mean and pixel_std are not of three channels.")
+    mean, std = (_float32(value).flatten().tolist() for value in given)
+    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise WeightsError(f"{path}: pixel_mean {mean} and pixel_std {std} are no mean and deviation.")
     unit = max(mean) <= 1
     return PixelSettings(
         order="rgb" if mean[0] > mean[2] else "bgr",
@@ -276,4 +312,19 @@ def _class_ids(project: Format, found: Architecture, state: _State, path: Path) 
         raise WeightsError(f"{path}: its category ids cannot be read: {error}.") from error
     if ids is not None and len(ids) != top.num_classes:
         raise WeightsError(f"{path} names {len(ids)} categories for {top.num_classes} class outputs.")
+    if ids is not None and len(set(ids)) < len(ids):
+        raise WeightsError(f"{path} has two class outputs for one category id.")
     return ids
+
+
+def _class_names(project: Format, found: Architecture, state: _State, path: Path) -> tuple[str, ...] | None:
+    """Of our own files; no other project writes them."""
+    if project != "harness" or found.pyramid is None:
+        return None
+    try:
+        names = msgspec.convert(state.beside.get("category_names"), tuple[str, ...] | None)
+    except msgspec.ValidationError as error:
+        raise WeightsError(f"{path}: its categories' names cannot be read: {error}.") from error
+    if names is not None and len(names) != found.pyramid.num_classes:
+        raise WeightsError(f"{path} has {len(names)} names for {found.pyramid.num_classes} class outputs.")
+    return names

@@ -28,6 +28,7 @@ from detector.weights.pickles import write_pickle
 from detector.weights.read import Weights
 
 TORCHVISION_CLASSES: Final = 91
+MOST_OUTPUTS: Final = 10_000
 # sigmoid(-100) is 0 in float32: an output that torchvision has and the weights do not never fires.
 _NEVER: Final = -100.0
 COCO_IDS: Final = tuple(
@@ -142,6 +143,7 @@ def _harness(weights: Weights) -> bytes:
         {
             "model": weights.tensors,
             "category_ids": None if ids is None else list(ids),
+            **({} if weights.class_names is None else {"category_names": list(weights.class_names)}),
             "network": msgspec.to_builtins(weights.network),
         }
     )
@@ -171,6 +173,11 @@ def _torchvision_retinanet(weights: Weights, target: Network) -> bytes:
     top = weights.architecture.pyramid
     assert top is not None
     ids = weights.class_ids or (COCO_IDS if top.num_classes == len(COCO_IDS) else tuple(range(top.num_classes)))
+    if not all(0 <= category < MOST_OUTPUTS for category in ids):
+        raise WeightsError(
+            f"{weights.file} cannot become torchvision-retinanet, whose outputs are numbered by category id: an id is "
+            f"negative or above {MOST_OUTPUTS - 1:,}."
+        )
     outputs = max(*ids, TORCHVISION_CLASSES - 1) + 1 if weights.format != "torchvision-retinanet" else top.num_classes
     for name, fill in zip(CLASS_OUTPUTS, (0.0, _NEVER), strict=True):
         given = tensors[name].reshape(top.num_anchors, top.num_classes, *tensors[name].shape[1:])

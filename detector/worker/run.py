@@ -42,6 +42,7 @@ from detector.training.evidence import HealthWatch, curves_of, in_words, log_lin
 from detector.training.pace import Pace
 from detector.training.train import Begun, Progress, train
 from detector.weights import checkpoint
+from detector.weights.final import read_final
 from detector.weights.find import published_name
 from detector.weights.network import network_of
 from detector.weights.read import Weights
@@ -107,6 +108,7 @@ def train_to_final(
         if heartbeat is not None:
             heartbeat.beat("training", health=in_words(watch.found))
         state = {
+            "train_id": job.id,
             "model": model.state_dict(),
             "network": to_builtins(network_of(job)),
             "category_ids": index.category_ids.tolist(),
@@ -200,11 +202,11 @@ def evaluate_and_record(
 ) -> None:
     """Detect, score, and write ``record.json`` when all else is on the disk.
 
-    Raises DataError where the test split has other categories than the training had.
+    Raises DataError where the test split has other categories than the training had, and as ``read_final``.
     """
     started = time.perf_counter()
     root = Path(assignment.data_root)
-    final = checkpoint.load(run.final)
+    final = read_final(run, job.train)
     index = _open(job.train.data, root, "test")
     check_categories(index, final["category_ids"], final.get("category_names"))
     model = build_trained(job.train, final, test=job.test, device=world.device)

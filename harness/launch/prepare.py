@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from detector.errors import DataError, UsageError, WeightsError
@@ -15,6 +15,7 @@ from harness.planning.selection import Selection
 
 # Up to this many images, decoding all of them takes seconds; larger sets are checked by 'harness data verify'.
 DECODE_ALL_BELOW = 2_000
+MOST_NAMED = 5  # runs in one message
 
 
 def prepare_data(source: DataSource, root: Path, say: Callable[[str], None]) -> None:
@@ -72,13 +73,37 @@ def plan_with_weights(
         return selection.plan(seeds, root=root, from_scratch=True), {}
 
 
+def say_use_of_weights(planned: Plan, todo: Iterable[str], given: Path, say: Callable[[str], None]) -> None:
+    """Tell for which of the runs the file of ``--weights`` is of use. todo: ids of those that will be trained.
+
+    Raises UsageError where none of the plan's runs starts from weights, and WeightsError where there is no such file.
+    """
+    scratch = [train_id for train_id, job in planned.trainings.items() if job.model.weights == "none"]
+    if len(scratch) == len(planned.trainings):
+        raise UsageError(
+            f"--weights {given} has no use here: all of these runs start from random weights (model.weights is none at "
+            f"profile {planned.profile.name}). Leave it out, or choose another row or profile."
+        )
+    if not given.is_file():
+        raise WeightsError(f"There is no weights file {given}.")
+    trained = [train_id for train_id in todo if train_id not in scratch]
+    if not trained:
+        say(f"--weights {given}: nothing is trained from it; it is only compared with what the runs began with.")
+    elif scratch:
+        names = ", ".join(" = ".join(planned.refs_of(train_id)) for train_id in scratch[:MOST_NAMED])
+        more = f" and {len(scratch) - MOST_NAMED} more" if len(scratch) > MOST_NAMED else ""
+        say(f"--weights {given}: not for {names}{more}, which start from random weights.")
+
+
 def find_weights(trainings: list[TrainJob], given: Path | None) -> dict[Wanted, Path]:
     """The files that the trainings start from, one per weights and backbone, each read once to see that it fits.
 
     given: the file of ``--weights``. Raises WeightsError where a file cannot be downloaded or does not fit, UsageError
-    where one file is given and several are needed.
+    where one file is given and several, or none, are needed.
     """
     wanted = {wanted_weights(job): job for job in trainings if job.model.weights != "none"}
+    if not wanted and given is not None:
+        raise UsageError(f"--weights {given} has no use here: all of these runs start from random weights.")
     if not wanted:
         return {}
     if given is not None and len(wanted) > 1:

@@ -15,7 +15,7 @@ from harness.launch.assignments import Wanted, assignments
 from harness.launch.inputs import begin_anew, require_same_inputs
 from harness.launch.interrupts import terminate_is_interrupt
 from harness.launch.local import Failure, View, make_slots, run_local
-from harness.launch.prepare import plan_with_weights, prepare_data
+from harness.launch.prepare import plan_with_weights, prepare_data, say_use_of_weights
 from harness.launch.submit import DryRun, dry_run
 from harness.planning.plan import Plan
 from harness.planning.selection import Selection, missing
@@ -159,8 +159,11 @@ def _planned(selection: Selection, request: Request, root: Path, say: Say) -> tu
     planned = selection.plan(request.seeds, root=root)
     for option in _departures(request):
         say(f"With {option} these runs are not the paper's and fill no table's cell.")
+    if request.weights is not None:
+        todo = planned.trainings if request.fresh else missing(planned, selection.store)
+        say_use_of_weights(planned, todo, request.weights, say)
     # A dry run downloads nothing; only where missing weights change what is trained must it look for them.
-    needed = not request.dry_run or selection.profile.without_weights == "from_scratch"
+    needed = not request.dry_run or request.weights is not None or selection.profile.without_weights == "from_scratch"
     if not needed or not (request.fresh or missing(planned, selection.store)):
         return planned, {}
     return plan_with_weights(selection, planned, request.seeds, root, request.weights, say)

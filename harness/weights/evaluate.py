@@ -68,7 +68,7 @@ def evaluate_file(
     from detector.evaluation.detections import write_detections
     from detector.evaluation.inference import detect_split
     from detector.evaluation.scoring import coco_metrics
-    from detector.weights.load import load_detector
+    from detector.weights.load import check_class_names, load_detector
     from detector.weights.read import read_weights
 
     settings = resolve_recipe(registry, name, registry.profile(profile), overrides=overrides)
@@ -81,6 +81,7 @@ def evaluate_file(
     index = load_index(root, split)
     notes = [*_data_notes(index), *_file_notes(weights)]
     category_ids = index.category_ids.tolist()
+    check_class_names(weights, category_ids, index.category_names, f"{root}/{split}")
     model = build_model(job, num_classes=len(category_ids), test=test, pretrained=False)
     load_detector(model, weights, job, category_ids=category_ids)
     with join_world(device) as world:

@@ -33,7 +33,7 @@ from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint
 from detector.runs.timing import recorded
 from detector.sanity.health import evaluation_health
 from detector.storage.files import read_json
-from detector.weights import checkpoint
+from detector.weights.final import read_final
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def detect_and_store(
     """
     started = time.perf_counter()
     train_split = _any_record(run).train_split
-    final = checkpoint.load(run.final)
+    final = read_final(run, job.train)
     trained = training_part(final, job.train.precision)
     check_categories(index, final["category_ids"], final.get("category_names"))
     _check_files(index)

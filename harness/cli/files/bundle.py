@@ -41,6 +41,7 @@ def export(
     The same content gives the same bytes; nothing in it says who packed it or where. Where runs and results have
     different numbers for one evaluation, the results' record is packed, and the command exits with 1.
     """
+    from harness.bundles.own_weights import check_packed
     from harness.bundles.pack import evaluations_of, gather, write_bundle
     from harness.folders import results_folder, runs_folder
     from harness.registry.load import Registry
@@ -53,6 +54,7 @@ def export(
     store = Store(runs_folder(), results_folder())
     eval_ids = evaluations_of(store, target, profile) if target is not None else None
     contents = gather(store, profile=profile, eval_ids=eval_ids, with_weights=checkpoints)
+    check_packed(contents)
     write_bundle(out, contents)
     trainings = {item.record.train_id for item in contents.records}
     size = out.stat().st_size
@@ -94,11 +96,13 @@ def import_(
     """
     from harness.bundles.format import read_bundle
     from harness.bundles.merge import apply_merge, plan_merge
+    from harness.bundles.own_weights import check_imported
     from harness.folders import results_folder, runs_folder
     from harness.store.records import Store
 
     store = Store(runs_folder(), results_folder())
     merge = plan_merge(store, [read_bundle(file) for file in files])
+    check_imported(merge)
     if not dry_run:
         apply_merge(store, merge)
     if as_json:

@@ -9,11 +9,13 @@ import os
 import pickle
 import resource
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
 
 from detector.errors import WeightsError
+from detector.storage import reading
 from detector.storage import retry as retrying
 from detector.weights import checkpoint
 
@@ -88,14 +90,14 @@ def test_load_newest_waits_for_storage_that_is_away_and_gives_nothing_up(
     for iteration in (10, 20):
         checkpoint.save_step(tmp_path, iteration, {"iteration": iteration})
     answers = [OSError(errno.EIO, "away"), OSError(errno.ESTALE, "away")]
-    read = Path.read_bytes
+    opened = reading._opened
 
-    def away_twice(path: Path) -> bytes:
+    def away_twice(path: Path) -> BinaryIO:
         if answers:
             raise answers.pop()
-        return read(path)
+        return opened(path)
 
-    monkeypatch.setattr(Path, "read_bytes", away_twice)
+    monkeypatch.setattr(reading, "_opened", away_twice)
     monkeypatch.setattr(retrying.time, "sleep", lambda seconds: None)
     state = checkpoint.load_newest(tmp_path)
     assert state is not None
@@ -108,10 +110,10 @@ def test_load_newest_of_storage_that_stays_away_fails_instead_of_beginning_anew(
 ) -> None:
     checkpoint.save_step(tmp_path, 10, {"iteration": 10})
 
-    def away(path: Path) -> bytes:
+    def away(path: Path) -> BinaryIO:
         raise OSError(errno.EIO, "away")
 
-    monkeypatch.setattr(Path, "read_bytes", away)
+    monkeypatch.setattr(reading, "_opened", away)
     monkeypatch.setattr(retrying, "RETRY_SECONDS", 0.0)
     with pytest.raises(OSError, match="away"):
         checkpoint.load_newest(tmp_path)

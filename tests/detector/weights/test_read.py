@@ -121,7 +121,7 @@ def test_read_detectron2_puts_classes_and_deltas_in_our_order_of_anchors(tmp_pat
     scale, ratio, channel = torch.meshgrid(torch.arange(3), torch.arange(3), torch.arange(80), indexing="ij")
     state["head.cls_score.bias"] = (1000 * scale + 100 * ratio + channel).flatten().float()
     state["head.bbox_pred.bias"] = (1000 * scale + 100 * ratio + channel)[..., :4].flatten().float()
-    state["head.bbox_pred.weight"] = state["head.bbox_pred.bias"].reshape(36, 1, 1, 1).expand(36, 256, 3, 3)
+    state["head.bbox_pred.weight"] = state["head.bbox_pred.bias"].reshape(36, 1, 1, 1).repeat(1, 256, 3, 3)
 
     tensors = read_weights(save_torch(tmp_path / "m.pth", {"model": state})).tensors
 

@@ -56,9 +56,16 @@ def made_up(project: Format, *, num_classes: int = 80, fpn_channels: int = 16) -
 
 
 def random_numbers(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Of a large tensor one number per output channel, so that 26 million need not be drawn, kept and written."""
-    drawn = shape if shape.numel() < 100_000 else torch.Size([shape[0], *[1] * (len(shape) - 1)])
-    return (torch.rand(drawn, generator=generator) + 0.1).expand(shape)
+    """Large tensors are parts of the same numbers, so that 26 million need not be drawn, kept and written."""
+    if shape.numel() < 100_000:
+        return torch.rand(shape, generator=generator) + 0.1
+    numbers, first = drawn_once(), int(torch.randint(1000, (), generator=generator))
+    return numbers[first : first + shape.numel()].view(shape)
+
+
+@cache
+def drawn_once() -> Tensor:
+    return torch.rand(6_000_000, generator=torch.Generator().manual_seed(1)) + 0.1
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor], *, but: tuple[str, ...] = ()) -> bool:

@@ -16,6 +16,7 @@ from detector.runs.folder import RunDir
 from detector.runs.job import TrainJob
 from detector.storage.files import read_json, write_json
 from harness.bundles import merge as bundle_import
+from harness.bundles import own_weights
 from harness.bundles.format import read_bundle
 from harness.cli import app
 from harness.planning.selection import Selection, missing
@@ -158,6 +159,7 @@ def test_an_import_that_breaks_off_leaves_no_half_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(bundle_import, "plan_merge", verified_then_changed)
+        patch.setattr(own_weights, "check_imported", lambda merge: None)  # between that and the writing
         assert "changed while it was imported" in there.refused("import", file)
     assert list(there.store.runs.iterdir()) == []
     here.bundle("export", file, "--checkpoints", "--force")
@@ -220,6 +222,25 @@ def test_weights_of_equal_tensors_are_the_same_however_long_they_took(
     assert there.merged(file)["weights"]["already_there"] == [run.root.name]
     put_trained(there.store, micro, seconds=1.0, weights_seed=1)
     assert there.merged(file, code=1)["weights"]["in_conflict"] == [run.root.name]
+
+
+def test_weights_of_another_training_are_neither_packed_nor_imported(
+    here: Site, there: Site, file: Path, micro: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from detector.weights import checkpoint
+
+    run = put_trained(here.store, micro, seconds=1.0)
+    state = checkpoint.load(run.final)
+    checkpoint.save(run.final, {**state, "train_id": "0123456789abcdef"})
+    message = here.refused("export", file, "--checkpoints")
+    assert f"{run.final} holds the weights of another training: 0123456789abcdef, not {run.root.name}" in message
+    assert not file.exists()
+
+    monkeypatch.setattr(own_weights, "check_packed", lambda contents: None)
+    here.bundle("export", file, "--checkpoints")
+    message = there.refused("import", file)
+    assert f"{file} is refused, nothing was written: weights/{run.root.name}.pt holds the weights of another" in message
+    assert not there.store.runs.exists()
 
 
 def test_imported_weights_detect_and_their_run_counts_as_done(

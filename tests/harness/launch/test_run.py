@@ -126,7 +126,9 @@ def test_settings_that_are_not_the_papers_are_told(launcher: Launcher) -> None:
     assert any("overridden by --set" in note for note in launcher.jobs[0].notes)
 
 
-def test_missing_weights_stop_a_profile_that_needs_them(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_stop_a_profile_that_needs_them(
+    launcher: Launcher, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def nowhere(trainings: object, given: object) -> None:
         raise WeightsError("no weights")
 
@@ -138,8 +140,9 @@ def test_missing_weights_stop_a_profile_that_needs_them(launcher: Launcher, monk
     result, said = run(Request(target="table2/L6", profile="smoke"), launcher)
     assert result.plan.from_scratch
     assert any("Going on from scratch" in text for text in said)
-    with pytest.raises(WeightsError, match="no weights"):  # a file that was named must be used
-        run(Request(target="table2/L6", profile="smoke", weights=Path("w.pth")), launcher)
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    with pytest.raises(WeightsError, match=r"^no weights$"):  # a file that was named must be used
+        run(Request(target="table2/L6", profile="smoke", weights=tmp_path / "w.pth"), launcher)
 
 
 def test_a_dry_run_without_a_cluster_is_refused(launcher: Launcher) -> None:
@@ -161,3 +164,48 @@ def test_signals_are_left_as_they_are_in_another_thread() -> None:
     thread.start()
     thread.join()
     assert met == []
+
+
+def test_weights_that_no_run_starts_from_are_refused(launcher: Launcher, tmp_path: Path) -> None:
+    file = tmp_path / "w.pth"
+    file.write_bytes(b"weights")
+    with pytest.raises(UsageError, match=r"--weights .*w\.pth has no use here: .*none at profile tiny"):
+        run(Request(target="table2/L6", profile="tiny", weights=file), launcher)
+    assert launcher.jobs == []
+    with pytest.raises(UsageError, match="has no use here"):
+        prepare.find_weights([], file)
+
+
+def test_what_becomes_of_named_weights_is_told(
+    launcher: Launcher, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "w.pth"
+    monkeypatch.setattr(prepare, "find_weights", lambda trainings, given: {})
+    monkeypatch.setattr(launching, "require_same_inputs", lambda *arguments: None)
+    monkeypatch.setattr(launching.Selection, "data_root", lambda self: Path("data"))
+    monkeypatch.setattr("harness.planning.data.identify", lambda source, root: source)
+    request = Request(target="table2/L6", profile="smoke", weights=file)
+    with pytest.raises(WeightsError, match=r"There is no weights file .*w\.pth"):
+        run(request, launcher)
+    file.write_bytes(b"weights")
+    _, said = run(request, launcher)
+    assert not any("--weights" in line for line in said)  # all of them start from it
+
+    monkeypatch.setattr(launching, "missing", lambda planned, store: [])
+    _, said = run(request, launcher)
+    assert f"--weights {file}: nothing is trained from it; it is only compared with what the runs began with." in said
+
+
+def test_rows_that_start_without_the_named_weights_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "w.pth"
+    file.write_bytes(b"weights")
+    planned = SimpleNamespace(
+        trainings={
+            "a": SimpleNamespace(model=SimpleNamespace(weights="none")),
+            "b": SimpleNamespace(model=SimpleNamespace(weights="caffe2")),
+        },
+        refs_of=lambda train_id: [f"table9/{train_id}"],
+    )
+    said: list[str] = []
+    prepare.say_use_of_weights(planned, ["a", "b"], file, said.append)  # type: ignore[arg-type]
+    assert said == [f"--weights {file}: not for table9/a, which start from random weights."]

@@ -271,6 +271,34 @@ def test_eval_refuses_data_without_images_or_with_other_categories(tiny: dict[st
     assert "no class for the category ids 77 of the data; it has 3" in error(*eval_of(tiny), "--split", "train2017")
 
 
+def test_eval_refuses_data_whose_categories_have_other_names_under_the_same_ids(
+    tiny: dict[str, Path], tmp_path: Path
+) -> None:
+    """Without names the classes would be exchanged: AP falls from 89 to 23, and nothing says why."""
+    content = torch.load(tiny["own"], weights_only=True)
+    index = load_index(tiny["data"], "val2017")
+    first, second, third = index.category_names
+    named = tmp_path / "named.pth"
+    torch.save(content | {"category_names": [first.upper(), f" {second}", third]}, named)
+    evaluate(tiny | {"named": named}, file="named")  # case and spaces are no difference
+
+    torch.save(content | {"category_names": [second, first, third]}, named)
+    message = error(*eval_of(tiny | {"named": named}, "named"))
+    ids = index.category_ids.tolist()
+    assert f"named.pth was trained on other categories than {tiny['data']}/val2017 has" in message
+    assert f"id {ids[0]} is {second!r} in the weights, {first!r} in the data" in message
+    torch.save(content | {"category_names": [first]}, named)
+    assert "has 1 names for 3 class outputs" in error(*eval_of(tiny | {"named": named}, "named"))
+
+
+def test_eval_finds_one_changed_bit_of_a_weights_file(tiny: dict[str, Path]) -> None:
+    data = bytearray(tiny["own"].read_bytes())
+    data[len(data) // 2] ^= 1
+    tiny["own"].write_bytes(data)
+    for command in (eval_of(tiny), ("weights", "show", str(tiny["own"]))):
+        assert "own.pth is damaged or no weights file (Bad CRC-32" in error(*command)
+
+
 @pytest.mark.coco
 @pytest.mark.slow
 def test_eval_of_a_checkpoint_of_maskrcnn_benchmark_on_real_images(coco_tiny: Path, tmp_path: Path) -> None:
