@@ -15,7 +15,7 @@ from detector.errors import RecordError
 from detector.runs.job import TrainJob
 from detector.runs.record import Record
 from detector.runs.status import Status
-from detector.storage.files import read_json
+from detector.storage.reading import read_json
 from detector.storage.locks import held, is_held, never
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 SMALL: Final = 16 * 2**20  # experiments, clusters, jobs, status
 LARGE: Final = 4 * 2**30  # annotations, detections, weights
+INFLATED: Final = 2**30  # of what was compressed: all detections on COCO's largest split take a quarter of it
 DEPTH: Final = 100  # of lists and objects in one another
 DIGITS: Final = 400  # of one number: a float has 17, and Python takes minutes over a million
 
@@ -81,6 +83,24 @@ def read_bytes(
 def read_text(path: Path, *, most: int = SMALL, raises: type[HarnessError] = RecordError) -> str:
     """The text of a regular file in UTF-8, with or without a byte order mark; errors as for ``open_regular``."""
     return decode_text(read_bytes(path, most=most, raises=raises), where=str(path), raises=raises)
+
+
+def gunzip(content: bytes, *, where: str, most: int = INFLATED, raises: type[HarnessError] = RecordError) -> bytes:
+    """What gzip packed, of ``most`` bytes at most: 20 MB may hold 20 GB of zeros. Raises as ``open_regular``."""
+    parts, left = list[bytes](), most
+    try:
+        while content:
+            unpacker = zlib.decompressobj(wbits=31)  # with gzip's header and checksum
+            parts.append(unpacker.decompress(content, left + 1))
+            left -= len(parts[-1])
+            if left < 0:
+                raise raises(f"{where} holds more than {most:,} bytes when it is unpacked; no more are read.")
+            if not unpacker.eof:
+                raise raises(f"{where} cannot be unpacked: it is cut off.")
+            content = unpacker.unused_data.lstrip(b"\0")
+    except zlib.error as error:
+        raise raises(f"{where} cannot be unpacked: {error}.") from error
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def decode_text(content: bytes, *, where: str, raises: type[HarnessError] = RecordError) -> str:

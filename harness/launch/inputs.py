@@ -16,7 +16,7 @@ from detector.runs.folder import RunDir
 from detector.runs.job import DataSource, TrainJob
 from detector.runs.provenance import FileDigest, ImagesDigest, Inputs, unequal
 from detector.runs.record import Record, differences
-from detector.storage.files import read_json
+from detector.storage.reading import read_json
 from harness.launch.assignments import Wanted, wanted_weights
 from harness.planning.plan import Plan
 from harness.status.find import of_plan

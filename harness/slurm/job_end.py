@@ -23,7 +23,8 @@ from msgspec.structs import replace
 from detector.errors import RecordError
 from detector.runs.folder import RunDir
 from detector.runs.status import Status
-from detector.storage.files import read_json, write_json
+from detector.storage.files import write_json
+from detector.storage.reading import read_json
 from detector.worker.reports import log_to
 from detector.worker.requeue import job_fields, job_id, queue_again
 from harness.failures.classes import FailureName, classify, killed_by

@@ -8,7 +8,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from detector.runs.folder import RunDir
-from detector.storage.files import read_json, write_once
+from detector.storage.files import write_once
+from detector.storage.reading import read_json
 
 # How long a submission may take until its job is in the queue, and how old the heartbeat of a living run may be.
 GRACE_SECONDS = 180.0

@@ -15,7 +15,8 @@ from typing import Literal
 from msgspec import Struct
 
 from detector.errors import SchedulerError
-from detector.storage.files import read_json, write_json, write_once
+from detector.storage.files import write_json, write_once
+from detector.storage.reading import read_json
 from detector.storage.locks import held
 
 PREFIX = "harness-"

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from detector.errors import RecordError, UsageError
 from detector.runs.folder import RunDir
 from detector.runs.job import AnnotatedFolder, EvalJob, TestSettings, TrainJob
-from detector.storage.files import read_json
+from detector.storage.reading import read_json
 from harness.planning.plan import Plan
 from harness.planning.rows import row_records
 from harness.planning.selection import Selection

@@ -14,7 +14,7 @@ from detector.runs.folder import RunDir, is_locked
 from detector.runs.job import EvalJob
 from detector.runs.record import Record
 from detector.runs.status import Status
-from detector.storage.files import read_json
+from detector.storage.reading import read_json
 from harness.failures.log_tail import tail
 from harness.planning.plan import Plan
 from harness.slurm.commands import SchedulerState

@@ -10,7 +10,7 @@ from msgspec import json
 from detector.errors import MissingLossError, RecordError
 from detector.runs.loss_package import missing_loss
 from detector.runs.record import FORMATS, Record, content_hash
-from detector.storage.files import read_json
+from detector.storage.reading import read_json
 
 
 def read_record(path: Path) -> Record:

@@ -31,7 +31,7 @@ from detector.runs.job import CocoRelease, EvalJob
 from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint
 from detector.runs.timing import recorded
 from detector.sanity.health import evaluation_health
-from detector.storage.files import read_json
+from detector.storage.reading import read_json
 from detector.weights import checkpoint
 
 

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from detector.errors import RecordError
 from detector.runs.folder import RunDir
 from detector.runs.job import TrainJob
-from detector.storage.files import read_json, write_json
+from detector.storage.files import write_json
+from detector.storage.reading import read_json
 from harness.bundles import merge as bundle_import
 from harness.bundles.format import read_bundle
 from harness.cli import app
