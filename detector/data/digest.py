@@ -14,13 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 from PIL import Image
 
 from detector.data.coco.cache import LEAST_BYTES, SETTLED_SECONDS, Stamp, cache_folder, stamp_of
 from detector.data.coco.index import CocoIndex
+from detector.errors import RecordError
 from detector.runs.provenance import ImagesDigest
 from detector.storage.files import write_json
+from detector.storage.reading import read_json
 from detector.storage.retry import retry
 
 logger = logging.getLogger(__name__)
@@ -91,8 +92,8 @@ def _content(files: list[_File], total: int) -> str:
 
 def _noted(note: Path) -> str | None:
     try:
-        return msgspec.json.decode(note.read_bytes(), type=str)
-    except (OSError, ValueError):
+        return read_json(note, str)
+    except RecordError:
         return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -18,6 +17,7 @@ from detector.data.coco.annotations import find
 from detector.data.coco.index import CocoIndex
 from detector.errors import DataError
 from detector.storage.files import write_atomic
+from detector.storage.reading import LARGE, gunzip, read_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +66,13 @@ def write_detections(path: Path, detections: Detections) -> None:
 def read_detections(path: Path) -> Detections:
     """COCO's result list from .json or .json.gz. Raises DataError naming the file and what is wrong in it."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, most=LARGE, raises=DataError)
         if path.suffix == ".gz":
-            content = gzip.decompress(content)
+            content = gunzip(content, where=str(path), raises=DataError)
         results = msgspec.json.decode(content, type=list[_Result])
-    except (OSError, EOFError, zlib.error, msgspec.DecodeError) as error:
-        raise DataError(f"{path} is not a COCO result list (image_id, category_id, bbox, score): {error}.") from error
+    except (DataError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        why = str(error).removeprefix(f"{path} ").rstrip(".")
+        raise DataError(f"{path} is not a COCO result list (image_id, category_id, bbox, score): {why}.") from error
     count = len(results)
     return Detections(
         np.fromiter((result.image_id for result in results), np.int64, count),

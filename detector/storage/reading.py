@@ -39,16 +39,33 @@ def open_regular(
     most: bytes that it may have. raises: the error for anything else, which names the file; an OSError while the
     caller reads becomes one too. retry_seconds: how long a file server may be away.
     """
-    try:
-        with retry(lambda: _opened(path), f"reading {path}", seconds=retry_seconds) as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise raises(f"{path} is {kind_of_file(found.st_mode)}, not a regular file.")
-            if found.st_size > most:
-                raise raises(f"{path} has {found.st_size:,} bytes; at most {most:,} are read of such a file.")
+    with regular_file(path, most=most, raises=raises, retry_seconds=retry_seconds) as file:
+        try:
             yield file
+        except OSError as error:
+            raise raises(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def regular_file(
+    path: Path, *, most: int = LARGE, raises: type[HarnessError] = RecordError, retry_seconds: float = 0.0
+) -> BinaryIO:
+    """As ``open_regular`` for a caller that also writes: an OSError after the opening may be another file's."""
+    try:
+        file = retry(lambda: _opened(path), f"reading {path}", seconds=retry_seconds)
+        found = os.fstat(file.fileno())
     except OSError as error:
         raise raises(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:  # a NUL in its name
+        raise raises(f"{str(path)!r} cannot be read: {error}.") from error
+    wrong = ""
+    if not stat.S_ISREG(found.st_mode):
+        wrong = f"{path} is {kind_of_file(found.st_mode)}, not a regular file."
+    elif found.st_size > most:
+        wrong = f"{path} has {found.st_size:,} bytes; at most {most:,} are read of such a file."
+    if wrong:
+        file.close()
+        raise raises(wrong)
+    return file
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -12,11 +12,10 @@ import msgspec
 from msgspec.structs import replace
 
 from detector.errors import MissingLossError, RecordError
-from detector.runs.folder import RunDir
+from detector.runs.folder import RunDir, read_own_record
 from detector.runs.job import AnnotatedFolder, EvalJob
 from detector.runs.record import Record
 from detector.storage.files import write_json
-from harness.store.reading import read_record
 from harness.store.replaced import record_files
 
 logger = logging.getLogger(__name__)
@@ -111,7 +110,7 @@ def _find(paths: list[Path], *, committed: bool) -> _Found:
     records, files, aside = dict[str, Record](), dict[str, Path](), list[SetAside]()
     for path in paths:
         try:
-            record = read_record(path)
+            record = read_own_record(path)
         except MissingLossError as error:
             logger.warning("left out: %s", error)  # no table here can have a row of it
             continue
@@ -145,11 +144,11 @@ def collect(store: Store, profile: str | None) -> tuple[list[Path], list[str]]:
     written, conflicts = [], []
     for path in record_files(store.runs):
         try:
-            record = read_record(path)
+            record = read_own_record(path)
             if profile is not None and record.profile != profile:
                 continue
             target = store.committed(record)
-            there = read_record(target) if target.exists() else None
+            there = read_own_record(target) if target.exists() else None
         except RecordError as error:
             conflicts.append(f"{error} It was not copied.")
             continue
