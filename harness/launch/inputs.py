@@ -16,7 +16,7 @@ from detector.runs.folder import RunDir, read_own_record
 from detector.runs.job import DataSource, TrainJob
 from detector.runs.provenance import FileDigest, ImagesDigest, Inputs, unequal
 from detector.runs.record import Record, differences
-from detector.storage.reading import read_json
+from detector.storage.reading import open_regular, read_json
 from harness.launch.assignments import Wanted, wanted_weights
 from harness.planning.plan import Plan
 from harness.status.find import of_plan
@@ -162,7 +162,7 @@ def _sha256(file: Path) -> str:
 
     if (content := content_of(file)) is not None:
         return content.sha256
-    with open(file, "rb") as stream:
+    with open_regular(file, raises=WeightsError) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

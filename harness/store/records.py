@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -121,13 +122,15 @@ def _find(paths: list[Path], *, committed: bool) -> _Found:
         if first == path:
             records[record.eval_id] = record
         else:
-            aside.append(SetAside(path, f"a second file of the evaluation {record.eval_id}, beside {first}", None))
+            other = "" if records[record.eval_id].metrics == record.metrics else " and with other numbers"
+            why = f"a second file of the evaluation {record.eval_id}, beside {first}{other}"
+            aside.append(SetAside(path, why, path.parent.name if committed else None))
     return _Found(records, files, tuple(aside))
 
 
 def _without_path(path: Path, error: RecordError) -> str:
     """Why a file cannot be used, without its name at the front and without what to do at the end."""
-    why = str(error).removeprefix(str(path)).lstrip(": ")
+    why = re.sub(r"^:(\d+): ", r"line \1: ", str(error).removeprefix(str(path))).lstrip(": ")
     return why.removesuffix(" Move it away.").removesuffix(" Move it away and run again.").rstrip(".")
 
 
