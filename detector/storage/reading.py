@@ -13,8 +13,9 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -33,7 +34,7 @@ DIGITS: Final = 400  # of one number: a float has 17, and Python takes minutes o
 @contextmanager
 def open_regular(
     path: Path, *, most: int = LARGE, raises: type[HarnessError] = RecordError, retry_seconds: float = 0.0
-) -> Iterator[BinaryIO]:
+) -> Iterator[BufferedReader]:
     """A regular file, opened for reading.
 
     most: bytes that it may have. raises: the error for anything else, which names the file; an OSError while the
@@ -48,7 +49,7 @@ def open_regular(
 
 def regular_file(
     path: Path, *, most: int = LARGE, raises: type[HarnessError] = RecordError, retry_seconds: float = 0.0
-) -> BinaryIO:
+) -> BufferedReader:
     """As ``open_regular`` for a caller that also writes: an OSError after the opening may be another file's."""
     try:
         file = retry(lambda: _opened(path), f"reading {path}", seconds=retry_seconds)
@@ -68,7 +69,7 @@ def regular_file(
     return file
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> BufferedReader:
     # Opening a pipe waits for a writer, unless it is opened without waiting.
     return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
 
