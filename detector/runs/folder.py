@@ -122,9 +122,10 @@ class RunDir:
         try:
             return read_json(self.status, Status, most=MOST_STATUS)
         except RecordError as error:
-            if read_bytes(self.status, most=MOST_STATUS).strip(b"\0"):
-                raise RecordError(f"{error} Move it away and run again.") from error
-            return None  # a machine lost power before the newest one was on its disk
+            with suppress(RecordError):
+                if not read_bytes(self.status, most=MOST_STATUS).strip(b"\0"):
+                    return None  # a machine lost power before the newest one was on its disk
+            raise RecordError(f"{error} Move it away and run again.") from error
 
     def first_failure(self) -> Status | None:
         """Of the processes other than rank 0 that failed in this start, the first."""

@@ -24,7 +24,7 @@ def outputs(run: RunDir) -> dict[int, list[Path]]:
     found: dict[int, list[tuple[float, str, Path]]] = {}
     for path in [*run.submitit.glob("*_log.*"), *submitted_outputs(run)]:
         match = _OUTPUT.fullmatch(path.name)
-        if match:
+        if match and path.is_file():
             changed = path.stat().st_mtime
             found.setdefault(int(match["rank"]), []).append((changed, match["job"], path))
     newest = {}
