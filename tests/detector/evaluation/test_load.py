@@ -21,7 +21,7 @@ from detector.evaluation.load import TrainedRun, load_run
 from detector.runs.code import Code
 from detector.runs.folder import RunDir
 from detector.runs.job import TestSettings
-from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint
+from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint, content_hash
 from detector.storage.files import write_json
 from detector.weights import checkpoint
 from support.micro import micro_job, write_experiments
@@ -37,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     every = replace(evaluation.test, score_threshold=0.1, candidates_per_level=10_000, detections_per_image=10_000)
     evaluation = replace(evaluation, test=every)
     job = evaluation.train
-    run = RunDir(folder / "runs" / "f83c6dad944b08a5")
+    run = RunDir(folder / "runs" / "my-detector")
     run.checkpoints.mkdir(parents=True)
     run.evaluation(evaluation.id).mkdir(parents=True)
     torch.manual_seed(0)
@@ -69,7 +69,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         finished="2026-01-01T00:00:00+00:00",
         notes=(),
     )
-    write_json(run.record(evaluation.id), record)
+    write_json(run.record(evaluation.id), replace(record, sha256=content_hash(record)))
     pixels = np.random.default_rng(0).integers(0, 256, (120, 80, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "street.jpg")
     return run.root
