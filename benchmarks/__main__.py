@@ -23,7 +23,8 @@ from msgspec.structs import replace
 from benchmarks.measure import Report, processor
 from benchmarks.modules import MODULES, ON_CPU, ON_GPU
 from benchmarks.page import Measured, as_table, goal_lines, kept, slug, write_page
-from detector.storage.files import read_json, write_json
+from detector.storage.files import write_json
+from detector.storage.reading import read_json
 from harness.folders import experiments_folder
 from harness.planning.speeds import add_speed
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from benchmarks.faults.bed import Bed
 from benchmarks.faults.local_ways import Way, damage_newest
 from benchmarks.faults.scene import Hung, Scene
-from detector.storage.files import read_json
+from detector.storage.reading import read_json
 from harness.slurm.submissions import read_submissions
 
 MINUTES = 30

@@ -14,7 +14,7 @@ from detector.errors import HarnessError
 from detector.runs.folder import RunDir
 from detector.runs.log_lines import FINAL_AP, of_worker
 from detector.runs.record import Record
-from detector.storage.files import read_json
+from detector.storage.reading import read_json
 from support.final_weights import assert_same_bits, final_weights
 
 

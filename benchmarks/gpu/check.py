@@ -25,7 +25,8 @@ from benchmarks.__main__ import measured_here
 from benchmarks.gpu.images import make_images
 from benchmarks.measure import Report
 from benchmarks.page import slug
-from detector.storage.files import read_json, write_json
+from detector.storage.files import write_json
+from detector.storage.reading import read_json
 
 PROJECT = Path(__file__).resolve().parents[2]
 PRECISIONS = ("bf16", "tf32", "fp16", "fp32")

@@ -13,18 +13,15 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
-
-import msgspec
 
 from detector.data.coco.cache import LEAST_BYTES, SETTLED_SECONDS, Stamp, cache_folder, stamp_of
 from detector.data.coco.index import CocoIndex
 from detector.data.images import MOST_BYTES as MOST_IMAGE_BYTES
 from detector.data.images import read_image
-from detector.errors import DataError
+from detector.errors import DataError, RecordError
 from detector.runs.provenance import ImagesDigest
 from detector.storage.files import write_json
-from detector.storage.reading import open_regular
+from detector.storage.reading import open_regular, read_json
 from detector.storage.retry import retry
 
 logger = logging.getLogger(__name__)
@@ -95,8 +92,8 @@ def _content(files: list[_File], total: int) -> str:
 
 def _noted(note: Path) -> str | None:
     try:
-        return msgspec.json.decode(note.read_bytes(), type=str)
-    except (OSError, ValueError):
+        return read_json(note, str)
+    except RecordError:
         return None
 
 
@@ -111,7 +108,7 @@ def _content_of(file: _File) -> str:
         except DataError:
             pass  # whoever needs its pixels says what is wrong
     with open_regular(file.path, most=MOST_IMAGE_BYTES, raises=DataError) as stream:
-        return hashlib.file_digest(cast(Any, stream), "sha256").hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sum(lines: Iterable[str]) -> str:

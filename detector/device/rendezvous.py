@@ -11,7 +11,8 @@ from msgspec import Struct
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from detector.errors import TrainingError
-from detector.storage.files import read_json, write_json
+from detector.storage.files import write_json
+from detector.storage.reading import read_json
 
 WAIT_SECONDS = 1800.0  # rank 0 may wait for another command's training, but not for ever
 

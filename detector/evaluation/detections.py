@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import codecs
 import gzip
-import io
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -21,7 +19,7 @@ from detector.data.coco.checks import MAX_SIDE, OVERHANG
 from detector.data.coco.index import CocoIndex
 from detector.errors import DataError
 from detector.storage.files import write_atomic
-from detector.storage.reading import read_bytes
+from detector.storage.reading import gunzip, read_bytes
 
 MOST_BYTES: Final = 2**30  # of a result list, unpacked: 20,000 images with 100 boxes each have a fifth of it
 SHOWN_IDS: Final = 8
@@ -75,10 +73,11 @@ def read_detections(path: Path) -> Detections:
     content = read_bytes(path, most=MOST_BYTES, raises=DataError)
     try:
         if path.suffix == ".gz":
-            content = _unpacked(content)
+            content = gunzip(content, where=str(path), most=MOST_BYTES, raises=DataError)
         results = msgspec.json.decode(content.removeprefix(codecs.BOM_UTF8), type=list[_Result])
-    except (EOFError, zlib.error, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{path} is not a COCO result list (image_id, category_id, bbox, score): {error}.") from error
+    except (DataError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        why = str(error).removeprefix(f"{path} ").rstrip(".")
+        raise DataError(f"{path} is not a COCO result list (image_id, category_id, bbox, score): {why}.") from error
     count = len(results)
     return Detections(
         np.fromiter((result.image_id for result in results), np.int64, count),
@@ -86,18 +85,6 @@ def read_detections(path: Path) -> Detections:
         np.fromiter(chain.from_iterable(result.bbox for result in results), np.float64, 4 * count).reshape(-1, 4),
         np.fromiter((result.score for result in results), np.float64, count),
     )
-
-
-def _unpacked(content: bytes) -> bytes:
-    """The gzip file's content. A kilobyte may hold a megabyte, so it is bounded before memory is taken."""
-    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-        try:
-            found = file.read(MOST_BYTES + 1)
-        except OSError as error:  # gzip's own for a broken file
-            raise EOFError(str(error)) from error
-    if len(found) > MOST_BYTES:
-        raise EOFError(f"it holds more than {MOST_BYTES:,} bytes")
-    return found
 
 
 def check_detections(index: CocoIndex, detections: Detections) -> None:

@@ -61,7 +61,7 @@ def load_run(folder: Path | str, *, device: str = "cpu", test: TestSettings | No
     """The detector that a run trained, from the run's folder.
 
     >>> import detector
-    >>> run = detector.load_run("runs/f83c6dad944b08a5")
+    >>> run = detector.load_run("runs/my-detector")
     >>> found = run.detect("street.jpg", min_score=0.6)
     >>> [(one.name, one.score, one.box) for one in found[:1]]  # doctest: +ELLIPSIS
     [('person', 0.9..., (..., ..., ..., ...))]

@@ -7,11 +7,12 @@ nothing anew. Free of torch. Legend: N images, M detections, C categories, G pai
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +21,14 @@ from detector.data.coco.index import CocoIndex
 from detector.errors import DataError
 from detector.evaluation.detections import Detections
 from detector.storage.files import write_atomic
+from detector.storage.reading import INFLATED, open_regular
 
 AREA_RANGES = ("all", "small", "medium", "large")
 IOUS = 10  # 0.50, 0.55, ..., 0.95
 _NEVER = 2**IOUS - 1  # a bit for each IoU
+# What Python and numpy answer to hostile bytes; MemoryError: a header may name any shape.
+_DAMAGED = (DataError, OSError, ValueError, LookupError, EOFError, TypeError, MemoryError, NotImplementedError)
+_DAMAGED_ZIP = (BadZipFile, zlib.error, OverflowError, SyntaxError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +120,15 @@ def write_matches(path: Path, matches: Matches) -> None:
 def read_matches(path: Path) -> Matches:
     """What ``write_matches`` wrote. Raises DataError where it is damaged."""
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return Matches(**{field.name: file[field.name] for field in fields(Matches)})
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        with open_regular(path, most=INFLATED, raises=DataError) as opened, ZipFile(opened) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > INFLATED:
+                raise DataError(f"it holds {unpacked:,} bytes when it is unpacked; at most {INFLATED:,} are read")
+            opened.seek(0)
+            with np.load(opened, allow_pickle=False) as file:
+                return Matches(**{field.name: file[field.name] for field in fields(Matches)})
+    except (*_DAMAGED, *_DAMAGED_ZIP) as error:
+        why = str(error).removeprefix(f"{path} ").rstrip(".")
         raise DataError(
-            f"{path} does not hold the matches of an evaluation ({error}). Remove it: it is no part of the result."
+            f"{path} does not hold the matches of an evaluation ({why}). Remove it: it is no part of the result."
         ) from error

@@ -19,9 +19,9 @@ from detector.data.coco.index import CocoIndex
 from detector.errors import DataError, UsageError
 from detector.evaluation.detections import Detections, check_detections
 from detector.evaluation.matches import Matches, matches_of
+from detector.runs.record import COCO_METRICS
 
-# In the order of pycocotools' stats; in percent, AR for average recall.
-METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")
+METRICS = COCO_METRICS
 
 Backend = Literal["pycocotools", "ultrafast", "hotcoco"]
 FAST: tuple[Backend, ...] = ("ultrafast", "hotcoco")  # preferred first

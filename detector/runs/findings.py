@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 from msgspec import Struct
+
+from detector.runs.job import LARGEST
 
 HealthName = Literal["no learning", "no detections", "dead gradients", "dead level", "diverging boxes", "collapsed"]
 MOST_POINTS = 200  # of a curve in a record
@@ -49,3 +52,14 @@ class LostAP(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     duplicate: float
     background: float
     missed: float
+
+
+def logged(line: bytes) -> dict[str, float] | None:
+    """One line of ``metrics.jsonl``: its numbers, with ``iteration`` as a whole number; None where it is damaged."""
+    try:
+        found = json.loads(line.decode())
+        whole = int(found["iteration"])
+        point = {str(name): float(value) for name, value in found.items()}
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
+        return None
+    return point | {"iteration": whole} if 0 <= whole <= LARGEST else None

@@ -13,10 +13,12 @@ from pathlib import Path
 
 from detector.errors import RecordError
 from detector.runs.job import TrainJob
-from detector.runs.record import Record
+from detector.runs.record import Record, misplaced, read_record
 from detector.runs.status import Status
-from detector.storage.files import read_json
 from detector.storage.locks import held, is_held, never
+from detector.storage.reading import read_bytes, read_json
+
+MOST_STATUS = MOST_JOB = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,9 @@ class RunDir:
         return self.evaluation(eval_id) / "record.json"
 
     def read_record(self, eval_id: str) -> Record | None:
-        """The finished record, or None."""
+        """The finished record, or None. Raises RecordError where it is damaged, edited, or not of its folder."""
         path = self.record(eval_id)
-        return read_json(path, Record) if path.exists() else None
+        return read_own_record(path) if path.exists() else None
 
     def has_records(self) -> bool:
         """Whether any evaluation of the training is done."""
@@ -118,18 +120,19 @@ class RunDir:
         if not self.status.exists():
             return None
         try:
-            return read_json(self.status, Status)
-        except RecordError:
-            if self.status.read_bytes().strip(b"\0"):
-                raise
-            return None  # a machine lost power before the newest one was on its disk
+            return read_json(self.status, Status, most=MOST_STATUS)
+        except RecordError as error:
+            with suppress(RecordError):
+                if not read_bytes(self.status, most=MOST_STATUS).strip(b"\0"):
+                    return None  # a machine lost power before the newest one was on its disk
+            raise RecordError(f"{error} Move it away and run again.") from error
 
     def first_failure(self) -> Status | None:
         """Of the processes other than rank 0 that failed in this start, the first."""
         found = []
         for path in self.root.glob("failure-*.json"):
             with suppress(RecordError):  # a new start has just removed it
-                found.append(read_json(path, Status))
+                found.append(read_json(path, Status, most=MOST_STATUS))
         return min(found, key=lambda status: status.time, default=None)
 
     def forget_failures(self) -> None:
@@ -150,7 +153,18 @@ def read_train_job(run: RunDir) -> TrainJob:
     """The job of a run folder. Raises RecordError where there is none."""
     if not run.job.exists():
         raise RecordError(f"{run.root} is not a run folder: it has no job.json.")
-    return read_json(run.job, TrainJob)
+    try:
+        return read_json(run.job, TrainJob, most=MOST_JOB)
+    except RecordError as error:
+        raise RecordError(f"{error} Move it away and run again.") from error
+
+
+def read_own_record(path: Path) -> Record:
+    """A record in the place that it names: a run's folder, or a folder of results. Raises RecordError otherwise."""
+    record = read_record(path)
+    if wrong := misplaced(record, path):
+        raise RecordError(f"{path}: {wrong}. Move it away.")
+    return record
 
 
 def is_locked(run: RunDir) -> bool:

@@ -6,14 +6,12 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import msgspec
 
-from detector.errors import RecordError
 from detector.storage.staging import staging_name
 
-T = TypeVar("T")
 _NUMBER = rb"(?:-?\d[\d.eE+-]*|null)"
 _LONG_LIST = re.compile(rb"\[\s+(?:" + _NUMBER + rb",\s+){31,}" + _NUMBER + rb"\s+\]")
 _BETWEEN = re.compile(rb",\s+")
@@ -50,14 +48,6 @@ def write_json(path: Path, value: Any, *, flush: bool = True) -> None:
     content = msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2) + b"\n"
     content = _LONG_LIST.sub(lambda found: _BETWEEN.sub(b", ", _EDGE.sub(b"", found[0])), content)
     write_atomic(path, content, flush=flush)
-
-
-def read_json(path: Path, kind: type[T]) -> T:
-    """Read one JSON file into ``kind``. Raises RecordError naming the file and what is wrong in it."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (msgspec.DecodeError, OSError) as error:
-        raise RecordError(f"{path} cannot be read as {kind.__name__}: {error}. Move it away and run again.") from error
 
 
 def write_once(path: Path, value: Any) -> bool:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import stat
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -24,6 +26,7 @@ T = TypeVar("T")
 
 SMALL: Final = 16 * 2**20  # experiments, clusters, jobs, status
 LARGE: Final = 4 * 2**30  # annotations, detections, weights
+INFLATED: Final = 2**30  # of what was compressed: all detections on COCO's largest split take a quarter of it
 DEPTH: Final = 100  # of lists and objects in one another
 DIGITS: Final = 400  # of one number: a float has 17, and Python takes minutes over a million
 
@@ -31,25 +34,42 @@ DIGITS: Final = 400  # of one number: a float has 17, and Python takes minutes o
 @contextmanager
 def open_regular(
     path: Path, *, most: int = LARGE, raises: type[HarnessError] = RecordError, retry_seconds: float = 0.0
-) -> Iterator[BinaryIO]:
+) -> Iterator[BufferedReader]:
     """A regular file, opened for reading.
 
     most: bytes that it may have. raises: the error for anything else, which names the file; an OSError while the
     caller reads becomes one too. retry_seconds: how long a file server may be away.
     """
-    try:
-        with retry(lambda: _opened(path), f"reading {path}", seconds=retry_seconds) as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise raises(f"{path} is {kind_of_file(found.st_mode)}, not a regular file.")
-            if found.st_size > most:
-                raise raises(f"{path} has {found.st_size:,} bytes; at most {most:,} are read of such a file.")
+    with regular_file(path, most=most, raises=raises, retry_seconds=retry_seconds) as file:
+        try:
             yield file
+        except OSError as error:
+            raise raises(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def regular_file(
+    path: Path, *, most: int = LARGE, raises: type[HarnessError] = RecordError, retry_seconds: float = 0.0
+) -> BufferedReader:
+    """As ``open_regular`` for a caller that also writes: an OSError after the opening may be another file's."""
+    try:
+        file = retry(lambda: _opened(path), f"reading {path}", seconds=retry_seconds)
+        found = os.fstat(file.fileno())
     except OSError as error:
         raise raises(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:  # a NUL in its name
+        raise raises(f"{str(path)!r} cannot be read: {error}.") from error
+    wrong = ""
+    if not stat.S_ISREG(found.st_mode):
+        wrong = f"{path} is {kind_of_file(found.st_mode)}, not a regular file."
+    elif found.st_size > most:
+        wrong = f"{path} has {found.st_size:,} bytes; at most {most:,} are read of such a file."
+    if wrong:
+        file.close()
+        raise raises(wrong)
+    return file
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> BufferedReader:
     # Opening a pipe waits for a writer, unless it is opened without waiting.
     return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
 
@@ -81,6 +101,24 @@ def read_bytes(
 def read_text(path: Path, *, most: int = SMALL, raises: type[HarnessError] = RecordError) -> str:
     """The text of a regular file in UTF-8, with or without a byte order mark; errors as for ``open_regular``."""
     return decode_text(read_bytes(path, most=most, raises=raises), where=str(path), raises=raises)
+
+
+def gunzip(content: bytes, *, where: str, most: int = INFLATED, raises: type[HarnessError] = RecordError) -> bytes:
+    """What gzip packed, of ``most`` bytes at most: 20 MB may hold 20 GB of zeros. Raises as ``open_regular``."""
+    parts, left = list[bytes](), most
+    try:
+        while content:
+            unpacker = zlib.decompressobj(wbits=31)  # with gzip's header and checksum
+            parts.append(unpacker.decompress(content, left + 1))
+            left -= len(parts[-1])
+            if left < 0:
+                raise raises(f"{where} holds more than {most:,} bytes when it is unpacked; no more are read.")
+            if not unpacker.eof:
+                raise raises(f"{where} cannot be unpacked: it is cut off.")
+            content = unpacker.unused_data.lstrip(b"\0")
+    except zlib.error as error:
+        raise raises(f"{where} cannot be unpacked: {error}.") from error
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def decode_text(content: bytes, *, where: str, raises: type[HarnessError] = RecordError) -> str:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from detector.data.coco.index import CocoIndex
+from detector.errors import RecordError
 from detector.runs.assignment import WORKER_LOG
-from detector.runs.findings import MOST_POINTS, Curves, Health
+from detector.runs.findings import MOST_POINTS, Curves, Health, logged
 from detector.runs.folder import RunDir
 from detector.runs.job import TrainJob
 from detector.sanity.anchor_counts import dead_levels, loss_of_equal_scores
 from detector.sanity.health import Line, numbers, training_health
+from detector.storage.reading import LARGE, read_bytes
 
 logger = logging.getLogger(WORKER_LOG)
 
@@ -75,14 +75,10 @@ def in_words(found: Sequence[Health]) -> tuple[str, ...]:
 def log_lines(metrics: Path) -> list[dict[str, float]]:
     """The numbers of a training's log, line by line; without a line that a crash or a full disk spoilt."""
     try:
-        lines = metrics.read_text(encoding="utf-8").splitlines()
-    except OSError:
+        lines = read_bytes(metrics, most=LARGE).split(b"\n")
+    except RecordError:
         return []
-    found = []
-    for line in lines:
-        with suppress(ValueError, AttributeError):  # AttributeError: JSON, but no object
-            found.append(numbers(json.loads(line)))
-    return [line for line in found if "iteration" in line]
+    return [numbers(found) for line in lines if (found := logged(line)) is not None]
 
 
 def curves_of(lines: Sequence[Line]) -> Curves | None:

@@ -8,9 +8,11 @@ import logging
 import os
 from types import TracebackType
 
+from detector.runs.findings import logged
 from detector.runs.folder import RunDir
 from detector.storage.files import write_atomic
-from detector.storage.retry import retry
+from detector.storage.reading import LARGE, read_bytes
+from detector.storage.retry import RETRY_SECONDS, retry
 from detector.training.board import Board
 
 logger = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ class MetricsLog:
         if not self.run.metrics.exists():
             self.run.metrics.touch()
             return
-        # A line that a crash cut short is dropped too.
-        lines = [line for line in self.run.metrics.read_text(encoding="utf-8").split("\n")[:-1] if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line)["iteration"] <= self.start]
-        write_atomic(self.run.metrics, "".join(f"{line}\n" for line in kept).encode())
+        # A line that a crash cut short, or that a disk spoilt, is dropped too.
+        lines = read_bytes(self.run.metrics, most=LARGE, retry_seconds=RETRY_SECONDS).split(b"\n")[:-1]
+        kept = [line for line in lines if (found := logged(line)) is not None and found["iteration"] <= self.start]
+        write_atomic(self.run.metrics, b"".join(line + b"\n" for line in kept))

@@ -30,7 +30,7 @@ def read_content(path: Path) -> tuple[Any, str]:
         size = os.fstat(stream.fileno()).st_size
         if not size:
             raise WeightsError(f"{path} is empty. Copy or download it again.")
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         stream.seek(0)
         head = stream.read(len(LEGACY))
         stream.seek(0)

@@ -142,7 +142,7 @@ def _local_files() -> list[Path]:
 
 def _sha256(file: Path) -> str:
     with open_regular(file, raises=WeightsError) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sha256_prefix(name: str) -> str:

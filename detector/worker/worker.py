@@ -23,6 +23,7 @@ from detector.runs.folder import RunDir
 from detector.runs.log_lines import stopped_waiting
 from detector.runs.loss_package import check_loss_package
 from detector.storage.files import write_atomic, write_json
+from detector.storage.reading import LARGE, read_bytes
 from detector.storage.retry import Waiting, retry, watched_by
 from detector.storage.staging import remove_leftovers
 from detector.training.stop import StopFlag, StopRequested
@@ -138,7 +139,7 @@ def _begin(run: RunDir, assignment: Assignment) -> None:
 def _describe_start(run: RunDir, world: World, assignment: Assignment) -> None:
     write_json(run.environment, describe_environment(world))
     if run.code_diff.exists():
-        sha256 = hashlib.sha256(run.code_diff.read_bytes()).hexdigest()
+        sha256 = hashlib.sha256(read_bytes(run.code_diff, most=LARGE)).hexdigest()
         run.code_diff.replace(run.earlier_code_diff(sha256))
     if assignment.code_diff:
         write_atomic(run.code_diff, assignment.code_diff.encode())

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 
 import pandas as pd
 
-from detector.errors import UsageError
+from detector.errors import RecordError, UsageError
 from harness.api.targets import Folder, Overrides, Targets, override_texts, path_of, select
 from harness.launch.run import Request, RunResult, run_target
-from harness.planning.selection import missing
+from harness.planning.selection import missing, unusable
 from harness.status.find import KnownRun, RunFinder
 from harness.store.curves import read_curve
+
+logger = logging.getLogger(__name__)
 
 
 def plan(
@@ -43,7 +46,7 @@ def plan(
     """
     selection = select(target, profile, overrides=overrides, data=data, batch_size=batch_size)
     planned = selection.plan(seeds)
-    to_do = set(missing(planned, selection.store))
+    to_do = {*missing(planned, selection.store), *unusable(planned, selection.store)}
     lines = [
         {
             "id": train_id,
@@ -140,7 +143,7 @@ def curves(
 
     Raises:
         UsageError: no run of the target has its folder here, or one of those that ``seeds`` asks for.
-        RecordError: a run's file is damaged.
+        RecordError: the files of all of them are damaged; one that is damaged among others is left out, with a warning.
 
     >>> import harness
     >>> frame = harness.curves("table2/L6", profile="tiny")
@@ -160,7 +163,17 @@ def curves(
             f"No curve of {ref}, seed {seed}, profile {profile}: it has no run in {selection.store.runs}. "
             f"Train it: harness run {ref} --profile {profile} --seeds {seed + 1}"
         )
-    return pd.DataFrame([line for known in wanted for line in _curve_lines(known)])
+    lines, damaged = list[dict[str, object]](), list[RecordError]()
+    for known in wanted:
+        try:
+            lines += _curve_lines(known)
+        except RecordError as error:
+            damaged.append(error)
+    if damaged and not lines:
+        raise damaged[0]
+    for reason in damaged:
+        logger.warning("left out: %s", reason)
+    return pd.DataFrame(lines)
 
 
 def _curve_lines(known: KnownRun) -> Iterator[dict[str, object]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from detector.errors import MissingLossError, RecordError
+from detector.runs.folder import read_own_record
 from detector.runs.job import EvalJob
 from detector.runs.record import Record
 from harness.planning.rows import row_runs
@@ -17,7 +18,6 @@ from harness.planning.selection import TEST_DEV, Selection
 from harness.registry.claims import Claim
 from harness.registry.declarations import Profile
 from harness.registry.load import Registry
-from harness.store.reading import read_record
 from harness.store.records import Store, without_data
 from harness.store.replaced import record_files
 from harness.verdicts.judge import ClaimVerdict, judge_claims
@@ -129,7 +129,7 @@ def _read(store: Store, profile: str) -> tuple[dict[Path, Record], dict[Path, st
     unreadable: dict[Path, str] = {}
     for path in _paths(store, profile):
         try:
-            record = read_record(path)
+            record = read_own_record(path)
         except MissingLossError:
             continue  # its package is not here; every table leaves it out, and says so
         except RecordError as error:

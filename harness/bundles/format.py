@@ -18,14 +18,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Final
+from typing import IO, Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
 
 from detector.errors import RecordError, UsageError
-from detector.runs.record import Record
-from harness.store.reading import contradiction
+from detector.runs.record import Record, decode_record
+from detector.storage.reading import decode_json, regular_file
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -35,6 +35,7 @@ MAX_FAULTS: Final = 10  # named in one message
 MAX_RECORD: Final = 2**20
 MAX_MANIFEST: Final = 2**26
 MAX_WEIGHTS: Final = 2**32
+MAX_BUNDLE: Final = 2**42
 
 # \A and \Z, because $ would accept a line break at the end, and each of these becomes part of a path.
 Id = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z")]
@@ -112,17 +113,6 @@ class Bundle:
                 raise RecordError(f"{self.file} changed while it was imported. Run the same command again.")
 
 
-def decode_record(data: bytes, where: str) -> Record:
-    """A record from its bytes. Raises RecordError, naming ``where``, for one that is damaged or was edited."""
-    try:
-        record = msgspec.json.decode(data, type=Record)
-    except msgspec.DecodeError as error:
-        raise RecordError(f"{where} cannot be read as Record: {error}") from error
-    if wrong := contradiction(record):
-        raise RecordError(f"{where}: {wrong}")
-    return record
-
-
 def copy_hashed(source: IO[bytes], target: IO[bytes] | None) -> str:
     """Copy ``source`` to ``target`` and return its sha256. target: None to read only."""
     digest = hashlib.sha256()
@@ -160,7 +150,7 @@ def read_bundle(file: Path) -> Bundle:
 def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
     """An open zip file. The errors that Python raises for a damaged one become RecordErrors."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with regular_file(file, most=MAX_BUNDLE) as opened, zipfile.ZipFile(opened) as archive:
             yield archive
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
         raise _not_whole(file, error) from error
@@ -207,18 +197,15 @@ def _layout_faults(members: list[zipfile.ZipInfo], file_size: int) -> list[str]:
 def _read_manifest(archive: zipfile.ZipFile, file: Path) -> Manifest:
     if MANIFEST not in archive.namelist():
         raise RecordError(f"{file} is refused, nothing was written: it has no {MANIFEST}, so it is no bundle.")
-    data = archive.read(MANIFEST)
     try:
-        plain = msgspec.json.decode(data)
-        found = plain.get("format") if isinstance(plain, dict) else None
+        plain = decode_json(archive.read(MANIFEST), dict[str, Any], where=MANIFEST)
+        found = plain.get("format")
         if isinstance(found, int) and found != FORMAT:
-            raise RecordError(
-                f"{file} is refused, nothing was written: it is a bundle of format {found}; this version reads "
-                f"format {FORMAT}."
-            )
+            raise RecordError(f"it is a bundle of format {found}; this version reads format {FORMAT}.")
         return msgspec.convert(plain, Manifest)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise RecordError(f"{file} is refused, nothing was written: {MANIFEST} cannot be read: {error}.") from error
+    except (RecordError, msgspec.ValidationError) as error:
+        said = error if isinstance(error, RecordError) else f"{MANIFEST} cannot be read: {error}."
+        raise RecordError(f"{file} is refused, nothing was written: {said}") from error
 
 
 def _content_faults(members: list[zipfile.ZipInfo], manifest: Manifest) -> list[str]:
@@ -249,7 +236,7 @@ def _read_records(archive: zipfile.ZipFile, manifest: Manifest) -> tuple[list[Pa
             faults.append(_changed(entry.member))
             continue
         try:
-            record = decode_record(data, repr(entry.member))
+            record = decode_record(data, where=repr(entry.member))
         except RecordError as error:
             faults.append(str(error))
             continue

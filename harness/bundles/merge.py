@@ -12,6 +12,7 @@ from detector.errors import RecordError, WeightsError
 from detector.runs.folder import RunDir
 from detector.runs.record import Record
 from detector.storage.files import write_atomic, write_json
+from detector.storage.reading import open_regular
 from detector.storage.staging import staged_folder
 from harness.bundles.format import Bundle, Packed, copy_hashed
 from harness.store.records import Store
@@ -120,7 +121,7 @@ def _same_weights(bundle: Bundle, train_id: str, other: Bundle | RunDir) -> bool
     if isinstance(other, Bundle):
         theirs = other.weights[train_id].sha256
     else:
-        with open(other.final, "rb") as file:
+        with open_regular(other.final) as file:
             theirs = copy_hashed(file, None)
     if theirs == bundle.weights[train_id].sha256:
         return True

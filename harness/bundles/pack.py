@@ -12,16 +12,19 @@ import msgspec
 from msgspec.structs import replace
 
 from detector.errors import RecordError, UsageError
+from detector.runs.record import MOST_BYTES, Record, decode_record, misplaced
 from detector.storage.files import write_atomic
+from detector.storage.reading import read_bytes, regular_file
 from harness.bundles.format import (
     FORMAT,
     MANIFEST,
+    MAX_FAULTS,
+    MAX_WEIGHTS,
     Manifest,
     Packed,
     RecordEntry,
     WeightsEntry,
     copy_hashed,
-    decode_record,
     weights_member,
 )
 from harness.planning.selection import Selection
@@ -34,30 +37,34 @@ ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
 
 @dataclass(frozen=True)
 class Contents:
-    """What goes into a bundle. conflicts: one sentence per evaluation whose run and results differ."""
+    """What goes into a bundle. conflicts: one sentence per evaluation whose run and results differ.
+
+    set_aside: one sentence per file that is no record that can be used, and was not packed.
+    """
 
     records: tuple[Packed, ...]
     weights: dict[str, Path]  # by training id
     conflicts: tuple[str, ...]
+    set_aside: tuple[str, ...] = ()
 
 
 def gather(store: Store, *, profile: str | None, eval_ids: set[str] | None, with_weights: bool) -> Contents:
     """Each finished evaluation once, sorted by profile and id; of two records the committed one, not the run's.
 
     eval_ids: only these; None: all. Weights come only from runs whose own records have the metrics that are packed.
-    Raises RecordError for a record that is damaged or whose ids are not those of its job, and UsageError where there is
-    no record.
+    A record that is damaged, or is not what it says it is, is named and left out. Raises UsageError where there is no
+    record.
     """
-    found, conflicts = dict[str, Packed](), list[str]()
+    found, conflicts, aside = dict[str, Packed](), list[str](), list[str]()
     own, foreign = dict[str, Path](), set[str]()
     committed = sorted(store.results.glob("records/*/*.json"))
     runs = record_files(store.runs)
     for path in [*committed, *runs]:
-        data = path.read_bytes()
         try:
-            record = decode_record(data, str(path))
+            record, data = _read(path)
         except RecordError as error:
-            raise RecordError(f"{error}. Move it away.") from error
+            aside.append(f"{error} Move it away.")
+            continue
         if profile not in (None, record.profile) or (eval_ids is not None and record.eval_id not in eval_ids):
             continue
         packed = found.setdefault(record.eval_id, Packed(record, data)).record
@@ -71,7 +78,9 @@ def gather(store: Store, *, profile: str | None, eval_ids: set[str] | None, with
             own[record.train_id] = store.run_dir(record.train_id).final
     if not found:
         raise UsageError(
-            f"There is no finished record to pack in {store.results / 'records'} and {store.runs}"
+            "\n".join(aside[:MAX_FAULTS])
+            + ("\n" if aside else "")
+            + f"There is no finished record to pack in {store.results / 'records'} and {store.runs}"
             f"{f' of profile {profile}' if profile else ''}{' for this target' if eval_ids is not None else ''}. "
             "To see what there is: harness table all"
         )
@@ -79,7 +88,17 @@ def gather(store: Store, *, profile: str | None, eval_ids: set[str] | None, with
         records=tuple(sorted(found.values(), key=lambda item: (item.record.profile, item.record.eval_id))),
         weights={key: own[key] for key in sorted(own) if key not in foreign} if with_weights else {},
         conflicts=tuple(conflicts),
+        set_aside=tuple(aside),
     )
+
+
+def _read(path: Path) -> tuple[Record, bytes]:
+    """A record and the bytes of its file. Raises RecordError for one that is damaged, or is not what it says it is."""
+    data = read_bytes(path, most=MOST_BYTES)
+    record = decode_record(data, where=str(path))
+    if wrong := misplaced(record, path):
+        raise RecordError(f"{path}: {wrong}.")
+    return record, data
 
 
 def evaluations_of(store: Store, target: str, profile: str | None) -> set[str]:
@@ -130,7 +149,7 @@ def _fill(archive: zipfile.ZipFile, contents: Contents) -> None:
     for train_id, path in contents.weights.items():
         member = _member(weights_member(train_id))
         member.file_size = path.stat().st_size  # zipfile needs it beforehand for a large member
-        with open(path, "rb") as source, archive.open(member, "w") as target:
+        with regular_file(path, most=MAX_WEIGHTS) as source, archive.open(member, "w") as target:
             weights.append(WeightsEntry(train_id=train_id, sha256=copy_hashed(source, target)))
     manifest = Manifest(format=FORMAT, records=tuple(entries), weights=tuple(weights))
     encoded = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2)

@@ -18,7 +18,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from detector.errors import RecordError
-from detector.storage.files import read_json, write_json
+from detector.storage.files import write_json
+from detector.storage.reading import read_json
 from detector.worker.requeue import job_id
 from harness.doctor import node_checks
 from harness.doctor.node_checks import Answer, State

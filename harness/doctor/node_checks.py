@@ -15,7 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from detector.storage.files import read_json, write_json, write_once
+from detector.storage.files import write_json, write_once
+from detector.storage.reading import read_json
 from detector.worker.requeue import scontrol
 
 State = Literal["ok", "note", "fail"]

@@ -13,7 +13,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from detector.errors import RecordError, SchedulerError
-from detector.storage.files import read_json, write_json
+from detector.storage.files import write_json
+from detector.storage.reading import read_json
 from detector.worker.requeue import job_fields
 from harness.code.snapshot import take_snapshot
 from harness.doctor.machine import packages

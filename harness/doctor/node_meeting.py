@@ -10,7 +10,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from detector.storage.files import read_json, write_json
+from detector.storage.files import write_json
+from detector.storage.reading import read_json
 from detector.worker.processes import export_distributed, meeting_file
 from harness.doctor.node_checks import Answer, error_text
 

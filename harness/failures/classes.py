@@ -187,7 +187,7 @@ _TEXTS: tuple[tuple[FailureName, str], ...] = (
     # Our own errors: by their class, which the log names before the message, or by the message.
     ("data", r"\bDataError\b|harness data (?:verify|synth|download)"),
     ("weights", r"\bWeightsError\b|is not a readable checkpoint|There is no weights file|No checkpoint at "),
-    ("record", r"\bRecordError\b|Move it away and run again"),
+    ("record", r"\bRecordError\b|Move it away|\bcannot be read as (?:Status|TrainJob|Record|Inputs)\b"),
     (
         "GPU build",
         r"no kernel image is available|device kernel image is invalid|cudaErrorNoKernelImageForDevice|"

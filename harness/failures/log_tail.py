@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
+from detector.errors import RecordError
+from detector.storage.reading import open_regular
+
 TAIL_BYTES = 16_384
+MOST_BYTES = 64 * 2**20  # of a log that is shown
+ANY_SIZE = 2**63
 _LAUNCHERS = re.compile(r"^submitit (?:INFO|ERROR) |(?:INFO|ERROR) submitit: ")
 
 
 def tail(path: Path, lines: int | None = None) -> str:
-    """The end of a text file, at most ``lines`` lines (None: the last 16 KB; 0: all of it). "" without the file."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            if lines is None:
-                file.seek(max(0, size - TAIL_BYTES))
-                return file.read().decode(errors="replace")
-            file.seek(0)
-            text = file.read().decode(errors="replace")
-    except FileNotFoundError:
+    """The end of a text file, at most ``lines`` lines (None: the last 16 KB; 0: all of it). "" without the file.
+
+    No more than the last ``MOST_BYTES`` are read, of a longer line or a longer file too. Something else in the place of
+    the file is named in its stead.
+    """
+    if not path.exists():
         return ""
+    try:
+        with open_regular(path, most=ANY_SIZE) as file:
+            wanted = TAIL_BYTES if lines is None else MOST_BYTES
+            file.seek(max(0, file.seek(0, os.SEEK_END) - wanted))
+            text = file.read(wanted).decode(errors="replace")
+    except RecordError as error:
+        return f"{error}\n"
     kept = text.splitlines(keepends=True)
-    return "".join(kept[-lines:] if lines else kept)
+    return text if not lines else "".join(kept[-lines:])
 
 
 def last_lines(text: str, without: str = "", count: int = 6, width: int = 160) -> list[str]:

@@ -19,6 +19,7 @@ from detector.errors import RecordError
 from detector.runs.folder import RunDir, is_locked
 from detector.runs.job import TrainJob
 from detector.storage.files import write_atomic
+from detector.storage.reading import read_text
 
 WAIT_SECONDS = 60.0  # for runs to save; a slower one still ends by itself
 POLL_SECONDS = 0.2
@@ -34,8 +35,8 @@ def note_cancelled(runs: Path, trainings: Sequence[TrainJob]) -> None:
 def is_cancelled(runs: Path, train: TrainJob, *, since: float) -> bool:
     """Whether the row was cancelled after ``since`` (seconds since the epoch)."""
     try:
-        return float(_note(runs, train).read_text()) > since
-    except (OSError, ValueError):
+        return float(read_text(_note(runs, train))) > since
+    except (RecordError, ValueError):
         return False
 
 

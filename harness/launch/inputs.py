@@ -12,17 +12,16 @@ from typing import Literal
 from msgspec.structs import replace
 
 from detector.errors import DataError, RecordError, UsageError, WeightsError
-from detector.runs.folder import RunDir
+from detector.runs.folder import RunDir, read_own_record
 from detector.runs.job import DataSource, TrainJob
 from detector.runs.provenance import FileDigest, ImagesDigest, Inputs, unequal
 from detector.runs.record import Record, differences
-from detector.storage.files import read_json
+from detector.storage.reading import open_regular, read_json
 from harness.launch.assignments import Wanted, wanted_weights
 from harness.planning.plan import Plan
 from harness.status.find import of_plan
 from harness.status.observe import look_at_queue, observe
 from harness.status.state import LIVING
-from harness.store.reading import read_record
 from harness.store.records import Store
 from harness.store.replaced import replace_run
 
@@ -74,7 +73,7 @@ def changed_inputs(planned: Plan, store: Store, root: Path, given: Path | None) 
             continue
         for job in jobs:
             with suppress(RecordError, OSError):  # not there, or not whole: nothing to compare with
-                record = read_record(store.run_dir(train_id).record(job.id))
+                record = read_own_record(store.run_dir(train_id).record(job.id))
                 if changed := differences(record, now.record(record)):
                     found[train_id] = changed
                     break
@@ -163,7 +162,7 @@ def _sha256(file: Path) -> str:
 
     if (content := content_of(file)) is not None:
         return content.sha256
-    with open(file, "rb") as stream:
+    with open_regular(file, raises=WeightsError) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

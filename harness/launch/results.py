@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from detector.errors import RecordError
-from detector.runs.folder import RunDir
+from detector.runs.folder import RunDir, read_own_record
 from harness.launch.run import RunResult
-from harness.store.reading import read_record
 
 
 def result_lines(result: RunResult) -> list[str]:
@@ -26,7 +25,7 @@ def _ap(run: RunDir, eval_id: str) -> str:
     if not path.exists():
         return ""
     try:
-        record = read_record(path)
+        record = read_own_record(path)
     except RecordError as error:
         return str(error)
     value = record.metrics.get("AP")

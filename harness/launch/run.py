@@ -18,7 +18,7 @@ from harness.launch.local import Failure, View, make_slots, run_local
 from harness.launch.prepare import plan_with_weights, prepare_data, say_use_of_weights
 from harness.launch.submit import DryRun, dry_run
 from harness.planning.plan import Plan
-from harness.planning.selection import Selection, missing
+from harness.planning.selection import Selection, missing, unusable
 from harness.slurm.clusters import find_cluster
 from harness.slurm.submit import Outcome, submit
 from harness.status.observe import failed_ids
@@ -129,13 +129,21 @@ def run_target(request: Request, say: Say, show: Show = runs_view) -> RunResult:
     else:
         require_same_inputs(planned, selection.store, root, request.weights, _command(request))
     todo = missing(planned, selection.store)
-    done = tuple(train_id for train_id in planned.trainings if train_id not in todo)
-    total = len(planned.trainings)
-    say(f"{request.target}, profile {request.profile}: {count_of_runs(total)}, {len(done)} done, {len(todo)} to do.")
+    broken = unusable(planned, selection.store)
+    done = tuple(train_id for train_id in planned.trainings if train_id not in (*todo, *broken))
+    counts = f"{count_of_runs(len(planned.trainings))}, {len(done)} done, {len(todo)} to do"
+    counts += f", {len(broken)} with a record that cannot be used" if broken else ""
+    say(f"{request.target}, profile {request.profile}: {counts}.")
     asked = _failed_before(selection, planned, todo, say) if request.retry_failed and todo else todo
     left = tuple(train_id for train_id in todo if train_id not in asked)
     result = RunResult(
-        target=request.target, plan=planned, runs=selection.store.runs, data_root=root, done=done, left=left
+        target=request.target,
+        plan=planned,
+        runs=selection.store.runs,
+        data_root=root,
+        done=done,
+        failed=tuple(Failure(item, why, selection.store.run_dir(item).log) for item, why in broken.items()),
+        left=left,
     )
     if not asked:
         return result
@@ -227,11 +235,11 @@ def _run_here(work: _Work, say: Say, show: Show) -> list[Failure]:
 
 
 def _with_failures(result: RunResult, asked: list[str], failures: list[Failure]) -> RunResult:
-    unfinished = {failure.train_id for failure in failures}
+    unfinished = {failure.train_id for failure in (*result.failed, *failures)}
     return replace(
         result,
         trained=tuple(train_id for train_id in asked if train_id not in unfinished),
-        failed=tuple(failure for failure in failures if not failure.stopped),
+        failed=(*result.failed, *(failure for failure in failures if not failure.stopped)),
         stopped=tuple(failure for failure in failures if failure.stopped),
     )
 

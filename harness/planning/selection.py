@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from detector.errors import UsageError
+from detector.errors import MissingLossError, RecordError, UsageError
 from detector.runs.job import AnnotatedFolder, DataSource, EvalJob
 from detector.runs.record import Record
 from harness.folders import results_folder, runs_folder
@@ -168,3 +168,20 @@ def missing(planned: Plan, store: Store) -> list[str]:
         for train_id, jobs in planned.evaluations.items()
         if not all(store.run_dir(train_id).record(job.id).exists() for job in jobs)
     ]
+
+
+def unusable(planned: Plan, store: Store) -> dict[str, str]:
+    """By id, the trainings with a record in the runs folder that cannot be used: damaged, edited, or of another job.
+
+    Such a training is neither done nor missing until the file is moved away, as the sentence says.
+    """
+    found = dict[str, str]()
+    for train_id, jobs in planned.evaluations.items():
+        for job in jobs:
+            try:
+                store.run_dir(train_id).read_record(job.id)
+            except MissingLossError:
+                pass  # whole, but its loss is not installed here
+            except RecordError as error:
+                found.setdefault(train_id, f"{error} Then the same command makes it again.")
+    return found

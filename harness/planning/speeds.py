@@ -12,9 +12,11 @@ from typing import Any
 import yaml
 from msgspec import to_builtins
 
+from detector.errors import UsageError
 from detector.runs.job import Backbone, Precision, TrainJob
 from detector.runs.record import Record
 from detector.storage.files import write_atomic
+from detector.storage.reading import read_text
 from harness.planning.rates import gpu_of, megapixels, processes_of, seconds_per_image, train_megapixels
 from harness.registry.speeds import MeasuredSpeed, SpeedsFile, plain_name
 from harness.registry.yaml_files import convert, read
@@ -141,7 +143,7 @@ def add_speed(path: Path, *measured: MeasuredSpeed) -> None:
     The comment at the head of the file stays. Raises RegistryError for a file that is wrong.
     """
     before = convert(read(path), SpeedsFile) if path.exists() else SpeedsFile()
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    lines = read_text(path, raises=UsageError).splitlines(keepends=True) if path.exists() else []
     head = []
     for line in lines:
         if not line.startswith("#"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import Any
 
 from msgspec import to_builtins
@@ -11,7 +12,7 @@ from tabulate import tabulate
 from harness.planning.costs import plan_costs
 from harness.planning.gpus import GpuSet
 from harness.planning.plan import Plan
-from harness.planning.selection import Selection, missing
+from harness.planning.selection import Selection, missing, unusable
 from harness.report.costs import costs_as_data, costs_as_lines
 from harness.report.gpu_costs import gpu_costs_as_data, gpu_plan_as_lines
 from harness.verdicts.estimates import POOLED_ROWS, resolvable_effect, seeds_needed
@@ -30,6 +31,7 @@ def plan_as_data(
     ``--gpus``; None for those that finished runs had.
     """
     to_do = missing(plan, selection.store)
+    broken = unusable(plan, selection.store)
     costs = plan_costs(plan, selection.rates(gpus), selection.store, to_do)
     return {
         "target": selection.target,
@@ -40,7 +42,8 @@ def plan_as_data(
                 "id": train_id,
                 "rows": plan.refs_of(train_id),
                 "seed": job.seed,
-                "done": train_id not in to_do,
+                "done": train_id not in to_do and train_id not in broken,
+                **({"unusable": broken[train_id]} if train_id in broken else {}),
                 "evaluations": [item.id for item in plan.evaluations[train_id]],
                 "job": to_builtins(job),
             }
@@ -59,10 +62,11 @@ def plan_as_text(
 
     wall_time, gpus: as ``plan_as_data``. With ``gpus`` no line is longer than 80 characters.
     """
-    to_do = missing(plan, selection.store)
+    to_do, broken = missing(plan, selection.store), unusable(plan, selection.store)
     costs = plan_costs(plan, selection.rates(gpus), selection.store, to_do)
     if gpus is not None:
         notes = _rescaled(plan, selection.batch_size) if selection.batch_size is not None else []
+        notes += [line for why in broken.values() for line in textwrap.wrap(why, 80, break_on_hyphens=False)]
         return "\n".join(
             gpu_plan_as_lines(
                 plan, costs, gpus, wall_time, [*notes, *_seeds_as_lines(_resolution(selection, plan, seeds))]
@@ -70,7 +74,8 @@ def plan_as_text(
         )
     rows = []
     for train_id, job in plan.trainings.items():
-        state = "planned" if selection.identity_is_open else ("to do" if train_id in to_do else "done")
+        state = "broken record" if train_id in broken else "to do" if train_id in to_do else "done"
+        state = "planned" if selection.identity_is_open else state
         size = f"{job.schedule.iterations:,} x {job.batch.images}"
         rate = f"{job.optimizer.lr:g}"
         rows.append([train_id, job.seed, " = ".join(plan.refs_of(train_id)), job.model.backbone, size, rate, state])
@@ -84,6 +89,7 @@ def plan_as_text(
         f"{len(plan.cells)} cells -> {len(plan.trainings)} trainings, {len(to_do)} to do "
         f"(profile {plan.profile.name}: {plan.profile.title}).",
     ]
+    lines += broken.values()
     if selection.batch_size is not None:
         lines += _rescaled(plan, selection.batch_size)
     if selection.identity_is_open:

@@ -23,7 +23,8 @@ from msgspec.structs import replace
 from detector.errors import RecordError
 from detector.runs.folder import RunDir
 from detector.runs.status import Status
-from detector.storage.files import read_json, write_json
+from detector.storage.files import write_json
+from detector.storage.reading import read_json
 from detector.worker.reports import log_to
 from detector.worker.requeue import job_fields, job_id, queue_again
 from harness.failures.classes import FailureName, classify, killed_by
@@ -133,13 +134,20 @@ def _reached(run: RunDir) -> str:
 def read_end(run: RunDir, code: int, *, log: Path) -> JobEnd:
     """How this job's processes ended. code: srun's exit code. log: what rank 0 and srun printed."""
     fields = job_fields(job_id())
-    began, status = _start_time(fields), run.read_status()
+    began, status = _start_time(fields), _heartbeat(run)
     # A requeued job keeps its id, and its run the heartbeat of the start before.
     own = status is not None and status.job == job_id() and status.time >= began
     first = run.first_failure() or status
     message = first.message if own and first is not None and first.phase == "failed" else ""
     printed = tail(log).rpartition(START)[2]
     return JobEnd(code, fields.get("JobState", ""), message, "" if own else printed, printed)
+
+
+def _heartbeat(run: RunDir) -> Status | None:
+    try:
+        return run.read_status()
+    except RecordError:  # this failure is about to be written over it
+        return None
 
 
 def _start_time(fields: dict[str, str]) -> float:
@@ -152,7 +160,7 @@ def _start_time(fields: dict[str, str]) -> float:
 
 def write_failure(run: RunDir, message: str) -> None:
     """Write into the heartbeat that the run has failed, which killed processes could not do."""
-    status = run.read_status() or Status(phase="starting", time=0.0, pid=0)
+    status = _heartbeat(run) or Status(phase="starting", time=0.0, pid=0)
     write_json(run.status, replace(status, phase="failed", time=time.time(), message=message, job=job_id()))
 
 

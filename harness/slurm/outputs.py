@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import lru_cache
 from pathlib import Path
 
 from detector.runs.folder import RunDir
 from harness.slurm.submissions import read_submissions, submissions_folder, transport_folder
+
+logger = logging.getLogger(__name__)
 
 _ELEMENT = re.compile(r"(?P<job>\d+)(?:_(?P<index>\d+))?_(?P<rank>\d+)_log\.(?:out|err)")
 
@@ -32,7 +35,7 @@ def _elements(runs: Path, changed: int) -> dict[str, list[tuple[str, int]]]:
     changed: the folder's time of change, so that the submissions are read again only after a change.
     """
     elements: dict[str, list[tuple[str, int]]] = {}
-    for submission in read_submissions(runs):
+    for submission in read_submissions(runs, damaged=logger.debug):  # whoever asks for states tells it
         for index, name in enumerate(submission.runs):
             elements.setdefault(name, []).append((submission.token, index))
     return elements

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +18,8 @@ from harness.slurm.commands import SQUEUE_SECONDS, WAITING, QueuedJob, Scheduler
 from harness.slurm.reservations import GRACE_SECONDS, release
 from harness.slurm.submissions import Submission, read_submissions, submissions_folder, write_submission
 
+logger = logging.getLogger(__name__)
+
 
 class SlurmQueue:
     """One look at the queue: which runs were submitted from a runs folder, and what became of them.
@@ -26,7 +29,7 @@ class SlurmQueue:
 
     def __init__(self, runs: Path) -> None:
         self._queued, _ = reconcile(runs, write=False)
-        self._submitted = _newest_jobs(read_submissions(runs))
+        self._submitted = _newest_jobs(read_submissions(runs, damaged=logger.debug))  # told once, above
 
     def states(self, run: RunDir) -> SchedulerState | None:
         """Pending with Slurm's reason, running, or gone; None for a run that was never submitted."""
@@ -117,7 +120,8 @@ def reconcile(
     now, by its name, because the command that submitted it died before it knew the id. write: False to change no file.
     """
     now = time.time() if now is None else now
-    submissions = [item for item in read_submissions(runs) if item.state != "ended"]
+    damaged = None if write else logger.warning  # who only looks shows the rest
+    submissions = [item for item in read_submissions(runs, damaged=damaged) if item.state != "ended"]
     by_name: dict[str, list[QueuedJob]] = {}
     for job in read_queue(item.name for item in submissions):
         by_name.setdefault(job.name, []).append(job)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
 
+from detector.errors import RecordError
 from detector.runs.folder import RunDir
-from detector.storage.files import read_json, write_once
+from detector.storage.files import write_once
+from detector.storage.reading import read_json
+
+logger = logging.getLogger(__name__)
 
 # How long a submission may take until its job is in the queue, and how old the heartbeat of a living run may be.
 GRACE_SECONDS = 180.0
@@ -39,7 +45,11 @@ def reserve(run: RunDir, token: str, *, living: set[str]) -> bool:
     for _ in range(2):
         if write_once(path, Reservation(token)):
             return True
-        holder = holder_of(run)
+        try:
+            holder = holder_of(run)
+        except RecordError as error:
+            logger.warning("%s Who trains the run is not known. If nobody does, move the file away.", error)
+            return False
         if holder == token or holder in living:
             return holder == token
         path.unlink(missing_ok=True)
@@ -47,9 +57,10 @@ def reserve(run: RunDir, token: str, *, living: set[str]) -> bool:
 
 
 def release(run: RunDir, token: str) -> None:
-    """Remove the reservation, if it is this submission's."""
-    if holder_of(run) == token:
-        reservation_file(run).unlink(missing_ok=True)
+    """Remove the reservation, if it is this submission's; one that cannot be read stays."""
+    with suppress(RecordError):
+        if holder_of(run) == token:
+            reservation_file(run).unlink(missing_ok=True)
 
 
 def is_busy(run: RunDir, *, now: float | None = None) -> bool:

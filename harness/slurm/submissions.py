@@ -8,15 +8,17 @@ loses nothing: the next command finds the job by that name. Each run is reserved
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 
-from detector.errors import SchedulerError
-from detector.storage.files import read_json, write_json, write_once
+from detector.errors import RecordError, SchedulerError
+from detector.storage.files import write_json, write_once
 from detector.storage.locks import held
+from detector.storage.reading import read_json
 
 PREFIX = "harness-"
 
@@ -70,10 +72,22 @@ def next_token(runs: Path, content: bytes) -> str:
     return f"{digest}-{attempt}"
 
 
-def read_submissions(runs: Path) -> list[Submission]:
-    """All of them, oldest first. Raises RecordError for a damaged file."""
-    paths = submissions_folder(runs).glob("*.json")
-    return sorted((read_json(path, Submission) for path in paths), key=lambda item: (item.time, item.token))
+def read_submissions(runs: Path, *, damaged: Callable[[str], None] | None = None) -> list[Submission]:
+    """All of them, oldest first.
+
+    damaged: told of each file that cannot be read, and the others are returned. None: such a file raises RecordError,
+    because who submits without knowing what it says may train a run twice.
+    """
+    found = []
+    for path in sorted(submissions_folder(runs).glob("*.json")):
+        try:
+            found.append(read_json(path, Submission))
+        except RecordError as error:
+            message = f"{error} What it submitted is in the queue: squeue --me; then move it away."
+            if damaged is None:
+                raise RecordError(message) from error
+            damaged(message)
+    return sorted(found, key=lambda item: (item.time, item.token))
 
 
 def write_submission(runs: Path, submission: Submission) -> None:

@@ -11,14 +11,15 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from detector.errors import RecordError, UsageError
-from detector.runs.folder import RunDir
+from detector.runs.folder import RunDir, read_train_job
 from detector.runs.job import AnnotatedFolder, EvalJob, TestSettings, TrainJob
-from detector.storage.files import read_json
 from harness.planning.plan import Plan
 from harness.planning.rows import row_records
 from harness.planning.selection import Selection
 from harness.store.replaced import replaced_folders
 
+# What is to be done about a job.json that is not its folder's.
+EDITED = "It was edited, or written by code whose results have changed since. Move the folder away and run again."
 SEEDS_SEARCHED = 10  # for a folder whose job.json is not written yet
 _ID = re.compile(r"[0-9a-f]{16}")
 
@@ -55,7 +56,7 @@ class FoundRuns:
 
     runs: tuple[KnownRun, ...]
     others: int  # folders of no row of the target: of other profiles, of --set, ...
-    unreadable: tuple[Path, ...]  # job.json files that cannot be read
+    unreadable: Mapping[Path, str]  # job.json files that cannot be used, and why
     replaced: tuple[Path, ...] = ()  # folders that 'harness run --fresh' moved aside
 
 
@@ -79,17 +80,20 @@ class RunFinder:
 
     def find(self) -> FoundRuns:
         """Search the runs folder."""
-        found, others, unreadable, jobless = list[KnownRun](), 0, list[Path](), dict[str, RunDir]()
+        found, others, unreadable, jobless = list[KnownRun](), 0, dict[Path, str](), dict[str, RunDir]()
         for run in run_folders(self.store.runs):
             if not run.job.exists():
                 jobless[run.root.name] = run
                 continue
             try:
-                job = read_json(run.job, TrainJob)
-            except RecordError:
-                unreadable.append(run.job)
+                job = read_train_job(run)
+            except RecordError as error:
+                unreadable[run.job] = str(error)
                 continue
             known = self._known(job, run)
+            if known is not None and (name := job.id) != run.root.name:
+                unreadable[run.job] = f"{run.job} is the job of {name}, not of its folder. {EDITED}"
+                continue
             others += known is None
             found += [known] if known is not None else []
         named = self._by_name(jobless)
@@ -100,7 +104,7 @@ class RunFinder:
         return FoundRuns(
             tuple(sorted(found, key=lambda known: (order[known.refs[0]], known.seed))),
             others,
-            tuple(unreadable),
+            unreadable,
             tuple(replaced_folders(self.store.runs)),
         )
 

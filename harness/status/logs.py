@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from detector.runs.folder import RunDir
+from detector.storage.reading import regular_file
+from harness.failures.log_tail import ANY_SIZE, MOST_BYTES
 
 FOLLOW_SECONDS = 0.3
 # submitit's names: JOB_RANK_log.out. JOB is a process id on this machine, ARRAY or ARRAY_ELEMENT on a cluster.
@@ -22,7 +24,7 @@ def outputs(run: RunDir) -> dict[int, list[Path]]:
     found: dict[int, list[tuple[float, str, Path]]] = {}
     for path in [*run.submitit.glob("*_log.*"), *submitted_outputs(run)]:
         match = _OUTPUT.fullmatch(path.name)
-        if match:
+        if match and path.is_file():
             changed = path.stat().st_mtime
             found.setdefault(int(match["rank"]), []).append((changed, match["job"], path))
     newest = {}
@@ -51,14 +53,15 @@ def follow(
         last = ended()  # called first, so that what was written before the end is still read
         if (now := path()) != current:
             current, position = now, 0
+        data = b""
         if current is not None and current.exists():
-            with current.open("rb") as file:
+            with regular_file(current, most=ANY_SIZE) as file:
                 position = position if position <= file.seek(0, 2) else 0  # cut or replaced: read from its beginning
                 file.seek(position)
-                data = file.read()
+                data = file.read(MOST_BYTES)
             position += len(data)
             if data:
                 write(decoder.decode(data))
-        if last:
+        if last and len(data) < MOST_BYTES:
             return
         time.sleep(FOLLOW_SECONDS)

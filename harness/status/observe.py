@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from detector.errors import RecordError, SchedulerError
-from detector.runs.folder import RunDir, is_locked
+from detector.runs.folder import RunDir, is_locked, read_own_record
 from detector.runs.job import EvalJob
 from detector.runs.record import Record
 from detector.runs.status import Status
-from detector.storage.files import read_json
 from harness.failures.log_tail import tail
 from harness.planning.plan import Plan
 from harness.slurm.commands import SchedulerState
 from harness.status.find import FoundRuns, KnownRun, of_plan
 from harness.status.logs import output
 from harness.status.state import FAILED, RunState, Seen, decide, is_idle
-from harness.store.reading import read_record
 from harness.store.records import Store
 
 logger = logging.getLogger(__name__)
@@ -79,7 +77,7 @@ def observe(known: KnownRun, store: Store, profile: str, scheduler: Scheduler) -
 
 def see(run: RunDir, jobs: Sequence[EvalJob], scheduler: Scheduler, *, one_is_enough: bool = False) -> Seen:
     """What a run's folder and the queue show. jobs: the evaluations that it needs; without any it is never recorded."""
-    records = _recorded(run, jobs)
+    records, broken = _recorded(run, jobs)
     evaluations = f"{len(records)} of {len(jobs)} evaluations" if len(records) < len(jobs) else ""
     if records and (one_is_enough or len(records) == len(jobs)):
         return Seen(recorded=True, ap=records[0].metrics.get("AP"), evaluations=evaluations, health=_health(records))
@@ -89,7 +87,7 @@ def see(run: RunDir, jobs: Sequence[EvalJob], scheduler: Scheduler, *, one_is_en
         status = Status(phase="failed", time=run.status.stat().st_mtime, pid=0, message=str(error))
     locked, queue = is_locked(run), scheduler.states(run)
     if locked or (status is not None and status.phase in ("stopped", "done")):
-        return Seen(status=status, locked=locked, scheduler=queue, evaluations=evaluations)
+        return Seen(status=status, locked=locked, scheduler=queue, evaluations=evaluations, broken=broken)
     failed = status is not None and status.phase == "failed"
     printed = None if failed else output(run, 0)
     other = None if failed else run.first_failure()
@@ -99,19 +97,22 @@ def see(run: RunDir, jobs: Sequence[EvalJob], scheduler: Scheduler, *, one_is_en
         other_rank=other.message if other is not None else "",
         tail=tail(run.log) if failed else tail(printed) if printed is not None else "",
         launched=run.submitit.stat().st_mtime if run.submitit.is_dir() else None,
+        broken=broken,
     )
 
 
-def _recorded(run: RunDir, jobs: Sequence[EvalJob]) -> list[Record]:
-    """Of the evaluations that have one, in the order of ``jobs``."""
-    found = {}
-    for path in run.root.glob("evals/*/record.json"):
+def _recorded(run: RunDir, jobs: Sequence[EvalJob]) -> tuple[list[Record], str]:
+    """Of the evaluations that have one, in the order of ``jobs``; and why the first of the others cannot be used."""
+    found, broken = dict[EvalJob, Record](), dict[str, str]()
+    for path in sorted(run.root.glob("evals/*/record.json")):
         try:
-            record = read_json(path, Record)
-        except RecordError:  # 'harness table' names it and says what is wrong
+            record = read_own_record(path)
+        except RecordError as error:
+            broken[path.parent.name] = str(error)
             continue
         found[record.job] = record
-    return [found[job] for job in jobs if job in found]
+    wanted = [job.id for job in jobs] if broken else []
+    return [found[job] for job in jobs if job in found], next((broken[name] for name in wanted if name in broken), "")
 
 
 def _health(records: Sequence[Record]) -> tuple[str, ...]:
@@ -126,7 +127,7 @@ def _committed(known: KnownRun, store: Store, profile: str) -> dict[str, Any]:
     if not all(path.exists() for path in paths):
         return {}
     try:
-        records = [read_record(path) for path in paths]
+        records = [read_own_record(path) for path in paths]
     except RecordError:  # 'harness table' names it and says what is wrong
         return {}
     return {"recorded": True, "ap": records[0].metrics.get("AP"), "health": _health(records)}

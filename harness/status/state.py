@@ -51,6 +51,7 @@ class Seen:
     tail: str = ""  # of the log where it failed, else of what rank 0 printed
     health: tuple[str, ...] = ()  # of the records, in words
     launched: float | None = None  # the newest change of the launcher's files
+    broken: str = ""  # why a record that is there cannot be used
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ def decide(seen: Seen, now: float) -> RunState:
         return _living(seen, now, here=True)
     if not seen.started:
         return RunState("not started")
+    if seen.broken:
+        return RunState("failed", seen.broken, "record")
     status = seen.status
     if status is None:
         return _without_heartbeat(seen, now)

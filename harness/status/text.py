@@ -45,8 +45,7 @@ def summary_lines(observed: Sequence[Observed], found: FoundRuns, runs: Path, pr
     if found.replaced:
         newest = found.replaced[-1].name
         said.append(f"Kept there, replaced by --fresh, never counted: {len(found.replaced)}, such as {newest}.")
-    said += [f"{path} cannot be read: it is damaged, or of another version." for path in found.unreadable]
-    return said
+    return [*said, *found.unreadable.values()]
 
 
 def next_commands(observed: Sequence[Observed], arguments: ArgumentsFor) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 from detector.errors import RecordError
+from detector.runs.findings import logged
 from detector.runs.folder import RunDir
+from detector.storage.reading import read_bytes
 
 Point = dict[str, float]
+MOST_BYTES = 2**30  # a line has some 300 bytes, and there is one for every tenth iteration or so
 
 
 def read_curve(run: RunDir) -> list[Point]:
@@ -20,24 +21,17 @@ def read_curve(run: RunDir) -> list[Point]:
     Raises:
         RecordError: the run has no such file, or a line of it is damaged (``FILE:LINE``).
     """
-    try:
-        text = run.metrics.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RecordError(
-            f"{run.root} has no {run.metrics.name}: it has not begun to train. See: harness status"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{run.metrics} cannot be read: {error}") from error
-    lines = text.split("\n")[:-1]  # what follows the last line's end is not whole
+    if not run.metrics.exists():
+        raise RecordError(f"{run.root} has no {run.metrics.name}: it has not begun to train. See: harness status")
+    lines = read_bytes(run.metrics, most=MOST_BYTES).split(b"\n")[:-1]  # what follows the last line's end is not whole
     return [_point(run, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
-def _point(run: RunDir, number: int, line: str) -> Point:
-    try:
-        values = json.loads(line)
-        point = {str(name): float(value) for name, value in values.items()}
-        return point | {"iteration": int(values["iteration"])}
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+def _point(run: RunDir, number: int, line: bytes) -> Point:
+    point = logged(line)
+    if point is None:
+        shown = line[:80].decode(errors="replace")
         raise RecordError(
-            f"{run.metrics}:{number} is damaged: {line[:80]!r}. It is no part of the result; move the file away."
-        ) from error
+            f"{run.metrics}:{number} is damaged: {shown!r}. It is no part of the result; move the file away."
+        )
+    return point

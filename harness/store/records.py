@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +13,10 @@ import msgspec
 from msgspec.structs import replace
 
 from detector.errors import MissingLossError, RecordError
-from detector.runs.folder import RunDir
+from detector.runs.folder import RunDir, read_own_record
 from detector.runs.job import AnnotatedFolder, EvalJob
 from detector.runs.record import Record
 from detector.storage.files import write_json
-from harness.store.reading import read_record
 from harness.store.replaced import record_files
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def _find(paths: list[Path], *, committed: bool) -> _Found:
     records, files, aside = dict[str, Record](), dict[str, Path](), list[SetAside]()
     for path in paths:
         try:
-            record = read_record(path)
+            record = read_own_record(path)
         except MissingLossError as error:
             logger.warning("left out: %s", error)  # no table here can have a row of it
             continue
@@ -122,13 +122,15 @@ def _find(paths: list[Path], *, committed: bool) -> _Found:
         if first == path:
             records[record.eval_id] = record
         else:
-            aside.append(SetAside(path, f"a second file of the evaluation {record.eval_id}, beside {first}", None))
+            other = "" if records[record.eval_id].metrics == record.metrics else " and with other numbers"
+            why = f"a second file of the evaluation {record.eval_id}, beside {first}{other}"
+            aside.append(SetAside(path, why, path.parent.name if committed else None))
     return _Found(records, files, tuple(aside))
 
 
 def _without_path(path: Path, error: RecordError) -> str:
     """Why a file cannot be used, without its name at the front and without what to do at the end."""
-    why = str(error).removeprefix(str(path)).lstrip(": ")
+    why = re.sub(r"^:(\d+): ", r"line \1: ", str(error).removeprefix(str(path))).lstrip(": ")
     return why.removesuffix(" Move it away.").removesuffix(" Move it away and run again.").rstrip(".")
 
 
@@ -145,11 +147,11 @@ def collect(store: Store, profile: str | None) -> tuple[list[Path], list[str]]:
     written, conflicts = [], []
     for path in record_files(store.runs):
         try:
-            record = read_record(path)
+            record = read_own_record(path)
             if profile is not None and record.profile != profile:
                 continue
             target = store.committed(record)
-            there = read_record(target) if target.exists() else None
+            there = read_own_record(target) if target.exists() else None
         except RecordError as error:
             conflicts.append(f"{error} It was not copied.")
             continue

@@ -8,9 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from harness.store.reading import read_record
+
 from detector.runs.folder import RunDir, read_train_job
 from harness.store.curves import read_curve
-from harness.store.reading import read_record
 from tests.hostile.case import Case, Expected, either, refused, right
 from tests.hostile.files import ALARM, NOT_JSON, SPECIAL
 from tests.hostile.invariant import PROJECT, Action, command

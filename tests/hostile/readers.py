@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from harness.store.reading import read_record
 
 from detector.data.coco.index import load_index
 from detector.data.images import open_image
@@ -26,7 +27,6 @@ from harness.registry.resolve import eval_job, parse_overrides, resolve
 from harness.registry.sources import load
 from harness.slurm.clusters import read_cluster
 from harness.store.curves import read_curve
-from harness.store.reading import read_record
 from harness.store.records import Store
 from tests.answers import TEST_DEV, json_text, scores_text, summary_text
 from tests.hostile.coco import TRAIN, VAL, annotations, content, picture, write_root

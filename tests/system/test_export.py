@@ -24,7 +24,7 @@ from detector.evaluation.scoring import coco_metrics
 from detector.evaluation.test_dev.package import EXPORT_FILE, Export, find_exports, pack
 from detector.runs.folder import RunDir
 from detector.runs.job import AnnotatedFolder, CocoRelease
-from detector.storage.files import read_json
+from detector.storage.reading import read_json
 from harness.planning.data import identify
 from support.micro import ALONE, micro_assignment, micro_job, write_experiments
 from support.workplace import Workplace

@@ -18,7 +18,7 @@ from detector.data.coco.index import load_index, select, trainable
 from detector.runs.folder import RunDir
 from detector.runs.job import TrainJob
 from detector.runs.record import Record
-from detector.storage.files import read_json
+from detector.storage.reading import read_json
 from harness.folders import experiments_folder
 
 

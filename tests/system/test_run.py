@@ -11,7 +11,7 @@ import pytest
 
 import harness
 from detector.runs.status import Status
-from detector.storage.files import read_json
+from detector.storage.reading import read_json
 from support.micro import micro_job
 from support.workplace import Workplace, make_workplace
 from tests.command import error

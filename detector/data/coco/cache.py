@@ -20,12 +20,13 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from detector.errors import RecordError
 from detector.storage.files import write_json
+from detector.storage.reading import read_json
 from detector.storage.staging import remove_abandoned, remove_folder, staged_folder
 
 logger = logging.getLogger(__name__)
@@ -102,10 +103,10 @@ def open_columns(sha256: str, kind: str, names: Collection[str], *, check: bool 
     and leaves them in memory, so that they are still there if the file server goes away later.
     """
     folder = _columns_folder(sha256, kind)
-    if folder is None:
+    if folder is None or not folder.is_dir():
         return None
     try:
-        written = msgspec.json.decode((folder / "columns.json").read_bytes(), type=dict[str, _Column])
+        written = read_json(folder / "columns.json", dict[str, _Column])
         # As plain arrays: an np.memmap is 3.6 times slower to index.
         columns = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in names}
         for name, column in columns.items():
@@ -116,7 +117,7 @@ def open_columns(sha256: str, kind: str, names: Collection[str], *, check: bool 
                 raise ValueError(f"{name}.npy has changed")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, EOFError) as error:
+    except (RecordError, OSError, ValueError, EOFError) as error:
         _tell_once(f"{folder} is broken and is not used: {error}")
         return None
     return columns
@@ -168,8 +169,8 @@ def _note(path: Path) -> Path | None:
 
 def _noted(note: Path | None) -> Content | None:
     try:
-        return None if note is None else msgspec.json.decode(note.read_bytes(), type=Content)
-    except (OSError, ValueError):
+        return None if note is None else read_json(note, Content)
+    except RecordError:
         return None
 
 

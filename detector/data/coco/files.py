@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
 
 from detector.data.coco.cache import content_of
 from detector.data.coco.releases import IMAGE_FOLDERS, how_to_get
@@ -61,4 +60,4 @@ def annotations_sha256(root: Path, split: str) -> str:
     if (content := content_of(path)) is not None:
         return content.sha256
     with open_regular(path, raises=DataError) as file:
-        return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,10 +13,10 @@ from typing import Any
 
 from detector.errors import UsageError
 from detector.evaluation.scoring import METRICS
+from detector.runs.record import OF_A_SIZE
+from detector.storage.reading import decode_text, read_bytes
 
 REQUIRED = METRICS[:6]
-# Of these the server has -1 where a split holds no object of the size.
-OF_A_SIZE = ("APS", "APM", "APL", "ARS", "ARM", "ARL")
 MAX_BYTES = 1_000_000
 NOTE = "numbers of the evaluation server, as printed"
 
@@ -56,17 +56,19 @@ def read_answer(path: Path, split: str) -> dict[str, float | None]:
     AP are always there, the six AR where the file has them. Raises UsageError for anything else.
     """
     try:
-        content = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}. Give the file with the server's answer.") from error
+        content = read_bytes(path, raises=UsageError)
+    except UsageError as error:
+        raise UsageError(f"{error} Give the file with the server's answer.") from error
     try:
-        text = content.decode("utf-8-sig") if content is not None else None
-    except UnicodeDecodeError:
+        text = decode_text(content, where=str(path), raises=UsageError) if len(content) <= MAX_BYTES else None
+    except UsageError:
         text = None
     if text is None:
         raise UsageError(f"{path} is not text of the evaluation server. Known: its summary, scores.txt, or its JSON.")
     try:
         return parse_answer(text, split)
+    except RecursionError as error:
+        raise UsageError(f"{path} cannot be recorded: it is nested too deep. Nothing was written.") from error
     except ValueError as error:
         raise UsageError(f"{path} cannot be recorded: {error}. Nothing was written.") from error
 

@@ -27,12 +27,11 @@ from detector.evaluation.inference import detect_split
 from detector.evaluation.test_dev.package import Export, read_export, write_export
 from detector.evaluation.training_part import joined_health, training_part
 from detector.runs.code import Code
-from detector.runs.folder import RunDir
+from detector.runs.folder import RunDir, read_own_record
 from detector.runs.job import CocoRelease, EvalJob
 from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint
 from detector.runs.timing import recorded
 from detector.sanity.health import evaluation_health
-from detector.storage.files import read_json
 from detector.weights.final import read_final
 
 
@@ -127,8 +126,14 @@ def _fingerprint(index: CocoIndex) -> SplitFingerprint:
 
 def _any_record(run: RunDir) -> Record:
     """A finished evaluation, which knows what the run was trained on."""
+    broken: RecordError | None = None
     for path in sorted(run.root.glob("evals/*/record.json")):
-        return read_json(path, Record)
+        try:
+            return read_own_record(path)
+        except RecordError as error:
+            broken = error
+    if broken is not None:
+        raise broken
     raise RecordError(f"{run.root} is trained, but not evaluated. Finish it first, with 'harness run'.")
 
 

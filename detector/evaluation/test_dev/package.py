@@ -25,7 +25,8 @@ from detector.runs.job import EvalJob
 from detector.runs.provenance import Inputs, Start
 from detector.runs.record import SplitFingerprint
 from detector.runs.timing import StepTiming
-from detector.storage.files import read_json, write_json
+from detector.storage.files import write_json
+from detector.storage.reading import read_json
 
 EXPORT_FILE = "export.json"
 MAX_DETECTIONS = 100  # per image; COCO's metrics look at no more

@@ -39,7 +39,8 @@ def export(
     """Pack the finished records of the results and runs folders, each evaluation once.
 
     The same content gives the same bytes; nothing in it says who packed it or where. Where runs and results have
-    different numbers for one evaluation, the results' record is packed, and the command exits with 1.
+    different numbers for one evaluation, the results' record is packed. A file that is no record that can be used is
+    named and left out. In both cases the command exits with 1.
     """
     from harness.bundles.own_weights import check_packed
     from harness.bundles.pack import evaluations_of, gather, write_bundle
@@ -66,6 +67,7 @@ def export(
                 "records": [item.record.eval_id for item in contents.records],
                 "weights": list(contents.weights),
                 "conflicts": contents.conflicts,
+                "set_aside": contents.set_aside,
             }
         )
     else:
@@ -76,8 +78,10 @@ def export(
             typer.echo(f"final weights of {len(contents.weights)} of their {len(trainings)} trainings")
     for conflict in contents.conflicts:
         say(f"conflict: {conflict}")
+    for reason in contents.set_aside:
+        say(f"not packed: {reason}")
     say(f"To import it elsewhere: harness bundle import {out.name}")
-    if contents.conflicts:
+    if contents.conflicts or contents.set_aside:
         raise typer.Exit(1)
 
 

@@ -261,12 +261,12 @@ def _existing(store: Store, run: RunDir, answered: Record) -> Record | None:
 
     Raises RecordError where it has other numbers.
     """
-    from harness.store.reading import read_record
+    from detector.runs.folder import read_own_record
 
     for path in (run.record(answered.eval_id), store.committed(answered)):
         if not path.exists():
             continue
-        existing = read_record(path)
+        existing = read_own_record(path)
         shared = [name for name in answered.metrics if name in existing.metrics]
         other = [name for name in shared if existing.metrics[name] != answered.metrics[name]]
         if other:

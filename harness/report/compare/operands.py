@@ -10,11 +10,10 @@ from pathlib import Path
 from detector.errors import UsageError
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
-from detector.runs.record import Record
+from detector.runs.record import Record, read_record
 from harness.planning.selection import Selection
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, parse_overrides, resolve_recipe
-from harness.store.reading import read_record
 from harness.store.records import Store
 
 FORMS = (

@@ -21,7 +21,7 @@ from detector.evaluation.load import TrainedRun, load_run
 from detector.runs.code import Code
 from detector.runs.folder import RunDir
 from detector.runs.job import TestSettings
-from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint
+from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint, content_hash
 from detector.storage.files import write_json
 from detector.weights import checkpoint
 from support.micro import micro_job, write_experiments
@@ -69,7 +69,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         finished="2026-01-01T00:00:00+00:00",
         notes=(),
     )
-    write_json(run.record(evaluation.id), record)
+    write_json(run.record(evaluation.id), replace(record, sha256=content_hash(record)))
     pixels = np.random.default_rng(0).integers(0, 256, (120, 80, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "street.jpg")
     return run.root

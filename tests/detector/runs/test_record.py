@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from detector.runs.provenance import FileDigest, ImagesDigest, Inputs
 from detector.runs.record import Record, content_hash, differences
-from detector.storage.files import read_json
+from detector.storage.reading import read_json
 
 RECORDS = sorted((Path(__file__).parents[3] / "results" / "records" / "tiny").glob("*.json"))
 IMAGES = ImagesDigest(images=4, bytes=400, names_and_sizes="a" * 64, content="b" * 64)

@@ -12,7 +12,8 @@ from detector.runs.job import EvalJob
 from detector.runs.record import Record
 from detector.runs.status import Status, progress_text
 from detector.runs.timing import StepTiming, joined, recorded, timing_text
-from detector.storage.files import read_json, write_json
+from detector.storage.files import write_json
+from detector.storage.reading import read_json
 from support.records import record_of
 from tests.repository.layers import PROJECT
 

@@ -10,7 +10,8 @@ from typing import BinaryIO
 
 import pytest
 
-from detector.storage.files import read_json, write_atomic, write_json, write_once
+from detector.storage.files import write_atomic, write_json, write_once
+from detector.storage.reading import read_json
 
 NUM_WRITERS = 8
 

@@ -72,7 +72,8 @@ def test_a_record_with_other_settings_fills_no_row(tmp_path: Path, monkeypatch: 
     from msgspec.structs import replace
 
     from detector.runs.record import Record
-    from detector.storage.files import read_json, write_json
+    from detector.storage.files import write_json
+    from detector.storage.reading import read_json
 
     record = read_json(sorted(RECORDS.glob("tiny/*.json"))[0], Record)
     optimizer = replace(record.job.train.optimizer, lr=0.123)

@@ -14,14 +14,15 @@ from typer.testing import CliRunner
 from detector.errors import RecordError
 from detector.runs.folder import RunDir
 from detector.runs.job import TrainJob
-from detector.storage.files import read_json, write_json
+from detector.runs.record import read_record
+from detector.storage.files import write_json
+from detector.storage.reading import read_json
 from harness.bundles import merge as bundle_import
 from harness.bundles import own_weights
 from harness.bundles.format import read_bundle
 from harness.cli import app
 from harness.planning.selection import Selection, missing
 from harness.status.find import find_trained
-from harness.store.reading import read_record
 from harness.store.records import Store
 from support.micro import micro_job, write_experiments
 from tests.harness.bundles.sites import Site, change, job_of, put_result, put_run, record_of, tree, with_threshold

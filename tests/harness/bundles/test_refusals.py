@@ -139,7 +139,7 @@ TAMPERED = {
     ),
     "another profile": (
         lambda file: forge(file, FIRST, lambda record: record.update(profile="../../away")),
-        r"is the record of ../../away/",
+        r"its profile '../../away' cannot be part of a path",
     ),
     "field that no record has": (
         lambda file: forge(file, FIRST, lambda record: record.update(host="mine")),
@@ -182,10 +182,13 @@ TAMPERED = {
     "unknown field": (edit_manifest(lambda m: m.update(host="mine")), "manifest.json cannot be read"),
     "later format": (edit_manifest(lambda m: m.update(format=2)), "bundle of format 2; this version reads format 1"),
     "manifest that is a list": (lambda f: change(f, "manifest.json", lambda data: b"[]"), "cannot be read"),
-    "manifest that is no JSON": (lambda f: change(f, "manifest.json", lambda data: b"\xff{"), "cannot be read"),
+    "manifest that is no JSON": (
+        lambda f: change(f, "manifest.json", lambda data: b"\xff{"),
+        "byte 0xff is not",
+    ),
     "manifest without a bottom": (
         lambda file: change(file, "manifest.json", lambda data: b"[" * 1_000_000),
-        "cannot be read",
+        "manifest.json is nested more than 100 deep",
     ),
     "compressed": (recompress, "is compressed, as no member of a bundle is"),
     "encrypted": (mark_encrypted, "is encrypted"),

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 import detector
-from detector.storage.files import read_json, write_json
+from detector.storage.files import write_json
+from detector.storage.reading import read_json
 from harness.doctor import node_checks
 from harness.doctor.node import Marker, NodeCheckFolder, NodeReport, ReportWriter
 from harness.doctor.node_meeting import ProcessInfo, exchange

@@ -19,7 +19,7 @@ from detector.runs.assignment import WORKER_LOG, AnchorRanges
 from detector.runs.folder import RunDir
 from detector.runs.status import Status
 from detector.sanity.first_batch import FirstLook, check_anchors, check_first_loss, check_scores
-from detector.storage.files import read_json
+from detector.storage.reading import read_json
 from detector.training.window import Window
 from detector.weights import checkpoint
 from detector.weights.find import ensure_weights

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 
 from detector.errors import UsageError, WeightsError
+from detector.runs.folder import RunDir
+from detector.storage.files import write_json
 from harness.launch import prepare
 from harness.launch import run as launching
 from harness.launch.interrupts import interrupts_ignored, terminate_is_interrupt
 from harness.launch.local import Failure, Slot
 from harness.launch.run import Request, RunResult, run_target
+from support.records import record_of
 
 pytestmark = pytest.mark.usefixtures("empty_folders")
 ROW = Request(target="table2/L6", profile="tiny", seeds=2)
@@ -69,13 +72,28 @@ def test_what_is_missing_is_trained_and_named(launcher: Launcher) -> None:
 def test_what_is_done_is_not_trained_again(launcher: Launcher, tmp_path: Path) -> None:
     first, _ = run(ROW, launcher)
     done = first.trained[0]
-    record = first.plan.evaluations[done][0].id
-    path = tmp_path / "runs" / done / "evals" / record / "record.json"
-    path.parent.mkdir(parents=True)
-    path.touch()
+    job = first.plan.evaluations[done][0]
+    write_json(RunDir(tmp_path / "runs" / done).record(job.id), record_of(job))
     result, _ = run(ROW, launcher)
     assert (result.done, result.trained) == ((done,), first.trained[1:])
     assert repr(result) == "table2/L6, profile tiny: 2 runs, 1 done before, 1 trained"
+
+
+def test_a_broken_record_is_neither_done_nor_trained_again_but_named(launcher: Launcher, tmp_path: Path) -> None:
+    first, _ = run(ROW, launcher)
+    broken = first.trained[0]
+    path = RunDir(tmp_path / "runs" / broken).record(first.plan.evaluations[broken][0].id)
+    path.parent.mkdir(parents=True)
+    path.touch()
+    result, said = run(ROW, launcher)
+    assert (result.done, result.trained) == ((), first.trained[1:])
+    assert said[0] == "table2/L6, profile tiny: 2 runs, 0 done, 1 to do, 1 with a record that cannot be used."
+    (failure,) = result.failed
+    assert failure.train_id == broken
+    assert failure.message.startswith(f"{path} cannot be read as Record: ")
+    assert failure.message.endswith("Move it away. Then the same command makes it again.")
+    again, _ = run(Request(target="table2/L6", profile="tiny", seeds=1), launcher)
+    assert (again.trained, again.failed) == ((), result.failed)
 
 
 def test_failures_do_not_raise_and_are_told_in_words(launcher: Launcher) -> None:

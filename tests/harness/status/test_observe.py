@@ -18,7 +18,7 @@ from detector.runs.code import Code
 from detector.runs.findings import Health
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
-from detector.runs.record import Record, SplitFingerprint
+from detector.runs.record import Record, SplitFingerprint, content_hash
 from detector.runs.status import Phase, Status
 from detector.storage.files import write_json
 from harness.cli.runs import status as cli_status
@@ -180,9 +180,9 @@ def test_status_of_a_committed_record_is_done_without_a_run(experiments: Path, t
 def test_status_of_a_done_run_says_what_was_wrong_with_it(experiments: Path, tmp_path: Path) -> None:
     job = micro_job(experiments)
     health = (Health(name="no learning", message="the classification loss is 2.033 at the end"),)
-    write_json(
-        tmp_path / "results" / "records" / "tiny" / f"{job.id}.json", with_changes(record_of(job, 0.0), health=health)
-    )
+    record = with_changes(record_of(job, 0.0), format=2, health=health)
+    record = with_changes(record, sha256=content_hash(record))
+    write_json(tmp_path / "results" / "records" / "tiny" / f"{job.id}.json", record)
     text = invoke("status", "table2/L6", "--profile", "tiny").stdout
     assert "done (AP 0.0)\n  health: no learning: the classification loss is 2.033 at the end\n" in text
 

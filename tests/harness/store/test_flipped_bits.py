@@ -1,0 +1,85 @@
+"""One flipped bit in one of many records: the file is named, the others are shown."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from detector.runs.folder import read_own_record
+from detector.runs.record import content_hash
+from detector.storage.files import write_json
+from harness.store.records import Store
+from tests.command import invoke
+
+COMMITTED = Path(__file__).parents[3] / "results" / "records"
+
+
+def flip(path: Path, draw: random.Random) -> bytes:
+    """Flip one random bit. Returns what the file held."""
+    content = path.read_bytes()
+    damaged = bytearray(content)
+    damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    path.write_bytes(damaged)
+    return content
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("empty_folders")
+def test_each_record_with_a_flipped_bit_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    """Records of format 2 have a hash: every flip is seen, or leaves the content equal."""
+    results = tmp_path / "results"
+    for path in sorted(COMMITTED.glob("*/*.json")):
+        record = replace(read_own_record(path), format=2)
+        write_json(results / path.relative_to(COMMITTED.parent), replace(record, sha256=content_hash(record)))
+    paths = sorted(results.glob("records/*/*.json"))
+    whole = {record.eval_id: record for record in Store(tmp_path / "runs", results).records}
+    draw, seen = random.Random(0), 0
+    for path in paths:
+        content = flip(path, draw)
+        store = Store(tmp_path / "runs", results)
+        read = {record.eval_id: record for record in store.records}
+        assert [item.path for item in store.set_aside] in ([path], [])
+        assert read == {name: record for name, record in whole.items() if not (store.set_aside and name == path.stem)}
+        seen += len(store.set_aside)
+        path.write_bytes(content)
+    assert seen > len(paths) // 2  # a third of a record is white space between its fields, whose bits are seen too
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("empty_folders")
+def test_a_record_without_a_hash_shows_a_flipped_bit_outside_of_its_numbers_and_words(tmp_path: Path) -> None:
+    """Format 1 shows all flips but those in a number that stays possible, or in the words of its environment."""
+    results = tmp_path / "results"
+    shutil.copytree(COMMITTED, results / "records")
+    draw, unseen = random.Random(1), 0
+    for path in sorted(results.glob("records/*/*.json")):
+        before = msgspec.to_builtins(read_own_record(path))
+        content = flip(path, draw)
+        store = Store(tmp_path / "runs", results)
+        assert len(store.records) + len(store.set_aside) == 79
+        if not store.set_aside:
+            after = msgspec.to_builtins(read_own_record(path))
+            assert {name for name in before if before[name] != after[name]} <= {
+                *("metrics", "environment", "code", "finished", "train_seconds", "eval_seconds"),
+                *("train_split", "test_split", "notes", "timing"),
+            }
+            unseen += 1
+        path.write_bytes(content)
+    assert unseen < 79 // 3
+
+
+@pytest.mark.usefixtures("empty_folders")
+def test_table_names_the_damaged_file_and_shows_the_rest(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(COMMITTED, results / "records")
+    path = sorted(results.glob("records/tiny/*.json"))[0]
+    path.write_bytes(path.read_bytes().replace(b'"format"', b'"fOrmat"'))
+    shown = " ".join(invoke("table", "table2", "--profile", "tiny").stdout.split())  # notes are wrapped
+    assert path.name in shown
+    assert "cannot be read as Record" in shown
+    assert "23." in shown
