@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
-import yaml
 from msgspec import to_builtins
 
 from detector.errors import UsageError
 from detector.runs.job import UNIT_RGB, EvalJob, TestSettings, TrainJob
 from drloss.plugins import package_of
 from harness.registry.batch_rule import rescale
+from harness.registry.core_schema import YamlError
 from harness.registry.declarations import Profile, RecipeFile, ResolvedSettings, Row
 from harness.registry.load import Registry, leaves
 from harness.registry.resolution import Resolution
@@ -242,6 +242,6 @@ def parse_overrides(items: list[str]) -> dict[str, Any]:
             raise UsageError(f"--set takes PATH=VALUE, such as --set optimizer.lr=0.005; got {item!r}.")
         try:
             overrides[path] = read_value(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--set {path}: {text!r} is not valid YAML.") from error
+        except YamlError as error:
+            raise UsageError(f"--set {path}: {error.problem}; the value is YAML.") from error
     return overrides
