@@ -76,7 +76,7 @@ class _Reader:
         if isinstance(event, events.ScalarEvent):
             self._scalar(event, line)
         elif isinstance(event, events.AliasEvent):
-            self._alias(event.anchor, line)
+            self._alias(str(event.anchor), line)
         elif isinstance(event, events.CollectionStartEvent):
             self._begin(event, line)
         elif isinstance(event, events.CollectionEndEvent):

@@ -100,13 +100,14 @@ def explain(error: msgspec.ValidationError, data: Any, kind: Any) -> tuple[Keys,
     if missing:
         return keys, f"{_name(keys)} lacks the required key {missing.group(1)!r}."
     choices = _values(_node_type(inspect.type_info(kind), data, keys))
-    where = f"{_name(keys)} is {_shown(parent)}: " if keys else ""
+    where = f"{_name(keys)} is {shown(parent)}: " if keys else ""
     hint = why_unknown(parent) if keys[-2:] == ("loss", "name") else ""
     message = f"{where}{problem[0].lower()}{problem[1:]}."
     return keys, " ".join(filter(None, [message, _listing("Valid", choices), hint]))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value for a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
