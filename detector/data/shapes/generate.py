@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -95,10 +96,10 @@ def _write_split(
             collect(write(index))
     else:
         # Fresh interpreters: forking a process that runs threads is unsafe.
-        # The terminal's Ctrl-C is for this process alone: the workers end with it.
-        context, ignore = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
-        with ProcessPoolExecutor(workers, context, signal.signal, ignore) as pool:
-            for rows in pool.map(write, range(count), chunksize=min(32, -(-count // workers))):
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            with _interrupts_blocked():
+                results = pool.map(write, range(count), chunksize=min(32, -(-count // workers)))
+            for rows in results:
                 collect(rows)
     content = {
         "info": {"description": f"Generated shapes, version {spec.version}, seed {spec.seed}", "version": "1.0"},
@@ -116,6 +117,19 @@ def _write_split(
     path = annotation_file(root, split)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(msgspec.json.encode(content))
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """The terminal's Ctrl-C is for this process alone: processes that begin here never see it, and end with this one.
+
+    For this process it waits until the block is left.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _write_image(root: Path, spec: Shapes, split: str, index: int) -> list[dict[str, Any]]:
