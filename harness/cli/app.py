@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import pairwise
 
 import typer
 
-from detector.errors import HarnessError
+from detector.errors import HarnessError, UsageError
 from harness.cli import interrupts
 from harness.cli.files import bundle, data, model, new, schema, test_dev, weights
 from harness.cli.results import audit, collect, compare, show, tables
@@ -43,6 +44,7 @@ def main() -> None:
 
 def _run() -> None:
     try:
+        _refuse_empty(sys.argv[1:])
         app()
     except HarnessError as error:
         typer.echo(f"error: {error}", err=True)
@@ -53,6 +55,16 @@ def _run() -> None:
     except OSError as error:
         typer.echo(f"error: {_refusal(error)}", err=True)
         sys.exit(1)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raises UsageError for an argument without a character: a variable of the shell that is not set, mostly.
+
+    An empty path would mean the working directory.
+    """
+    for before, argument in pairwise(["harness", *arguments]):
+        if not argument.strip():
+            raise UsageError(f"The argument after {before!r} is empty. Give a value, or leave it out.")
 
 
 def _refusal(error: OSError) -> str:

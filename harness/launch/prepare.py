@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from detector.errors import DataError, UsageError, WeightsError
@@ -66,6 +66,16 @@ def plan_with_weights(
         return selection.plan(seeds, root=root, from_scratch=True), {}
 
 
+def require_use(trainings: Iterable[TrainJob], given: Path) -> None:
+    """Raises UsageError where no training starts from the file of ``--weights``, WeightsError where it is not there."""
+    if all(job.model.weights == "none" for job in trainings):
+        raise UsageError(
+            f"--weights {given}: none of these trainings starts from weights (model.weights is none). Leave it out."
+        )
+    if not given.is_file():
+        raise WeightsError(f"--weights {given}: there is no such file.")
+
+
 def find_weights(trainings: list[TrainJob], given: Path | None) -> dict[Wanted, Path]:
     """The files that the trainings start from, one per weights and backbone, each read once to see that it fits.
 
@@ -73,6 +83,8 @@ def find_weights(trainings: list[TrainJob], given: Path | None) -> dict[Wanted, 
     where one file is given and several are needed.
     """
     wanted = {wanted_weights(job): job for job in trainings if job.model.weights != "none"}
+    if given is not None:
+        require_use(trainings, given)
     if not wanted:
         return {}
     if given is not None and len(wanted) > 1:

@@ -15,7 +15,7 @@ from harness.launch.assignments import Wanted, assignments
 from harness.launch.inputs import begin_anew, require_same_inputs
 from harness.launch.interrupts import terminate_is_interrupt
 from harness.launch.local import Failure, View, make_slots, run_local
-from harness.launch.prepare import plan_with_weights, prepare_data
+from harness.launch.prepare import plan_with_weights, prepare_data, require_use
 from harness.launch.submit import DryRun, dry_run
 from harness.planning.plan import Plan
 from harness.planning.selection import Selection, missing
@@ -157,6 +157,8 @@ def count_of_runs(count: int) -> str:
 def _planned(selection: Selection, request: Request, root: Path, say: Say) -> tuple[Plan, dict[Wanted, Path]]:
     """The plan, and the weights that its missing trainings start from; from scratch where the profile allows it."""
     planned = selection.plan(request.seeds, root=root)
+    if request.weights is not None:  # also where nothing is left to train
+        require_use(planned.trainings.values(), request.weights)
     for option in _departures(request):
         say(f"With {option} these runs are not the paper's and fill no table's cell.")
     # A dry run downloads nothing; only where missing weights change what is trained must it look for them.

@@ -25,6 +25,7 @@ from harness.cli.options import (
     pick_device,
     print_json,
     print_metrics,
+    refuse,
     say,
 )
 
@@ -105,6 +106,7 @@ def export(
 
 def record(
     *,
+    context: typer.Context,
     ref: Annotated[
         str | None,
         typer.Argument(metavar="TABLE/ROW", help="The exported row. Default: the one without an answer yet."),
@@ -137,6 +139,7 @@ def record(
     require_test_settings("record", overrides)
     store = Store(runs_folder(), results_folder())
     if ref is None:
+        refuse(context, ("profile", "overrides", "data", "seed"), "goes with a row, such as table4/dr-r101.")
         run, found = _awaited(store, split)
         say(f"The answer to {found.sent.name if found.sent else ''}, profile {found.profile}.")
     else:
