@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -37,6 +38,15 @@ CheckedClusterOption = Annotated[
         autocompletion=_clusters,
     ),
 ]
+
+
+def finite(value: float | None) -> float | None:
+    """The value of an option. Refuses NaN, which lies in every range that is tested by its ends."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
+
+
 MAX_WAIT = 10_080  # minutes: a week
 MAX_BATCH = 65_536  # images
 WaitOption = Annotated[
@@ -46,6 +56,7 @@ WaitOption = Annotated[
         metavar="MINUTES",
         min=0,
         max=MAX_WAIT,
+        callback=finite,
         help="With --cluster: how long the job may wait in the queue before it is cancelled. Default: 10.",
     ),
 ]
@@ -88,7 +99,7 @@ OnlyProfileOption = Annotated[
     typer.Option("--profile", "-p", help="Only this profile's records.", autocompletion=_profiles),
 ]
 SeedsOption = Annotated[
-    int, typer.Option("--seeds", "-n", min=1, max=MAX_SEEDS, help="Runs per row, with seeds 0, 1, ...")
+    int, typer.Option("--seeds", "-n", min=1, max=MAX_SEEDS, help="Runs per row, with seeds 0, 1, ... up to 999.")
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -126,7 +137,7 @@ WeightsOption = Annotated[
     ),
 ]
 SeedOption = Annotated[
-    int, typer.Option("--seed", min=0, max=MAX_SEEDS - 1, help="Which of the row's runs, by its seed.")
+    int, typer.Option("--seed", min=0, max=MAX_SEEDS - 1, help="Which of the row's runs, by its seed: 0 to 999.")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto (a GPU if there is one).")]
 FormatOption = Annotated[str, typer.Option("--format", "-f", help="text, md, latex, csv, json or html.")]

@@ -21,6 +21,7 @@ from harness.registry.sources import Source
 from harness.registry.yaml_files import explain, read_value, shown
 
 # The scale of the recipes; profiles scale it down.
+MOST_NAMED = 10  # recipes of a circle
 PAPER_ITERATIONS = 90_000
 PAPER_SHORT_SIDE, PAPER_LONG_SIDE = 800, 1333
 # Training from scratch (weights: none): nothing is frozen, group norm, since there are no statistics to freeze, and
@@ -51,7 +52,7 @@ def _extended(registry: Registry, name: str) -> list[str]:
                 ("extends",), f"unknown recipe {extends!r}. Known: {', '.join(sorted(registry.recipes))}."
             )
         if extends in names:
-            circle = " -> ".join([*names[names.index(extends) :], extends])
+            circle = " -> ".join([*names[names.index(extends) :][:MOST_NAMED], extends])
             raise document.error(("extends",), f"the recipes extend one another in a circle: {circle}.")
         names.append(extends)
     return names

@@ -139,8 +139,10 @@ def record(
     require_test_settings("record", overrides)
     store = Store(runs_folder(), results_folder())
     if ref is None:
-        refuse(context, ("profile", "overrides", "data", "seed"), "goes with a row, such as table4/dr-r101.")
+        refuse(context, ("overrides", "data", "seed"), "goes with a row, such as table4/dr-r101.")
         run, found = _awaited(store, split)
+        if profile != found.profile:
+            refuse(context, ["profile"], f"{profile}: the one export that awaits an answer is of {found.profile}.")
         say(f"The answer to {found.sent.name if found.sent else ''}, profile {found.profile}.")
     else:
         run, found = _find_export(Selection(ref, profile, overrides or [], data), split, seed)
