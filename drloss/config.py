@@ -18,10 +18,10 @@ from msgspec import Meta, Struct
 if TYPE_CHECKING:
     from torch import nn
 
-Positive = Annotated[float, Meta(gt=0)]
+Positive = Annotated[float, Meta(gt=0, le=1e6)]
 RATIO = 3.0  # hard negatives per positive, SSD's
 # The base h of the paper's KL divergence: lambda_pos = 1 / log(h_pos), lambda_neg = 0.1 / log(h_neg), Table 1.
-KLBase = Literal["e"] | Annotated[float, Meta(gt=1)]
+KLBase = Literal["e"] | Annotated[float, Meta(gt=1, le=1e300)]
 
 
 class Hinge(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="hinge"):
@@ -59,7 +59,7 @@ class DRLossConfig(Struct, frozen=True, forbid_unknown_fields=True, tag_field="n
 
     h_pos: KLBase = "e"
     h_neg: KLBase = 3.5
-    margin: float = 0.5
+    margin: Annotated[float, Meta(ge=-1e6, le=1e6)] = 0.5
     tau: Positive = 4.0
     surrogate: Logistic | Quadratic | Hinge = Logistic()
     pairing: Literal["dr", "neg_only", "all", "worst_case"] = "dr"
@@ -99,7 +99,7 @@ class FocalLossConfig(Struct, frozen=True, forbid_unknown_fields=True, tag_field
     added: ClassVar[tuple[str, ...]] = ("normalizer",)
 
     alpha: Annotated[float, Meta(ge=0, le=1)] = 0.25
-    gamma: Annotated[float, Meta(ge=0)] = 2.0
+    gamma: Annotated[float, Meta(ge=0, le=1e6)] = 2.0
     normalizer: Literal["positives_and_images", "positives"] = "positives_and_images"
 
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from drloss.checks import require_choice, require_positive
+from drloss.checks import require_choice, require_count, require_positive
 from drloss.labels import BACKGROUND, IGNORED
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 Logits: TypeAlias = Tensor | Sequence[Tensor]
 Scope: TypeAlias = Literal["image", "batch"]
 
@@ -92,15 +93,16 @@ def prepared(
     """
     _require_tensors(logits, labels)
     require_choice("scope", scope, ("image", "batch"))
-    require_positive("images_per_group", 1 if images_per_group is None else images_per_group)
+    if images_per_group is not None:
+        require_count("images_per_group", images_per_group)
     levels = _fit_levels(logits)
     labels = _fit_labels(levels, labels)
-    group = min(images_per_group or len(labels), len(labels))
+    group = min(int(images_per_group or len(labels)), len(labels))
     with torch.autocast(levels[0].device.type, enabled=False):
         yield Batch(levels, labels, group, group if scope == "batch" else 1)
 
 
-def _require_tensors(logits: object, labels: object) -> None:
+def _require_tensors(logits: Any, labels: Any) -> None:
     """Raises TypeError for numbers, arrays or None in the place of tensors."""
     wrong = ""
     if isinstance(logits, (list, tuple)):
@@ -119,6 +121,21 @@ def _require_tensors(logits: object, labels: object) -> None:
             f"labels are {type(labels).__name__}. Expected: a torch tensor of int64, [N, R] or [R]: 0 .. K-1 a class, "
             f"{BACKGROUND} background, {IGNORED} ignored. Convert with torch.as_tensor(labels)."
         )
+    levels = logits if isinstance(logits, (list, tuple)) else [logits]
+    tensors: list[tuple[str, Tensor]] = [("labels", labels), *(("logits", level) for level in levels)]
+    for name, tensor in tensors:
+        _require_dense(name, tensor)
+        if tensor.device != labels.device:
+            raise ValueError(f"logits are on {tensor.device}, labels on {labels.device}. Valid: one device for all.")
+
+
+def _require_dense(name: str, tensor: Tensor) -> None:
+    """Raises ValueError for tensors whose elements cannot be read one by one: sparse, nested, quantised, on "meta"."""
+    kind = "nested" if tensor.is_nested else "quantised" if tensor.is_quantized else ""
+    kind = kind or ("" if tensor.layout is torch.strided else str(tensor.layout).removeprefix("torch."))
+    kind = kind or ("without data (on the device meta)" if tensor.is_meta else "")
+    if kind:
+        raise ValueError(f"{name} are {kind}. Valid: dense tensors, such as {name}.to_dense() gives.")
 
 
 def _is_tensor(value: object) -> bool:
@@ -152,11 +169,11 @@ def _fit_levels(logits: Logits) -> list[Tensor]:
         if not sizes or any(len(size) != 3 or (size[0], size[2]) != (sizes[0][0], sizes[0][2]) for size in sizes):
             raise ValueError(f"Levels of shapes {sizes} do not fit. Valid: at least one, each [N, R_l, K], same N, K.")
         shape = (sizes[0][0], sum(size[1] for size in sizes), sizes[0][2])
-    floating = all(level.is_floating_point() for level in levels)
-    if len(shape) not in (2, 3) or 0 in shape or not floating:
+    other = next((level.dtype for level in levels if level.dtype not in FLOATS), None)
+    if len(shape) not in (2, 3) or 0 in shape or other is not None:
         raise ValueError(
-            f"logits of shape {shape}, {levels[0].dtype} do not fit. "
-            "Valid: floating point [N, R, K] or [R, K], no dimension 0."
+            f"logits of shape {shape}, {other or levels[0].dtype} do not fit. "
+            "Valid: floating point of 16, 32 or 64 bits, [N, R, K] or [R, K], no dimension 0."
         )
     return levels
 

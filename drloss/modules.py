@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias, TypedDict
 from torch import Tensor, nn
 
 from drloss import functional
-from drloss.checks import require_between, require_choice, require_positive
+from drloss.checks import require_between, require_choice, require_flag, require_positive
 from drloss.functional.distributional import LAMBDA_NEG, LAMBDA_POS, MARGIN
 from drloss.functional.pointwise import Normalizer
 from drloss.inputs import Logits, Scope
@@ -95,6 +95,7 @@ class DRLoss(nn.Module):
         fused: bool = True,
     ) -> None:
         super().__init__()
+        require_flag("fused", fused)
         require_positive("lambda_pos", lambda_pos, or_inf=True)
         require_positive("lambda_neg", lambda_neg, or_inf=True)
         require_between("margin", margin, -float("inf"))
@@ -159,6 +160,7 @@ class FocalLoss(nn.Module):
         fused: bool = True,
     ) -> None:
         super().__init__()
+        require_flag("fused", fused)
         require_choice("normalizer", normalizer, ("positives_and_images", "positives"))
         require_between("alpha", alpha, 0.0, 1.0)
         require_between("gamma", gamma, 0.0)
@@ -194,6 +196,7 @@ class CrossEntropyLoss(nn.Module):
         self, mining: Literal["none", "hard_negative"] = "none", ratio: float = 3.0, fused: bool = True
     ) -> None:
         super().__init__()
+        require_flag("fused", fused)
         require_choice("mining", mining, ("none", "hard_negative"))
         require_positive("ratio", ratio)
         self.hard_negative_ratio = ratio if mining == "hard_negative" else None

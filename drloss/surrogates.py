@@ -24,6 +24,7 @@ DEFAULT_L, DEFAULT_RHO = 6.0, 0.5
 
 def hinge(z: Tensor) -> Tensor:
     """max(z, 0), section 3.1; the subgradient at 0 is 0. z: [...] -> [...]."""
+    _require_floats(z)
     return F.relu(z)
 
 
@@ -32,6 +33,7 @@ def quadratic(z: Tensor, rho: float = DEFAULT_RHO) -> Tensor:
 
     z for z >= rho, (z + rho)^2 / (4 rho) for -rho < z < rho, 0 for z <= -rho; rho > 0.
     """
+    _require_floats(z)
     # With x = max(z + rho, 0) this is smooth L1 that changes at 2 rho: x^2 / (4 rho) below, x - rho above.
     x = F.relu(z + rho)
     return F.smooth_l1_loss(x, torch.zeros_like(x), reduction="none", beta=2.0 * rho)
@@ -39,8 +41,16 @@ def quadratic(z: Tensor, rho: float = DEFAULT_RHO) -> Tensor:
 
 def logistic(z: Tensor, L: float = DEFAULT_L) -> Tensor:
     """Smooth hinge, Eq. 8: log(1 + exp(L z)) / L, L > 0. z: [...] -> [...]."""
+    _require_floats(z)
     # Above 40, log(1 + exp(x)) is x to the last bit of a float64. torch's default, 20, is exact to float32 only.
     return F.softplus(z, beta=L, threshold=40.0)
+
+
+def _require_floats(z: object) -> None:
+    """Raises TypeError for what is no tensor of floating point."""
+    if not isinstance(z, Tensor) or not z.is_floating_point():
+        what = str(z.dtype) if isinstance(z, Tensor) else type(z).__name__
+        raise TypeError(f"z is {what}. Expected: a torch tensor of floating point.")
 
 
 def make_surrogate(name: SurrogateName, *, L: float = DEFAULT_L, rho: float = DEFAULT_RHO) -> Surrogate:

@@ -10,9 +10,11 @@ Each name below is explained by ``help(harness.table)`` and so on. Importing thi
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing is slow to import, and Ctrl-C is handled later only
 if TYPE_CHECKING:
+    from typing import Any
+
     from harness.api.records import records
     from harness.api.runs import curves, plan, run
     from harness.api.tables import claims, table

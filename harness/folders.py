@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from importlib.resources import files
 from pathlib import Path
 
 from detector.errors import UsageError
+from detector.storage.reading import kind_of_file
 
 VARIABLE = "HARNESS_EXPERIMENTS"
 PARTS = ("recipes", "profiles")  # with the four tables, what makes a folder complete
@@ -31,10 +34,11 @@ def experiments_folders(*, new: Path | None = None) -> tuple[Path, ...]:
     """
     named: dict[Path, Path] = {}
     for folder in (Path(name) for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name):
-        if new is not None and folder.resolve() == new.resolve() and not any(new.glob("**/*")):
+        place = Path(os.path.realpath(folder))  # unlike Path.resolve, no error for a link to itself
+        if new is not None and place == Path(os.path.realpath(new)) and not any(new.glob("**/*")):
             continue
         _check(folder)
-        named.setdefault(folder.resolve(), folder)
+        named.setdefault(place, folder)
     folders = list(named.values())
     complete = [folder for folder in folders if is_complete(folder)]
     if len(complete) > 1:
@@ -57,9 +61,8 @@ def is_complete(folder: Path) -> bool:
 
 
 def _check(folder: Path) -> None:
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise UsageError(f"{VARIABLE} names {folder}, which {what}. Separate folders by {os.pathsep!r}.")
+    if not require_folder(VARIABLE, folder):
+        raise UsageError(f"{VARIABLE} names {folder}, which does not exist. Separate folders by {os.pathsep!r}.")
     places = [folder, *(folder / part for part in OWN_PARTS)]
     if wrong := sorted(path for place in places for path in place.glob("*.yml")):
         raise UsageError(
@@ -67,6 +70,41 @@ def _check(folder: Path) -> None:
         )
     if not any(path for place in places for path in place.glob("*.yaml")):
         raise UsageError(f"{VARIABLE} names {folder}, which has no experiments. What belongs there: {BELONGS}.")
+
+
+def require_folder(variable: str, path: Path) -> bool:
+    """Whether the folder that an environment variable names is there.
+
+    Raises UsageError, naming the variable, for a file, for a link to nothing or to itself, and for a folder that cannot
+    be read.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise UsageError(f"{variable} names {path}, which is a link to nothing.") from None
+        return False
+    except OSError as error:
+        what = "is a link that leads to itself" if error.errno == errno.ELOOP else f"cannot be used: {error.strerror}"
+        raise UsageError(f"{variable} names {path}, which {what}.") from error
+    if not stat.S_ISDIR(mode):
+        what = "a file" if stat.S_ISREG(mode) else kind_of_file(mode)
+        raise UsageError(f"{variable} names {path}, which is {what}, not a folder.")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise UsageError(f"{variable} names {path}, which you may not read.")
+    return True
+
+
+def named_folder(variable: str) -> Path | None:
+    """The folder that an environment variable names, whether it is there yet or not; None where it is unset or empty.
+
+    Raises as ``require_folder``.
+    """
+    name = os.environ.get(variable)
+    if not name:
+        return None
+    require_folder(variable, Path(name))
+    return Path(name)
 
 
 def _installed() -> Path:
@@ -85,10 +123,10 @@ def project_folder() -> Path:
 
 
 def runs_folder() -> Path:
-    """$HARNESS_RUNS, else ``runs`` in the project folder."""
-    return Path(os.environ.get("HARNESS_RUNS") or project_folder() / "runs").absolute()
+    """$HARNESS_RUNS, else ``runs`` in the project folder. Raises as ``require_folder``."""
+    return (named_folder("HARNESS_RUNS") or project_folder() / "runs").absolute()
 
 
 def results_folder() -> Path:
-    """$HARNESS_RESULTS, else ``results`` in the project folder."""
-    return Path(os.environ.get("HARNESS_RESULTS") or project_folder() / "results").absolute()
+    """$HARNESS_RESULTS, else ``results`` in the project folder. Raises as ``require_folder``."""
+    return (named_folder("HARNESS_RESULTS") or project_folder() / "results").absolute()

@@ -1,6 +1,10 @@
-"""Seconds and bytes, as people read them."""
+"""Seconds and bytes, as people read them, and how many runs one row may have."""
 
 from __future__ import annotations
+
+from typing import Final
+
+MAX_SEEDS: Final = 1000  # per row: a plan of them all takes seconds, and no statistic needs more
 
 
 def duration(seconds: float) -> str:

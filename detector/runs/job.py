@@ -29,6 +29,20 @@ Count = Annotated[int, Meta(ge=1, le=LARGEST)]
 Index = Annotated[int, Meta(ge=0, le=LARGEST)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+# What is beyond any training: told when a file or an option is read, not by a full memory or a loss that is no number.
+MAX_PIXELS = 16_384  # of a side
+MAX_IMAGES = 10_000_000  # of a generated set's split
+Iterations = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Images = Annotated[int, Meta(ge=1, le=65_536)]  # of a batch
+Pixels = Annotated[int, Meta(ge=1, le=MAX_PIXELS)]
+Channels = Annotated[int, Meta(ge=1, le=65_536)]
+Few = Annotated[int, Meta(ge=1, le=100)]  # layers, scales
+Candidates = Annotated[int, Meta(ge=1, le=1_000_000)]
+Factor = Annotated[float, Meta(gt=0, le=1e6)]
+Weight = Annotated[float, Meta(ge=0, le=1e6)]
+PixelValue = Annotated[float, Meta(ge=-1e6, le=1e6)]
+PixelSpread = Annotated[float, Meta(ge=1e-6, le=1e6)]
+Scale = Annotated[float, Meta(ge=1e-3, le=1e4)]  # of anchors: sizes in strides, ratios of sides
 if TYPE_CHECKING:
     Backbone: TypeAlias = str
 else:  # so that the table is the only list of names, and files are still checked by it
@@ -37,7 +51,7 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 BoxConvention = Literal["legacy", "modern"]
 # caffe2, torchvision: ImageNet weights of the backbone in that project's file; sha256:...: any readable file, named by
 # its content, of a backbone or of a whole detector.
-WeightsName = Annotated[str, Meta(pattern=r"^(none|caffe2|torchvision|sha256:[0-9a-f]{64})$")]
+WeightsName = Annotated[str, Meta(pattern=r"^(none|caffe2|torchvision|sha256:[0-9a-f]{64})$(?!\n)")]
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -76,9 +90,9 @@ class Shapes(Settings, frozen=True, tag_field="source", tag="shapes"):
 
     version: Count
     seed: Index
-    size: Annotated[int, Meta(ge=32)]
-    num_train: Count
-    num_test: Count
+    size: Annotated[int, Meta(ge=32, le=MAX_PIXELS)]
+    num_train: Annotated[int, Meta(ge=1, le=MAX_IMAGES)]
+    num_test: Annotated[int, Meta(ge=1, le=MAX_IMAGES)]
     num_classes: Annotated[int, Meta(ge=1, le=12)]
 
 
@@ -90,8 +104,8 @@ class PixelSettings(Settings, frozen=True):
 
     order: Literal["rgb", "bgr"]
     range: Literal[1, 255]
-    mean: tuple[float, float, float]
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    mean: tuple[PixelValue, PixelValue, PixelValue]
+    std: tuple[PixelSpread, PixelSpread, PixelSpread]
 
 
 UNIT_RGB = PixelSettings(order="rgb", range=1, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -113,16 +127,16 @@ class ModelSettings(Settings, frozen=True, kw_only=True):
     pixels: PixelSettings = UNIT_RGB
     stride_in_1x1: bool = False
     norm: Literal["frozen_batch", "group"]
-    norm_epsilon: Annotated[float, Meta(ge=0)] = 1e-5
+    norm_epsilon: Fraction = 1e-5
     frozen_stages: Annotated[int, Meta(ge=0, le=5)]  # 2: the stem and the first residual stage
-    fpn_channels: Count
+    fpn_channels: Channels
     fpn_levels: tuple[Literal[3], Annotated[int, Meta(ge=5, le=7)]]
     p6_from: Literal["c5", "p5"]
-    head_convs: Count
+    head_convs: Few
     head_norm: Literal["none", "group"]
-    anchor_scale: PositiveFloat
-    scales_per_octave: Count
-    aspect_ratios: tuple[PositiveFloat, ...]
+    anchor_scale: Scale
+    scales_per_octave: Few
+    aspect_ratios: tuple[Scale, ...]
     round_anchors: bool = True
     anchor_spacing: Literal["nominal", "fitted"] = "nominal"
     prior_probability: Annotated[float, Meta(gt=0, lt=1)]
@@ -139,29 +153,29 @@ class MatchSettings(Settings, frozen=True):
 class RegressionSettings(Settings, frozen=True):
     """Smooth L1 (``beta`` 0: L1) over positives, divided by max(1, ``normalizer`` * positives of the group)."""
 
-    box_weights: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
-    beta: Annotated[float, Meta(ge=0)]
-    normalizer: PositiveFloat
+    box_weights: tuple[Factor, Factor, Factor, Factor]
+    beta: Weight
+    normalizer: Factor
 
 
 class OptimizerSettings(Settings, frozen=True):
     """SGD; biases have a learning rate and a weight decay of their own."""
 
-    lr: PositiveFloat
+    lr: Factor
     momentum: Fraction
-    weight_decay: Annotated[float, Meta(ge=0)]
-    bias_lr_factor: PositiveFloat
-    bias_weight_decay: Annotated[float, Meta(ge=0)]
+    weight_decay: Weight
+    bias_lr_factor: Factor
+    bias_weight_decay: Weight
 
 
 class ScheduleSettings(Settings, frozen=True):
     """Linear warm-up from ``warmup_factor`` of the learning rate, then ``gamma`` at each milestone (iterations)."""
 
-    iterations: Count
+    iterations: Iterations
     warmup_iterations: Index
     warmup_factor: Fraction
     milestones: tuple[Count, ...]
-    gamma: PositiveFloat
+    gamma: Factor
 
 
 class BatchSettings(Settings, frozen=True):
@@ -172,8 +186,8 @@ class BatchSettings(Settings, frozen=True):
 
     added: ClassVar[tuple[str, ...]] = ("crowd_only",)
 
-    images: Count
-    images_per_group: Count
+    images: Images
+    images_per_group: Images
     aspect_grouping: bool
     crowd_only: bool = False
 
@@ -181,8 +195,8 @@ class BatchSettings(Settings, frozen=True):
 class AugmentationSettings(Settings, frozen=True):
     """Training images: short side drawn from ``short_sides``, long side at most ``max_size`` pixels, random flip."""
 
-    short_sides: tuple[Count, ...]
-    max_size: Count
+    short_sides: tuple[Pixels, ...]
+    max_size: Pixels
     flip_probability: Fraction
 
 
@@ -196,13 +210,13 @@ class TestSettings(Settings, frozen=True):
     added: ClassVar[tuple[str, ...]] = ("merge",)
     __test__: ClassVar[bool] = False  # not a test case for pytest
 
-    short_sides: tuple[Count, ...]
-    max_size: Count
+    short_sides: tuple[Pixels, ...]
+    max_size: Pixels
     flip: bool
     score_threshold: Fraction
-    candidates_per_level: Count
+    candidates_per_level: Candidates
     nms_iou: Fraction
-    detections_per_image: Count
+    detections_per_image: Candidates
     merge: Literal["candidates", "detections"] = "candidates"
 
 

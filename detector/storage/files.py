@@ -36,6 +36,10 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object], *, f
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a full disk, which the system tells without a name
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

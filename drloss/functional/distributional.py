@@ -27,7 +27,7 @@ import math
 import torch
 from torch import Tensor
 
-from drloss.checks import require_positive
+from drloss.checks import require_flag, require_function, require_number, require_positive
 from drloss.fused import on_gpu
 from drloss.fused import two_passes as fused_passes
 from drloss.fused.hardest_entries import hardest_entries
@@ -62,6 +62,7 @@ def dr_loss(
     scope, images_per_group: see ``inputs.prepared``. fused: see the module's docstring.
     Raises ValueError for a lambda out of range, and as ``inputs.prepared``.
     """
+    _check(margin, surrogate, hard_negative_ratio, fused, lambda_pos=lambda_pos, lambda_neg=lambda_neg)
     with prepared(logits, labels, scope=scope, images_per_group=images_per_group) as batch:
         if fused and hard_negative_ratio is None:
             lambdas = {"lambda_pos": lambda_pos, "lambda_neg": lambda_neg}
@@ -89,6 +90,7 @@ def neg_only_loss(
     fused: bool = True,
 ) -> Tensor:
     """The NegOnly row of Table 3: mean over positives j of l(P- - p_j + margin). Arguments as ``dr_loss``."""
+    _check(margin, surrogate, hard_negative_ratio, fused, lambda_neg=lambda_neg)
     with prepared(logits, labels, scope=scope, images_per_group=images_per_group) as batch:
         if fused and hard_negative_ratio is None:
             loss = on_gpu.neg_only(batch, lambda_neg=lambda_neg, margin=margin, surrogate=surrogate)
@@ -117,6 +119,7 @@ def all_pairs_loss(
     Linear in n+ + n- for the surrogates of this package. Another one visits every pair: the amount of work depends on
     their number, so a GPU waits for the host a few times per image. Arguments and errors as ``dr_loss``.
     """
+    _check(margin, surrogate, hard_negative_ratio, fused)
     with prepared(logits, labels, scope=scope, images_per_group=images_per_group) as batch:
         if fused and hard_negative_ratio is None and backend_for(batch.levels) is not None:
             sets = batch.images_per_set
@@ -148,6 +151,7 @@ def worst_case_loss(
 
     Entries that share the extreme share its gradient evenly, as in the limit. Arguments and errors as ``dr_loss``.
     """
+    _check(margin, surrogate, hard_negative_ratio, fused)
     with prepared(logits, labels, scope=scope, images_per_group=images_per_group) as batch:
         values = extremes(batch) if fused else None
         if values is not None:
@@ -167,6 +171,7 @@ def expected_scores(
     fused: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """P- and P+ of Eq. 6, each [N] float64; P- = 0 and P+ = 1 for an empty set. Arguments and errors as ``dr_loss``."""
+    _check(MARGIN, logistic, hard_negative_ratio, fused, lambda_pos=lambda_pos, lambda_neg=lambda_neg)
     with prepared(logits, labels) as batch:
         if fused and hard_negative_ratio is None:
             scores = on_gpu.expected_scores(batch, lambda_pos=lambda_pos, lambda_neg=lambda_neg)
@@ -194,6 +199,20 @@ def expected_value(values: Tensor, candidates: Tensor, lambda_: float) -> Tensor
     # At least 1 (the largest weight) unless the row is empty; then 0 / 1.
     normalizer = weights.sum(dim=1, dtype=torch.float64).clamp(min=1.0)
     return (weights * below).sum(dim=1, dtype=torch.float64) / normalizer + largest.squeeze(1)
+
+
+def _check(
+    margin: float, surrogate: Surrogate, hard_negative_ratio: float | None, fused: bool, **lambdas: float
+) -> None:
+    """Raises TypeError or ValueError, with the argument's name, for a value that no ranking loss can take."""
+    if not isinstance(margin, Tensor):
+        require_number("margin", margin)
+    require_function("surrogate", surrogate)
+    require_flag("fused", fused)
+    if hard_negative_ratio is not None:
+        require_positive("hard negative ratio", hard_negative_ratio)
+    for name, value in lambdas.items():
+        require_positive(name, value, or_inf=True)
 
 
 def _ranked(

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from drloss.checks import require_between, require_choice
+from drloss.checks import require_between, require_choice, require_flag, require_positive
 from drloss.fused import on_gpu
 from drloss.fused.hardest_entries import hardest_entries
 from drloss.fused.hardest_on_gpu import cross_entropy_sum
@@ -42,9 +42,11 @@ def focal_loss(
     gamma >= 0. logits and labels: any form of ``inputs.prepared``. Raises ValueError for values out of range.
     images_per_group: None makes one group. fused: see ``functional.distributional``.
     """
+    require_flag("fused", fused)
     require_choice("normalizer", normalizer, ("positives_and_images", "positives"))
     require_between("alpha", alpha, 0.0, 1.0)
     require_between("gamma", gamma, 0.0)
+    fused = fused and not isinstance(alpha, Tensor) and not isinstance(gamma, Tensor)  # compiled loops take numbers
     with prepared(logits, labels, images_per_group=images_per_group) as batch:
         if fused:
             count_images = normalizer == "positives_and_images"
@@ -76,6 +78,9 @@ def cross_entropy_loss(
     positives and the ``ratio`` * positives negatives of highest loss: see ``inputs.mined_negatives`` (a negative's
     loss rises with its logit, so the order is the same).
     """
+    require_flag("fused", fused)
+    if hard_negative_ratio is not None:
+        require_positive("hard negative ratio", hard_negative_ratio)
     with prepared(logits, labels, images_per_group=images_per_group) as batch:
         if fused and hard_negative_ratio is None:
             loss = on_gpu.pointwise(batch, "cross_entropy", alpha=0.0, gamma=0.0, count_images=True)

@@ -5,11 +5,14 @@ Commands import what is slow only when they run, so that ``--help`` and completi
 
 from __future__ import annotations
 
+import os
 import sys
+from itertools import pairwise
 
 import typer
 
-from detector.errors import HarnessError
+from detector.errors import HarnessError, UsageError
+from harness.cli import interrupts
 from harness.cli.files import bundle, data, model, new, own_data, schema, test_dev, weights
 from harness.cli.results import audit, collect, compare, show, tables
 from harness.cli.runs import doctor, plan, run, status, trace
@@ -34,9 +37,15 @@ app.add_typer(weights.app, name="weights")
 def main() -> None:
     """Entry point. A HarnessError becomes one message on stderr and exit code 2, without a traceback.
 
-    What the operating system refuses (a full disk, a read-only folder) becomes one message and exit code 1.
+    What the operating system refuses (a full disk, a read-only folder) becomes one message that names the file, and
+    exit code 1. Ctrl-C ends with 130, whatever goes on.
     """
+    interrupts.run(_run)
+
+
+def _run() -> None:
     try:
+        _refuse_empty(sys.argv[1:])
         app()
     except HarnessError as error:
         typer.echo(f"error: {error}", err=True)
@@ -45,5 +54,21 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {_refusal(error)}", err=True)
         sys.exit(1)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raises UsageError for an argument without a character: a variable of the shell that is not set, mostly.
+
+    An empty path would mean the working directory.
+    """
+    for before, argument in pairwise(["harness", *arguments]):
+        if not argument.strip():
+            raise UsageError(f"The argument after {before!r} is empty. Give a value, or leave it out.")
+
+
+def _refusal(error: OSError) -> str:
+    """``FILE: what the system says``; two files where it refused to bring one to the place of the other."""
+    files = " to ".join(os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None)
+    return f"{files}: {error.strerror}" if files and error.strerror else str(error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +11,7 @@ import msgspec
 import typer
 
 from detector.errors import UsageError
+from harness.units import MAX_SEEDS
 
 
 def _clusters(incomplete: str) -> list[str]:
@@ -35,12 +38,25 @@ CheckedClusterOption = Annotated[
         autocompletion=_clusters,
     ),
 ]
+
+
+def finite(value: float | None) -> float | None:
+    """The value of an option. Refuses NaN, which lies in every range that is tested by its ends."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
+
+
+MAX_WAIT = 10_080  # minutes: a week
+MAX_BATCH = 65_536  # images
 WaitOption = Annotated[
     float | None,
     typer.Option(
         "--wait",
         metavar="MINUTES",
         min=0,
+        max=MAX_WAIT,
+        callback=finite,
         help="With --cluster: how long the job may wait in the queue before it is cancelled. Default: 10.",
     ),
 ]
@@ -82,7 +98,9 @@ OnlyProfileOption = Annotated[
     str | None,
     typer.Option("--profile", "-p", help="Only this profile's records.", autocompletion=_profiles),
 ]
-SeedsOption = Annotated[int, typer.Option("--seeds", "-n", min=1, help="Runs per row, with seeds 0, 1, ...")]
+SeedsOption = Annotated[
+    int, typer.Option("--seeds", "-n", min=1, max=MAX_SEEDS, help="Runs per row, with seeds 0, 1, ... up to 999.")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override one setting, such as optimizer.lr=0.005 (repeatable)."),
@@ -92,6 +110,7 @@ BatchSizeOption = Annotated[
     typer.Option(
         "--batch-size",
         min=1,
+        max=MAX_BATCH,
         help="Images per batch. Learning rate, iterations, warm-up and milestones follow (the paper's Remark 2).",
     ),
 ]
@@ -117,10 +136,29 @@ WeightsOption = Annotated[
         help="A file to start from instead of a download: the backbone's ImageNet weights that the recipe names.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Which of the row's runs, by its seed.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, max=MAX_SEEDS - 1, help="Which of the row's runs, by its seed: 0 to 999.")
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto (a GPU if there is one).")]
 FormatOption = Annotated[str, typer.Option("--format", "-f", help="text, md, latex, csv, json or html.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def refuse(context: typer.Context, names: Iterable[str], why: str) -> None:
+    """Raise UsageError where the command line has one of these parameters, which mean nothing with what else it has.
+
+    why: the end of the sentence that begins with the option.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name)) if parameter.name in names else None
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{max(parameter.opts, key=len)} {why}")
+
+
+def refuse_two_forms(context: typer.Context, fmt: str, *, as_json: bool) -> None:
+    """Raise UsageError where --json comes with another --format."""
+    if as_json and fmt != "json":
+        refuse(context, ["fmt"], f"{fmt} and --json contradict each other. Give one of them.")
 
 
 def print_json(value: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import msgspec
 
 from detector.errors import UsageError
 from detector.runs.job import AnnotatedFolder, DataSource, Shapes
+from harness.folders import named_folder
 from harness.registry.declarations import Profile
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve
@@ -34,8 +34,8 @@ def data_root(source: DataSource, given: Path | None, runs: Path) -> Path:
 
 
 def named_data(given: Path | None) -> Path | None:
-    """--data, else $HARNESS_DATA."""
-    return given or (Path(os.environ["HARNESS_DATA"]) if os.environ.get("HARNESS_DATA") else None)
+    """--data, else $HARNESS_DATA. Raises UsageError where the variable names no folder."""
+    return given or named_folder("HARNESS_DATA")
 
 
 def named_root(given: Path | None) -> Path:

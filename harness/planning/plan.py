@@ -14,6 +14,7 @@ from detector.runs.job import AnnotatedFolder, DataSource, EvalJob, TrainJob
 from harness.registry.declarations import Profile
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve
+from harness.units import MAX_SEEDS
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def make_plan(
     data: the identified data set for the rows whose settings leave it open (``identify``); None leaves it open.
     batch_size: images per batch in place of the recipe's, with the schedule rescaled (``harness.registry.batch_rule``).
     """
-    if seeds < 1:
-        raise UsageError(f"--seeds is {seeds}; it must be 1 or more.")
+    if not 1 <= seeds <= MAX_SEEDS:
+        raise UsageError(f"--seeds is {seeds}; it must be 1 to {MAX_SEEDS}.")
     if not refs:
         raise UsageError(
             f"No row of the target is trained at profile {profile.name}. Run 'harness list' for those that are."

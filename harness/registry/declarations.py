@@ -14,9 +14,13 @@ from detector.runs.job import (
     BoxConvention,
     Count,
     DataSource,
+    Factor,
+    Images,
+    Iterations,
     MatchSettings,
     ModelSettings,
     OptimizerSettings,
+    Pixels,
     PositiveFloat,
     Precision,
     RegressionSettings,
@@ -29,7 +33,8 @@ from harness.registry.claims import Claim
 from harness.registry.speeds import SpeedsFile
 
 METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL")
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)")]
+Processes = Annotated[int, Meta(ge=1, le=4096)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 
 
@@ -110,12 +115,12 @@ class RecipeFile(Settings, frozen=True):
 class Execution(Settings, frozen=True):
     """How a profile's runs are executed; recorded, and no part of any identity."""
 
-    gpus_per_run: Literal["all"] | Annotated[int, Meta(ge=0)]
-    threads: Count  # CPU threads per process
-    memory_gb: Annotated[float, Meta(gt=0)]  # of main memory per run, to decide how many go side by side
-    loader_workers: Annotated[int, Meta(ge=0)]
+    gpus_per_run: Literal["all"] | Annotated[int, Meta(ge=0, le=65_536)]
+    threads: Processes  # CPU threads per process
+    memory_gb: Annotated[float, Meta(gt=0, le=1e6)]  # of main memory per run, to decide how many go side by side
+    loader_workers: Annotated[int, Meta(ge=0, le=1024)]
     checkpoint_every: Count  # iterations
-    groups_per_forward: Count  # groups of equal shape that share a forward pass
+    groups_per_forward: Images  # groups of equal shape that share a forward pass
     evaluate_every: Annotated[int, Meta(ge=0)] = 0  # iterations; only for 'AP so far' in the status; 0: never
     compile: bool = False  # trains with backbone and head under torch.compile; needs a C++ compiler
     cuda_graphs: bool = True  # a GPU replays passes of shapes that it met before as CUDA graphs
@@ -162,14 +167,14 @@ class Profile(Settings, frozen=True):
     needs: str
     compare_with_paper: bool
     execution: Execution
-    assumed_sd: dict[str, Annotated[float, Meta(gt=0)]]
-    iterations_1x: Count | None = None
-    short_side_800: Count | None = None
-    long_side_1333: Count | None = None
+    assumed_sd: dict[str, Annotated[float, Meta(gt=0, le=100)]]
+    iterations_1x: Iterations | None = None
+    short_side_800: Pixels | None = None
+    long_side_1333: Pixels | None = None
     backbones: dict[Backbone, Backbone] = {}  # noqa: RUF012
     settings: dict[str, Any] = {}  # noqa: RUF012
     without_weights: Literal["stop", "from_scratch"] = "stop"
-    lr_limit: PositiveFloat | None = None
+    lr_limit: Factor | None = None
     anchor_ranges: AnchorRanges | None = None
     stated_speed: StatedSpeed | None = None
 

@@ -17,10 +17,11 @@ import msgspec
 from detector.errors import RegistryError, UsageError
 from harness.folders import VARIABLE, experiments_folders
 from harness.registry.claims import Claim
+from harness.registry.core_schema import Keys
 from harness.registry.declarations import ClaimsFile, LedgerFile, Profile, RecipeFile, Row, Table
 from harness.registry.sources import ABLATIONS, Source, check_same_table, load, read_part, read_tables, twice
 from harness.registry.speeds import SpeedsFile
-from harness.registry.yaml_files import Document, Keys
+from harness.registry.yaml_files import Document
 
 
 class Registry:

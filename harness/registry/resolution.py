@@ -24,7 +24,9 @@ class Resolution:
         *parents, key = path.split(".")
         node = self.settings
         for parent in parents:
-            node = node.setdefault(parent, {})
+            if not isinstance(node.get(parent), dict):
+                node[parent] = {}  # a value in the place of a block: what the block then lacks is named
+            node = node[parent]
         before = node.get(key)
         if isinstance(value, Mapping):
             if not isinstance(before, dict) or _tag(before) != _tag(value):

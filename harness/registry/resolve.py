@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
-import yaml
 from msgspec import to_builtins
 
 from detector.errors import UsageError
 from detector.runs.job import UNIT_RGB, EvalJob, TestSettings, TrainJob
 from drloss.plugins import package_of
 from harness.registry.batch_rule import rescale
+from harness.registry.consistency import wrong_in
+from harness.registry.core_schema import YamlError
 from harness.registry.declarations import Profile, RecipeFile, ResolvedSettings, Row
 from harness.registry.load import Registry, leaves
 from harness.registry.resolution import Resolution
-from harness.registry.yaml_files import explain, read_value
+from harness.registry.sources import Source
+from harness.registry.yaml_files import explain, read_value, shown
 
 # The scale of the recipes; profiles scale it down.
+MOST_NAMED = 10  # recipes of a circle
 PAPER_ITERATIONS = 90_000
 PAPER_SHORT_SIDE, PAPER_LONG_SIDE = 800, 1333
 # Training from scratch (weights: none): nothing is frozen, group norm, since there are no statistics to freeze, and
@@ -34,14 +36,32 @@ FROM_SCRATCH: dict[str, Any] = {
 
 def recipe(registry: Registry, name: str) -> Resolution:
     """The recipe in full. Raises RegistryError (file, line) for a bad value or a value without a source."""
-    loaded = registry.recipes[name]
+    merged = Resolution({})
+    for one in reversed(_extended(registry, name)):
+        _lay_over(merged, registry.recipes[one])
+    return merged
+
+
+def _extended(registry: Registry, name: str) -> list[str]:
+    """The recipe, the one that it extends, and so on. Raises RegistryError for an unknown one, and for a circle."""
+    names = [name]
+    while (extends := registry.recipes[names[-1]].value.extends) is not None:
+        document = registry.recipes[names[-1]].document
+        if extends not in registry.recipes:
+            raise document.error(
+                ("extends",), f"unknown recipe {extends!r}. Known: {', '.join(sorted(registry.recipes))}."
+            )
+        if extends in names:
+            circle = " -> ".join([*names[names.index(extends) :][:MOST_NAMED], extends])
+            raise document.error(("extends",), f"the recipes extend one another in a circle: {circle}.")
+        names.append(extends)
+    return names
+
+
+def _lay_over(merged: Resolution, loaded: Source) -> None:
+    """The settings of one recipe over those that it extends, with its sources. Raises as ``recipe``."""
     document, value = loaded.document, loaded.value
-    if value.extends is not None and value.extends not in registry.recipes:
-        raise document.error(
-            ("extends",), f"unknown recipe {value.extends!r}. Known: {', '.join(sorted(registry.recipes))}."
-        )
-    merged = recipe(registry, value.extends) if value.extends else Resolution({})
-    sources = _sources(loaded.document, value)
+    sources = _sources(document, value)
     for path in leaves(value.settings):
         source = next((block for block in _blocks(path) if block in sources), None)
         if source is None:
@@ -62,7 +82,6 @@ def recipe(registry: Registry, name: str) -> Resolution:
     except msgspec.ValidationError as error:
         keys, message = explain(error, merged.settings, ResolvedSettings)
         raise document.error(("settings", *keys), message) from error
-    return merged
 
 
 def _sources(document: Any, value: RecipeFile) -> dict[str, tuple[str, set[str]]]:
@@ -103,13 +122,11 @@ def resolve(
     if from_scratch and resolution.get("model.weights") != "none":
         for path, value in FROM_SCRATCH.items():
             resolution.put(path, value, "ours: no ImageNet weights here")
-    wrong = _wrong(resolution)
-    if wrong is not None:
-        keys, message = wrong
-        document = registry.profiles[profile.name].document
-        raise document.error(("settings", *keys), f"{ref} at profile {profile.name}: {message}")
+    _require_right(registry, resolution, profile, ref)
     if batch_size is not None:
         rescale(resolution, batch_size, profile)
+        if (wrong := wrong_in(resolution)) is not None:
+            raise UsageError(f"--batch-size {batch_size}: {wrong[1]}")
     _override(resolution, overrides or {})
     return resolution
 
@@ -125,8 +142,17 @@ def resolve_recipe(
         raise UsageError(f"Unknown recipe {name!r}. Known: {', '.join(sorted(registry.recipes))}.")
     resolution = recipe(registry, name)
     _apply_profile(registry, profile, resolution, set(), f"recipe {name}")
+    _require_right(registry, resolution, profile, f"recipe {name}")
     _override(resolution, overrides or {})
     return resolution
+
+
+def _require_right(registry: Registry, resolution: Resolution, profile: Profile, ref: str) -> None:
+    """Raises RegistryError (file, line of the profile) where the settings so far cannot be trained with."""
+    if (wrong := wrong_in(resolution)) is not None:
+        keys, message = wrong
+        document = registry.profiles[profile.name].document
+        raise document.error(("settings", *keys), f"{ref} at profile {profile.name}: {message}")
 
 
 def _override(resolution: Resolution, overrides: Mapping[str, Any]) -> None:
@@ -134,31 +160,9 @@ def _override(resolution: Resolution, overrides: Mapping[str, Any]) -> None:
         if path not in resolution.origins and resolution.get(path) is None:
             raise UsageError(f"--set: unknown setting {path!r}. Known: {', '.join(sorted(resolution.origins))}.")
         resolution.put(path, value, "--set")
-    wrong = _wrong(resolution) if overrides else None
+    wrong = wrong_in(resolution) if overrides else None
     if wrong is not None:
         raise UsageError(f"--set: {wrong[1]}")
-
-
-def _wrong(resolution: Resolution) -> tuple[tuple[str | int, ...], str] | None:
-    """The first thing wrong in merged settings, as keys and a message; also what takes several fields to see."""
-    try:
-        settings = msgspec.convert(resolution.settings, ResolvedSettings)
-    except msgspec.ValidationError as error:
-        return explain(error, resolution.settings, ResolvedSettings)
-    batch, matching = settings.batch, settings.matching
-    if batch.images % batch.images_per_group:
-        message = f"batch.images is {batch.images}: not a multiple of batch.images_per_group, {batch.images_per_group}."
-        return ("batch", "images"), message
-    if matching.background_iou > matching.foreground_iou:
-        message = f"matching.background_iou is {matching.background_iou}: above foreground_iou."
-        return ("matching", "background_iou"), message
-    for path in leaves(resolution.settings):
-        value = resolution.get(path)
-        if value == [] and path != "schedule.milestones":
-            return tuple(path.split(".")), f"{path} is empty."
-        if isinstance(value, float) and not math.isfinite(value):
-            return tuple(path.split(".")), f"{path} is {value}: not a finite number."
-    return None
 
 
 def _apply_row(registry: Registry, ref: str, row: Row, resolution: Resolution) -> set[str]:
@@ -234,14 +238,42 @@ def require_test_settings(command: str, items: list[str] | None) -> None:
 
 
 def parse_overrides(items: list[str]) -> dict[str, Any]:
-    """``--set path=value`` arguments; the value is YAML. Raises UsageError for a missing '='."""
+    """``--set path=value`` arguments; the value is YAML.
+
+    Raises UsageError for a missing '=', and for a setting that is given two values.
+    """
     overrides: dict[str, Any] = {}
     for item in items:
         path, equals, text = item.partition("=")
         if not equals or not path:
             raise UsageError(f"--set takes PATH=VALUE, such as --set optimizer.lr=0.005; got {item!r}.")
         try:
-            overrides[path] = read_value(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--set {path}: {text!r} is not valid YAML.") from error
+            value = read_value(text)
+        except YamlError as error:
+            raise UsageError(f"--set {path}: {error.problem}; the value is YAML.") from error
+        for other, before in overrides.items():
+            _refuse_two_values(path, value, other, before)
+        overrides[path] = value
     return overrides
+
+
+def _refuse_two_values(path: str, value: Any, other: str, before: Any) -> None:
+    """Raises UsageError where two ``--set`` give one setting different values: the same path, or one inside a block."""
+    first, second = dict(_flat(other, before)), dict(_flat(path, value))
+    for one in first:
+        for two in second:
+            nested = one.startswith(f"{two}.") or two.startswith(f"{one}.")
+            if nested or (one == two and first[one] != second[two]):
+                raise UsageError(
+                    f"--set gives {two} two values: {other}={shown(before)} and {path}={shown(value)}. "
+                    "Give one of them."
+                )
+
+
+def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """What a value sets: itself, or each value inside of a mapping by its dotted path."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flat(f"{path}.{key}", inner)
+    else:
+        yield path, value

@@ -10,8 +10,9 @@ from typing import Any
 from msgspec import Struct
 
 from detector.errors import RegistryError
+from harness.registry.core_schema import Keys
 from harness.registry.declarations import Table
-from harness.registry.yaml_files import Document, Keys, convert, read
+from harness.registry.yaml_files import Document, convert, read
 
 ABLATIONS = "ablations"  # the table to which folders of your own may add rows
 NO_TABLES = ("claims.yaml", "ledger.yaml", "speeds.yaml")  # every other .yaml file beside them is a table

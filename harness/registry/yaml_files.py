@@ -1,4 +1,4 @@
-"""Experiment files: YAML read safely, with the line of every key, and validated strictly into structs.
+"""Experiment files: YAML 1.2 read safely, with the line of every key, and validated strictly into structs.
 
 ``read`` rejects duplicate keys. ``convert`` turns msgspec's path (``$.rows[3].set``) into ``FILE:LINE`` and adds the
 valid choices.
@@ -6,30 +6,24 @@ valid choices.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
-import yaml
 from msgspec import inspect
 
 from detector.errors import RegistryError
+from detector.storage.reading import read_text
 from drloss.plugins import why_unknown
+from harness.registry.core_schema import Keys, YamlError, parse
 
 T = TypeVar("T")
-Keys = tuple[str | int, ...]
-_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-
-class _Loader(_Base):  # type: ignore[misc]
-    """Safe YAML that also reads 1e-4 as a number, which YAML 1.1 does not."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+MOST: Final = 4 * 2**20  # bytes of a file; the longest of ours has 30,000
+_SHOWN: Final = 200  # characters of a wrong value in a message
 
 
 @dataclass(frozen=True)
@@ -57,41 +51,29 @@ class Document:
 
 
 def read(path: Path) -> Document:
-    """Parse one YAML file. Raises RegistryError (file, line) for bad syntax and for a key written twice."""
+    """Parse one YAML file.
+
+    Raises RegistryError (file, line) for bad syntax, a key written twice, a number that is not finite, and whatever
+    YAML 1.2's core schema does not have.
+    """
+    text = read_text(path, most=MOST, raises=RegistryError)
     try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
-        node = loader.get_single_node()
-    except OSError as error:
-        raise RegistryError(f"Cannot read {path}: {error.strerror}.") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise RegistryError(f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem}.") from error
-    document = Document(path, None, {})
-    data = _construct(document, loader, node, ()) if node is not None else {}
-    return Document(path, data, document.lines)
-
-
-def _construct(document: Document, loader: Any, node: yaml.Node, keys: Keys) -> Any:
-    document.lines.setdefault(keys, node.start_mark.line + 1)
-    if isinstance(node, yaml.SequenceNode):
-        return [_construct(document, loader, item, (*keys, i)) for i, item in enumerate(node.value)]
-    if not isinstance(node, yaml.MappingNode):
-        return loader.construct_object(node, deep=True)
-    mapping: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        # A key is the text as written: YAML 1.1 would read "on" and "no" as booleans.
-        key = str(key_node.value)
-        if key in mapping:
-            line, first = key_node.start_mark.line + 1, document.lines[(*keys, key)]
-            raise RegistryError(f"{document.path}:{line}: key {key!r} is written twice (first in line {first}).")
-        document.lines[(*keys, key)] = key_node.start_mark.line + 1
-        mapping[key] = _construct(document, loader, value_node, (*keys, key))
-    return mapping
+        data, lines = parse(text)
+    except YamlError as error:
+        raise RegistryError(f"{path}:{error.line}: {error.problem}.") from error
+    document = Document(path, {} if data is None else data, lines)
+    for keys in lines:
+        value = _at(data, keys)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise document.error(keys, f"{_name(keys)} is {value}: not a finite number.")
+    return document
 
 
 def read_value(text: str) -> Any:
-    """One value as an experiment file would give it. Raises yaml.YAMLError for bad syntax."""
-    return yaml.load(text, Loader=_Loader)
+    """One value as an experiment file would give it. Raises YamlError for what such a file may not have."""
+    if len(text) > MOST:
+        raise YamlError(1, f"a value of {len(text):,} characters; at most {MOST:,} are read")
+    return parse(text)[0]
 
 
 def convert(document: Document, kind: type[T]) -> T:
@@ -118,10 +100,16 @@ def explain(error: msgspec.ValidationError, data: Any, kind: Any) -> tuple[Keys,
     if missing:
         return keys, f"{_name(keys)} lacks the required key {missing.group(1)!r}."
     choices = _values(_node_type(inspect.type_info(kind), data, keys))
-    where = f"{_name(keys)} is {parent!r}: " if keys else ""
+    where = f"{_name(keys)} is {shown(parent)}: " if keys else ""
     hint = why_unknown(parent) if keys[-2:] == ("loss", "name") else ""
     message = f"{where}{problem[0].lower()}{problem[1:]}."
     return keys, " ".join(filter(None, [message, _listing("Valid", choices), hint]))
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _listing(title: str, choices: list[str]) -> str:

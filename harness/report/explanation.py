@@ -26,6 +26,8 @@ def explanation(ref: str, profile: str, overrides: list[str], batch_size: int | 
     """
     registry = Registry()
     if ref in registry.recipes:
+        if batch_size is not None:
+            raise UsageError("--batch-size goes with a row, whose schedule follows it; a recipe stands for no run.")
         return _recipe_explanation(registry, ref, profile, overrides)
     selection = Selection(ref, profile, overrides, None, batch_size)
     if "/" not in ref:

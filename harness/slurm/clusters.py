@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta
 
 from detector.errors import UsageError
-from detector.runs.job import Count, Settings
-from harness.folders import experiments_folders
+from detector.runs.job import Settings
+from harness.folders import experiments_folders, named_folder
 from harness.registry.declarations import Name
 from harness.registry.yaml_files import convert, read
 
-Natural = Annotated[int, Meta(ge=0)]
+Natural = Annotated[int, Meta(ge=0, le=1_000_000)]
+Minutes = Annotated[int, Meta(ge=1, le=5_270_400)]  # ten years
+Machines = Annotated[int, Meta(ge=1, le=65_536)]  # nodes, or cores of one
 # Options that the submission itself sets. Another value would break stopping, requeueing, job arrays, logs or the
 # search for a job by its name.
 RESERVED = (
@@ -47,21 +48,21 @@ class Cluster(Settings, frozen=True):
 
     name: Name
     title: str
-    time_minutes: Count
+    time_minutes: Minutes
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    nodes: Count = 1
-    gpus_per_node: Natural = 0
-    cpus_per_gpu: Count | None = None
-    memory_gb_per_gpu: Annotated[float, Meta(gt=0)] | None = None
-    parallel: Count = 256
+    nodes: Machines = 1
+    gpus_per_node: Annotated[int, Meta(ge=0, le=1024)] = 0
+    cpus_per_gpu: Machines | None = None
+    memory_gb_per_gpu: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+    parallel: Machines = 256
     setup: tuple[str, ...] = ()
     python: str | None = None
     container: str | None = None
     extra: dict[str, str | int | float | bool] = {}  # noqa: RUF012 (msgspec copies it)
-    signal_delay_seconds: Count = 120
+    signal_delay_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 120
     max_requeues: Natural = 100
     max_retries: Natural = 3
 
@@ -112,8 +113,8 @@ def known_clusters() -> dict[str, Path]:
 
 
 def _folders() -> list[Path]:
-    own = os.environ.get("HARNESS_CLUSTERS")
-    return [*([Path(own)] if own else []), *(folder / "clusters" for folder in experiments_folders())]
+    own = named_folder("HARNESS_CLUSTERS")
+    return [*([own] if own is not None else []), *(folder / "clusters" for folder in experiments_folders())]
 
 
 def _keys(data: Any) -> Any:

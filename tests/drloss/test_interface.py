@@ -146,7 +146,7 @@ def test_baselines_refuse_values_out_of_range() -> None:
 
 def test_functions_refuse_lambda_and_ratio_out_of_range() -> None:
     logits, labels = torch.zeros(3, 2), torch.tensor([0, BACKGROUND, IGNORED])
-    with refuses("lambda = 0.0 is not valid. Valid: a number > 0, or inf."):
+    with refuses("lambda_neg = 0.0 is not valid. Valid: a number > 0, or inf."):
         drloss.functional.dr_loss(logits, labels, lambda_neg=0.0)
     with refuses("hard negative ratio = -1 is not valid"):
         drloss.functional.cross_entropy_loss(logits, labels, hard_negative_ratio=-1)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from detector.errors import UsageError
-from detector.runs.job import Shapes
+from detector.runs.job import LARGEST, MAX_IMAGES, MAX_PIXELS, Shapes
 from harness.cli.options import AsJson, print_json, say
 
 app = typer.Typer(help="Make, shrink, download and check COCO-format data sets.", no_args_is_help=True)
@@ -20,11 +20,11 @@ SplitsOption = Annotated[list[str] | None, typer.Option("--split", help="Only th
 @app.command(short_help="Draw a set of shapes.")
 def synth(
     out: OutOption,
-    size: Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")] = 96,
-    train: Annotated[int, typer.Option(min=1, help="Training images.")] = 2000,
-    test: Annotated[int, typer.Option(min=1, help="Test images.")] = 300,
+    size: Annotated[int, typer.Option(min=32, max=MAX_PIXELS, help="Side of the images in pixels.")] = 96,
+    train: Annotated[int, typer.Option(min=1, max=MAX_IMAGES, help="Training images.")] = 2000,
+    test: Annotated[int, typer.Option(min=1, max=MAX_IMAGES, help="Test images.")] = 300,
     classes: Annotated[int, typer.Option(min=1, max=12, help="Classes of shapes.")] = 6,
-    seed: Annotated[int, typer.Option(min=0, help="Each seed gives another set.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST, help="Each seed gives another set.")] = 0,
 ) -> None:
     """Draw a set of shapes with clutter, crowds and empty images, the same each time.
 
@@ -46,7 +46,10 @@ def subset(
     out: OutOption,
     images: Annotated[int, typer.Option(min=1, help="Images per split.")] = 64,
     splits: SplitsOption = None,
-    seed: Annotated[int | None, typer.Option(help="Choose at random with this seed. Default: the first by id.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=LARGEST, help="Choose at random with this seed. Default: the first by id."),
+    ] = None,
 ) -> None:
     """Copy some images of a COCO root, with all their annotations as they are."""
     from detector.data.coco.files import known_splits

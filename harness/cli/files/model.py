@@ -15,9 +15,11 @@ from harness.cli.options import (
     ProfileOption,
     SeedOption,
     SetOption,
+    finite,
     pick_device,
     print_json,
     print_metrics,
+    refuse,
     say,
 )
 
@@ -38,6 +40,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def evaluate(
+    context: typer.Context,
     ref: Annotated[str | None, typer.Argument(metavar="TABLE/ROW", help="A trained row, such as table2/L6.")] = None,
     name: Annotated[
         str | None, typer.Option("--recipe", metavar="NAME", help="With --weights: the model and test of this recipe.")
@@ -65,16 +68,13 @@ def evaluate(
     if (ref is None) == (name is None) or (name is None) != (weights is None):
         raise UsageError("Give a row, such as table2/L6, or both --recipe NAME and --weights FILE.")
     if ref is not None:
-        if out is not None or split != "val2017":
-            raise UsageError("--out and --split go with --weights; a row's evaluation has a split and a place already.")
-        if backend != "pycocotools":
-            raise UsageError("--backend goes with --weights; a record has the numbers of pycocotools.")
+        refuse(context, ("out", "split"), "goes with --weights; a row's evaluation has a split and a place already.")
+        refuse(context, ["backend"], "goes with --weights; a record has the numbers of pycocotools.")
         _evaluate_row(ref, profile, overrides or [], data, seed, device, as_json)
     else:
         assert name is not None
         assert weights is not None
-        if seed:
-            raise UsageError("--seed chooses among the runs of a row; a weights file has none.")
+        refuse(context, ["seed"], "chooses among the runs of a row; a weights file has none.")
         _evaluate_file(name, weights, profile, overrides or [], data, split, out, device, backend, as_json)
 
 
@@ -198,6 +198,7 @@ def score(
 
 
 def detect(
+    context: typer.Context,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the drawn images and detections.json.")],
     ref: Annotated[
@@ -212,6 +213,7 @@ def detect(
             "--min-score",
             min=0,
             max=1,
+            callback=finite,
             help="Draw boxes with at least this score. Focal loss gives lower scores: try 0.3.",
         ),
     ] = 0.6,
@@ -223,7 +225,8 @@ def detect(
     from harness.planning.selection import Selection
     from harness.status.find import find_trained
 
-    if Path(ref).is_dir():
+    if ref.strip() and Path(ref).is_dir():
+        refuse(context, ("profile", "data", "seed"), f"chooses among the runs of a row; {ref} is one run's folder.")
         run, test = RunDir(Path(ref)), None
     else:
         run, test = find_trained(Selection(ref, profile, [], data), seed)

@@ -78,7 +78,8 @@ def profile(
         typer.Option("--gpu/--cpu", help="ResNet-50, or a slim network. Default: ResNet-50 if a GPU is found."),
     ] = None,
     iterations: Annotated[
-        int | None, typer.Option(min=3, metavar="N", help="Length of a training. Default: by images and time.")
+        int | None,
+        typer.Option(min=3, max=1_000_000_000, metavar="N", help="Length of a training. Default: by images and time."),
     ] = None,
     out: OutOption = None,
 ) -> None:

@@ -25,6 +25,7 @@ from harness.cli.options import (
     pick_device,
     print_json,
     print_metrics,
+    refuse,
     say,
 )
 
@@ -105,6 +106,7 @@ def export(
 
 def record(
     *,
+    context: typer.Context,
     ref: Annotated[
         str | None,
         typer.Argument(metavar="TABLE/ROW", help="The exported row. Default: the one without an answer yet."),
@@ -137,7 +139,10 @@ def record(
     require_test_settings("record", overrides)
     store = Store(runs_folder(), results_folder())
     if ref is None:
+        refuse(context, ("overrides", "data", "seed"), "goes with a row, such as table4/dr-r101.")
         run, found = _awaited(store, split)
+        if profile != found.profile:
+            refuse(context, ["profile"], f"{profile}: the one export that awaits an answer is of {found.profile}.")
         say(f"The answer to {found.sent.name if found.sent else ''}, profile {found.profile}.")
     else:
         run, found = _find_export(Selection(ref, profile, overrides or [], data), split, seed)

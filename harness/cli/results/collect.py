@@ -18,8 +18,11 @@ def collect(profile: OnlyProfileOption = None) -> None:
     Exits with 1 where the same evaluation has other numbers there.
     """
     from harness.folders import results_folder, runs_folder
+    from harness.registry.load import Registry
     from harness.store.records import Store, collect
 
+    if profile is not None:
+        Registry().profile(profile)  # refuses an unknown name
     written, conflicts = collect(Store(runs_folder(), results_folder()), profile)
     say(f"{len(written)} new records in {results_folder() / 'records'}")
     for conflict in conflicts:

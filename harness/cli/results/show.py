@@ -15,6 +15,7 @@ from harness.cli.options import (
     SetOption,
     SourceOption,
     print_json,
+    refuse,
 )
 
 
@@ -24,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def show(
+    context: typer.Context,
     target: Annotated[
         str,
         typer.Argument(metavar="TARGET|ID", help="all, a table, a row such as table2/L6, or an id's first digits."),
@@ -49,7 +51,10 @@ def show(
     from harness.report.evidence.text import evidence_text
 
     found = evidence_of(target, metric, source) if re.fullmatch(r"[0-9a-f]{4,16}", target) else None
-    if found is None:
+    if found is not None:
+        other = ("profile", "batch_size", "overrides", "data")
+        refuse(context, other, f"chooses among the runs of a row; {target} is one run. Leave it out.")
+    else:
         selection = Selection(target, profile, overrides or [], data, batch_size, source=source)
         found = evidence(selection, metric)
     if as_json:

@@ -19,6 +19,7 @@ from harness.cli.options import (
     SourceOption,
     TargetArgument,
     print_json,
+    refuse_two_forms,
 )
 
 
@@ -43,8 +44,11 @@ def list_(
     files that are no whole records, and folders that 'harness run --fresh' moved aside.
     """
     if runs:
+        from harness.registry.load import Registry
         from harness.report.evidence.listing import finished_runs, finished_runs_as_text
 
+        if profile is not None:
+            Registry().profile(profile)  # refuses an unknown name
         found = finished_runs(profile)
         if as_json:
             print_json(found)
@@ -64,6 +68,7 @@ def list_(
 
 
 def table(
+    context: typer.Context,
     target: TargetArgument,
     profile: ProfileOption = "paper",
     fmt: FormatOption = "text",
@@ -82,11 +87,13 @@ def table(
     from harness.report.views import table_views
 
     check_format(fmt)
+    refuse_two_forms(context, fmt, as_json=as_json)
     views = table_views(Selection(target, profile, overrides or [], data, batch_size, source=source))
     typer.echo(render_tables(views, "json" if as_json else fmt))
 
 
 def check(
+    context: typer.Context,
     target: TargetArgument = "all",
     profile: ProfileOption = "paper",
     fmt: FormatOption = "text",
@@ -116,6 +123,7 @@ def check(
     from harness.verdicts.sequential import parse_looks
 
     check_format(fmt)
+    refuse_two_forms(context, fmt, as_json=as_json)
     selection = Selection(target, profile, [], data, source=source)
     verdicts = judge(selection, parse_looks(looks) if looks is not None else ())
     if as_json or fmt in ("text", "json"):

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from detector.errors import UsageError
 from harness.cli.options import (
     AsJson,
     BatchSizeOption,
@@ -16,10 +15,17 @@ from harness.cli.options import (
     SetOption,
     TargetArgument,
     print_json,
+    refuse,
 )
 
 if TYPE_CHECKING:
     from harness.planning.selection import Selection
+
+
+BUDGET_ALONE = (
+    "cannot be given with a budget: --budget chooses rows and seeds of the paper's own settings: leave --seeds, "
+    "--wall-time, --set and --batch-size out. For more about one row: harness plan ROW --seeds N --wall-time TIME"
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,6 +34,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def plan(
+    context: typer.Context,
     target: TargetArgument,
     profile: ProfileOption = "paper",
     seeds: SeedsOption = 1,
@@ -62,7 +69,8 @@ def plan(
 
     selection = Selection(target, profile, overrides or [], data, batch_size)
     if budget is not None:
-        _plan_budget(selection, budget, gpus, chosen=seeds != 1 or wall_time is not None, as_json=as_json)
+        refuse(context, ("seeds", "wall_time", "overrides", "batch_size"), BUDGET_ALONE)
+        _plan_budget(selection, budget, gpus, as_json=as_json)
         return
     planned = selection.plan(seeds)
     limit = parse_wall_time(wall_time) if wall_time is not None else None
@@ -73,16 +81,10 @@ def plan(
         typer.echo(plan_as_text(selection, planned, seeds, limit, wanted))
 
 
-def _plan_budget(selection: Selection, budget: str, gpus: str | None, *, chosen: bool, as_json: bool) -> None:
-    """chosen: whether --seeds or --wall-time was given too; the budget already decides both."""
+def _plan_budget(selection: Selection, budget: str, gpus: str | None, *, as_json: bool) -> None:
     from harness.planning.budget import plan_budget
     from harness.report.costs import budget_as_data, budget_as_text
 
-    if chosen or selection.overrides or selection.batch_size is not None:
-        raise UsageError(
-            "--budget chooses rows and seeds of the paper's own settings: leave --seeds, --wall-time, --set and "
-            "--batch-size out. For more about one row: harness plan ROW --seeds N --wall-time TIME"
-        )
     bought = plan_budget(selection, budget, selection.gpus(gpus))
     if as_json:
         print_json(budget_as_data(bought))

@@ -20,10 +20,12 @@ from harness.cli.options import (
     SetOption,
     TargetArgument,
     print_json,
+    refuse,
     run_options,
     say,
 )
 from harness.failures import log_tail
+from harness.units import MAX_SEEDS
 
 if TYPE_CHECKING:
     from detector.runs.folder import RunDir
@@ -43,13 +45,17 @@ def add_to(app: typer.Typer) -> None:
 
 
 def status(
+    context: typer.Context,
     target: Annotated[
         str | None,
         typer.Argument(help="all, a table or a row. Default: every run of the profile that was ever started."),
     ] = None,
     profile: ProfileOption = "paper",
     seeds: Annotated[
-        int, typer.Option("--seeds", "-n", min=1, help="With a target: list this many seeds, also those never started.")
+        int,
+        typer.Option(
+            "--seeds", "-n", min=1, max=MAX_SEEDS, help="With a target: list this many seeds, also those never started."
+        ),
     ] = 1,
     batch_size: BatchSizeOption = None,
     overrides: SetOption = None,
@@ -69,8 +75,10 @@ def status(
 
     if watch and as_json:
         raise UsageError("--watch draws on a terminal again and again, --json prints once. Give one of them.")
+    if target is None:
+        refuse(context, ["seeds"], "goes with a target: without one, the runs that were ever started are listed.")
     selection, finder = _finder(target, profile, overrides, data, batch_size, seeds=0 if target is None else seeds)
-    context = ArgumentsFor(profile, run_options(overrides, batch_size, data), data, selection.store.runs)
+    words = ArgumentsFor(profile, run_options(overrides, batch_size, data), data, selection.store.runs)
 
     def look() -> tuple[FoundRuns, list[Observed]]:
         found = finder.find()
@@ -87,7 +95,7 @@ def status(
         except KeyboardInterrupt:
             interrupted = True
             found, observed = look()
-    after = [*summary_lines(observed, found, selection.store.runs, profile), *next_commands(observed, context)]
+    after = [*summary_lines(observed, found, selection.store.runs, profile), *next_commands(observed, words)]
     for line in [*state_lines(observed), *after]:
         typer.echo(line)
     if interrupted:
@@ -137,6 +145,7 @@ def _looks(look: Callable[[], tuple[FoundRuns, list[Observed]]], observed: list[
 
 
 def logs(
+    context: typer.Context,
     name: Annotated[
         str, typer.Argument(metavar="RUN", help="TABLE/ROW, a training's id or its first digits, or a run's folder.")
     ],
@@ -157,6 +166,9 @@ def logs(
     from harness.status.state import LIVING, decide
 
     run = _find_run(name, profile, seed, overrides, data, batch_size)
+    if "/" not in name or (Path(name) == run.root and Path(name).is_dir()):
+        other = ("profile", "seed", "batch_size", "overrides", "data")
+        refuse(context, other, f"chooses among the runs of a row; {name} is one run. Leave it out.")
 
     def is_living() -> bool:
         return decide(see(run, (), look_at_queue(run.root.parent)), time.time()).kind in LIVING
@@ -206,7 +218,7 @@ def _find_run(
     from harness.status.find import by_id
 
     folder = RunDir(Path(name))
-    if folder.job.exists() or folder.submitit.is_dir():
+    if name.strip() and (folder.job.exists() or folder.submitit.is_dir()):
         return folder
     if re.fullmatch(r"[0-9a-f]{3,16}", name):
         return by_id(runs_folder(), name)
@@ -266,7 +278,7 @@ def _finder(
     from harness.planning.selection import Selection
     from harness.status.find import RunFinder
 
-    selection = Selection(target or "all", profile, overrides or [], data, batch_size)
+    selection = Selection("all" if target is None else target, profile, overrides or [], data, batch_size)
     if target is None:
         selection.refs = [ref for table in selection.registry.tables.values() for ref in table.refs(profile)]
     return selection, RunFinder(selection, seeds=seeds)

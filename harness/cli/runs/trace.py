@@ -36,10 +36,12 @@ def add_to(app: typer.Typer) -> None:
 def trace(
     ref: Annotated[str, typer.Argument(metavar="TABLE/ROW", help="A row, such as table2/L6.")],
     profile: ProfileOption = "paper",
-    steps: Annotated[int, typer.Option("--steps", min=1, help="How many to trace.")] = 3,
+    steps: Annotated[int, typer.Option("--steps", min=1, max=10_000, help="How many to trace.")] = 3,
     warmup: Annotated[
         int | None,
-        typer.Option("--warmup", min=2, help="How many to train before. Default: 2 on a CPU, 30 on a GPU."),
+        typer.Option(
+            "--warmup", min=2, max=100_000, help="How many to train before. Default: 2 on a CPU, 30 on a GPU."
+        ),
     ] = None,
     batch_size: BatchSizeOption = None,
     overrides: SetOption = None,

@@ -173,7 +173,7 @@ def test_what_the_system_refuses_is_one_message_and_exit_code_1(tmp_path: Path) 
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr == f"error: [Errno 20] Not a directory: '{tmp_path}/file/x.json'\n"
+    assert done.stderr == f"error: {tmp_path}/file/x.json: Not a directory\n"
 
 
 def test_an_error_exits_with_2_and_without_a_traceback() -> None:

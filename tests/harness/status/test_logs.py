@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import typer
 
 from detector.errors import UsageError
 from detector.runs.folder import RunDir
@@ -19,6 +20,11 @@ from harness.status import logs as status_logs
 from harness.status.logs import follow, output, outputs
 from support.micro import micro_job, write_experiments
 from tests.command import error, invoke
+
+
+def context() -> typer.Context:
+    """Of a command line without options."""
+    return typer.Context(typer.main.get_command(typer.Typer(callback=lambda: None, invoke_without_command=True)))
 
 
 @pytest.fixture
@@ -102,7 +108,7 @@ def test_logs_follow_ends_with_the_run_and_loses_no_line(
     monkeypatch.setattr(status_logs.time, "sleep", write_more)
     with lock:
         lock.enter_context(run.lock())  # flock is by open file: this process's own lock is seen like another's
-        cli_status.logs(run.root.name, follow=True, num_lines=2)
+        cli_status.logs(context(), run.root.name, follow=True, num_lines=2)
     assert capsys.readouterr().out.splitlines() == ["line 99", "line 100", *(f"line {i} ä" for i in range(101, 106))]
 
 
@@ -146,4 +152,4 @@ def test_by_id_names_two_runs_whose_ids_begin_alike(run: RunDir) -> None:
     other = RunDir(run.root.with_name(run.root.name[:8] + "00000000"))
     other.root.mkdir()
     with pytest.raises(UsageError, match="2 ids begin with it"):
-        cli_status.logs(run.root.name[:8])
+        cli_status.logs(context(), run.root.name[:8])

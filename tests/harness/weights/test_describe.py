@@ -164,7 +164,7 @@ def test_find_weights_refuses_what_does_not_fit_before_anything_is_trained(
         (("--recipe", DR), "Give a row"),
         (("--weights", "x.pth"), "Give a row"),
         (("table2/L6", "--recipe", DR, "--weights", "x.pth"), "Give a row"),
-        (("table2/L6", "--out", "x"), "--out and --split go with --weights"),
+        (("table2/L6", "--out", "x"), "--out goes with --weights"),
         (("--recipe", DR, "--weights", "x.pth", "--seed", "1"), "--seed chooses among the runs of a row"),
         (("--recipe", DR, "--weights", "x.pth"), "A COCO root"),
         (("--recipe", "dr", "--weights", "x.pth", "--data", "y"), f"Unknown recipe 'dr'. Known: .*{DR}"),

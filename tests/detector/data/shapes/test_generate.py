@@ -264,3 +264,18 @@ def test_generator_version_draws_the_objects_that_it_always_drew(small: Path) ->
     first = index.annotations_of(0)
     assert index.labels[first].tolist() == LABELS
     np.testing.assert_allclose(index.boxes[first], BOXES, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_train": 10_000_000, "size": 16_384}, r"images of 16384 px take .* GB; .* GB free"),
+        ({"size": 16_384}, r"100000 processes that draw images of 16384 px take .* GB of memory"),
+    ],
+)
+def test_images_without_room_are_refused_before_work_begins(
+    tmp_path: Path, changes: dict[str, int], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        generate_shapes(tmp_path / "new" / "root", spec(**changes), workers=100_000)
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,92 @@
+"""Ctrl-C in the first second of a command: exit code 130, one line at most."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from harness.cli import interrupts
+
+# Sends the signal when the module is looked for whose name is the first argument; then runs the command.
+INTERRUPTED = """
+import os, signal, sys
+
+module = sys.argv.pop(1)
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from harness.cli import main
+main()
+"""
+
+
+def interrupted(module: str, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, module, *command], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.usefixtures("empty_folders")
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("typer", ("list",)),
+        ("harness.cli.runs.trace", ("list",)),
+        ("yaml", ("table", "all")),
+        ("harness.launch.run", ("run", "table2/L6", "--profile", "tiny")),
+        ("numpy", ("score", "x.json", "--data", ".")),
+        ("torch", ("doctor",)),
+        ("torch._C", ("weights", "show", "x.pth")),
+    ],
+)
+def test_an_interruption_amid_an_import_is_silent(module: str, command: tuple[str, ...]) -> None:
+    done = interrupted(module, *command)
+    assert (done.returncode, done.stdout, done.stderr) == (interrupts.CODE, "", "")
+
+
+def test_an_interruption_of_work_is_the_commands_to_answer() -> None:
+    code = "import signal; from harness.cli import interrupts; interrupts.run(lambda: signal.raise_signal(2))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (interrupts.CODE, "")
+
+
+def test_the_interruption_of_a_process_with_children_is_raised_also_amid_an_import(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import signal; signal.raise_signal(2)")
+    code = (
+        "import subprocess, sys; from harness.cli import interrupts\n"
+        "def work():\n"
+        "    child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
+        "    try:\n"
+        "        import slow\n"
+        "    finally:\n"
+        "        child.communicate(b'x'); print('child', child.returncode)\n"
+        "interrupts.run(work)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (interrupts.CODE, "child 0\n"), done.stderr
+
+
+def test_listening_leaves_the_handlers_of_others_and_other_threads_alone() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        interrupts.listen()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        thread = threading.Thread(target=interrupts.listen)
+        thread.start()
+        thread.join()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
