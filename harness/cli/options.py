@@ -120,6 +120,7 @@ WeightsOption = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Which of the row's runs, by its seed.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto (a GPU if there is one).")]
 FormatOption = Annotated[str, typer.Option("--format", "-f", help="text, md, latex, csv, json or html.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace files of an earlier command that are there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

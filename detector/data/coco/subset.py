@@ -13,6 +13,7 @@ from msgspec import Raw
 from detector.data.coco.files import annotation_file
 from detector.data.coco.index import CocoIndex, load_index, select
 from detector.errors import DataError
+from detector.storage.outputs import claim_folder
 from detector.storage.staging import staged_folder
 
 
@@ -28,10 +29,10 @@ def write_subset(source: Path, out: Path, num_images: int, *, splits: Sequence[s
     """Copy ``num_images`` images of each split to the new COCO root ``out``: the first by id, or drawn with ``seed``.
 
     Annotations keep every field, as do info, licenses and categories. ``out`` appears whole or not at all. Raises
-    DataError where ``out`` is not empty, the source is broken, lacks an image, or has fewer images than asked for.
+    UsageError where ``out`` is not empty, and DataError where the source is broken, lacks an image, or has fewer images
+    than asked for.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is not empty. Give a new folder, or remove this one first.")
+    claim_folder(out)
     cuts = [_cut(load_index(source, split), num_images, seed) for split in splits]
     with staged_folder(out) as staging:
         for cut in cuts:

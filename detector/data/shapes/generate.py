@@ -7,6 +7,7 @@ and Pillow's rounding may differ between releases, which is why records carry th
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -62,11 +63,9 @@ def generate_shapes(
 
 def _finished(root: Path, spec: Shapes) -> bool:
     """Whether ``root`` is the finished set. Raises DataError where it is something else."""
-    if not root.exists():
+    if not os.path.lexists(root) or (root.is_dir() and not any(root.iterdir())):
         return False
-    if not root.is_dir() or not (root / SPEC_FILE).is_file():
-        if root.is_dir() and not any(root.iterdir()):
-            return False
+    if not (root / SPEC_FILE).is_file():
         raise DataError(f"{root} is not a generated set (it has no {SPEC_FILE}). Give a new folder.")
     try:
         found = msgspec.json.decode((root / SPEC_FILE).read_bytes(), type=Shapes)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from detector.errors import UsageError
-from harness.cli.options import AsJson, OnlyProfileOption, print_json, say
+from detector.storage.outputs import claim_file
+from harness.cli.options import AsJson, ForceOption, OnlyProfileOption, print_json, say
 
 if TYPE_CHECKING:
     from harness.bundles.merge import Merge, Part
@@ -33,7 +33,7 @@ def export(
         bool,
         typer.Option("--checkpoints", help="Also the final weights of those trainings that are in the runs folder."),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    force: ForceOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Pack the finished records of the results and runs folders, each evaluation once.
@@ -46,8 +46,7 @@ def export(
     from harness.registry.load import Registry
     from harness.store.records import Store
 
-    if out.exists() and not force:
-        raise UsageError(f"{out} is there already. Give another name, or --force to replace it.")
+    claim_file(out, force=force)
     if profile is not None:
         Registry().profile(profile)  # refuses an unknown name before anything is read
     store = Store(runs_folder(), results_folder())

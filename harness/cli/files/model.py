@@ -12,6 +12,7 @@ from harness.cli.options import (
     AsJson,
     DataOption,
     DeviceOption,
+    ForceOption,
     ProfileOption,
     SeedOption,
     SetOption,
@@ -55,6 +56,7 @@ def evaluate(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     backend: BackendOption = "pycocotools",
+    force: ForceOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a row's trained weights, or any weights file: harness eval --recipe dr-r50-1x --weights FILE.
@@ -65,6 +67,8 @@ def evaluate(
     if (ref is None) == (name is None) or (name is None) != (weights is None):
         raise UsageError("Give a row, such as table2/L6, or both --recipe NAME and --weights FILE.")
     if ref is not None:
+        if force:
+            raise UsageError("--force goes with --out; the record of a row is never replaced.")
         if out is not None or split != "val2017":
             raise UsageError("--out and --split go with --weights; a row's evaluation has a split and a place already.")
         if backend != "pycocotools":
@@ -75,7 +79,7 @@ def evaluate(
         assert weights is not None
         if seed:
             raise UsageError("--seed chooses among the runs of a row; a weights file has none.")
-        _evaluate_file(name, weights, profile, overrides or [], data, split, out, device, backend, as_json)
+        _evaluate_file(name, weights, profile, overrides or [], data, split, out, force, device, backend, as_json)
 
 
 def _evaluate_row(
@@ -123,6 +127,7 @@ def _evaluate_file(
     data: Path | None,
     split: str,
     out: Path | None,
+    force: bool,
     device: str,
     backend: str,
     as_json: bool,
@@ -149,6 +154,7 @@ def _evaluate_file(
             device=pick_device(device),
             backend=scorer,
             out=out,
+            force=force,
             report=report,
         )
     if as_json:
@@ -214,6 +220,7 @@ def detect(
         ),
     ] = 0.6,
     device: DeviceOption = "auto",
+    force: ForceOption = False,
 ) -> None:
     """Draw a trained detector's boxes on images, with names and scores, and list them in detections.json."""
     from detector.evaluation.detect import detect_files
@@ -225,6 +232,6 @@ def detect(
         run, test = RunDir(Path(ref)), None
     else:
         run, test = find_trained(Selection(ref, profile, [], data), seed)
-    drawn = detect_files(run, images, out, test=test, min_score=min_score, device=pick_device(device))
+    drawn = detect_files(run, images, out, test=test, min_score=min_score, device=pick_device(device), force=force)
     for path, count in drawn:
         typer.echo(f"{path}  {count} objects")

@@ -9,6 +9,9 @@ import msgspec
 import typer
 
 from detector.errors import UsageError
+from detector.storage.files import write_atomic
+from detector.storage.outputs import claim_file
+from harness.cli.options import ForceOption
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
 def schema(
     kind: Annotated[str, typer.Argument(help="table, recipe, profile, claims, ledger, speeds or cluster.")],
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
+    force: ForceOption = False,
 ) -> None:
     """Print the JSON Schema of an experiment file, for editors that check YAML."""
     from harness.registry.declarations import FILE_KINDS
@@ -32,4 +36,4 @@ def schema(
     if out is None:
         typer.echo(text)
     else:
-        out.write_text(text + "\n", encoding="utf-8")
+        write_atomic(claim_file(out, force=force), f"{text}\n".encode())
