@@ -17,6 +17,7 @@ from detector.runs.record import Record
 from detector.runs.status import Status
 from detector.storage.files import read_json
 from detector.storage.locks import held, is_held, never
+from detector.storage.outputs import path_part
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ class RunDir:
         return self.root / "submitit"
 
     def evaluation(self, eval_id: str) -> Path:
-        """Folder of one evaluation."""
-        return self.root / "evals" / eval_id
+        """Folder of one evaluation. Raises RecordError for an id that is no plain name."""
+        return self.root / "evals" / path_part(eval_id, "eval_id", raises=RecordError)
 
     def detections(self, eval_id: str) -> Path:
         """COCO result list, gzip'd JSON."""

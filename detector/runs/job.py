@@ -37,7 +37,7 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 BoxConvention = Literal["legacy", "modern"]
 # caffe2, torchvision: ImageNet weights of the backbone in that project's file; sha256:...: any readable file, named by
 # its content, of a backbone or of a whole detector.
-WeightsName = Annotated[str, Meta(pattern=r"^(none|caffe2|torchvision|sha256:[0-9a-f]{64})$")]
+WeightsName = Annotated[str, Meta(pattern=r"^(none|caffe2|torchvision|sha256:[0-9a-f]{64})$(?!\n)")]
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

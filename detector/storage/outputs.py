@@ -75,6 +75,11 @@ def inside(
     if not name or "\0" in name or "\\" in name or parts.is_absolute() or ".." in parts.parts:
         raise raises(f"{what} {name!r} is not a path inside {root}.")
     path = root / parts
-    if not follow_links and not os.path.realpath(path).startswith(os.path.join(os.path.realpath(root), "")):
+    if not follow_links and leaves(root, path):
         raise raises(f"{what} {name!r} is a link that leaves {root}.")
     return path
+
+
+def leaves(root: Path, path: Path) -> bool:
+    """Whether ``path``, once its links are followed, is not below ``root``: such a file is not copied out unasked."""
+    return not os.path.realpath(path).startswith(os.path.join(os.path.realpath(root), ""))

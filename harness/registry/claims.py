@@ -21,7 +21,7 @@ ClaimMetric = Literal[
     "negative_evenness",
 ]
 ClaimKind = Literal["greater", "similar", "collapses", "above", "below", "between"]
-Ref = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
+Ref = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$(?!\n)")]
 
 
 class Contrast(Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,7 +43,7 @@ class Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     profile in neither cannot decide the claim, since nobody has said that it can.
     """
 
-    id: Annotated[str, Meta(pattern=r"^[a-z0-9-]+$")]
+    id: Annotated[str, Meta(pattern=r"^[a-z0-9-]+$(?!\n)")]
     text: str
     where: str
     metric: ClaimMetric

@@ -29,7 +29,7 @@ from harness.registry.claims import Claim
 from harness.registry.speeds import SpeedsFile
 
 METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL")
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)")]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 
 

@@ -18,7 +18,7 @@ class GpuKind(Settings, frozen=True):
     not trained in on this GPU. ``terabytes_per_second``: of its memory. ``source``: of the figures.
     """
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$(?!\n)")]
     names: Annotated[tuple[str, ...], Meta(min_length=1)]
     tflops: dict[Precision, PositiveFloat]
     terabytes_per_second: PositiveFloat

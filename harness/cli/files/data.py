@@ -47,6 +47,9 @@ def subset(
     images: Annotated[int, typer.Option(min=1, help="Images per split.")] = 64,
     splits: SplitsOption = None,
     seed: Annotated[int | None, typer.Option(help="Choose at random with this seed. Default: the first by id.")] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Copy also files that are only linked in the root and lie elsewhere.")
+    ] = False,
 ) -> None:
     """Copy some images of a COCO root, with all their annotations as they are."""
     from detector.data.coco.files import known_splits
@@ -55,7 +58,7 @@ def subset(
     chosen = splits or known_splits(source)
     if not chosen:
         raise UsageError(f"{source} has no annotations/instances_*.json. Run 'harness data verify {source}'.")
-    write_subset(source, out, images, splits=chosen, seed=seed)
+    write_subset(source, out, images, splits=chosen, seed=seed, follow_links=follow_links)
     say(f"{images} images of {', '.join(chosen)} in {out}")
 
 
