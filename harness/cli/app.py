@@ -5,14 +5,17 @@ Commands import what is slow only when they run, so that ``--help`` and completi
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import typer
 
 from detector.errors import HarnessError
 from harness.cli.files import bundle, data, model, new, schema, test_dev, weights
+from harness.cli.options import say
 from harness.cli.results import audit, collect, compare, show, tables
 from harness.cli.runs import doctor, plan, run, status, trace
+from harness.console.shown import shown
 
 app = typer.Typer(
     name="harness",
@@ -30,19 +33,36 @@ app.add_typer(new.app, name="new")
 app.add_typer(weights.app, name="weights")
 
 
+class _Plain(logging.Formatter):
+    """A line of the log in which nothing acts on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """For logging."""
+        return shown(super().format(record))
+
+
+def _plain_log() -> logging.Handler:
+    """What prints warnings where nothing else was set up."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(_Plain())
+    return handler
+
+
 def main() -> None:
     """Entry point. A HarnessError becomes one message on stderr and exit code 2, without a traceback.
 
     What the operating system refuses (a full disk, a read-only folder) becomes one message and exit code 1.
     """
+    logging.lastResort = _plain_log()
     try:
         app()
     except HarnessError as error:
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error}")
         sys.exit(2)
     except BrokenPipeError:  # the reader of a pipe has gone: nobody is left to tell
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error}")
         sys.exit(1)

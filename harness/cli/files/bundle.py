@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detector.storage.outputs import claim_file
-from harness.cli.options import AsJson, ForceOption, OnlyProfileOption, print_json, say
+from harness.cli.options import AsJson, ForceOption, OnlyProfileOption, print_json, put, say
 
 if TYPE_CHECKING:
     from harness.bundles.merge import Merge, Part
@@ -68,9 +68,9 @@ def export(
     else:
         profiles = Counter(item.record.profile for item in contents.records)
         counted = ", ".join(f"{count} of {name}" for name, count in sorted(profiles.items()))
-        typer.echo(f"{out}  {size / 1e6:.1f} MB: {len(contents.records)} records ({counted})")
+        put(f"{out}  {size / 1e6:.1f} MB: {len(contents.records)} records ({counted})")
         if checkpoints:
-            typer.echo(f"final weights of {len(contents.weights)} of their {len(trainings)} trainings")
+            put(f"final weights of {len(contents.weights)} of their {len(trainings)} trainings")
     for conflict in contents.conflicts:
         say(f"conflict: {conflict}")
     say(f"To import it elsewhere: harness bundle import {out.name}")
@@ -114,11 +114,11 @@ def import_(
 
 
 def _print_merge(merge: Merge, dry_run: bool) -> None:
-    typer.echo(f"records: {_counts(merge.records, dry_run)}")
+    put(f"records: {_counts(merge.records, dry_run)}")
     profiles = Counter(item.record.profile for item in merge.new_records)
     for name, count in sorted(profiles.items()):
-        typer.echo(f"  {count} of profile {name}. Next: harness table all --profile {name}")
-    typer.echo(f"weights: {_counts(merge.weights, dry_run)}")
+        put(f"  {count} of profile {name}. Next: harness table all --profile {name}")
+    put(f"weights: {_counts(merge.weights, dry_run)}")
 
 
 def _counts(part: Part, dry_run: bool) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from detector.errors import UsageError
 from detector.runs.job import Shapes
-from harness.cli.options import AsJson, print_json, say
+from harness.cli.options import AsJson, print_json, put, say
 
 app = typer.Typer(help="Make, shrink, download and check COCO-format data sets.", no_args_is_help=True)
 
@@ -106,15 +106,15 @@ def verify(
         print_json({**asdict(report), "root": str(report.root), "ok": report.ok})
     else:
         for split in report.splits:
-            typer.echo(
+            put(
                 f"{split.split}: {split.num_images:,} images, {split.num_boxes:,} boxes, {split.num_categories} "
                 f"categories, {split.num_crowd:,} crowd regions, {split.num_images_without_boxes:,} images without "
                 f"boxes, {split.num_boxes_without_area:,} boxes without area"
             )
         for note in report.notes:
-            typer.echo(f"note: {note}")
+            put(f"note: {note}")
         for problem in report.problems:
-            typer.echo(f"wrong: {problem}")
-        typer.echo("ok" if report.ok else f"{len(report.problems):,} problems")
+            put(f"wrong: {problem}")
+        put("ok" if report.ok else f"{len(report.problems):,} problems")
     if not report.ok:
         raise typer.Exit(1)

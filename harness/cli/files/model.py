@@ -19,6 +19,7 @@ from harness.cli.options import (
     pick_device,
     print_json,
     print_metrics,
+    put,
     say,
 )
 
@@ -234,4 +235,4 @@ def detect(
         run, test = find_trained(Selection(ref, profile, [], data), seed)
     drawn = detect_files(run, images, out, test=test, min_score=min_score, device=pick_device(device), force=force)
     for path, count in drawn:
-        typer.echo(f"{path}  {count} objects")
+        put(f"{path}  {count} objects")

@@ -11,7 +11,7 @@ import typer
 from detector.errors import UsageError
 from detector.storage.files import write_atomic
 from detector.storage.outputs import claim_file
-from harness.cli.options import ForceOption
+from harness.cli.options import ForceOption, put
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,6 +34,6 @@ def schema(
         raise UsageError(f"Unknown kind of file {kind!r}. Known: {', '.join(kinds)}.")
     text = msgspec.json.format(msgspec.json.encode(file_schema(kinds[kind])), indent=2).decode()
     if out is None:
-        typer.echo(text)
+        put(text)
     else:
         write_atomic(claim_file(out, force=force), f"{text}\n".encode())

@@ -27,6 +27,7 @@ from harness.cli.options import (
     pick_device,
     print_json,
     print_metrics,
+    put,
     say,
 )
 
@@ -102,7 +103,7 @@ def export(
     if as_json:
         print_json({"zip": str(path), "export": found})
     else:
-        typer.echo(path)
+        put(path)
     say(
         f"{sent.detections:,} detections on {found.test_split.images:,} images, {len(content) / 1e6:.2f} MB. Next: "
         f"give it to the evaluation server, then: {_command('record', selection, split, seed)} --from-server FILE"

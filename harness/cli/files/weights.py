@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from detector.storage.outputs import claim_file
-from harness.cli.options import AsJson, ForceOption, print_json, say
+from harness.cli.options import AsJson, ForceOption, print_json, put, say
 
 if TYPE_CHECKING:
     from detector.weights.network import Format
@@ -36,7 +36,7 @@ def show(file: FileArgument, as_json: AsJson = False) -> None:
     if as_json:
         print_json(description(weights, Registry()))
     else:
-        typer.echo(description_as_text(weights, Registry()))
+        put(description_as_text(weights, Registry()))
 
 
 @app.command(short_help="Write weights in another project's format.")

@@ -16,6 +16,7 @@ from harness.cli.options import (
     SetOption,
     TargetArgument,
     print_json,
+    put,
 )
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def plan(
     if as_json:
         print_json(plan_as_data(selection, planned, limit, wanted))
     else:
-        typer.echo(plan_as_text(selection, planned, seeds, limit, wanted))
+        put(plan_as_text(selection, planned, seeds, limit, wanted))
 
 
 def _plan_budget(selection: Selection, budget: str, gpus: str | None, *, chosen: bool, as_json: bool) -> None:
@@ -87,4 +88,4 @@ def _plan_budget(selection: Selection, budget: str, gpus: str | None, *, chosen:
     if as_json:
         print_json(budget_as_data(bought))
     else:
-        typer.echo(budget_as_text(bought))
+        put(budget_as_text(bought))

@@ -19,6 +19,7 @@ from harness.cli.options import (
     WeightsOption,
     pick_device,
     print_json,
+    put,
     say,
 )
 
@@ -78,7 +79,7 @@ def trace(
     if as_json:
         print_json(_as_data(traced))
     else:
-        typer.echo(_as_text(traced))
+        put(_as_text(traced))
 
 
 def _as_data(traced: Traced) -> dict[str, Any]:
