@@ -50,7 +50,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         """For urllib, at each redirect."""
-        check_url(newurl, f"{req.full_url} redirects to ")
+        try:
+            check_url(newurl, f"{req.full_url} redirects to ")
+        except DataError:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -175,6 +179,7 @@ def _attempt(url: str, part: Path, timeout: float, progress: Progress | None) ->
             while chunk := _received(response):
                 have += len(chunk)
                 if have > total:
+                    part.unlink()
                     raise DataError(f"{url}: the server sends more than the {total:,} bytes that it announced.")
                 file.write(chunk)
                 if progress is not None:
