@@ -6,6 +6,7 @@ Commands import what is slow only when they run, so that ``--help`` and completi
 from __future__ import annotations
 
 import logging
+import re
 import sys
 
 import typer
@@ -49,6 +50,11 @@ def _plain_log() -> logging.Handler:
     return handler
 
 
+def _message(error: Exception) -> str:
+    """The one message. Further lines are indented: a line break in a file's name begins no message of its own."""
+    return re.sub(r"\n(?! )", "\n  ", f"error: {error}")
+
+
 def main() -> None:
     """Entry point. A HarnessError becomes one message on stderr and exit code 2, without a traceback.
 
@@ -58,11 +64,11 @@ def main() -> None:
     try:
         app()
     except HarnessError as error:
-        say(f"error: {error}")
+        say(_message(error))
         sys.exit(2)
     except BrokenPipeError:  # the reader of a pipe has gone: nobody is left to tell
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
-        say(f"error: {error}")
+        say(_message(error))
         sys.exit(1)

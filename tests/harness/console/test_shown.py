@@ -59,6 +59,19 @@ def test_an_error_cannot_act(
     assert one_line(said.rstrip("\n")) == said.rstrip("\n")
 
 
+def test_a_line_break_in_an_error_begins_no_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise UsageError("a name\nerror: forged\n  listed")
+
+    module = importlib.import_module("harness.cli.app")
+    monkeypatch.setattr(module, "app", fail)
+    with pytest.raises(SystemExit):
+        module.main()
+    assert capsys.readouterr().err == "error: a name\n  error: forged\n  listed\n"
+
+
 def test_names_of_runs_are_no_markup_and_no_controls() -> None:
     console = Console(file=io.StringIO(), force_terminal=False, width=200)
     with RunsView({"a": f"[red]{HOSTILE}"}, console) as view:
