@@ -27,6 +27,14 @@ class Server:
         self.requests.append((path, wanted))
         fault = self.faults[path].pop(0) if self.faults.get(path) else ""
         body = self.files.get(path)
+        if fault.startswith(("to ", "length ")):
+            kind, _, value = fault.partition(" ")
+            handler.send_response(302 if kind == "to" else 200)
+            handler.send_header("Location" if kind == "to" else "Content-Length", value)
+            handler.end_headers()
+            handler.wfile.write(b"" if kind == "to" else body or b"")
+            handler.close_connection = True
+            return
         if body is None or fault.isdecimal():
             handler.send_error(int(fault) if fault else 404)
             return

@@ -16,6 +16,7 @@ from detector.runs.job import TrainJob
 from detector.runs.record import Record, misplaced, read_record
 from detector.runs.status import Status
 from detector.storage.locks import held, is_held, never
+from detector.storage.outputs import path_part
 from detector.storage.reading import read_bytes, read_json
 
 MOST_STATUS = MOST_JOB = 2**20  # bytes
@@ -91,8 +92,8 @@ class RunDir:
         return self.root / "submitit"
 
     def evaluation(self, eval_id: str) -> Path:
-        """Folder of one evaluation."""
-        return self.root / "evals" / eval_id
+        """Folder of one evaluation. Raises RecordError for an id that is no plain name."""
+        return self.root / "evals" / path_part(eval_id, "eval_id", raises=RecordError)
 
     def detections(self, eval_id: str) -> Path:
         """COCO result list, gzip'd JSON."""

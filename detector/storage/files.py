@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from detector.storage.outputs import holds_file
 from detector.storage.staging import staging_name
 
 _NUMBER = rb"(?:-?\d[\d.eE+-]*|null)"
@@ -19,12 +20,14 @@ _EDGE = re.compile(rb"(?<=\[)\s+|\s+(?=\])")
 
 
 def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object], *, flush: bool = True) -> None:
-    """Write a whole file or nothing; a file that is there already is replaced.
+    """Write a whole file or nothing; a regular file that is there already is replaced.
 
-    content: bytes, or a function that writes them to an open file. flush: whether to wait until the disk has them;
-    without it, the file may be empty after a power failure.
+    Whether it may be is the caller's to ask (``outputs.claim_file``). Raises UsageError for anything else that is
+    there: a folder, a link, a device. content: bytes, or a function that writes them to an open file. flush: whether to
+    wait until the disk has them; without it, the file may be empty after a power failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    holds_file(path)
     temporary = staging_name(path)
     try:
         with open(temporary, "wb") as file:

@@ -18,28 +18,39 @@ def claim_file(path: Path, *, force: bool = False) -> Path:
 
     force: the user asked for it; then a regular file may be replaced, and anything else still may not.
     """
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return path
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
-    if not stat.S_ISREG(mode):
-        what = "a link" if stat.S_ISLNK(mode) else kind_of_file(mode)
-        raise UsageError(f"{path} is {what} and is not replaced. Name another file.")
-    if not force:
+    if holds_file(path) and not force:
         raise UsageError(f"{path} exists and is not overwritten. Name another file, or add --force.")
     return path
 
 
 def claim_folder(path: Path) -> Path:
     """``path``, if it is not there yet or an empty folder. Raises UsageError otherwise."""
-    try:
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-            return path
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
+    mode = _mode(path)
+    if mode is None or (stat.S_ISDIR(mode) and not any(path.iterdir())):
+        return path
+    if stat.S_ISLNK(mode):
+        raise UsageError(f"{path} is a link and is not replaced. Name another folder, or the one that it leads to.")
     raise UsageError(f"{path} exists and is not overwritten. Name a folder that does not exist yet.")
+
+
+def holds_file(path: Path) -> bool:
+    """Whether a regular file is there. Raises UsageError for anything else that is: it is never replaced.
+
+    A rename would put a plain file in the place of a device (as root, of /dev/null), a named pipe or a link.
+    """
+    mode = _mode(path)
+    if mode is not None and not stat.S_ISREG(mode):
+        what = "a link" if stat.S_ISLNK(mode) else kind_of_file(mode)
+        raise UsageError(f"{path} is {what} and is not replaced. Name another file.")
+    return mode is not None
+
+
+def _mode(path: Path) -> int | None:
+    """Of what is there itself, not of what a link leads to; None where nothing is."""
+    try:
+        return path.lstat().st_mode
+    except FileNotFoundError:
+        return None
 
 
 def path_part(text: str, what: str, *, raises: type[HarnessError] = UsageError) -> str:
@@ -64,6 +75,11 @@ def inside(
     if not name or "\0" in name or "\\" in name or parts.is_absolute() or ".." in parts.parts:
         raise raises(f"{what} {name!r} is not a path inside {root}.")
     path = root / parts
-    if not follow_links and not os.path.realpath(path).startswith(os.path.join(os.path.realpath(root), "")):
+    if not follow_links and leaves(root, path):
         raise raises(f"{what} {name!r} is a link that leaves {root}.")
     return path
+
+
+def leaves(root: Path, path: Path) -> bool:
+    """Whether ``path``, once its links are followed, is not below ``root``: such a file is not copied out unasked."""
+    return not os.path.realpath(path).startswith(os.path.join(os.path.realpath(root), ""))

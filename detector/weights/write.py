@@ -20,6 +20,7 @@ from torch import Tensor
 from detector.errors import WeightsError
 from detector.runs.backbones import BACKBONES
 from detector.storage.files import write_atomic
+from detector.storage.outputs import claim_file
 from detector.weights import names
 from detector.weights.anchor_order import to_scale_major
 from detector.weights.load import CLASS_OUTPUTS, describe_pixels, recoded, same_pixels
@@ -47,12 +48,9 @@ class Conversion:
 def write_weights(weights: Weights, to: Format, out: Path, *, overwrite: bool = False) -> tuple[str, ...]:
     """Write ``weights`` in the format ``to``, whole or not at all; returns notes on what differs.
 
-    Raises WeightsError where ``out`` exists (unless ``overwrite``), and as ``convert``.
+    Raises UsageError where ``out`` exists (unless ``overwrite``), and WeightsError as ``convert``.
     """
-    if out.is_dir():
-        raise WeightsError(f"{out} is a folder. Name the file to write.")
-    if out.exists() and not overwrite:
-        raise WeightsError(f"{out} exists. Name another file, or give --force to replace it.")
+    claim_file(out, force=overwrite)
     conversion = convert(weights, to)
     write_atomic(out, conversion.content)
     return conversion.notes

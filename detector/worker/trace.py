@@ -18,6 +18,7 @@ from detector.runs.assignment import Assignment
 from detector.runs.folder import RunDir
 from detector.runs.job import TrainJob
 from detector.runs.timing import StepTiming
+from detector.storage.files import write_atomic
 from detector.training.train import Progress, train
 from detector.worker.run import fresh_training, pace_of
 
@@ -107,7 +108,7 @@ def _trace(assignment: Assignment, folder: Path, world: World, output: Path, *, 
         )
     part = folder / output.name
     profiler.export_chrome_trace(str(part))
-    output.write_bytes(part.read_bytes())
+    write_atomic(output, part.read_bytes())
     total, kernels = _kernels(profiler, steps)
     return Trace(world.device.type, steps, warmup, timings[-1], total, kernels)
 

@@ -25,6 +25,7 @@ from msgspec import Meta, Struct
 
 from detector.errors import RecordError, UsageError
 from detector.runs.record import Record, decode_record
+from detector.storage.outputs import path_part
 from detector.storage.reading import decode_json, regular_file
 
 FORMAT: Final = 1
@@ -54,7 +55,10 @@ class RecordEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     @property
     def member(self) -> str:
         """Its place in the zip."""
-        return f"records/{self.profile}/{self.eval_id}.json"
+        profile, eval_id = (
+            path_part(part, "A record's profile or id", raises=RecordError) for part in (self.profile, self.eval_id)
+        )
+        return f"records/{profile}/{eval_id}.json"
 
 
 class WeightsEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -79,7 +83,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 def weights_member(train_id: str) -> str:
     """The place in the zip of a training's final weights."""
-    return f"weights/{train_id}.pt"
+    return f"weights/{path_part(train_id, 'train_id', raises=RecordError)}.pt"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from detector.errors import RecordError, UsageError
 from detector.runs.record import MOST_BYTES, Record, decode_record, misplaced
 from detector.storage.files import write_atomic
+from detector.storage.outputs import leaves
 from detector.storage.reading import read_bytes, regular_file
 from harness.bundles.format import (
     FORMAT,
@@ -57,9 +58,7 @@ def gather(store: Store, *, profile: str | None, eval_ids: set[str] | None, with
     """
     found, conflicts, aside = dict[str, Packed](), list[str](), list[str]()
     own, foreign = dict[str, Path](), set[str]()
-    committed = sorted(store.results.glob("records/*/*.json"))
-    runs = record_files(store.runs)
-    for path in [*committed, *runs]:
+    for root, path in _record_files(store, conflicts):
         try:
             record, data = _read(path)
         except RecordError as error:
@@ -74,15 +73,17 @@ def gather(store: Store, *, profile: str | None, eval_ids: set[str] | None, with
                 f"{', and no weights' if with_weights else ''}."
             )
             foreign.add(record.train_id)
-        elif path.is_relative_to(store.runs) and store.run_dir(record.train_id).final.exists():
+        elif root == store.runs and store.run_dir(record.train_id).final.exists():
             own[record.train_id] = store.run_dir(record.train_id).final
+    for train_id in [key for key, final in own.items() if with_weights and leaves(store.runs, final)]:
+        conflicts.append(f"{own.pop(train_id)} is a link that leaves {store.runs}: these weights are not packed.")
     if not found:
         raise UsageError(
             "\n".join(aside[:MAX_FAULTS])
             + ("\n" if aside else "")
             + f"There is no finished record to pack in {store.results / 'records'} and {store.runs}"
             f"{f' of profile {profile}' if profile else ''}{' for this target' if eval_ids is not None else ''}. "
-            "To see what there is: harness table all"
+            f"To see what there is: harness table all{''.join(f' {conflict}' for conflict in conflicts)}"
         )
     return Contents(
         records=tuple(sorted(found.values(), key=lambda item: (item.record.profile, item.record.eval_id))),
@@ -99,6 +100,15 @@ def _read(path: Path) -> tuple[Record, bytes]:
     if wrong := misplaced(record, path):
         raise RecordError(f"{path}: {wrong}.")
     return record, data
+
+
+def _record_files(store: Store, conflicts: list[str]) -> list[tuple[Path, Path]]:
+    """Each file of a record with its folder, the results' first. Links that leave it go to ``conflicts``."""
+    committed = [(store.results, path) for path in sorted(store.results.glob("records/*/*.json"))]
+    every = [*committed, *((store.runs, path) for path in record_files(store.runs))]
+    outside = [(root, path) for root, path in every if leaves(root, path)]
+    conflicts += [f"{path} is a link that leaves {root}: it is not packed." for root, path in outside]
+    return [item for item in every if item not in outside] if outside else every
 
 
 def evaluations_of(store: Store, target: str, profile: str | None) -> set[str]:

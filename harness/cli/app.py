@@ -5,7 +5,9 @@ Commands import what is slow only when they run, so that ``--help`` and completi
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import sys
 from itertools import pairwise
 
@@ -14,8 +16,10 @@ import typer
 from detector.errors import HarnessError, UsageError
 from harness.cli import interrupts
 from harness.cli.files import bundle, data, model, new, own_data, schema, test_dev, weights
+from harness.cli.options import say
 from harness.cli.results import audit, collect, compare, show, tables
 from harness.cli.runs import doctor, plan, run, status, trace
+from harness.console.shown import shown
 
 app = typer.Typer(
     name="harness",
@@ -34,6 +38,27 @@ app.add_typer(new.app, name="new")
 app.add_typer(weights.app, name="weights")
 
 
+class _Plain(logging.Formatter):
+    """A line of the log in which nothing acts on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """For logging."""
+        return shown(super().format(record))
+
+
+def _plain_log() -> logging.Handler:
+    """What prints warnings where nothing else was set up."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(_Plain())
+    return handler
+
+
+def _message(error: Exception | str) -> str:
+    """The one message. Further lines are indented: a line break in a file's name begins no message of its own."""
+    return re.sub(r"\n(?! )", "\n  ", f"error: {error}")
+
+
 def main() -> None:
     """Entry point. A HarnessError becomes one message on stderr and exit code 2, without a traceback.
 
@@ -44,17 +69,18 @@ def main() -> None:
 
 
 def _run() -> None:
+    logging.lastResort = _plain_log()
     try:
         _refuse_empty(sys.argv[1:])
         app()
     except HarnessError as error:
-        typer.echo(f"error: {error}", err=True)
+        say(_message(error))
         sys.exit(2)
     except BrokenPipeError:  # the reader of a pipe has gone: nobody is left to tell
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
-        typer.echo(f"error: {_refusal(error)}", err=True)
+        say(_message(_refusal(error)))
         sys.exit(1)
 
 

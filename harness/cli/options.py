@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from detector.errors import UsageError
+from harness.console.shown import shown
 from harness.units import MAX_SEEDS
 
 
@@ -141,6 +142,7 @@ SeedOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto (a GPU if there is one).")]
 FormatOption = Annotated[str, typer.Option("--format", "-f", help="text, md, latex, csv, json or html.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace files of an earlier command that are there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -163,13 +165,13 @@ def refuse_two_forms(context: typer.Context, fmt: str, *, as_json: bool) -> None
 
 def print_json(value: Any) -> None:
     """Indented JSON on the standard output."""
-    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    put(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def print_metrics(metrics: dict[str, float | None]) -> None:
     """One line per metric: percent, or 0..1 for mean scores."""
     for name, value in metrics.items():
-        typer.echo(f"{name:15} {'none of that size' if value is None else f'{value:.3f}'}")
+        put(f"{name:15} {'none of that size' if value is None else f'{value:.3f}'}")
 
 
 def pick_device(name: str) -> Literal["cpu", "cuda"]:
@@ -184,8 +186,13 @@ def pick_device(name: str) -> Literal["cpu", "cuda"]:
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal: on stderr, so that stdout holds data only."""
-    typer.echo(text, err=True)
+    """Tell the person at the terminal: on stderr, so that stdout holds data only. Nothing in the text acts on it."""
+    typer.echo(shown(text), err=True)
+
+
+def put(text: object, *, nl: bool = True) -> None:
+    """A command's result, on stdout; nothing in the text acts on a terminal. nl: whether a line end follows."""
+    typer.echo(shown(str(text)), nl=nl)
 
 
 def run_options(overrides: list[str] | None, batch_size: int | None, data: Path | None) -> tuple[str, ...]:

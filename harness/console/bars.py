@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from harness.console.shown import one_line
+
 LINE_SECONDS = 20.0
 
 
@@ -24,9 +26,9 @@ LINE_SECONDS = 20.0
 def count_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar over ``total`` things. Yields the function that advances it by a count. Silent without a terminal."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(one_line(what), total=total)
         yield lambda count: progress.advance(task, count)
 
 
@@ -35,7 +37,7 @@ def download_bar() -> Iterator[Callable[[str, int, int], None]]:
     """One bar per download. Yields the function (what, done, total) that moves it. Silent without a terminal."""
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
         TimeRemainingColumn(),
@@ -45,7 +47,7 @@ def download_bar() -> Iterator[Callable[[str, int, int], None]]:
 
         def move(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
+                tasks[what] = progress.add_task(one_line(what), total=total)
             progress.update(tasks[what], completed=done)
 
         yield move
@@ -55,16 +57,16 @@ def download_bar() -> Iterator[Callable[[str, int, int], None]]:
 def share_bar(what: str) -> Iterator[Callable[[float], None]]:
     """A bar for one task. Yields the function that takes the share done. Without a terminal, a line now and then."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     said = time.monotonic()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=1.0)
+        task = progress.add_task(one_line(what), total=1.0)
 
         def report(share: float) -> None:
             nonlocal said
             progress.update(task, completed=share)
             if not console.is_terminal and time.monotonic() - said >= LINE_SECONDS:
                 said = time.monotonic()
-                console.print(f"{what}: {share:.0%}", highlight=False)
+                console.print(f"{one_line(what)}: {share:.0%}", highlight=False, markup=False)
 
         yield report

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from detector.runs.status import Status, fraction_done, progress_text
 from harness.console.bars import LINE_SECONDS
+from harness.console.shown import one_line, shown
 from harness.units import duration
 
 BAR_WIDTH = 30  # columns of a bar, its percentage, and the space around them
@@ -23,10 +24,15 @@ class _Bars(Progress):
 
     def __init__(self, console: Console, *, beside: bool) -> None:
         self.beside = beside  # first: the parent draws at once
-        text = (TextColumn(" {task.fields[text]}"),) if beside else ()
+        text = (TextColumn(" {task.fields[text]}", markup=False),) if beside else ()
         percent = TextColumn("{task.percentage:>4.0f}%")
         super().__init__(
-            TextColumn("{task.description}"), BarColumn(bar_width=20), percent, *text, console=console, transient=True
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            percent,
+            *text,
+            console=console,
+            transient=True,
         )
 
     def get_renderables(self) -> Iterator[RenderableType]:
@@ -44,7 +50,7 @@ class RunsView:
     """The progress of several runs together. names: by training id, what a person calls the run."""
 
     def __init__(self, names: dict[str, str], console: Console) -> None:
-        self.names, self.console = names, console
+        self.names, self.console = {key: one_line(name) for key, name in names.items()}, console
         self.done: dict[str, float] = dict.fromkeys(names, 0.0)
         self.first: dict[str, float] = {}  # the share done when first seen: a resumed run does not start at 0
         self.finished = 0
@@ -79,8 +85,8 @@ class RunsView:
             )
         if status.note and train_id not in self.noted:
             self.noted.add(train_id)
-            self.console.print(f"{self.names[train_id]}: {status.note}", highlight=False, markup=False)
-        self.progress.update(self.tasks[train_id], completed=self.done[train_id], text=progress_text(status))
+            self.console.print(f"{self.names[train_id]}: {one_line(status.note)}", highlight=False, markup=False)
+        self.progress.update(self.tasks[train_id], completed=self.done[train_id], text=one_line(progress_text(status)))
         self.progress.update(self.total, completed=self.overall, text=self._summary())
         if not self.console.is_terminal and time.monotonic() - self.last_line >= LINE_SECONDS:
             self.last_line = time.monotonic()
@@ -93,7 +99,7 @@ class RunsView:
         if train_id in self.tasks:
             self.progress.remove_task(self.tasks.pop(train_id))
         self.console.print(
-            f"[{self.finished}/{len(self.names)}] {self.names[train_id]}  {text}  ({duration(self.elapsed)})",
+            f"[{self.finished}/{len(self.names)}] {self.names[train_id]}  {shown(text)}  ({duration(self.elapsed)})",
             highlight=False,
             markup=False,
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec.structs import replace
 
 from detector.errors import UsageError
+from detector.storage.outputs import claim_file
 from harness.launch.assignments import assignments
 from harness.launch.prepare import plan_with_weights, prepare_data
 from harness.planning.selection import Selection
@@ -42,10 +43,12 @@ def trace_row(
     warmup: int | None = None,
     weights: Path | None = None,
     output: Path | None = None,
+    force: bool = False,
 ) -> Traced:
     """Trace ``steps`` steps of the selection's one training, after ``warmup`` others. Makes no run and no record.
 
     weights: the file to start from. output: of Chrome's trace; None: in this folder, named after row and profile.
+    force: replace one that is there.
 
     Raises:
         UsageError: not one row that is trained, or an output that cannot be written.
@@ -61,6 +64,7 @@ def trace_row(
         raise UsageError(f"--output {path}: a trace is written as {' or '.join(SUFFIXES)}.")
     if not path.parent.is_dir():
         raise UsageError(f"--output {path}: there is no folder {path.parent}.")
+    claim_file(path, force=force)
     root = selection.data_root()
     planned, found = plan_with_weights(selection, selection.plan(1, root=root), 1, root, weights, say)
     prepare_data(planned.data, root, say)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 
 from detector.errors import UsageError
+from harness.console.shown import one_line
 from harness.registry.declarations import METRICS
 from harness.report.check import CheckView, Verdicts
 from harness.report.markup import TextTable, html_fragment, latex, markdown
@@ -27,6 +29,8 @@ from harness.report.text import (
 )
 from harness.verdicts.judge import ClaimVerdict
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # also of full width
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 FORMATS = ("text", "md", "latex", "csv", "json", "html")
 _MARKUP = {"md": markdown, "latex": latex, "html": html_fragment}
 
@@ -135,8 +139,16 @@ def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
     sheet = io.StringIO()
     writer = csv.DictWriter(sheet, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({key: _no_formula(value) for key, value in line.items()} for line in lines)
     return sheet.getvalue().rstrip("\n")
+
+
+def _no_formula(value: Any) -> Any:
+    """Text that a spreadsheet would calculate gets an apostrophe before it; numbers, also as text, stay numbers."""
+    if not isinstance(value, str):
+        return value
+    text = one_line(value)
+    return f"'{text}" if value.lstrip(" ")[:1] in _FORMULA and not _NUMBER.fullmatch(value) else text
 
 
 def _tables_csv(views: Sequence[TableView]) -> str:

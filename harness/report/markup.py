@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.console.shown import one_line, shown
+
 _LATEX = {
     "\\": r"\textbackslash{}",
     **{char: f"\\{char}" for char in "&%$#_{}"},
@@ -19,6 +21,9 @@ _LATEX = {
     "\N{GREEK SMALL LETTER RHO}": r"$\rho$",
     "\N{GREEK SMALL LETTER LAMDA}": r"$\lambda$",
 }
+# What ends a cell, begins a tag or an entity, or makes a link of GitHub's Markdown; all else is left readable.
+_MARKDOWN = re.compile(r"[\\|`]|<(?=[A-Za-z/!?])|&(?=#|\w+;)|\](?=[(\[:])|!(?=\[)|://|(?i:mailto:|xmpp:|www\.)|@")
+_ENTITIES = {"|": r"\|", **{char: f"&#{ord(char)};" for char in "\\`<&]!:/.@"}}
 _STYLE = (
     "<style>.harness{font:14px/1.45 system-ui,sans-serif;border-collapse:collapse}"
     ".harness caption{text-align:left;font-weight:600;padding:.4em .6em}"
@@ -52,20 +57,32 @@ def markdown(table: TextTable) -> str:
 
     prefixes = [name for name, width in table.spans for _ in range(width)] or [""] * len(table.headings)
     headings = [f"{prefix} {heading}".strip() for prefix, heading in zip(prefixes, table.headings, strict=True)]
+    headings = [markdown_escape(one_line(heading)) for heading in headings]
     sections = dict(table.sections)
     rows = []
     for i, row in enumerate(table.rows):
         if i in sections:
-            rows.append([f"**{sections[i]}**", *[""] * (len(headings) - 1)])
-        rows.append([cell.replace("|", "\\|").replace("\n", "<br>") for cell in row])
+            rows.append([f"**{markdown_escape(one_line(sections[i]))}**", *[""] * (len(headings) - 1)])
+        rows.append(["<br>".join(markdown_escape(line) for line in shown(cell).split("\n")) for cell in row])
     align = ["left"] * table.num_labels + ["right"] * (len(headings) - table.num_labels)
     body = tabulate(rows, headings, tablefmt="pipe", disable_numparse=True, colalign=align if rows else None)
-    notes = "\n".join(f"- {note}" for note in table.notes)
-    return f"### {table.caption}\n\n{body}\n" + (f"\n{notes}\n" if notes else "")
+    notes = "\n".join(f"- {markdown_escape(one_line(note))}" for note in table.notes)
+    return f"### {markdown_escape(one_line(table.caption))}\n\n{body}\n" + (f"\n{notes}\n" if notes else "")
+
+
+def markdown_escape(text: str) -> str:
+    """Text for a line of GitHub's Markdown: no cell ends, no tag, entity, image or link begins in it."""
+    return _MARKDOWN.sub(lambda found: "".join(_ENTITIES.get(char, char) for char in found[0]), text)
 
 
 def latex_escape(text: str) -> str:
-    """Text for LaTeX with its plain packages; h+ and h- become mathematics."""
+    """Text for LaTeX with its plain packages; h+ and h- become mathematics.
+
+    A bracket or a star at the start would be read as an argument of the row's end before it.
+    """
+    text = shown(text)
+    if text.startswith(("[", "*")):
+        return "{}" + latex_escape(f" {text}").removeprefix(" ")
     if match := re.fullmatch(r"h([+-])", text):
         return f"$h_{{{match.group(1)}}}$"
     return "".join(_LATEX.get(char, char) for char in text)
@@ -77,7 +94,7 @@ def latex(table: TextTable) -> str:
     width = len(table.headings)
     columns = f"p{{{0.85 / width:.3f}\\textwidth}}" * width if prose else "l" * table.num_labels
     columns += "" if prose else "r" * (width - table.num_labels)
-    caption = f"\\caption{{{latex_escape(table.caption)}}}"
+    caption = f"\\caption{{{latex_escape(one_line(table.caption))}}}"
     if prose:
         lines = [r"% \usepackage{longtable}, in a document of one column", r"\begingroup\footnotesize\raggedright"]
         lines += [f"\\begin{{longtable}}{{{columns}}}", f"{caption} \\\\", r"\hline"]
@@ -85,16 +102,16 @@ def latex(table: TextTable) -> str:
         lines = [r"\begin{table*}", r"\centering\footnotesize", caption]
         lines += [f"\\begin{{tabular}}{{{columns}}}", r"\hline"]
     if table.spans:
-        spans = (f"\\multicolumn{{{span}}}{{c}}{{{latex_escape(name)}}}" for name, span in table.spans)
+        spans = (f"\\multicolumn{{{span}}}{{c}}{{{latex_escape(one_line(name))}}}" for name, span in table.spans)
         lines.append(" & ".join(spans) + r" \\")
-    lines += [" & ".join(map(latex_escape, table.headings)) + r" \\", r"\hline"]
+    lines += [" & ".join(latex_escape(one_line(heading)) for heading in table.headings) + r" \\", r"\hline"]
     sections = dict(table.sections)
     for i, row in enumerate(table.rows):
         if i in sections:
-            lines.append(f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{latex_escape(sections[i])}}}}} \\\\")
+            lines.append(f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{latex_escape(one_line(sections[i]))}}}}} \\\\")
         lines.append(" & ".join(latex_escape(cell).replace("\n", "; ") for cell in row) + r" \\")
     lines += [r"\hline", r"\end{longtable}" if prose else r"\end{tabular}"]
-    lines += [f"\\par\\smallskip\\raggedright {latex_escape(note)}" for note in table.notes]
+    lines += [f"\\par\\smallskip\\raggedright {latex_escape(one_line(note))}" for note in table.notes]
     return "\n".join([*lines, r"\endgroup" if prose else r"\end{table*}", ""])
 
 
@@ -128,4 +145,4 @@ def html_fragment(table: TextTable) -> str:
 
 
 def _cell(text: str) -> str:
-    return html.escape(text).replace("\n", "<br>")
+    return html.escape(shown(text)).replace("\n", "<br>")

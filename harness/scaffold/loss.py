@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
@@ -28,7 +29,7 @@ def new_loss(parent: Path, name: str) -> Path:
     """
     module = module_name(name)
     folder = parent / name
-    if folder.exists():
+    if os.path.lexists(folder):
         raise UsageError(f"{folder} exists, and nothing is overwritten. Choose another name, or --out DIR.")
     values = {"name": name, "module": module, "class_name": "".join(part.capitalize() for part in name.split("-"))}
     with staged_folder(folder) as staging:

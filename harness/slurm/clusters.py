@@ -11,7 +11,7 @@ from detector.errors import UsageError
 from detector.runs.job import Settings
 from harness.folders import experiments_folders, named_folder
 from harness.registry.declarations import Name
-from harness.registry.yaml_files import convert, read
+from harness.registry.yaml_files import Document, convert, read
 
 Natural = Annotated[int, Meta(ge=0, le=1_000_000)]
 Minutes = Annotated[int, Meta(ge=1, le=5_270_400)]  # ten years
@@ -71,6 +71,7 @@ def read_cluster(path: Path) -> Cluster:
     """One cluster file. Raises RegistryError with FILE:LINE, the value and the valid choices."""
     document = read(path)
     cluster = convert(document, Cluster)
+    _refuse_control_characters(document, cluster)
     for option in cluster.extra:
         where, name = ("extra", option), option.replace("_", "-")
         if name in OWN_FIELD:
@@ -83,6 +84,20 @@ def read_cluster(path: Path) -> Cluster:
             f"signal_delay_seconds ({cluster.signal_delay_seconds}) leaves nothing of {cluster.time_minutes} minutes.",
         )
     return cluster
+
+
+def _refuse_control_characters(document: Document, cluster: Cluster) -> None:
+    """Raise RegistryError: a line break would begin another line of the batch script."""
+    for key in cluster.__struct_fields__:
+        value = getattr(cluster, key)
+        texts: dict[tuple[str | int, ...], str] = {(key,): value} if isinstance(value, str) else {}
+        if isinstance(value, tuple):
+            texts = {(key, i): line.replace("\n", "").replace("\t", "") for i, line in enumerate(value)}
+        elif isinstance(value, dict):
+            texts = {(key, name): f"{name}{text}" for name, text in value.items()}
+        for where, text in texts.items():
+            if not text.isprintable():
+                raise document.error(where, f"{text!r} has a line break or a control character; no option takes one.")
 
 
 def find_cluster(given: str) -> Cluster:

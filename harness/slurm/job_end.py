@@ -29,7 +29,7 @@ from detector.worker.reports import log_to
 from detector.worker.requeue import job_fields, job_id, queue_again
 from harness.failures.classes import FailureName, classify, killed_by
 from harness.failures.log_tail import tail
-from harness.slurm.submissions import Submission, output_file, submission_file
+from harness.slurm.submissions import Submission, output_file, run_of, submission_file
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ def write_failure(run: RunDir, message: str) -> None:
 def main(folder: Path, max_retries: int, max_requeues: int, code: int) -> None:
     """Handle the failure of the job that this process is in. folder: ``transport_folder`` of its submission."""
     runs, index = folder.parents[1], int(os.environ.get("SLURM_ARRAY_TASK_ID") or 0)
-    run = RunDir(runs / read_json(submission_file(runs, folder.name), Submission).runs[index])
+    run = run_of(runs, read_json(submission_file(runs, folder.name), Submission).runs[index])
     end = read_end(run, code, log=output_file(folder, job_id(), 0))
     requeued, message = retry_job(run, end, max_retries=max_retries, max_requeues=max_requeues)
     if message:

@@ -16,7 +16,7 @@ from detector.errors import SchedulerError
 from detector.runs.folder import RunDir
 from harness.slurm.commands import SQUEUE_SECONDS, WAITING, QueuedJob, SchedulerState, read_accounts, read_queue
 from harness.slurm.reservations import GRACE_SECONDS, release
-from harness.slurm.submissions import Submission, read_submissions, submissions_folder, write_submission
+from harness.slurm.submissions import Submission, read_submissions, run_of, submissions_folder, write_submission
 
 logger = logging.getLogger(__name__)
 
@@ -142,5 +142,5 @@ def reconcile(
         if not jobs:
             write_submission(runs, replace(item, state="ended"))
         for run in set(item.runs) - set(here):  # an element that ended releases its run, whatever the others do
-            release(RunDir(runs / run), item.token)
+            release(run_of(runs, run), item.token)
     return queued, recovered

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from detector.errors import UsageError
 from detector.runs.assignment import Assignment
 from harness.code.snapshot import snapshot_folder
 from harness.registry.declarations import Execution
@@ -153,6 +154,9 @@ def make_array(
     command = f"{python_command(cluster)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     if len(members) > 1:
         options["map_count"] = len(members)
+    for name, value in {"the runs folder": str(folder), "the code": options["setup"][0], **options}.items():
+        if isinstance(value, str) and not value.isprintable():
+            raise UsageError(f"{name}: {value!r} has a line break or a control character, which no batch script takes.")
     script = _make_sbatch_string(command=command, folder=folder, **options)
     return Array(token, shape, tuple(members), script)
 

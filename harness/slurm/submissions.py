@@ -16,8 +16,10 @@ from typing import Literal
 from msgspec import Struct
 
 from detector.errors import RecordError, SchedulerError
+from detector.runs.folder import RunDir
 from detector.storage.files import write_json, write_once
 from detector.storage.locks import held
+from detector.storage.outputs import path_part
 from detector.storage.reading import read_json
 
 PREFIX = "harness-"
@@ -50,17 +52,22 @@ def submissions_folder(runs: Path) -> Path:
 
 def submission_file(runs: Path, token: str) -> Path:
     """The file of one submission."""
-    return submissions_folder(runs) / f"{token}.json"
+    return submissions_folder(runs) / f"{path_part(token, 'token', raises=RecordError)}.json"
 
 
 def transport_folder(runs: Path, token: str) -> Path:
     """The script, pickles and output of one submission."""
-    return submissions_folder(runs) / token
+    return submissions_folder(runs) / path_part(token, "token", raises=RecordError)
+
+
+def run_of(runs: Path, train_id: str) -> RunDir:
+    """The folder of a run that a submission lists. Raises RecordError for an id that is no plain name."""
+    return RunDir(runs / path_part(train_id, "train_id", raises=RecordError))
 
 
 def output_file(folder: Path, job: str, rank: int) -> Path:
     """Where submitit lets a process print. folder: ``transport_folder``; job: with the array index, if it has one."""
-    return folder / f"{job}_{rank}_log.out"
+    return folder / f"{path_part(job, 'job id', raises=RecordError)}_{rank}_log.out"
 
 
 def next_token(runs: Path, content: bytes) -> str:

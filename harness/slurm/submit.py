@@ -23,7 +23,7 @@ from harness.slurm import queue as slurm_queue
 from harness.slurm import reservations, submissions
 from harness.slurm.clusters import Cluster
 from harness.slurm.script import Array, Shape, make_array, make_arrays, parameters, python_command
-from harness.slurm.submissions import Submission
+from harness.slurm.submissions import Submission, run_of
 
 NO_LIMIT = 1_000_000  # submitit's own count of timeouts: our worker counts requeues itself
 
@@ -152,7 +152,7 @@ def call_sbatch(
 def _withdraw(entry: Submission, runs: Path) -> None:
     """End a submission that was not submitted, and release its runs."""
     for run in entry.runs:
-        reservations.release(RunDir(runs / run), entry.token)
+        reservations.release(run_of(runs, run), entry.token)
     submissions.write_submission(runs, replace(entry, state="ended"))
 
 

@@ -16,7 +16,8 @@ from detector.errors import MissingLossError, RecordError
 from detector.runs.folder import RunDir, read_own_record
 from detector.runs.job import AnnotatedFolder, EvalJob
 from detector.runs.record import Record
-from detector.storage.files import write_json
+from detector.storage.files import write_once
+from detector.storage.outputs import path_part
 from harness.store.replaced import record_files
 
 logger = logging.getLogger(__name__)
@@ -54,12 +55,14 @@ class Store:
     source: Source | None = None
 
     def run_dir(self, train_id: str) -> RunDir:
-        """The folder of one training."""
-        return RunDir(self.runs / train_id)
+        """The folder of one training. Raises RecordError for an id that is no plain name."""
+        return RunDir(self.runs / path_part(train_id, "train_id", raises=RecordError))
 
     def committed(self, record: Record) -> Path:
-        """The file of a record in the results folder."""
-        return self.results / "records" / record.profile / f"{record.eval_id}.json"
+        """The file of a record in the results folder. Raises RecordError where its profile or id is no plain name."""
+        profile = path_part(record.profile, "The record's profile", raises=RecordError)
+        eval_id = path_part(record.eval_id, "The record's eval_id", raises=RecordError)
+        return self.results / "records" / profile / f"{eval_id}.json"
 
     @cached_property
     def records(self) -> list[Record]:
@@ -150,17 +153,26 @@ def collect(store: Store, profile: str | None) -> tuple[list[Path], list[str]]:
             record = read_own_record(path)
             if profile is not None and record.profile != profile:
                 continue
-            target = store.committed(record)
+            target = _target(store, record, path)
             there = read_own_record(target) if target.exists() else None
         except RecordError as error:
             conflicts.append(f"{error} It was not copied.")
             continue
-        if there is None:
-            write_json(target, record)
+        if there is None and write_once(target, record):
             written.append(target)
+        elif there is None:
+            conflicts.append(f"{target} was written by another process in the meantime; nothing was overwritten.")
         elif there.metrics != record.metrics:
             conflicts.append(f"{target} differs from {path}: the same job gave other numbers; nothing was overwritten.")
     return written, conflicts
+
+
+def _target(store: Store, record: Record, path: Path) -> Path:
+    """Where ``collect`` copies a record to. Raises RecordError, naming its file, where its profile is no plain name."""
+    try:
+        return store.committed(record)
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from error
 
 
 def without_data(job: EvalJob) -> EvalJob:

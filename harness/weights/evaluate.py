@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detector.errors import DataError, UsageError, WeightsError
+from detector.errors import DataError, WeightsError
 from detector.runs.job import TrainJob
 from detector.runs.record import SplitFingerprint
 from detector.storage.files import write_json
+from detector.storage.outputs import claim_file
 from harness.code.version import current_code
 from harness.registry.load import Registry
 from harness.registry.resolve import jobs, resolve_recipe
@@ -51,13 +52,14 @@ def evaluate_file(
     device: str,
     backend: Backend,
     out: Path | None,
+    force: bool = False,
     report: Callable[[float], None],
 ) -> FileEvaluation:
     """Evaluate a weights file on a split of any COCO root, with a recipe's model and test settings.
 
     backend: the library that computes the metrics. report: told the share of images that are done, 0..1. out: a folder
-    for the detections and ``evaluation.json``. Raises WeightsError before the data is opened, and DataError before the
-    first image.
+    for the detections and ``evaluation.json``. force: replace those that are there. Raises UsageError where they are
+    and it is not given, WeightsError before the data is opened, and DataError before the first image.
     """
     from detector.build import build_model
     from detector.data.coco.files import annotations_sha256
@@ -73,8 +75,9 @@ def evaluate_file(
 
     settings = resolve_recipe(registry, name, registry.profile(profile), overrides=overrides)
     job, test = jobs(settings, seed=0)
-    if out is not None and (out / EVALUATION_FILE).exists():
-        raise UsageError(f"{out} already holds an evaluation. Name another folder with --out.")
+    if out is not None:
+        for part in (DETECTIONS_FILE, EVALUATION_FILE):
+            claim_file(out / part, force=force)
     weights = read_weights(file)
     _check_fits(registry, name, weights, job)
     started = time.perf_counter()

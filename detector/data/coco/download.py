@@ -22,6 +22,7 @@ from detector.errors import DataError
 from detector.storage.files import write_atomic
 from detector.storage.http import fetch
 from detector.storage.locks import held, never
+from detector.storage.outputs import holds_file
 
 COCO_URL = "http://images.cocodataset.org"  # it has no certificate of its own name, so no https
 RELEASE = "2017"
@@ -104,6 +105,8 @@ def download_coco(
         archive = annotations_zip or _annotations_archive(source, work)
         for split in todo:
             content = _member(archive, split)
+            if images is None:  # before 20 GB are downloaded
+                _keep_annotations(root, split, content)
             write_atomic(annotation_file(work, split), content)
             index = replace(load_index(work, split), root=root)
             if images is None:
@@ -113,6 +116,7 @@ def download_coco(
                 index = first_images(index, images)
                 content = cut_annotations(content, set(index.image_ids.tolist()))
                 _fetch_images(source, index, content)
+            _keep_annotations(root, split, content)
             write_atomic(annotation_file(root, split), content)
 
 
@@ -126,6 +130,13 @@ def _finished(root: Path, split: str, images: int | None) -> bool:
     elif index.num_images != images:
         raise DataError(f"{root} holds {index.num_images:,} images of {split}, not {images:,}. Give another folder.")
     return not missing_images(index)
+
+
+def _keep_annotations(root: Path, split: str, content: bytes) -> None:
+    """Raise DataError where the split's annotations are there already, with another content."""
+    path = annotation_file(root, split)
+    if holds_file(path) and path.read_bytes() != content:
+        raise DataError(f"{path} exists and is not that of the release; it is not overwritten. Give another folder.")
 
 
 @contextlib.contextmanager

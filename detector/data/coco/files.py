@@ -13,7 +13,12 @@ from detector.storage.reading import open_regular
 
 
 def annotation_file(root: Path, split: str) -> Path:
-    """The split's instances file; where there is none, but an image_info file, that one."""
+    """The split's instances file; where there is none, but an image_info file, that one.
+
+    Raises DataError for a split that is no plain name: it is a folder's too, and may come from a file.
+    """
+    if not split or split in (".", "..") or "/" in split or "\0" in split:
+        raise DataError(f"{split!r} is no name of a split. Valid: names such as val2017.")
     labelled, unlabelled = (root / "annotations" / f"{kind}_{split}.json" for kind in ("instances", "image_info"))
     return unlabelled if unlabelled.is_file() and not labelled.is_file() else labelled
 

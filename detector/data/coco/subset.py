@@ -17,6 +17,7 @@ from detector.data.coco.files import annotation_file, is_labelled
 from detector.data.coco.forms import parse
 from detector.data.coco.index import CocoIndex, load_index, select
 from detector.errors import DataError
+from detector.storage.outputs import claim_folder, leaves
 from detector.storage.reading import LARGE, read_bytes
 from detector.storage.staging import staged_folder
 
@@ -29,15 +30,19 @@ class _AnnotatedImageId(msgspec.Struct, frozen=True, gc=False):
     image_id: int
 
 
-def write_subset(source: Path, out: Path, num_images: int, *, splits: Sequence[str], seed: int | None) -> None:
+def write_subset(
+    source: Path, out: Path, num_images: int, *, splits: Sequence[str], seed: int | None, follow_links: bool = False
+) -> None:
     """Copy ``num_images`` images of each split to the new COCO root ``out``: the first by id, or drawn with ``seed``.
 
-    Annotations keep every field, as do info, licenses and categories. ``out`` appears whole or not at all. Raises
-    DataError where ``out`` is not empty, the source is broken, lacks an image, or has fewer images than asked for.
+    Annotations keep every field, as do info, licenses and categories. follow_links: copy also what lies outside of
+    ``source`` and is only linked there. ``out`` appears whole or not at all. Raises UsageError where ``out`` is not
+    empty, and DataError where the source is broken, lacks an image, or has fewer images than asked for.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is not empty. Give a new folder, or remove this one first.")
+    claim_folder(out)
     cuts = [_cut(load_index(source, split), num_images, seed) for split in splits]
+    if not follow_links:
+        _refuse_links(source, cuts)
     with staged_folder(out) as staging:
         for cut in cuts:
             file = annotation_file(source, cut.split)
@@ -50,6 +55,18 @@ def write_subset(source: Path, out: Path, num_images: int, *, splits: Sequence[s
                 copy = staging / cut.image_folder / cut.file_name(i)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(cut.image_path(i), copy)
+
+
+def _refuse_links(source: Path, cuts: Sequence[CocoIndex]) -> None:
+    """Raise DataError where what would be copied lies elsewhere: a link may lead to anything on this machine."""
+    paths = [annotation_file(source, cut.split) for cut in cuts]
+    paths += [cut.image_path(i) for cut in cuts for i in range(cut.num_images)]
+    outside = [path for path in paths if leaves(source, path)]
+    if outside:
+        raise DataError(
+            f"{len(outside):,} of the {len(paths):,} files to copy are links that leave {source}, first {outside[0]}. "
+            "If they are yours, copy what they lead to with --follow-links."
+        )
 
 
 def first_images(index: CocoIndex, num_images: int) -> CocoIndex:

@@ -86,11 +86,9 @@ def require_room(root: Path, spec: Shapes, workers: int) -> None:
 
 def _finished(root: Path, spec: Shapes) -> bool:
     """Whether ``root`` is the finished set. Raises DataError where it is something else."""
-    if not root.exists():
+    if not os.path.lexists(root) or (root.is_dir() and not any(root.iterdir())):
         return False
-    if not root.is_dir() or not (root / SPEC_FILE).is_file():
-        if root.is_dir() and not any(root.iterdir()):
-            return False
+    if not (root / SPEC_FILE).is_file():
         raise DataError(f"{root} is not a generated set (it has no {SPEC_FILE}). Give a new folder.")
     try:
         found = msgspec.json.decode((root / SPEC_FILE).read_bytes(), type=Shapes)

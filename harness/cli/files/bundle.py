@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from detector.errors import UsageError
-from harness.cli.options import AsJson, OnlyProfileOption, print_json, say
+from detector.storage.outputs import claim_file
+from harness.cli.options import AsJson, ForceOption, OnlyProfileOption, print_json, put, say
 
 if TYPE_CHECKING:
     from harness.bundles.merge import Merge, Part
@@ -33,7 +33,7 @@ def export(
         bool,
         typer.Option("--checkpoints", help="Also the final weights of those trainings that are in the runs folder."),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    force: ForceOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Pack the finished records of the results and runs folders, each evaluation once.
@@ -48,8 +48,7 @@ def export(
     from harness.registry.load import Registry
     from harness.store.records import Store
 
-    if out.exists() and not force:
-        raise UsageError(f"{out} is there already. Give another name, or --force to replace it.")
+    claim_file(out, force=force)
     if profile is not None:
         Registry().profile(profile)  # refuses an unknown name before anything is read
     store = Store(runs_folder(), results_folder())
@@ -73,9 +72,9 @@ def export(
     else:
         profiles = Counter(item.record.profile for item in contents.records)
         counted = ", ".join(f"{count} of {name}" for name, count in sorted(profiles.items()))
-        typer.echo(f"{out}  {size / 1e6:.1f} MB: {len(contents.records)} records ({counted})")
+        put(f"{out}  {size / 1e6:.1f} MB: {len(contents.records)} records ({counted})")
         if checkpoints:
-            typer.echo(f"final weights of {len(contents.weights)} of their {len(trainings)} trainings")
+            put(f"final weights of {len(contents.weights)} of their {len(trainings)} trainings")
     for conflict in contents.conflicts:
         say(f"conflict: {conflict}")
     for reason in contents.set_aside:
@@ -123,11 +122,11 @@ def import_(
 
 
 def _print_merge(merge: Merge, dry_run: bool) -> None:
-    typer.echo(f"records: {_counts(merge.records, dry_run)}")
+    put(f"records: {_counts(merge.records, dry_run)}")
     profiles = Counter(item.record.profile for item in merge.new_records)
     for name, count in sorted(profiles.items()):
-        typer.echo(f"  {count} of profile {name}. Next: harness table all --profile {name}")
-    typer.echo(f"weights: {_counts(merge.weights, dry_run)}")
+        put(f"  {count} of profile {name}. Next: harness table all --profile {name}")
+    put(f"weights: {_counts(merge.weights, dry_run)}")
 
 
 def _counts(part: Part, dry_run: bool) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from detector.errors import UsageError
 from detector.runs.job import LARGEST, MAX_IMAGES, MAX_PIXELS, Shapes
-from harness.cli.options import AsJson, print_json, say
+from harness.cli.options import AsJson, print_json, put, say
 
 app = typer.Typer(help="Make, shrink, download and check COCO-format data sets.", no_args_is_help=True)
 
@@ -50,6 +50,9 @@ def subset(
         int | None,
         typer.Option(min=0, max=LARGEST, help="Choose at random with this seed. Default: the first by id."),
     ] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Copy also files that are only linked in the root and lie elsewhere.")
+    ] = False,
 ) -> None:
     """Copy some images of a COCO root, with all their annotations as they are."""
     from detector.data.coco.files import known_splits
@@ -58,7 +61,7 @@ def subset(
     chosen = splits or known_splits(source)
     if not chosen:
         raise UsageError(f"{source} has no annotations/instances_*.json. Run 'harness data verify {source}'.")
-    write_subset(source, out, images, splits=chosen, seed=seed)
+    write_subset(source, out, images, splits=chosen, seed=seed, follow_links=follow_links)
     say(f"{images} images of {', '.join(chosen)} in {out}")
 
 
@@ -115,16 +118,16 @@ def verify(
         print_json({**asdict(report), "root": str(report.root), "ok": report.ok, "num_problems": report.num_problems})
     else:
         for split in report.splits:
-            typer.echo(
+            put(
                 f"{split.split}: {split.num_images:,} images, {split.num_boxes:,} boxes, {split.num_categories} "
                 f"categories, {split.num_crowd:,} crowd regions, {split.num_images_without_boxes:,} images without "
                 f"boxes, {split.num_boxes_without_area:,} boxes without area"
             )
         for note in report.notes:
-            typer.echo(f"note: {note}")
+            put(f"note: {note}")
         for line in report_lines(report.problems):
-            typer.echo(f"wrong: {line}")
-        typer.echo("ok" if report.ok else f"{report.num_problems:,} problems")
+            put(f"wrong: {line}")
+        put("ok" if report.ok else f"{report.num_problems:,} problems")
     if not report.ok:
         raise typer.Exit(1)
 

@@ -12,6 +12,7 @@ from harness.cli.options import (
     AsJson,
     DataOption,
     DeviceOption,
+    ForceOption,
     ProfileOption,
     SeedOption,
     SetOption,
@@ -19,6 +20,7 @@ from harness.cli.options import (
     pick_device,
     print_json,
     print_metrics,
+    put,
     refuse,
     say,
 )
@@ -58,6 +60,7 @@ def evaluate(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     backend: BackendOption = "pycocotools",
+    force: ForceOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a row's trained weights, or any weights file: harness eval --recipe dr-r50-1x --weights FILE.
@@ -68,6 +71,7 @@ def evaluate(
     if (ref is None) == (name is None) or (name is None) != (weights is None):
         raise UsageError("Give a row, such as table2/L6, or both --recipe NAME and --weights FILE.")
     if ref is not None:
+        refuse(context, ["force"], "goes with --out and --weights; the record of a row is never replaced.")
         refuse(context, ("out", "split"), "goes with --weights; a row's evaluation has a split and a place already.")
         refuse(context, ["backend"], "goes with --weights; a record has the numbers of pycocotools.")
         _evaluate_row(ref, profile, overrides or [], data, seed, device, as_json)
@@ -75,7 +79,7 @@ def evaluate(
         assert name is not None
         assert weights is not None
         refuse(context, ["seed"], "chooses among the runs of a row; a weights file has none.")
-        _evaluate_file(name, weights, profile, overrides or [], data, split, out, device, backend, as_json)
+        _evaluate_file(name, weights, profile, overrides or [], data, split, out, force, device, backend, as_json)
 
 
 def _evaluate_row(
@@ -123,6 +127,7 @@ def _evaluate_file(
     data: Path | None,
     split: str,
     out: Path | None,
+    force: bool,
     device: str,
     backend: str,
     as_json: bool,
@@ -149,6 +154,7 @@ def _evaluate_file(
             device=pick_device(device),
             backend=scorer,
             out=out,
+            force=force,
             report=report,
         )
     if as_json:
@@ -218,6 +224,7 @@ def detect(
         ),
     ] = 0.6,
     device: DeviceOption = "auto",
+    force: ForceOption = False,
 ) -> None:
     """Draw a trained detector's boxes on images, with names and scores, and list them in detections.json."""
     from detector.evaluation.detect import detect_files
@@ -230,6 +237,6 @@ def detect(
         run, test = RunDir(Path(ref)), None
     else:
         run, test = find_trained(Selection(ref, profile, [], data), seed)
-    drawn = detect_files(run, images, out, test=test, min_score=min_score, device=pick_device(device))
+    drawn = detect_files(run, images, out, test=test, min_score=min_score, device=pick_device(device), force=force)
     for path, count in drawn:
-        typer.echo(f"{path}  {count} objects")
+        put(f"{path}  {count} objects")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.options import put
+
 if TYPE_CHECKING:
     from harness.registry.load import Registry
     from harness.scaffold.places import Place
@@ -109,7 +111,7 @@ def profile(
         )
         root = ["--data", str(data)]
         for line in summary:
-            typer.echo(line)
+            put(line)
     options = shlex.join(["--profile", name, *root])
     _done(path, place, [f"harness run table2/L6 {options}", f"harness table table2 {options}"])
 
@@ -143,13 +145,13 @@ def loss(
 
     folder, table = new_loss(out, name), f"table-{name}"
     where, place = shlex.quote(str(folder)), experiments_place(None)
-    typer.echo(f"Wrote {folder}/: its pyproject.toml, the loss and its test. Install it, and test it:\n")
-    typer.echo(f"  pip install -e {where}\n  python -m pytest {where}\n\nA table with a row of it, and its training:\n")
-    typer.echo(f"  harness new table {table}")
+    put(f"Wrote {folder}/: its pyproject.toml, the loss and its test. Install it, and test it:\n")
+    put(f"  pip install -e {where}\n  python -m pytest {where}\n\nA table with a row of it, and its training:\n")
+    put(f"  harness new table {table}")
     if place.export is not None:
-        typer.echo(f"  {place.export}")
-    typer.echo(f"  cat >> {shlex.quote(str(place.folder / f'{table}.yaml'))} <<'END'\n{row_of(name)}\nEND")
-    typer.echo(f"  harness run {table}/mine --profile tiny")
+        put(f"  {place.export}")
+    put(f"  cat >> {shlex.quote(str(place.folder / f'{table}.yaml'))} <<'END'\n{row_of(name)}\nEND")
+    put(f"  harness run {table}/mine --profile tiny")
 
 
 def _begin(out: Path | None) -> tuple[Registry, Place]:
@@ -172,8 +174,8 @@ def _only_with_data(**options: object) -> None:
 
 def _done(path: Path, place: Place, commands: list[str]) -> None:
     """Say what was written, and what to type next."""
-    typer.echo(f"Wrote {path}. Next:\n")
+    put(f"Wrote {path}. Next:\n")
     if place.export is not None:
-        typer.echo(f"  {place.export}  # without it, commands do not see {place.folder}")
+        put(f"  {place.export}  # without it, commands do not see {place.folder}")
     for command in commands:
-        typer.echo(f"  {command}")
+        put(f"  {command}")

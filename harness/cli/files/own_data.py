@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from detector.errors import UsageError
-from harness.cli.options import AsJson, print_json, say
+from harness.cli.options import AsJson, print_json, put, say
 
 
 def add_to(app: typer.Typer) -> None:
@@ -123,9 +123,9 @@ def import_(
         about = {"form": made.form, "split": made.split, "names": made.names}
         print_json({**about, **counts, "told": made.told.as_json()})
     else:
-        typer.echo(f"form: {made.form}{' (detected)' if form == 'auto' else ''}")
+        put(f"form: {made.form}{' (detected)' if form == 'auto' else ''}")
         _print("told", made.told.lines())
-        typer.echo(f"split: {made.split}")
+        put(f"split: {made.split}")
     say(_counts(out, made.images, made.boxes))
     say(f"The whole list: {out / LIST}. Next:")
     for command in _next(out, made.images):
@@ -148,7 +148,7 @@ def _next(out: Path, splits: Iterable[str]) -> list[str]:
 
 def _print(what: str, lines: Iterable[str]) -> None:
     for line in lines:
-        typer.echo(f"{what}: {line}")
+        put(f"{what}: {line}")
 
 
 def _counts(out: Path, images: dict[str, int], annotations: dict[str, int]) -> str:

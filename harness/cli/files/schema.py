@@ -9,6 +9,9 @@ import msgspec
 import typer
 
 from detector.errors import UsageError
+from detector.storage.files import write_atomic
+from detector.storage.outputs import claim_file
+from harness.cli.options import ForceOption, put
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
 def schema(
     kind: Annotated[str, typer.Argument(help="table, recipe, profile, claims, ledger, speeds or cluster.")],
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
+    force: ForceOption = False,
 ) -> None:
     """Print the JSON Schema of an experiment file, for editors that check YAML."""
     from harness.registry.declarations import FILE_KINDS
@@ -30,6 +34,6 @@ def schema(
         raise UsageError(f"Unknown kind of file {kind!r}. Known: {', '.join(kinds)}.")
     text = msgspec.json.format(msgspec.json.encode(file_schema(kinds[kind])), indent=2).decode()
     if out is None:
-        typer.echo(text)
+        put(text)
     else:
-        out.write_text(text + "\n", encoding="utf-8")
+        write_atomic(claim_file(out, force=force), f"{text}\n".encode())

@@ -15,16 +15,19 @@ from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
 from detector.runs.record import Record, content_hash
 from detector.storage.files import write_atomic, write_json
+from detector.storage.outputs import claim_file
 from harness.cli.options import (
     AsJson,
     DataOption,
     DeviceOption,
+    ForceOption,
     ProfileOption,
     SeedOption,
     SetOption,
     pick_device,
     print_json,
     print_metrics,
+    put,
     refuse,
     say,
 )
@@ -59,6 +62,7 @@ def export(
     data: DataOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    force: ForceOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Detect on a split without public labels, and write the zip that COCO's evaluation server takes.
@@ -82,6 +86,10 @@ def export(
     (cell,) = [cell for cell in planned.cells if cell.seed == seed]
     job = replace(cell.job, split=split)
     index = open_export_split(job, root)
+    stem = file_stem(split, name or _default_name(ref, job))
+    path = (out or run.evaluation(job.id)) / f"{stem}.zip"
+    if out is not None:  # in the run's folder, the zip of the same detections and name is replaced
+        claim_file(path, force=force)
     found = stored_export(run, job, index)
     if found is None:
         found = _detect(selection, planned, job, run, index, device)
@@ -90,14 +98,13 @@ def export(
     if job.test.detections_per_image > MAX_DETECTIONS:
         say(f"The best {MAX_DETECTIONS} detections per image are written, not {job.test.detections_per_image}.")
     content, sent = pack(read_detections(run.detections(job.id)), split, name or _default_name(ref, job))
-    path = (out or run.evaluation(job.id)) / f"{file_stem(split, sent.name)}.zip"
     write_atomic(path, content)
     found = replace(found, sent=sent)
     write_export(run, found)
     if as_json:
         print_json({"zip": str(path), "export": found})
     else:
-        typer.echo(path)
+        put(path)
     say(
         f"{sent.detections:,} detections on {found.test_split.images:,} images, {len(content) / 1e6:.2f} MB. Next: "
         f"give it to the evaluation server, then: {_command('record', selection, split, seed)} --from-server FILE"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from harness.cli.options import AsJson, print_json, say
+from detector.storage.outputs import claim_file
+from harness.cli.options import AsJson, ForceOption, print_json, put, say
 
 if TYPE_CHECKING:
     from detector.weights.network import Format
@@ -35,7 +36,7 @@ def show(file: FileArgument, as_json: AsJson = False) -> None:
     if as_json:
         print_json(description(weights, Registry()))
     else:
-        typer.echo(description_as_text(weights, Registry()))
+        put(description_as_text(weights, Registry()))
 
 
 @app.command(short_help="Write weights in another project's format.")
@@ -51,12 +52,13 @@ def convert(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    force: ForceOption = False,
 ) -> None:
     """Write a file's weights in another project's format, if that project has the same network."""
     from detector.weights.read import read_weights
     from detector.weights.write import write_weights
 
+    claim_file(out, force=force)  # before a large file is read
     notes = write_weights(read_weights(file), cast("Format", to), out, overwrite=force)
     for note in notes:
         say(f"note: {note}")

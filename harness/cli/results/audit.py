@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import AsJson, DataOption, ProfileOption, TargetArgument, print_json
+from harness.cli.options import AsJson, DataOption, ProfileOption, TargetArgument, print_json, put
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,6 +36,6 @@ def audit(
     if as_json:
         print_json(view.as_data())
     else:
-        typer.echo(audit_text(view))
+        put(audit_text(view))
     if strict and view.findings:
         raise typer.Exit(1)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import AsJson, DataOption, ProfileOption, print_json
+from harness.cli.options import AsJson, DataOption, ProfileOption, print_json, put
 
 
 def add_to(app: typer.Typer) -> None:
@@ -41,4 +41,4 @@ def compare(
     if as_json:
         print_json(as_data(found))
     else:
-        typer.echo(comparison_text(found))
+        put(comparison_text(found))

@@ -15,6 +15,7 @@ from harness.cli.options import (
     SetOption,
     SourceOption,
     print_json,
+    put,
     refuse,
 )
 
@@ -60,4 +61,4 @@ def show(
     if as_json:
         print_json(found)
     else:
-        typer.echo(evidence_text(found))
+        put(evidence_text(found))

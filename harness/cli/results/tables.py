@@ -19,6 +19,7 @@ from harness.cli.options import (
     SourceOption,
     TargetArgument,
     print_json,
+    put,
     refuse_two_forms,
 )
 
@@ -53,7 +54,7 @@ def list_(
         if as_json:
             print_json(found)
         else:
-            typer.echo(finished_runs_as_text(found))
+            put(finished_runs_as_text(found))
         return
     if profile is not None:
         raise UsageError("--profile goes with --runs; tables, rows and recipes are listed for all profiles.")
@@ -64,7 +65,7 @@ def list_(
     if as_json:
         print_json(registry_as_data(registry))
     else:
-        typer.echo(registry_as_text(registry))
+        put(registry_as_text(registry))
 
 
 def table(
@@ -89,7 +90,7 @@ def table(
     check_format(fmt)
     refuse_two_forms(context, fmt, as_json=as_json)
     views = table_views(Selection(target, profile, overrides or [], data, batch_size, source=source))
-    typer.echo(render_tables(views, "json" if as_json else fmt))
+    put(render_tables(views, "json" if as_json else fmt))
 
 
 def check(
@@ -128,7 +129,7 @@ def check(
     verdicts = judge(selection, parse_looks(looks) if looks is not None else ())
     if as_json or fmt in ("text", "json"):
         verdicts = replace(verdicts, audit=audit(selection).line)
-    typer.echo(render_check(verdicts, "json" if as_json else fmt))
+    put(render_check(verdicts, "json" if as_json else fmt))
     if strict and verdicts.failed:
         raise typer.Exit(1)
 
@@ -149,4 +150,4 @@ def explain(
     if as_json:
         print_json(data)
     else:
-        typer.echo(explanation_as_text(data))
+        put(explanation_as_text(data))

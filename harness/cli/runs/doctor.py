@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from detector.errors import UsageError
-from harness.cli.options import AsJson, CheckedClusterOption, DataOption, WaitOption, print_json, say
+from harness.cli.options import AsJson, CheckedClusterOption, DataOption, WaitOption, print_json, put, say
 
 if TYPE_CHECKING:
     from harness.doctor.machine import Finding
@@ -43,7 +43,7 @@ def doctor(
         width = max(len(finding.name) for finding in findings)
         for finding in findings:
             text = finding.text.replace("\n", f"\n{'':{width + 8}}")
-            typer.echo(f"{finding.state:5} {finding.name:{width}}  {text}")
+            put(f"{finding.state:5} {finding.name:{width}}  {text}")
     if any(finding.state == "fail" for finding in findings):
         raise typer.Exit(1)
 

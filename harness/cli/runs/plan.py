@@ -15,6 +15,7 @@ from harness.cli.options import (
     SetOption,
     TargetArgument,
     print_json,
+    put,
     refuse,
 )
 
@@ -78,7 +79,7 @@ def plan(
     if as_json:
         print_json(plan_as_data(selection, planned, limit, wanted))
     else:
-        typer.echo(plan_as_text(selection, planned, seeds, limit, wanted))
+        put(plan_as_text(selection, planned, seeds, limit, wanted))
 
 
 def _plan_budget(selection: Selection, budget: str, gpus: str | None, *, as_json: bool) -> None:
@@ -89,4 +90,4 @@ def _plan_budget(selection: Selection, budget: str, gpus: str | None, *, as_json
     if as_json:
         print_json(budget_as_data(bought))
     else:
-        typer.echo(budget_as_text(bought))
+        put(budget_as_text(bought))

@@ -20,10 +20,12 @@ from harness.cli.options import (
     SetOption,
     TargetArgument,
     print_json,
+    put,
     refuse,
     run_options,
     say,
 )
+from harness.console.shown import shown
 from harness.failures import log_tail
 from harness.units import MAX_SEEDS
 
@@ -97,7 +99,7 @@ def status(
             found, observed = look()
     after = [*summary_lines(observed, found, selection.store.runs, profile), *next_commands(observed, words)]
     for line in [*state_lines(observed), *after]:
-        typer.echo(line)
+        put(line)
     if interrupted:
         raise typer.Exit(130)
 
@@ -112,18 +114,18 @@ def _watch(look: Callable[[], tuple[FoundRuns, list[Observed]]], first: list[Obs
 
     console = Console()
     if not console.is_terminal:
-        shown: dict[object, tuple[str, int | None]] = {}
+        last: dict[object, tuple[str, int | None]] = {}
         for observed in _looks(look, first):
             for item, line in zip(observed, state_lines(observed), strict=True):
                 progress = item.state.progress
                 mark = (item.state.kind, None if progress is None else int(progress * 10))
-                if shown.get(item.known.key) != mark:
-                    shown[item.known.key] = mark
-                    typer.echo(line)
+                if last.get(item.known.key) != mark:
+                    last[item.known.key] = mark
+                    put(line)
         return observed
     with Live(console=console, auto_refresh=False, transient=True) as live:
         for observed in _looks(look, first):
-            live.update(Text("\n".join(state_lines(observed)), no_wrap=True, overflow="ellipsis"), refresh=True)
+            live.update(Text(shown("\n".join(state_lines(observed))), no_wrap=True, overflow="ellipsis"), refresh=True)
     return observed
 
 
@@ -188,10 +190,10 @@ def logs(
         say(f"It ended before its log began; this is what it printed ({where}):")
     size = where.stat().st_size if where is not None and where.exists() else 0
     if where is not None:
-        typer.echo(log_tail.tail(where, num_lines), nl=False)
+        put(log_tail.tail(where, num_lines), nl=False)
     if follow:
         try:
-            run_logs.follow(path, size, _seldom(lambda: not is_living()), lambda text: typer.echo(text, nl=False))
+            run_logs.follow(path, size, _seldom(lambda: not is_living()), lambda text: put(text, nl=False))
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 

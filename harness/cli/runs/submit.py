@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import typer
-
-from harness.cli.options import say
+from harness.cli.options import put, say
 from harness.launch.run import RunResult, count_of_runs
 from harness.launch.submit import DryRun
 from harness.slurm.submit import Outcome
@@ -33,7 +31,7 @@ def print_dry_run(result: RunResult, preview: DryRun) -> None:
         say(f"{count_of_runs(len(array.members))}, each on {array.shape}:")
         for index, item in enumerate(array.members):
             say(f"  {index}: {names[item.train.id]}")
-        typer.echo(array.script)
+        put(array.script)
     say("Nothing was submitted (--dry-run).")
 
 

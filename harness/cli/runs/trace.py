@@ -13,11 +13,13 @@ from harness.cli.options import (
     BatchSizeOption,
     DataOption,
     DeviceOption,
+    ForceOption,
     ProfileOption,
     SetOption,
     WeightsOption,
     pick_device,
     print_json,
+    put,
     say,
 )
 
@@ -54,6 +56,7 @@ def trace(
             "--output", "-o", metavar="FILE", help="Chrome's trace. Default: trace-TABLE-ROW-PROFILE.json.gz, here."
         ),
     ] = None,
+    force: ForceOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Train some steps of a row's first run under torch's profiler; no run is begun or changed.
@@ -66,12 +69,19 @@ def trace(
 
     selection = Selection(ref, profile, overrides or [], data, batch_size)
     traced = trace_row(
-        selection, say, device=pick_device(device), steps=steps, warmup=warmup, weights=weights, output=output
+        selection,
+        say,
+        device=pick_device(device),
+        steps=steps,
+        warmup=warmup,
+        weights=weights,
+        output=output,
+        force=force,
     )
     if as_json:
         print_json(_as_data(traced))
     else:
-        typer.echo(_as_text(traced))
+        put(_as_text(traced))
 
 
 def _as_data(traced: Traced) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -10,6 +11,7 @@ from typing import BinaryIO
 
 import pytest
 
+from detector.errors import UsageError
 from detector.storage.files import write_atomic, write_json, write_once
 from detector.storage.reading import read_json
 
@@ -55,3 +57,19 @@ def test_a_long_list_of_numbers_takes_one_line(tmp_path: Path) -> None:
     assert '  "curve": [1, -2.5e-7, null, 0, 1, 2, ' in text
     assert '  "few": [\n    1,\n    2,\n    3\n  ],\n' in text
     assert text.count("\n") == 1 + 1 + 5 + 42 + 1
+
+
+@pytest.mark.parametrize("what", ["a link", "a named pipe", "a folder"])
+def test_write_atomic_replaces_nothing_but_files(tmp_path: Path, what: str) -> None:
+    target = tmp_path / "out"
+    make = {"a link": lambda: target.symlink_to("elsewhere"), "a named pipe": lambda: os.mkfifo(target)}
+    make.get(what, target.mkdir)()
+    with pytest.raises(UsageError, match=f"out is {what} and is not replaced"):
+        write_atomic(target, b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_write_atomic_does_not_rename_over_a_device() -> None:
+    with pytest.raises(UsageError, match="/dev/null is a device and is not replaced"):
+        write_atomic(Path("/dev/null"), b"content")
+    assert Path("/dev/null").is_char_device()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from detector.errors import DataError
+from detector.errors import DataError, UsageError
 from detector.storage.http import fetch
 from tests.faulty_server import Server, serve
 
@@ -131,3 +133,98 @@ def test_fetch_reports_a_server_that_is_not_there(tmp_path: Path) -> None:
 def test_fetch_refuses_other_protocols(tmp_path: Path, url: str) -> None:
     with pytest.raises(DataError, match="only http and https"):
         fetch(url, tmp_path / "file", retries=0, timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("data:text/plain,x", "only http and https"),
+        ("HTTP:///file", "names no host"),
+        ("http://user:secret@host/file", "user name or password"),
+        ("http://host/a file", "spaces or control characters"),
+        ("http://host/a\r\nX: y", "spaces or control characters"),
+        ("http://host/\N{LATIN SMALL LETTER E WITH ACUTE}", "must be written as %XX"),
+        ("http://host:99999/", "Port out of range"),
+        ("http://host:port/", "Port could not be cast"),
+        ("http://[::1/", "Invalid IPv6"),
+        (f"http://{'a' * 64}.org/", "its host is no valid name"),
+        ("http://a..b/", "its host is no valid name"),
+    ],
+)
+def test_fetch_refuses_odd_addresses_before_it_asks(tmp_path: Path, url: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        fetch(url, tmp_path / "new" / "file", retries=9, timeout=5, wait=99.0)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("file:///etc/hostname", "302 .*Redirection to url .* is not allowed"),
+        ("data:text/plain,x", "302 .*Redirection to url .* is not allowed"),
+        ("ftp://127.0.0.1/file", "redirects to 'ftp://127.0.0.1/file': only http and https"),
+        ("http://user:secret@127.0.0.1/file", "user name or password"),
+        ("/loop", "302 .*infinite loop"),
+    ],
+)
+def test_fetch_follows_no_redirect_out_of_http_or_in_circles(
+    server: Server, tmp_path: Path, target: str, message: str
+) -> None:
+    server.faults[FILE] = [f"to {target}"]
+    server.faults["/loop"] = ["to /loop"] * 99
+    with pytest.raises(DataError, match=message) as caught:
+        get(server, tmp_path / "file", retries=9)
+    assert "\n" not in str(caught.value)
+    assert [path for path, _ in server.requests if path == FILE] == [FILE]
+    assert len(server.requests) < 10
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fetch_follows_a_redirect_to_http(server: Server, tmp_path: Path) -> None:
+    server.files["/there"] = CONTENT
+    server.faults[FILE] = ["to /there"]
+    get(server, tmp_path / "file", retries=0)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("length", ["-1", "9" * 5000, "1e3", "\N{SUPERSCRIPT TWO}", "0x10", ""])
+def test_fetch_takes_no_odd_length(server: Server, tmp_path: Path, length: str) -> None:
+    server.faults[FILE] = [f"length {length}"] * 9
+    with pytest.raises(DataError, match="does not tell the file's length"):
+        get(server, tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fetch_does_not_begin_what_the_disk_cannot_hold(server: Server, tmp_path: Path) -> None:
+    server.faults[FILE] = [f"length {10**14}"] * 9
+    with pytest.raises(DataError, match=r"has 100,000,000,000,000 bytes to come; the disk of .* has [\d,]+ left"):
+        get(server, tmp_path / "file")
+    assert len(server.requests) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fetch_does_not_ask_again_where_the_disk_is_full(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Path.open
+
+    def full(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name.endswith(".part"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(DataError, match=r"file\.part cannot be written: No space left on device"):
+        get(server, tmp_path / "file", retries=9)
+    assert len(server.requests) == 1
+
+
+def test_fetch_writes_through_no_link(server: Server, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_bytes(b"mine")
+    for name in ("file", "file.part"):
+        (tmp_path / name).symlink_to(own)
+        with pytest.raises(UsageError, match="is a link and is not replaced"):
+            get(server, tmp_path / "file")
+        (tmp_path / name).unlink()
+    assert own.read_bytes() == b"mine"

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from torch import Tensor
 from torchvision.models import resnet50
 
-from detector.errors import WeightsError
+from detector.errors import UsageError, WeightsError
 from detector.weights.load import BOX_OUTPUTS, CLASS_OUTPUTS
 from detector.weights.network import Architecture, Format, Pyramid, expected_shapes, stock_network
 from detector.weights.read import Weights, read_weights
@@ -272,12 +272,12 @@ def test_write_replaces_a_file_only_where_told_and_never_a_folder(tmp_path: Path
     weights, out = made_up("maskrcnn-benchmark"), tmp_path / "out"
     out.write_text("kept")
 
-    with pytest.raises(WeightsError, match=r"out exists.*--force"):
+    with pytest.raises(UsageError, match=r"out exists.*--force"):
         write_weights(weights, "harness", out)
     assert out.read_text() == "kept"
     write_weights(weights, "harness", out, overwrite=True)
     assert read_weights(out).format == "harness"
-    with pytest.raises(WeightsError, match="is a folder"):
+    with pytest.raises(UsageError, match="is a folder"):
         write_weights(weights, "harness", tmp_path, overwrite=True)
 
 

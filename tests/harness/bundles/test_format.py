@@ -131,7 +131,7 @@ def test_export_refuses_what_it_cannot_pack(here: Site, file: Path) -> None:
     assert "table9" in here.refused("export", file, "--target", "table9")
     assert "huge" in here.refused("export", file, "--profile", "huge")
     here.bundle("export", file)
-    assert "is there already" in here.refused("export", file)
+    assert "exists and is not overwritten" in here.refused("export", file)
     record = run.record(job_of().id)
     record.write_text(record.read_text().replace(job_of().train.id, "0" * 16))
     message = here.refused("export", file, "--force")

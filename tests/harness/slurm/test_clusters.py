@@ -93,3 +93,29 @@ def test_schema_of_a_cluster_file() -> None:
     schema = json.loads(invoke("schema", "cluster").output)
     assert set(schema["$defs"]["Cluster"]["required"]) == {"name", "title", "time_minutes"}
     assert "Known: table, " in error("schema", "clusters")
+
+
+@pytest.mark.parametrize(
+    ("lines", "key"),
+    [
+        ('account: "a\\n#SBATCH --uid=0"', "account"),
+        ('partition: "p\\x1b[2J"', "partition"),
+        ('constraint: "c\\n"', "constraint"),
+        ('python: "py\\nrm -r x"', "python"),
+        ('container: "c\\n"', "container"),
+        ('title: "t\\n"', "title"),
+        ('extra: {comment: "x\\ny"}', "comment"),
+        ('extra: {"a\\nb": 1}', "a"),
+        ('setup: ["module load x\\e[2J"]', "setup"),
+    ],
+)
+def test_no_value_breaks_a_line_of_the_script(own: Path, lines: str, key: str) -> None:
+    head = "".join(line for line in MINIMAL.splitlines(keepends=True) if not line.startswith(f"{key}:"))
+    write(own, f"{head}{lines}\n")
+    with pytest.raises(RegistryError, match=r"mine\.yaml:\d+: .*line break or a control character"):
+        find_cluster("mine")
+
+
+def test_a_shell_line_of_the_setup_may_be_several(own: Path) -> None:
+    write(own, f"{MINIMAL}setup:\n  - |\n    if true; then\n    \tmodule load x\n    fi\n")
+    assert find_cluster("mine").setup == ("if true; then\n\tmodule load x\nfi\n",)

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from detector.errors import SchedulerError
+from detector.errors import SchedulerError, UsageError
 from detector.runs.assignment import Assignment
 from harness.code import snapshot, version
 from harness.registry.declarations import Execution
@@ -140,6 +140,11 @@ def test_the_script_holds_what_the_cluster_file_says(assignment: Assignment, tmp
     )
     (path,) = [line for line in lines if line.startswith("export PYTHONPATH=")]
     assert path.startswith(f"export PYTHONPATH={tmp_path}/code/c0de$")
+
+
+def test_a_runs_folder_with_a_line_break_is_refused(assignment: Assignment, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the runs folder: .* has a line break"):
+        make_arrays([assignment], cluster(), execution(), runs=tmp_path / "a\n#SBATCH --uid=0", code="0")
 
 
 @pytest.mark.usefixtures("no_slurm", "empty_folders")

@@ -153,3 +153,8 @@ def test_by_id_names_two_runs_whose_ids_begin_alike(run: RunDir) -> None:
     other.root.mkdir()
     with pytest.raises(UsageError, match="2 ids begin with it"):
         cli_status.logs(context(), run.root.name[:8])
+
+
+def test_logs_prints_no_control_sequence(run: RunDir) -> None:
+    run.log.write_text("\x1b[2Jcleared\tand\n\x07bell\n")
+    assert invoke("logs", run.root.name).stdout == "\\x1b[2Jcleared\tand\n\\x07bell\n"

@@ -238,7 +238,7 @@ def test_eval_of_a_file_gives_the_metrics_of_its_model(tiny: dict[str, Path], tm
     assert "6 images that are not the whole of a COCO 2017 split: not comparable with published numbers" in text
     assert "This is no record and fills no table's cell." in text
     assert not (tmp_path / "runs").exists()
-    with pytest.raises(HarnessError, match="already holds an evaluation"):
+    with pytest.raises(HarnessError, match=r"detections.json.gz exists and is not overwritten"):
         evaluate(tiny, "--out", str(out))
 
 

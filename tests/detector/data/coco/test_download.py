@@ -135,6 +135,17 @@ def test_download_coco_refuses_another_selection_in_the_same_folder(release: Ser
         download(release, tmp_path, None, splits=["val2017"])
 
 
+def test_download_coco_overwrites_no_annotations(release: Server, tmp_path: Path) -> None:
+    download(release, tmp_path, 3, splits=["val2017"])
+    path = annotation_file(tmp_path, "val2017")
+    mine = path.read_bytes().replace(b"}]", b"} ]")
+    path.write_bytes(mine)
+    (tmp_path / "val2017" / "000000000002.png").unlink()
+    with pytest.raises(DataError, match="exists and is not that of the release; it is not overwritten"):
+        download(release, tmp_path, 3, splits=["val2017"])
+    assert path.read_bytes() == mine
+
+
 def test_download_coco_refuses_more_images_than_there_are(release: Server, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Cannot take 5 images of 'val2017' .* Valid: 1 to 4"):
         download(release, tmp_path, 5, splits=["val2017"])

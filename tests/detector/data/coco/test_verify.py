@@ -17,7 +17,7 @@ from detector.data.coco.subset import write_subset
 from detector.data.coco.verify import check_images, image_problem, missing_images, verify_root
 from detector.data.images import NO_IMAGE
 from detector.data.shapes.generate import generate_shapes
-from detector.errors import DataError
+from detector.errors import DataError, UsageError
 from detector.runs.job import Shapes
 
 SPLIT = "val2017"
@@ -228,10 +228,10 @@ def test_write_subset_refuses_a_count_that_the_split_does_not_have(root: Path, t
 def test_write_subset_refuses_a_folder_with_content(root: Path, tmp_path: Path) -> None:
     (tmp_path / "cut").mkdir()
     write_subset(root, tmp_path / "cut", 1, splits=[SPLIT], seed=None)  # an empty folder is welcome
-    with pytest.raises(DataError, match="cut is not empty"):
+    with pytest.raises(UsageError, match="cut exists and is not overwritten"):
         write_subset(root, tmp_path / "cut", 1, splits=[SPLIT], seed=None)
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="file is not empty"):
+    with pytest.raises(UsageError, match="file exists and is not overwritten"):
         write_subset(root, tmp_path / "file", 1, splits=[SPLIT], seed=None)
 
 
