@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.coco.annotations import find
-from detector.data.coco.checks import MAX_SIDE, OVERHANG
+from detector.data.coco.checks import LARGER, MAX_SIDE, OVERHANG
 from detector.data.coco.index import CocoIndex
 from detector.errors import DataError
 from detector.storage.files import write_atomic
@@ -109,7 +109,7 @@ def check_detections(index: CocoIndex, detections: Detections) -> None:
 
 
 def detection_notes(index: CocoIndex, detections: Detections) -> list[str]:
-    """What is scored, as pycocotools does, but is odd: negative sides, and boxes that leave their image.
+    """What is scored, as pycocotools does, but is odd: areas of the data, negative sides, boxes that leave their image.
 
     Corners that are read as (x, y, width, height) do. The detections have passed ``check_detections``.
     """
@@ -118,7 +118,7 @@ def detection_notes(index: CocoIndex, detections: Detections) -> list[str]:
     corner, sides = detections.boxes[:, :2], detections.boxes[:, 2:]
     negative = (sides < 0).any(axis=1)
     outside = ((corner < -OVERHANG) | (corner + sides > border + OVERHANG)).any(axis=1)
-    notes = []
+    notes = _area_notes(index)
     for odd, what in ((negative, "have a negative width or height"), (outside, "leave their image")):
         if odd.any():
             first = int(np.flatnonzero(odd)[0])
@@ -129,6 +129,17 @@ def detection_notes(index: CocoIndex, detections: Detections) -> list[str]:
                 "pixels, not corners."
             )
     return notes
+
+
+def _area_notes(index: CocoIndex) -> list[str]:
+    size = (index.boxes[:, 2:] - index.boxes[:, :2]).prod(axis=1)
+    larger = (index.areas > LARGER * size + 1) & (size > 0) & ~index.crowd
+    if not larger.any():
+        return []
+    return [
+        f"{int(larger.sum()):,} of {len(larger):,} boxes of {index.split} have an area above their own, by which "
+        "COCO's metrics call an object small, medium or large. They are taken as given."
+    ]
 
 
 def _described(detections: Detections, i: int) -> str:

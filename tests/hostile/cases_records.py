@@ -8,9 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from harness.store.reading import read_record
-
 from detector.runs.folder import RunDir, read_train_job
+from detector.runs.record import read_record
 from harness.store.curves import read_curve
 from tests.hostile.case import Case, Expected, either, refused, right
 from tests.hostile.files import ALARM, NOT_JSON, SPECIAL
@@ -138,10 +137,10 @@ def _twice(path: Path) -> None:
     path.with_name("copy.json").write_text(json.dumps(data))
 
 
-def _table(change: Callable[[Path], object], *verb: str) -> Callable[[Path], Action]:
+def _table(change: Callable[[Path], object], *verb: str, profile: str = "tiny") -> Callable[[Path], Action]:
     def given(folder: Path) -> Action:
         _results(folder, change)
-        return command(*verb, "table2", "--profile", "tiny")
+        return command(*verb, "table2", "--profile", profile)
 
     return given
 
@@ -168,10 +167,10 @@ def _record_cases() -> Iterator[Case]:
         yield Case(area, f"{name}, read", _read(change), refused(file))
     for name, change, said in (
         ("another file name", _renamed, "0123456789abcdef.json"),
-        ("another folder", _moved, file),
         ("one evaluation twice", _twice, "copy.json"),
     ):
         yield Case(area, f"{name}, in a table", _table(change, "table"), right(said))
+    yield Case(area, "another folder, in a table", _table(_moved, "table", profile="paper"), right(file))
     for i in range(20):
         yield Case(area, f"a bit flipped at {i / 20:.0%}, in a table", _table(_flipped(i / 20), "table"), either())
     for verb in ("check", "plan", "audit", "status"):

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from harness.store.reading import read_record
 
 from detector.data.coco.index import load_index
 from detector.data.images import open_image
 from detector.evaluation.detections import check_detections, read_detections
 from detector.evaluation.test_dev.answer import read_answer
 from detector.runs.folder import RunDir, read_train_job
+from detector.runs.record import read_record
 from harness.bundles.format import read_bundle
 from harness.bundles.pack import gather, write_bundle
 from harness.registry.declarations import Table

@@ -33,7 +33,6 @@ ALONE = {
     "detector.evaluation.test_dev.answer": "text that came through the door; a key twice must stay visible",
     "detector.data.coco.cache": "arrays of its own, which are mapped and have checksums",
     "detector.data.bottleneck": _LINUX,
-    "detector.device.environment": _LINUX,
     "detector.worker.trace": _OWN,
     "harness.doctor.node_job": _OWN,
     "harness.doctor.node_checks": _OWN,
@@ -43,6 +42,8 @@ ALONE = {
     "harness.launch.local": _LINUX,
     "harness.scaffold.render": "writes",
     "harness.bundles.merge": "writes",
+    "harness.bundles.own_weights": "writes a copy for the reader of weights",
+    "detector.worker.reports": "overwrites its own heartbeat on a full disk",
     "drloss.plugins": "installed packages; drloss imports nothing of detector",
 }
 # Readers of data sets, images, weights and YAML, which have rules of their own beside the door's.

@@ -157,7 +157,7 @@ def test_evaluation_refuses_a_test_split_with_other_categories(
     content = json.loads(path.read_text())
     content["categories"].append({"id": 90, "name": "hexagon"})
     path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"has 4 categories, the training split has 3; they differ in the ids 90\."):
+    with pytest.raises(DataError, match=r"has 4 categories, the training has 3; they differ in the ids 90\."):
         evaluate_and_record(micro_assignment(job, alone.root, other), job, alone, world=ALONE, heartbeat=None)
 
 

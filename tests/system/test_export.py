@@ -136,7 +136,7 @@ def test_export_refuses_before_it_detects(place: Workplace, monkeypatch: pytest.
     path = root / "annotations" / f"image_info_{TEST_DEV}.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"categories": content["categories"][:-1]}))
-    assert "has 2 categories, the training split has 3; they differ in the ids 3" in refused(place, "export", ROW)
+    assert "has 2 categories, the training has 3; they differ in the ids 3" in refused(place, "export", ROW)
     path.write_text(path.read_text()[:-5])
     assert "not a readable COCO image_info file" in refused(place, "export", ROW)
     path.unlink()

@@ -64,7 +64,7 @@ def test_read_detections_takes_a_byte_order_mark_and_refuses_depth_pipes_and_bom
         read_detections(tmp_path / "pipe.json")
     monkeypatch.setattr("detector.evaluation.detections.MOST_BYTES", 1000)
     (tmp_path / "bomb.json.gz").write_bytes(gzip.compress(b" " * 100_000))
-    with pytest.raises(DataError, match="it holds more than 1,000 bytes"):
+    with pytest.raises(DataError, match="holds more than 1,000 bytes"):
         read_detections(tmp_path / "bomb.json.gz")
 
 

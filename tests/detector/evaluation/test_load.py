@@ -82,7 +82,7 @@ def run(trained: Path) -> TrainedRun:
 
 def test_the_docstrings_example_is_true(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(trained.parents[1])
-    (trained.parent / "f83c6dad944b08a5").symlink_to(trained)
+    (trained.parent / "my-detector").symlink_to(trained)
     tests = doctest.DocTestFinder().find(load_run, "load_run", module=load)
     assert sum(len(test.examples) for test in tests) == 4
     for test in tests:

@@ -10,13 +10,13 @@ from msgspec.structs import replace
 from detector.data.coco.files import annotation_file
 from detector.data.coco.subset import write_subset
 from detector.data.shapes.generate import generate_shapes
-from detector.errors import DataError, HarnessError, RecordError
+from detector.errors import DataError, HarnessError, RecordError, UsageError
 from detector.runs.folder import RunDir
 from detector.runs.job import Shapes
 from detector.runs.record import Record
 from detector.storage.files import write_json
 from harness.bundles.format import weights_member
-from harness.bundles.pack import gather, write_bundle
+from harness.bundles.pack import gather
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve
 from harness.slurm.submissions import Submission, output_file, run_of, transport_folder, write_submission
@@ -55,9 +55,8 @@ def test_collect_and_export_write_nowhere_else(name: str, record: Record, store:
     assert written == []
     assert len(conflicts) == 1
     assert "record.json" in conflicts[0]
-    contents_of = [gather(store, profile=None, eval_ids=None, with_weights=False)]
-    with pytest.raises(RecordError, match="cannot be part of a path"):
-        write_bundle(tmp_path / "out.zip", contents_of[0])
+    with pytest.raises(UsageError, match="cannot be part of a path"):
+        gather(store, profile=None, eval_ids=None, with_weights=False)
     assert files(tmp_path) == before
 
 
