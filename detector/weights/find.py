@@ -128,9 +128,11 @@ def _url(weights: str, backbone: str) -> str:
 
 
 def _folders() -> list[Path]:
-    """Where files are looked for; downloads go to the first."""
+    """Where files are looked for; downloads go to the first. Raises WeightsError where the variable names a file."""
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     folder = os.environ.get(FOLDER_VARIABLE)
+    if folder and Path(folder).exists() and not Path(folder).is_dir():
+        raise WeightsError(f"{FOLDER_VARIABLE} names {folder}, which is a file, not a folder.")
     return [Path(folder), cache] if folder else [cache]
 
 

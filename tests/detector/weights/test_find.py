@@ -103,6 +103,13 @@ def test_weights_file_needs_no_folder_of_its_own(folders: tuple[Path, Path], mon
     assert weights_file("torchvision", "resnet50") == folders[1] / RESNET50
 
 
+def test_a_file_in_the_folders_variable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights").write_bytes(b"")
+    monkeypatch.setenv("HARNESS_WEIGHTS", str(tmp_path / "weights"))
+    with pytest.raises(WeightsError, match=r"^HARNESS_WEIGHTS names .*weights, which is a file, not a folder\.$"):
+        weights_file(*next(iter(FILES)))
+
+
 def test_slim_has_no_imagenet_weights() -> None:
     with pytest.raises(WeightsError, match=r"'slim' has no ImageNet weights .*resnet101.*weights: none"):
         weights_file("torchvision", "slim")
