@@ -11,7 +11,10 @@ _BREAKS = re.compile("[\t\n]")
 
 
 def shown(text: str) -> str:
-    """``text`` with every control character written out, such as ``\\x1b``; tabs and line feeds stay."""
+    """``text`` with every control character written out, such as ``\\x1b``; tabs and line feeds stay.
+
+    JSON stays JSON: what may stand in it as it is is written in JSON's way (``\\u009b``).
+    """
     return _ACTS.sub(_written, text)
 
 
@@ -21,4 +24,4 @@ def one_line(text: str) -> str:
 
 
 def _written(found: re.Match[str]) -> str:
-    return repr(found[0])[1:-1]
+    return f"\\u{ord(found[0]):04x}" if found[0] >= "\x7f" else repr(found[0])[1:-1]

@@ -21,6 +21,9 @@ ClaimMetric = Literal[
     "negative_evenness",
 ]
 ClaimKind = Literal["greater", "similar", "collapses", "above", "below", "between"]
+# What is shown on one line, so that nothing in a file can look like a line of ours.
+ONE_LINE = r"^[^\n\r\v\f\x1c-\x1e\x85\u2028\u2029]*$(?!\n)"
+Line = Annotated[str, Meta(pattern=ONE_LINE, max_length=2000)]
 Ref = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$(?!\n)")]
 
 
@@ -44,12 +47,12 @@ class Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """
 
     id: Annotated[str, Meta(pattern=r"^[a-z0-9-]+$(?!\n)")]
-    text: str
-    where: str
+    text: Line
+    where: Line
     metric: ClaimMetric
     kind: ClaimKind
     decidable_in: tuple[str, ...]
-    reasons: dict[str, str] = {}
+    reasons: dict[str, Line] = {}
     contrasts: tuple[Contrast, ...] = ()
     row: Ref | None = None
     threshold: float | None = None

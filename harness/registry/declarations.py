@@ -29,7 +29,7 @@ from detector.runs.job import (
     TestSettings,
 )
 from drloss.plugins import LossConfig
-from harness.registry.claims import Claim
+from harness.registry.claims import Claim, Line
 from harness.registry.speeds import SpeedsFile
 
 METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL")
@@ -46,11 +46,11 @@ class Row(Settings, frozen=True):
     """
 
     id: Name
-    cells: tuple[str, ...]
+    cells: tuple[Line, ...]
     recipe: str | None = None
     set: dict[str, Any] = {}  # noqa: RUF012 (msgspec copies it)
     published: tuple[Percent, Percent, Percent, Percent, Percent, Percent] | None = None
-    cited: str | None = None
+    cited: Line | None = None
     group: Literal["two-stage", "one-stage"] | None = None
     profiles: tuple[Name, ...] | None = None
 
@@ -59,9 +59,9 @@ class Table(Settings, frozen=True):
     """A table of the paper, ``ablations`` (rows of our own), or one of the user. ``columns``: headings of the cells."""
 
     id: Name
-    title: str
+    title: Line
     split: Literal["minival", "test-dev"]
-    columns: tuple[str, ...]
+    columns: tuple[Line, ...]
     rows: tuple[Row, ...]
 
     def refs(self, profile: str | None = None) -> list[str]:
@@ -105,7 +105,7 @@ class RecipeFile(Settings, frozen=True):
     """
 
     name: Name
-    title: str
+    title: Line
     settings: dict[str, Any]
     sources: dict[str, tuple[str, ...]]
     extends: str | None = None
@@ -134,7 +134,7 @@ class StatedSpeed(Settings, frozen=True):
     ``seconds_per_test_image``: on one GPU at that side.
     """
 
-    source: str
+    source: Line
     gpus: Count
     images: Count
     short_side: Count
@@ -163,8 +163,8 @@ class Profile(Settings, frozen=True):
     )
 
     name: Name
-    title: str
-    needs: str
+    title: Line
+    needs: Line
     compare_with_paper: bool
     execution: Execution
     assumed_sd: dict[str, Annotated[float, Meta(gt=0, le=100)]]
@@ -195,7 +195,7 @@ class LedgerEntry(Settings, frozen=True, kw_only=True):
     paper: Any
     released: Any
     base: Any
-    why: str
+    why: Line
     ablations: Annotated[tuple[str, ...], Meta(min_length=1)]
     others: dict[str, Any] = {}  # noqa: RUF012
     recipes: tuple[Name, ...] | None = None
@@ -205,10 +205,10 @@ class LedgerEntry(Settings, frozen=True, kw_only=True):
 class CodeDifference(Settings, frozen=True, kw_only=True):
     """A difference in code, which no setting switches."""
 
-    what: str
-    released: str
-    base: str
-    used: str
+    what: Line
+    released: Line
+    base: Line
+    used: Line
 
 
 class LedgerFile(Settings, frozen=True):

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from detector.runs.job import Backbone, Count, PositiveFloat, Precision, Settings
+from harness.registry.claims import Line
 
 
 class GpuKind(Settings, frozen=True):
@@ -19,10 +20,10 @@ class GpuKind(Settings, frozen=True):
     """
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$(?!\n)")]
-    names: Annotated[tuple[str, ...], Meta(min_length=1)]
+    names: Annotated[tuple[Line, ...], Meta(min_length=1)]
     tflops: dict[Precision, PositiveFloat]
     terabytes_per_second: PositiveFloat
-    source: str
+    source: Line
 
 
 class MeasuredSpeed(Settings, frozen=True, kw_only=True):
@@ -33,7 +34,7 @@ class MeasuredSpeed(Settings, frozen=True, kw_only=True):
     measured; ``seconds_per_iteration`` then lies between them. ``source``: what was measured, in words.
     """
 
-    gpu: str
+    gpu: Line
     gpus: Count
     of: Literal["training", "step"]
     backbone: Backbone
@@ -43,7 +44,7 @@ class MeasuredSpeed(Settings, frozen=True, kw_only=True):
     short_side: Count
     seconds_per_iteration: PositiveFloat
     seen: tuple[PositiveFloat, PositiveFloat] | None = None
-    source: str
+    source: Line
 
     def __post_init__(self) -> None:
         """Reject a value outside of what was seen (msgspec turns the ValueError into a ValidationError)."""

@@ -18,6 +18,7 @@ from msgspec import inspect
 from detector.errors import RegistryError
 from detector.storage.reading import read_text
 from drloss.plugins import why_unknown
+from harness.registry.claims import ONE_LINE
 from harness.registry.core_schema import Keys, YamlError, parse
 
 T = TypeVar("T")
@@ -99,6 +100,7 @@ def explain(error: msgspec.ValidationError, data: Any, kind: Any) -> tuple[Keys,
     missing = re.match(r"Object missing required field `(.*)`", problem)
     if missing:
         return keys, f"{_name(keys)} lacks the required key {missing.group(1)!r}."
+    problem = problem.replace(f"matching regex {ONE_LINE!r}", "of one line")
     choices = _values(_node_type(inspect.type_info(kind), data, keys))
     where = f"{_name(keys)} is {shown(parent)}: " if keys else ""
     hint = why_unknown(parent) if keys[-2:] == ("loss", "name") else ""
