@@ -151,7 +151,7 @@ def _own_cases() -> Iterator[tuple[str, Make, Expected]]:
     yield "a tensor that is text", _tensor(lambda tensor: "tensor"), refused(BIAS)
     yield "a tensor that is null", _tensor(lambda tensor: None), refused(BIAS)
     yield "stride 0", _tensor(lambda tensor: tensor[:1].clone().expand(len(tensor))), either()
-    yield "stride 0 of a billion", _tensor(lambda tensor: tensor[:1].clone().expand(2**30)), refused(BIAS)
+    yield "stride 0 of a billion", _tensor(lambda tensor: tensor[:1].clone().expand(2**30)), refused("storage")
     yield "complex numbers", _tensor(lambda tensor: tensor + 0j), refused()
     yield "sparse numbers", _tensor(lambda tensor: tensor.to_sparse()), refused()
     yield "other classes", _edited(lambda state: state.update(category_ids=[1, 2])), refused()
@@ -172,7 +172,7 @@ def _own_cases() -> Iterator[tuple[str, Make, Expected]]:
     yield "compressed", _compressed, refused("compressed")
     yield "a bit of a tensor flipped", lambda: _flipped(0.5), refused("final.pt")
     yield "bytes behind the end", lambda: _bytes() + b"x", refused("final.pt")
-    yield "bytes before the start", lambda: b"x" * 64 + _bytes(), refused("final.pt")
+    yield "bytes before the start", lambda: b"x" * 64 + _bytes(), either()
     yield "two files in one", lambda: _bytes() * 2, either()
     yield "a wrong checksum in the list", lambda: _patched(16, b"\0\0\0\0"), refused("final.pt")
     yield "an encrypted member", lambda: _patched(8, b"\1\0"), refused("final.pt")
@@ -186,7 +186,7 @@ def _own_cases() -> Iterator[tuple[str, Make, Expected]]:
             refused("final.pt"),
         )  # type: ignore[misc]
     for less in (1, 4, 21, 22, 23, 42, 98, 99):
-        yield f"cut {less} bytes before the end", lambda less=less: _bytes()[:-less], refused("final.pt")  # type: ignore[misc]
+        yield f"cut {less} bytes before the end", _cut(lambda length, less=less: length - less), refused("final.pt")  # type: ignore[misc]
 
 
 def _with_member(name: str | None, data: bytes) -> Make:
@@ -211,6 +211,11 @@ def _compressed() -> bytes:
         for member in old.namelist():
             new.writestr(member, old.read(member))
     return stream.getvalue()
+
+
+def _cut(where: Callable[[int], int]) -> Make:
+    """The file up to a place, given its length."""
+    return lambda: _bytes()[: where(len(_bytes()))]
 
 
 def _flipped(place: float) -> bytes:
@@ -314,7 +319,7 @@ def _of_run(make: Make | Callable[[Path], None]) -> Callable[[Path], Action]:
 
         job = _job().train
         run = RunDir(folder / job.id)
-        run.root.mkdir()
+        run.final.parent.mkdir(parents=True)
         make(run.final) if from_file else run.final.write_bytes(make())  # type: ignore[call-arg,arg-type]
         return lambda: bool(read_final(run, job))
 
