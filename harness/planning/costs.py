@@ -224,7 +224,7 @@ def parse_duration(text: str, option: str) -> float:
     parts = re.findall(r"(\d+(?:\.\d+)?)(min|[smhd])", text)
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
     if "".join(number + unit for number, unit in parts) != text or not 0 < seconds <= _LONGEST:
-        raise UsageError(f"{option} takes a time up to 36500d, such as 4h, 90min or 1d12h; got {text!r}.")
+        raise UsageError(f"{option} takes a time such as 4h, 90min or 1d12h; got {text!r}.")
     return seconds
 
 

@@ -32,9 +32,7 @@ def parse_gpus(text: str, speeds: SpeedsFile, records: Iterable[Record]) -> GpuS
     """
     found = re.fullmatch(r"([0-9]{1,5}) ?x ?(\S.*)", text.strip(), flags=re.IGNORECASE)
     if found is None or int(found[1]) == 0:
-        raise UsageError(
-            f"--gpus takes a number up to 99999 and a kind of GPU, such as 8xH100 or 1xH200; got {text!r}."
-        )
+        raise UsageError(f"--gpus takes a number and a kind of GPU, such as 8xH100 or 1xH200; got {text!r}.")
     return gpu_set(int(found[1]), found[2].strip(), speeds, records)
 
 
