@@ -92,7 +92,10 @@ def read_bytes(
 ) -> bytes:
     """The bytes of a regular file; arguments and errors as for ``open_regular``."""
     with open_regular(path, most=most, raises=raises, retry_seconds=retry_seconds) as file:
-        content = file.read(most + 1)  # it may grow while it is read
+        # Python takes the memory of all bytes that are asked for: not the 4 GB that a file may have.
+        content = file.read(os.fstat(file.fileno()).st_size + 1)
+        if grown := file.read(min(SMALL, most + 1 - len(content))) if len(content) <= most else b"":
+            content += grown
     if len(content) > most:
         raise raises(f"{path} grew while it was read; at most {most:,} bytes are read of such a file.")
     return content

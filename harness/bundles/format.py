@@ -32,6 +32,7 @@ FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 CHUNK: Final = 2**20  # bytes read at a time
 MAX_FAULTS: Final = 10  # named in one message
+MAX_NAME: Final = 200  # letters of a member that is named
 # A record has about 4 kB, its entry in the manifest 200 bytes; the largest network here has 0.4 GB of weights.
 MAX_RECORD: Final = 2**20
 MAX_MANIFEST: Final = 2**26
@@ -181,18 +182,19 @@ def _layout_faults(members: list[zipfile.ZipInfo], file_size: int) -> list[str]:
     faults, seen = [], set[str]()
     for member in members:
         name = member.orig_filename
+        called = repr(name[:MAX_NAME])
         if name.startswith("/") or "\\" in name or ":" in name or "\0" in name or ".." in name.split("/"):
-            faults.append(f"{name!r} would be written outside its folder")
+            faults.append(f"{called} would be written outside its folder")
         if name in seen:
-            faults.append(f"{name!r} is in the zip twice")
+            faults.append(f"{called} is in the zip twice")
         seen.add(name)
         if member.flag_bits & 1:
-            faults.append(f"{name!r} is encrypted")
+            faults.append(f"{called} is encrypted")
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-            faults.append(f"{name!r} is compressed, as no member of a bundle is: another program packed it")
+            faults.append(f"{called} is compressed, as no member of a bundle is: another program packed it")
         limit = MAX_MANIFEST if name == MANIFEST else MAX_WEIGHTS if name.startswith("weights/") else MAX_RECORD
         if member.file_size > limit:
-            faults.append(f"{name!r} has {member.file_size:,} bytes; at most {limit:,} are allowed")
+            faults.append(f"{called} has {member.file_size:,} bytes; at most {limit:,} are allowed")
     if sum(member.file_size for member in members) > file_size:
         faults.append("its members overlap: together they are larger than the file")
     return faults
@@ -219,7 +221,7 @@ def _content_faults(members: list[zipfile.ZipInfo], manifest: Manifest) -> list[
     trained = {entry.train_id for entry in manifest.records}
     weights = [entry.train_id for entry in manifest.weights]
     return [
-        *(f"{name!r} is not in {MANIFEST}" for name in sorted(given - wanted)),
+        *(f"{name[:MAX_NAME]!r} is not in {MANIFEST}" for name in sorted(given - wanted)),
         *(f"{name!r} is in {MANIFEST}, but missing" for name in sorted(wanted - given)),
         *(f"{MANIFEST} lists record {name} twice" for name in _twice([entry.eval_id for entry in manifest.records])),
         *(f"{MANIFEST} lists weights {name} twice" for name in _twice(weights)),

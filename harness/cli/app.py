@@ -37,6 +37,8 @@ app.add_typer(data.app, name="data")
 app.add_typer(new.app, name="new")
 app.add_typer(weights.app, name="weights")
 
+_LONGEST = 10_000  # letters of an error: more are of no use in a terminal
+
 
 class _Plain(logging.Formatter):
     """A line of the log in which nothing acts on a terminal."""
@@ -56,7 +58,10 @@ def _plain_log() -> logging.Handler:
 
 def _message(error: Exception | str) -> str:
     """The one message. Further lines are indented: a line break in a file's name begins no message of its own."""
-    return re.sub(r"\n(?! )", "\n  ", f"error: {error}")
+    text = str(error)
+    if len(text) > _LONGEST:  # an argument of a megabyte is quoted in the message about it
+        text = f"{text[: _LONGEST // 2]} [{len(text) - _LONGEST:,} letters] {text[-_LONGEST // 2 :]}"
+    return re.sub(r"\n(?! )", "\n  ", f"error: {text}")
 
 
 def main() -> None:

@@ -45,6 +45,7 @@ from harness.store.records import Store
 START_UP_SECONDS = 180.0
 COCO_CLASSES = 80
 
+_LONGEST = 36_500 * 86_400.0  # a century
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -222,7 +223,7 @@ def parse_duration(text: str, option: str) -> float:
     """Seconds of ``4h``, ``90min``, ``1d12h`` or ``1.5h``. Raises UsageError for anything else, and for 0."""
     parts = re.findall(r"(\d+(?:\.\d+)?)(min|[smhd])", text)
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
-    if "".join(number + unit for number, unit in parts) != text or seconds <= 0:
+    if "".join(number + unit for number, unit in parts) != text or not 0 < seconds <= _LONGEST:
         raise UsageError(f"{option} takes a time such as 4h, 90min or 1d12h; got {text!r}.")
     return seconds
 

@@ -30,7 +30,7 @@ def parse_gpus(text: str, speeds: SpeedsFile, records: Iterable[Record]) -> GpuS
 
     Raises UsageError for anything else, with the known names.
     """
-    found = re.fullmatch(r"(\d+) ?x ?(\S.*)", text.strip(), flags=re.IGNORECASE)
+    found = re.fullmatch(r"([0-9]{1,5}) ?x ?(\S.*)", text.strip(), flags=re.IGNORECASE)
     if found is None or int(found[1]) == 0:
         raise UsageError(f"--gpus takes a number and a kind of GPU, such as 8xH100 or 1xH200; got {text!r}.")
     return gpu_set(int(found[1]), found[2].strip(), speeds, records)

@@ -43,6 +43,7 @@ def _in(*keys: str, value: Any) -> Edit:
     return edit
 
 
+OTHER_FOLDER: Final = "another folder's profile"
 # Each makes a record that is not what it says, or cannot be.
 FALSE: tuple[tuple[str, Edit], ...] = (
     ("AP 1e9", _metrics(AP=1e9)),
@@ -69,7 +70,7 @@ FALSE: tuple[tuple[str, Edit], ...] = (
     ("an absolute profile", _fields(profile="/tmp/x")),
     ("an empty profile", _fields(profile="")),
     ("a profile that acts", _fields(profile=ALARM)),
-    ("another folder's profile", _fields(profile="paper")),
+    (OTHER_FOLDER, _fields(profile="paper")),
     ("negative seconds", _fields(train_seconds=-1.0)),
     ("seconds of 1e308", _fields(train_seconds=1e308)),
     ("an unknown field", _fields(unknown=1)),
@@ -164,7 +165,8 @@ def _record_cases() -> Iterator[Case]:
     changes += [("cut in the middle", lambda path: path.write_text(path.read_text()[:500]))]
     for name, change in changes:
         yield Case(area, f"{name}, in a table", _table(change, "table"), right(file))
-        yield Case(area, f"{name}, read", _read(change), refused(file))
+        # A record alone does not say in which folder it belongs.
+        yield Case(area, f"{name}, read", _read(change), right() if name == OTHER_FOLDER else refused(file))
     for name, change, said in (
         ("another file name", _renamed, "0123456789abcdef.json"),
         ("one evaluation twice", _twice, "copy.json"),

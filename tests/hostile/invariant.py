@@ -24,6 +24,8 @@ from typer.testing import CliRunner
 
 from detector.errors import HarnessError
 from harness.cli import app
+from harness.cli.app import _message
+from harness.console.shown import shown
 
 CODES = (0, 1, 2, 130)
 SECONDS = 20
@@ -139,9 +141,9 @@ def _run_here(action: Command) -> Answer:
     result = CliRunner().invoke(app, list(action.arguments), env=action.variables, color=True)
     error = result.exception
     if isinstance(error, HarnessError):
-        return Answer(2, f"{result.output}error: {error}")
-    if isinstance(error, OSError):  # the command's entry point says it in one line
-        return Answer(1, f"{result.output}error: {error}")
+        return Answer(2, result.output + shown(_message(error)))  # as the command's entry point says it
+    if isinstance(error, OSError):
+        return Answer(1, result.output + shown(_message(error)))
     if error is not None and not isinstance(error, SystemExit):
         raise BrokenInvariantError(f"{action.arguments}: {_where(error)}") from error
     return Answer(result.exit_code, result.output)

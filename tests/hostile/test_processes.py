@@ -11,12 +11,14 @@ from tests.hostile.areas import CASES
 from tests.hostile.case import Case, run_case
 from tests.hostile.invariant import BrokenInvariantError
 
-PROCESSES: Final = 30
+PROCESSES: Final = 15
 # The ways of these names are commands; readers have no process of their own.
+_AREAS: Final = ("detections", "experiments", "options", "sizes", "paths and outputs")
 _COMMANDS: Final = [
     case
     for case in CASES
-    if case.area in ("detections", "experiments") or case.name.endswith((", checked", ", copied", ", in a table"))
+    if case.area in _AREAS or case.name.endswith((", checked", ", copied", ", in a table"))
+    if not case.name.endswith(("a name with a zero", "half a surrogate pair"))  # no process can be given these
 ]
 
 

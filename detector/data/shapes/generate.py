@@ -12,6 +12,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
@@ -117,11 +118,17 @@ def _write_split(
             collect(write(index))
     else:
         # Fresh interpreters: forking a process that runs threads is unsafe.
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            with _interrupts_blocked():
-                results = pool.map(write, range(count), chunksize=min(32, -(-count // workers)))
-            for rows in results:
-                collect(rows)
+        try:
+            with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+                with _interrupts_blocked():
+                    results = pool.map(write, range(count), chunksize=min(32, -(-count // workers)))
+                for rows in results:
+                    collect(rows)
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"{root / split}: a process that drew images was ended from outside, mostly by the system for lack of "
+                "memory. Run the same command again when memory is free."
+            ) from error
     content = {
         "info": {"description": f"Generated shapes, version {spec.version}, seed {spec.seed}", "version": "1.0"},
         "licenses": [],

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from detector.errors import UsageError
-from harness.cli.options import AsJson, print_json, put, say
+from harness.cli.options import AsJson, finite, print_json, put, say
 
 
 def add_to(app: typer.Typer) -> None:
@@ -78,7 +78,13 @@ def import_(
     out: Annotated[Path, typer.Option("--out", metavar="ROOT", help="New folder for the COCO root.")],
     val: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help="Share of the images to hold out. Default: the export's splits, else 0.2."),
+        typer.Option(
+            metavar="SHARE",
+            min=0,
+            max=1,
+            callback=finite,
+            help="Share of the images to hold out. Default: the export's splits, else 0.2.",
+        ),
     ] = None,
     group: Annotated[
         str | None,

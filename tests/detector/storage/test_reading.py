@@ -95,3 +95,20 @@ def test_matches_that_would_fill_the_memory_are_refused(tmp_path: Path, monkeypa
     np.savez_compressed(path, image_ids=np.zeros(2**20, np.int64))
     with pytest.raises(DataError, match=r"it holds 8,3\d\d,\d\d\d bytes when it is unpacked; at most 1,048,576"):
         read_matches(path)
+
+
+def test_no_more_memory_is_taken_than_a_file_has_bytes(tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(b"12345")
+    assert read_bytes(tmp_path / "small", most=2**60) == b"12345"  # nobody has so much
+
+
+def test_a_file_that_grows_while_it_is_read_is_read_up_to_its_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log").write_bytes(b"12345")
+    found = os.stat(tmp_path / "log")
+    smaller = os.stat_result((*found[:6], 2, *found[7:]))
+    monkeypatch.setattr(os, "fstat", lambda number: smaller)
+    assert read_bytes(tmp_path / "log", most=5) == b"12345"
+    with pytest.raises(RecordError, match="log grew while it was read; at most 4 bytes"):
+        read_bytes(tmp_path / "log", most=4)

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.cli.app import _message
 from tests.command import error, invoke
 
 pytestmark = pytest.mark.usefixtures("empty_folders")
@@ -226,3 +227,11 @@ def test_no_line_of_a_list_of_commands_is_cut_at_80_columns() -> None:
         _, _, listed = printed.partition("Commands:")
         assert listed.strip()
         assert "..." not in listed
+
+
+def test_a_message_about_a_megabyte_is_short() -> None:
+    said = _message(f"begin {'x' * 2**20} end")
+    assert len(said) < 11_000
+    assert said.startswith("error: begin xxx")
+    assert "xxx [1,038,586 letters] xxx" in said
+    assert said.endswith("xxx end")

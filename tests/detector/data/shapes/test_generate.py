@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import os
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,18 @@ def test_generate_shapes_keeps_the_set_of_a_faster_process(small: Path, tmp_path
     assert len(images) == 9
     assert digests(target) == digests(small)
     assert os.listdir(tmp_path) == ["set"]
+
+
+def test_generate_shapes_says_that_a_process_was_ended_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise BrokenProcessPool("terminated abruptly")
+
+    monkeypatch.setattr(shapes.ProcessPoolExecutor, "map", broken)
+    with pytest.raises(DataError, match="ended from outside, mostly by the system for lack of memory"):
+        generate_shapes(tmp_path / "new", spec(), workers=2)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_shapes_folder_name_differs_for_every_field() -> None:
