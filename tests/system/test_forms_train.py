@@ -14,10 +14,12 @@ from msgspec.structs import replace
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.data.coco.files import annotation_file
-from detector.data.coco.files import annotations_sha256
+from detector.data.coco.files import annotation_file, annotations_sha256
+from detector.data.coco.index import load_index
 from detector.data.coco.verify import verify_root
 from detector.data.imports.write import import_data
+from detector.evaluation.detections import read_detections
+from detector.evaluation.scoring import coco_metrics
 from detector.runs.folder import RunDir
 from detector.runs.job import AnnotatedFolder
 from detector.worker.run import evaluate_and_record, train_to_final
@@ -60,4 +62,20 @@ def test_a_root_of_every_form_trains_and_is_scored_as_pycocotools_scores(tmp_pat
     rows = json.loads(gzip.decompress(run.detections(job.id).read_bytes()))
     ours = [-1 if record.metrics[name] is None else record.metrics[name] for name in NAMES]
     assert rows
+    _assert_same_scores(root, tmp_path / "near.json")
     assert ours == pytest.approx(peer(annotation_file(root, "val"), rows), abs=1e-9)
+
+
+def _assert_same_scores(root: Path, path: Path) -> None:
+    """Boxes near the true ones: four iterations find next to nothing, and zeros would be equal."""
+    index, truth = load_index(root, "val"), annotation_file(root, "val")
+    rows = [
+        {"image_id": row["image_id"], "category_id": row["category_id"], "bbox": [x + 1, y, w, h], "score": 1 / (2 + i)}
+        for i, row in enumerate(json.loads(truth.read_text())["annotations"])
+        for x, y, w, h in [row["bbox"]]
+    ]
+    path.write_text(json.dumps(rows))
+    found = coco_metrics(index, read_detections(path))
+    ours = [-1 if found[name] is None else found[name] for name in NAMES]
+    assert ours[0] > 10
+    assert ours == pytest.approx(peer(truth, rows), abs=1e-9)
