@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Literal
 
 from msgspec import Struct
@@ -57,6 +56,8 @@ class LostAP(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 def logged(line: bytes) -> dict[str, float] | None:
     """One line of ``metrics.jsonl``: its numbers, with ``iteration`` as a whole number; None where it is damaged."""
     try:
+        import json  # not above: ``harness --help`` reads this file
+
         found = json.loads(line.decode())
         whole = int(found["iteration"])
         point = {str(name): float(value) for name, value in found.items()}

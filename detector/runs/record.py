@@ -167,7 +167,7 @@ def contradiction(record: Record) -> str:
     if record.format not in FORMATS:
         return f"it has format {record.format}; this version reads {' and '.join(map(str, FORMATS))}"
     try:
-        ids = record.job.id, record.job.train.id
+        ids = record.job.ids
         path_part(record.profile, "its profile", raises=RecordError)
     except HarnessError as error:
         return str(error).rstrip(".")

@@ -7,7 +7,6 @@ one error that names the file.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import zlib
@@ -160,6 +159,8 @@ def decode_json(
 
 def _refuse_surprises(text: str) -> None:
     """Raise ValueError for what msgspec lets pass: a key twice, very long numbers, deep nesting."""
+    import json  # not above: ``harness --help`` reads none
+
     depth = _depth(json.loads(text, object_pairs_hook=_unique, parse_int=_number, parse_float=_number))
     if depth > DEPTH:
         raise RecursionError

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -78,7 +75,9 @@ def retry(action: Callable[[], T], what: str, *, seconds: float | None = None, u
             if error.errno not in FULL | AWAY or time.monotonic() + wait > end:
                 raise
             why = error.strerror or str(error)
-            logger.warning("%s: %s; trying again in %.1f s", what, error, wait)
+            import logging  # not above: ``harness --help`` reads this file and logs nothing
+
+            logging.getLogger(__name__).warning("%s: %s; trying again in %.1f s", what, error, wait)
         else:
             if wait > FIRST_WAIT_SECONDS and not unseen:
                 tell(None)

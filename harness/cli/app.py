@@ -5,7 +5,6 @@ Commands import what is slow only when they run, so that ``--help`` and completi
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
@@ -40,20 +39,18 @@ app.add_typer(weights.app, name="weights")
 _LONGEST = 10_000  # letters of an error: more are of no use in a terminal
 
 
-class _Plain(logging.Formatter):
-    """A line of the log in which nothing acts on a terminal."""
+def _log_plainly() -> None:
+    """Where nothing else was set up, warnings are printed as lines in which nothing acts on a terminal."""
+    import logging  # not above: ``--help`` answers without it
 
-    def format(self, record: logging.LogRecord) -> str:
-        """For logging."""
-        return shown(super().format(record))
+    class Plain(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return shown(super().format(record))
 
-
-def _plain_log() -> logging.Handler:
-    """What prints warnings where nothing else was set up."""
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
-    handler.setFormatter(_Plain())
-    return handler
+    handler.setFormatter(Plain())
+    logging.lastResort = handler
 
 
 def _message(error: Exception | str) -> str:
@@ -74,7 +71,8 @@ def main() -> None:
 
 
 def _run() -> None:
-    logging.lastResort = _plain_log()
+    if "--help" not in sys.argv:
+        _log_plainly()
     try:
         _refuse_empty(sys.argv[1:])
         app()

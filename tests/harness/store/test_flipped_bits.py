@@ -28,15 +28,33 @@ def flip(path: Path, draw: random.Random) -> bytes:
     return content
 
 
+def sealed(results: Path) -> list[Path]:
+    """The committed records in format 2, with a hash each. Returns their files."""
+    for path in sorted(COMMITTED.glob("*/*.json")):
+        record = replace(read_own_record(path), format=2)
+        write_json(results / path.relative_to(COMMITTED.parent), replace(record, sha256=content_hash(record)))
+    return sorted(results.glob("records/*/*.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("empty_folders")
+def test_table_names_each_damaged_record_in_turn_and_shows_the_others(tmp_path: Path) -> None:
+    results, draw = tmp_path / "results", random.Random(2)
+    for path in sealed(results):
+        content = flip(path, draw)
+        shown = "".join(invoke("table", "all", "--profile", "tiny").output.split())  # notes are wrapped
+        assert path.name in shown
+        assert "Table4" in shown
+        assert len(Store(tmp_path / "runs", results).records) == 78
+        path.write_bytes(content)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("empty_folders")
 def test_each_record_with_a_flipped_bit_is_named_and_the_others_are_read(tmp_path: Path) -> None:
     """Records of format 2 have a hash: every flip is seen, or leaves the content equal."""
     results = tmp_path / "results"
-    for path in sorted(COMMITTED.glob("*/*.json")):
-        record = replace(read_own_record(path), format=2)
-        write_json(results / path.relative_to(COMMITTED.parent), replace(record, sha256=content_hash(record)))
-    paths = sorted(results.glob("records/*/*.json"))
+    paths = sealed(results)
     whole = {record.eval_id: record for record in Store(tmp_path / "runs", results).records}
     draw, seen = random.Random(0), 0
     for path in paths:
