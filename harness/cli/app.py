@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from itertools import pairwise
 
 import typer
@@ -19,7 +20,7 @@ from harness.cli.files import bundle, data, model, new, own_data, schema, test_d
 from harness.cli.options import say
 from harness.cli.results import audit, collect, compare, show, tables
 from harness.cli.runs import doctor, plan, run, status, trace
-from harness.console.shown import shown
+from harness.console.shown import one_line, shown
 
 app = typer.Typer(
     name="harness",
@@ -54,6 +55,13 @@ def _plain_log() -> logging.Handler:
     return handler
 
 
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """One of Python's own warnings, on one line: its text may come from a file."""
+    return f"{one_line(f'{filename}:{lineno}: {category.__name__}: {message}')}\n"
+
+
 def _message(error: Exception | str) -> str:
     """The one message. Further lines are indented: a line break in a file's name begins no message of its own."""
     return re.sub(r"\n(?! )", "\n  ", f"error: {error}")
@@ -70,6 +78,7 @@ def main() -> None:
 
 def _run() -> None:
     logging.lastResort = _plain_log()
+    warnings.formatwarning = _warning
     try:
         _refuse_empty(sys.argv[1:])
         app()
