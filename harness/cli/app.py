@@ -8,17 +8,18 @@ from __future__ import annotations
 import os
 import re
 import sys
+import warnings
 from itertools import pairwise
 
 import typer
 
 from detector.errors import HarnessError, UsageError
+from detector.storage.shown import one_line, shown
 from harness.cli import interrupts
 from harness.cli.files import bundle, data, model, new, own_data, schema, test_dev, weights
 from harness.cli.options import say
 from harness.cli.results import audit, collect, compare, show, tables
 from harness.cli.runs import doctor, plan, run, status, trace
-from harness.console.shown import shown
 
 app = typer.Typer(
     name="harness",
@@ -53,6 +54,13 @@ def _log_plainly() -> None:
     logging.lastResort = handler
 
 
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """One of Python's own warnings, on one line: its text may come from a file."""
+    return f"{one_line(f'{filename}:{lineno}: {category.__name__}: {message}')}\n"
+
+
 def _message(error: Exception | str) -> str:
     """The one message. Further lines are indented: a line break in a file's name begins no message of its own."""
     text = str(error)
@@ -73,6 +81,7 @@ def main() -> None:
 def _run() -> None:
     if "--help" not in sys.argv:
         _log_plainly()
+    warnings.formatwarning = _warning
     try:
         _refuse_empty(sys.argv[1:])
         app()

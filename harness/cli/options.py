@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from detector.errors import UsageError
-from harness.console.shown import shown
+from detector.storage.shown import shown
 from harness.units import MAX_SEEDS
 
 

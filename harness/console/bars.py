@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from harness.console.shown import one_line
+from detector.storage.shown import one_line
 
 LINE_SECONDS = 20.0
 

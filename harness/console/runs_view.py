@@ -11,8 +11,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from detector.runs.status import Status, fraction_done, progress_text
+from detector.storage.shown import one_line, shown
 from harness.console.bars import LINE_SECONDS
-from harness.console.shown import one_line, shown
 from harness.units import duration
 
 BAR_WIDTH = 30  # columns of a bar, its percentage, and the space around them

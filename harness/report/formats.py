@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from detector.errors import UsageError
-from harness.console.shown import one_line
+from detector.storage.shown import one_line
 from harness.registry.declarations import METRICS
 from harness.report.check import CheckView, Verdicts
 from harness.report.markup import TextTable, html_fragment, latex, markdown

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.console.shown import one_line, shown
+from detector.storage.shown import one_line, shown
 
 _LATEX = {
     "\\": r"\textbackslash{}",

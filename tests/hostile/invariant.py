@@ -23,9 +23,9 @@ from typing import Any
 from typer.testing import CliRunner
 
 from detector.errors import HarnessError
+from detector.storage.shown import shown
 from harness.cli import app
 from harness.cli.app import _message
-from harness.console.shown import shown
 
 CODES = (0, 1, 2, 130)
 SECONDS = 20

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from detector.storage.shown import one_line
+
 LISTED = 1_000  # of one kind in one file, each as a problem of its own
 SHOWN_KINDS = 3  # in one line
 SHOWN_EXAMPLES = 3  # of each kind, in a report
@@ -39,12 +41,7 @@ class Problem:
     count: int = 1
 
     def __str__(self) -> str:
-        return printable(f"{self.file}: {self.message}")
-
-
-def printable(text: str) -> str:
-    """Text with escapes for what a terminal would act on or cannot show: file names may hold anything."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+        return one_line(f"{self.file}: {self.message}")
 
 
 def finding(wrong: ArrayLike, ids: NDArray[np.int64], kind: str, message: Callable[[int], str]) -> Finding:

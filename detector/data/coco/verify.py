@@ -15,10 +15,11 @@ import numpy as np
 from detector.data.coco.checks import is_usable
 from detector.data.coco.files import annotation_file, is_labelled, known_splits
 from detector.data.coco.index import CocoIndex, look_at_split, other_names, trainable
-from detector.data.coco.problems import LISTED, Finding, Problem, as_note, as_problems, printable, total
+from detector.data.coco.problems import LISTED, Finding, Problem, as_note, as_problems, total
 from detector.data.coco.releases import NUM_COCO_CATEGORIES, RELEASES
 from detector.data.images import SUFFIXES, read_header, reason
 from detector.errors import DataError
+from detector.storage.shown import one_line
 
 TURNED: Final = "images with an EXIF orientation other than 1, which are used as stored and not turned"
 
@@ -226,7 +227,7 @@ def _notes(index: CocoIndex) -> list[str]:
     extra = sorted(name for name in _files(index) - set(index.file_names) if Path(name).suffix.lower() in SUFFIXES)
     if extra and index.image_folder == index.split:  # a folder of another name is shared with other splits
         notes.append(
-            f"{index.split}: {len(extra):,} images without an entry in the annotations, first {printable(extra[0])}"
+            f"{index.split}: {len(extra):,} images without an entry in the annotations, first {one_line(extra[0])}"
         )
     # The generated sets use COCO's names of splits, but not its 80 categories.
     if len(index.category_ids) == NUM_COCO_CATEGORIES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from detector.data.coco.problems import printable
+from detector.storage.shown import one_line
 
 EXAMPLES = 3  # shown of each kind
 
@@ -31,12 +31,12 @@ class Tally:
         found = []
         for kind, items in self.items.items():
             more = ", ..." if len(items) > EXAMPLES else ""
-            found.append(printable(f"{kind}: {len(items):,} ({', '.join(items[:EXAMPLES])}{more})"))
+            found.append(one_line(f"{kind}: {len(items):,} ({', '.join(items[:EXAMPLES])}{more})"))
         return found
 
     def as_json(self) -> list[dict[str, object]]:
         """Every kind with its count and all its items."""
         return [
-            {"kind": printable(kind), "count": len(items), "items": list(map(printable, items))}
+            {"kind": one_line(kind), "count": len(items), "items": list(map(one_line, items))}
             for kind, items in self.items.items()
         ]

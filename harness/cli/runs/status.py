@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detector.errors import UsageError
+from detector.storage.shown import shown
 from harness.cli.options import (
     AsJson,
     BatchSizeOption,
@@ -25,7 +26,6 @@ from harness.cli.options import (
     run_options,
     say,
 )
-from harness.console.shown import shown
 from harness.failures import log_tail
 from harness.units import MAX_SEEDS
 

@@ -17,9 +17,9 @@ from detector.data.coco.verify import Verification, verify_root
 from detector.data.fix.draft import Choices
 from detector.data.fix.fix import Fixes, fix_root
 from detector.data.fix.pictures import look
-from detector.data.fix.tally import printable
 from detector.errors import DataError, UsageError
 from detector.storage.files import write_json
+from detector.storage.shown import one_line
 from harness.cli import app
 from tests.command import invoke
 
@@ -465,4 +465,4 @@ def test_the_command_tells_what_it_did_and_that_it_could_not(tmp_path: Path) -> 
 
 
 def test_text_from_files_cannot_act_on_a_terminal() -> None:
-    assert printable("a\x1b[2J\nb\u202ec\ud800") == "a\\x1b[2J\\nb\\u202ec\\ud800"
+    assert one_line("a\x1b[2J\nb\u202ec\ud800") == "a\\x1b[2J\\nb\\u202ec\\ud800"

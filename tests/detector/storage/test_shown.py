@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from detector.errors import UsageError
+from detector.storage.shown import one_line, shown
 from harness.console.runs_view import RunsView
-from harness.console.shown import one_line, shown
 
 PROJECT = Path(__file__).resolve().parents[3]
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b1m\rok\u202egpj\u2028\x08\x00\ud800"
