@@ -15,6 +15,7 @@ from typing import Literal
 
 from detector.runs.job import Backbone, EvalJob, TrainJob
 from detector.runs.record import Record
+from detector.storage.shown import one_line
 from harness.registry.declarations import Profile, StatedSpeed
 
 Basis = Literal["measured", "extrapolated", "stated", "unknown"]
@@ -49,7 +50,10 @@ class Figure:
         return "; ".join((self.text(), *self.rules))
 
     def text(self) -> str:
-        """The basis in words, without the rules."""
+        """The basis in words, without the rules; on one line, whatever a record calls its device."""
+        return one_line(self._words())
+
+    def _words(self) -> str:
         if self.basis == "measured" and self.runs == 0:
             return f"measured, {self.source}"
         if self.basis == "measured":

@@ -9,6 +9,7 @@ from typing import Literal
 
 from detector.runs.status import TRAINING_SHARE, Status, fraction_done, waiting_text
 from detector.runs.timing import timing_text
+from detector.storage.shown import one_line
 from harness.failures.classes import FailureName, classify
 from harness.slurm.commands import SchedulerState
 from harness.units import duration
@@ -196,7 +197,11 @@ def _last_line(text: str) -> str:
 
 
 def state_text(state: RunState) -> str:
-    """The state as one line."""
+    """The state as one line, whatever a run or the scheduler said."""
+    return one_line(_state_text(state))
+
+
+def _state_text(state: RunState) -> str:
     suffix = f", requeued {state.requeues}x" if state.requeues and state.kind != "requeued" else ""
     age = duration(state.age) if state.age is not None else "?"
     if state.kind == "done":
@@ -224,7 +229,7 @@ def state_text(state: RunState) -> str:
 def timing_lines(state: RunState) -> list[str]:
     """Where the time of a training goes, and why it waits for its data or its disk; nothing of other states."""
     if state.kind == "waiting":
-        return [f"note: {state.note}"] if state.note else []
+        return [one_line(f"note: {state.note}")] if state.note else []
     if state.seconds_per_iteration is None:
         return []
     timing = timing_text(state.seconds_per_iteration, state.data_share, state.device_busy)

@@ -16,7 +16,7 @@ from tests.hostile.mutate import mutated
 from tests.hostile.readers import READERS, Reader
 
 FEW: Final = 25
-MANY: Final = 400
+MANY: Final = 150
 
 
 @pytest.mark.filterwarnings("ignore")  # of Pillow and torch, on what they read
