@@ -30,9 +30,15 @@ main()
 """
 
 
-def interrupted(module: str, *command: str) -> subprocess.CompletedProcess[str]:
+def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the code as from a terminal: where the tests run in the background, shells have SIGINT ignored."""
     return subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, module, *command], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -50,13 +56,13 @@ def interrupted(module: str, *command: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_an_interruption_amid_an_import_is_silent(module: str, command: tuple[str, ...]) -> None:
-    done = interrupted(module, *command)
+    done = python(INTERRUPTED, module, *command)
     assert (done.returncode, done.stdout, done.stderr) == (interrupts.CODE, "", "")
 
 
 def test_an_interruption_of_work_is_the_commands_to_answer() -> None:
     code = "import signal; from harness.cli import interrupts; interrupts.run(lambda: signal.raise_signal(2))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = python(code)
     assert (done.returncode, done.stderr) == (interrupts.CODE, "")
 
 
@@ -72,8 +78,7 @@ def test_the_interruption_of_a_process_with_children_is_raised_also_amid_an_impo
         "        child.communicate(b'x'); print('child', child.returncode)\n"
         "interrupts.run(work)"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    done = python(code, PYTHONPATH=os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
     assert (done.returncode, done.stdout) == (interrupts.CODE, "child 0\n"), done.stderr
 
 
