@@ -16,7 +16,7 @@ help:
 	@echo "make slurm-ready start a real Slurm of two nodes and end it; installs slurm-wlm and munge (apt-get, root)"
 	@echo "make test-slurm  tests on that Slurm, which is started for them"
 	@echo "make test-gpu    everything that needs a GPU, on this machine's; without one it fails and says so"
-	@echo "make test-lowest losses, kernels and commands with the lowest versions that pyproject.toml allows"
+	@echo "make test-lowest losses, kernels, commands and hostile input with the lowest versions that pyproject.toml allows"
 	@echo "make test-newest the same with the newest versions that there are"
 	@echo "make fidelity    compare with other codebases, on real COCO images, and write docs/fidelity.md"
 	@echo "make fuzz        try changed documents on every reader for ten minutes; what fails is in .fuzz/crashes"
@@ -63,7 +63,7 @@ test-gpu: install
 define test_with
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-$(1)
 	VIRTUAL_ENV=$(CURDIR)/.venv-$(1) $(BIN)/uv pip install --quiet --compile-bytecode $(2) --editable '.[test]'
-	.venv-$(1)/bin/python -m pytest tests/drloss tests/harness/cli -m "not slow" -n 2 --dist loadfile
+	.venv-$(1)/bin/python -m pytest tests/drloss tests/harness/cli tests/hostile -m "not slow" -n 2 --dist loadfile
 	.venv-$(1)/bin/python -m pytest tests/harness/test_interface.py tests/drloss/kernels/test_gpu_builds.py tests/drloss/kernels/test_gpu_builds_of_sets.py tests/detector/kernels/test_builds.py -n 2
 endef
 

@@ -75,7 +75,7 @@ def read_detections(path: Path) -> Detections:
         if path.suffix == ".gz":
             content = gunzip(content, where=str(path), most=MOST_BYTES, raises=DataError)
         results = msgspec.json.decode(content.removeprefix(codecs.BOM_UTF8), type=list[_Result])
-    except (DataError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+    except (DataError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         why = str(error).removeprefix(f"{path} ").rstrip(".")
         raise DataError(f"{path} is not a COCO result list (image_id, category_id, bbox, score): {why}.") from error
     count = len(results)

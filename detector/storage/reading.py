@@ -152,7 +152,7 @@ def decode_json(
         return msgspec.json.decode(text, type=kind)
     except RecursionError as error:
         raise raises(f"{where} is nested more than {DEPTH} deep.") from error
-    except (ValueError, OverflowError) as error:  # msgspec's errors are ValueErrors
+    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
         name = getattr(kind, "__name__", str(kind))
         raise raises(f"{where} cannot be read as {name}: {str(error).rstrip('.')}.") from error
 

@@ -152,7 +152,7 @@ def test_a_crash_between_sbatch_and_noting_the_id_loses_nothing(tmp_path: Path, 
 
 def test_a_run_that_fails_is_not_started_again_by_itself(tmp_path: Path, cluster_file: Path) -> None:
     place = make_workplace(tmp_path, iterations=8)
-    command = (*ROW, "--cluster", str(cluster_file), "--set", "optimizer.lr=1e30")
+    command = (*ROW, "--cluster", str(cluster_file), "--set", "optimizer.lr=1e6")
     place.harness(*command)
     wait_until_queue_is_empty(place)
     job = show(the_submission(place).job_id)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -177,7 +178,7 @@ def _table(root: Path, split: str) -> tuple[str, AnnotationTable | Problem]:
         return name, Problem(name, None, missing_split(root, split))
     try:
         return name, retry(lambda: AnnotationTable.read(path, labelled=labelled), f"reading {path}")
-    except (ValueError, OSError, DataError) as error:
+    except (msgspec.MsgspecError, ValueError, OSError, DataError) as error:
         kind = "instances" if labelled else "image_info"
         return name, Problem(name, None, f"not a readable COCO {kind} file: {error}")
 
