@@ -103,7 +103,7 @@ def test_absurd_numbers_are_refused_with_the_valid_ones(arguments: tuple[str, ..
         (["model.aspect_ratios=[1, 1e300]"], "expected `float` <= 10000.0"),
         (["model.fpn_channels=1000000000"], "expected `int` <= 65536"),
         (["optimizer.lr=.inf"], "optimizer.lr is inf"),
-        (["optimizer.lr=1e60"], "optimizer.lr is 1e+300: expected `float` <= 1000000.0"),
+        (["optimizer.lr=1e300"], "optimizer.lr is 1e+300: expected `float` <= 1000000.0"),
         (["test.short_sides=[1000000000]"], "expected `int` <= 16384"),
         (["model.aspect_ratios=[.nan]"], "model.aspect_ratios"),
         (["loss.tau=1e300"], "loss.tau is 1e+300: expected `float` <= 1000000.0"),
