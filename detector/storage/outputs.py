@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from detector.errors import HarnessError, UsageError
 from detector.storage.reading import kind_of_file
@@ -61,23 +61,6 @@ def path_part(text: str, what: str, *, raises: type[HarnessError] = UsageError) 
     if not _PART.fullmatch(text):
         raise raises(f"{what} {text!r} cannot be part of a path: letters, digits and ._+- are allowed.")
     return text
-
-
-def inside(
-    root: Path, name: str, what: str, *, follow_links: bool = True, raises: type[HarnessError] = UsageError
-) -> Path:
-    """The path of the file ``name`` below ``root``, for a name that comes from a file: relative, without "..".
-
-    what: of which field it is, for the error. follow_links: False where the file is copied out: then a link that leaves
-    ``root`` is refused too. Data sets are read through links.
-    """
-    parts = PurePosixPath(name)
-    if not name or "\0" in name or "\\" in name or parts.is_absolute() or ".." in parts.parts:
-        raise raises(f"{what} {name!r} is not a path inside {root}.")
-    path = root / parts
-    if not follow_links and leaves(root, path):
-        raise raises(f"{what} {name!r} is a link that leaves {root}.")
-    return path
 
 
 def leaves(root: Path, path: Path) -> bool:

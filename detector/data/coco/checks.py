@@ -25,7 +25,6 @@ LARGER: Final = 1.1
 LOOK_LIKE_CORNERS: Final = 0.2
 
 Float = NDArray[np.float64]
-Bool = NDArray[np.bool_]
 
 
 def problems_of(table: AnnotationTable) -> list[Finding]:

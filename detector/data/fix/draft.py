@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -19,7 +19,6 @@ from detector.storage.reading import DEPTH, LARGE, read_bytes
 
 Row = dict[str, Any]
 BoxForm = Literal["xywh", "xyxy", "cxcywh"]
-BOX_FORMS: Final[tuple[BoxForm, ...]] = ("xywh", "xyxy", "cxcywh")
 
 
 @dataclass(frozen=True)
