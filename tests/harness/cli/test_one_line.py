@@ -14,6 +14,7 @@ from detector.runs.folder import RunDir
 from detector.runs.status import Status
 from detector.storage.files import write_json
 from harness.cli import app
+from harness.status.state import Kind, RunState, state_text
 from support.micro import micro_job, write_experiments
 from support.records import record_of
 
@@ -63,3 +64,10 @@ def test_no_line_begins_with_text_from_data(command: tuple[str, ...]) -> None:
     assert lines
     assert [line for line in lines if re.match(rf"(\W|<[a-z]+>)*{PLANTED}", line)] == []
     assert not {"\x1b", "\r", "\u202e"} & set(result.output)
+
+
+@pytest.mark.parametrize("kind", ["pending", "waiting", "stopped", "lost", "failed", "done"])
+def test_a_state_is_one_line_whatever_the_scheduler_or_the_run_said(kind: Kind) -> None:
+    text = state_text(RunState(kind, HOSTILE))
+    assert text.splitlines() == [text]
+    assert not {"\x1b", "\u202e"} & set(text)
