@@ -58,6 +58,7 @@ def test_check_files_refuses_a_limit_that_may_not_be_raised(monkeypatch: pytest.
     [
         (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "ulimit -n"),
         (RuntimeError("unable to open shared memory object </torch_1>: Too many open files (24)"), "ulimit -n"),
+        (RuntimeError("received 0 items of ancdata"), "ulimit -n"),
         (RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left"), "--shm-size"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "--shm-size"),
     ],
