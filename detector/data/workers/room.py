@@ -22,7 +22,8 @@ MIB: Final = 2**20
 
 LOWER = "lower execution.loader_workers in the profile"
 _LACKING_MEMORY = re.compile(r"allocate shared memory|out of shared memory|No space left on device|Bus error")
-_LACKING_FILES = re.compile(r"Too many open files|received \d+ items of ancdata")  # the latter: a handle had no room here
+# A received handle for which no file could be opened has the second message.
+_LACKING_FILES = re.compile(r"Too many open files|received \d+ items of ancdata")
 _DEAD = re.compile(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (?:is killed by signal: ([\w ]+)|exited unexpectedly)")
 
 

@@ -92,7 +92,9 @@ def test_a_full_shared_memory_ends_the_training_with_its_cause(
     assert "--shm-size=" in said
 
 
-@pytest.mark.parametrize(("limit", "arguments"), [(30, ()), (40, ()), *((limit, ("unchecked",)) for limit in (24, 26, 27, 30))])
+@pytest.mark.parametrize(
+    ("limit", "arguments"), [(30, ()), (40, ()), *((limit, ("unchecked",)) for limit in (24, 26, 27, 30))]
+)
 def test_too_few_open_files_end_the_training_with_their_cause(limit: int, arguments: tuple[str, ...]) -> None:
     said = run_script(*arguments, before=f"ulimit -n {limit}")
     assert said.startswith("told: Too many open files")
