@@ -37,6 +37,9 @@ class Status(Struct, frozen=True, kw_only=True):
     ap: float | None = None  # percent, of the newest evaluation during the training
     health: tuple[str, ...] = ()  # what the training's log shows to be wrong
     job: str | None = None  # the id of the scheduler's job that the process runs in
+    progressed: float = 0.0  # when it last got ahead: a new iteration, image of an evaluation, or phase
+    silence: float = 0.0  # seconds without getting ahead after which it counts as hung; 0: not known
+    left: Literal["", "time", "asked"] = ""  # why it stopped: its time is nearly up, or somebody asked it to
 
 
 def fraction_done(status: Status | None) -> float:

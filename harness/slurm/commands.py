@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
 
 from detector.errors import SchedulerError
+from harness.slurm.states import SchedulerState
 
 # States, as sinfo shortens them, of nodes that take no jobs; nor does a node whose state ends with *.
 NOT_UP = ("block", "down", "drain", "drng", "err", "error", "fail", "failg", "futr", "inval", "maint", "unk")
@@ -85,16 +85,6 @@ def cancel_by_name(name: str) -> None:
     command = ["scancel", f"--name={name}"]
     with suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(command, capture_output=True, check=False, timeout=SQUEUE_SECONDS)
-
-
-@dataclass(frozen=True)
-class SchedulerState:
-    """What a queue says of a run's job. reason: why it waits, or how it ended, as the queue puts it."""
-
-    phase: Literal["pending", "running", "gone"]
-    reason: str = ""
-    requeues: int = 0
-    exit_code: int | None = None  # of a job that is gone, if known; negative or above 128: a signal
 
 
 def read_accounts(jobs: Iterable[str]) -> dict[str, SchedulerState]:

@@ -14,8 +14,9 @@ from msgspec.structs import replace
 
 from detector.errors import SchedulerError
 from detector.runs.folder import RunDir
-from harness.slurm.commands import SQUEUE_SECONDS, WAITING, QueuedJob, SchedulerState, read_accounts, read_queue
+from harness.slurm.commands import SQUEUE_SECONDS, WAITING, QueuedJob, read_accounts, read_queue
 from harness.slurm.reservations import GRACE_SECONDS, release
+from harness.slurm.states import SchedulerState
 from harness.slurm.submissions import Submission, read_submissions, run_of, submissions_folder, write_submission
 
 logger = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from detector.errors import RecordError, SchedulerError
 from detector.runs.folder import RunDir
+from detector.runs.job import TrainJob
 from detector.storage.files import write_json, write_once
 from detector.storage.locks import held
 from detector.storage.outputs import path_part
@@ -25,10 +26,31 @@ from detector.storage.reading import read_json
 PREFIX = "harness-"
 
 
+class Member(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One run of a submission. refs: the rows that it serves. evals: ids of the evaluations that were asked for."""
+
+    train: TrainJob
+    refs: tuple[str, ...]
+    evals: tuple[str, ...]
+
+
+class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The options of the command that submitted. Paths are absolute; cluster: a name, or the path of its file."""
+
+    profile: str
+    cluster: str
+    overrides: tuple[str, ...] = ()
+    batch_size: int | None = None
+    data: str | None = None
+    weights: str | None = None
+
+
 class Submission(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One job, or one job array for several runs. runs: training ids by array index.
 
-    state: ``submitting`` until the job's id is known; ``ended`` when the job has left the queue, whatever its result.
+    state: ``submitting`` until the job's id is known; ``refused`` where Slurm did not take it (``message``); ``ended``
+    when the job has left the queue, whatever its result. members, options and what follows them: empty in submissions
+    of older versions.
     """
 
     token: str
@@ -36,8 +58,13 @@ class Submission(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     runs: tuple[str, ...]
     time: float  # seconds since the epoch
     code: str  # id of the code snapshot
-    state: Literal["submitting", "submitted", "ended"] = "submitting"
+    state: Literal["submitting", "submitted", "refused", "ended"] = "submitting"
     job_id: str | None = None
+    members: tuple[Member, ...] = ()  # by array index
+    options: Options | None = None
+    slurm: str = ""  # ClusterName of the Slurm that has the job
+    user: str = ""  # who submitted
+    message: str = ""
 
     @property
     def name(self) -> str:

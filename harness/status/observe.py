@@ -16,7 +16,7 @@ from detector.runs.record import Record
 from detector.runs.status import Status
 from harness.failures.log_tail import tail
 from harness.planning.plan import Plan
-from harness.slurm.commands import SchedulerState
+from harness.slurm.states import SchedulerState
 from harness.status.find import FoundRuns, KnownRun, of_plan
 from harness.status.logs import output
 from harness.status.state import FAILED, RunState, Seen, decide, is_idle

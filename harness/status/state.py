@@ -11,7 +11,7 @@ from detector.runs.status import TRAINING_SHARE, Status, fraction_done, waiting_
 from detector.runs.timing import timing_text
 from detector.storage.shown import one_line
 from harness.failures.classes import FailureName, classify
-from harness.slurm.commands import SchedulerState
+from harness.slurm.states import SchedulerState
 from harness.units import duration
 
 Kind = Literal[

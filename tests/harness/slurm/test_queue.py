@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from detector.errors import SchedulerError
 from detector.runs.folder import RunDir
 from detector.storage.files import write_json
-from harness.slurm.commands import SchedulerState
 from harness.slurm.outputs import submitted_outputs
 from harness.slurm.queue import SlurmQueue, cancel_queued, has_submissions
+from harness.slurm.states import SchedulerState
 from harness.slurm.submissions import Submission, transport_folder, write_submission
 from harness.status.observe import NoScheduler, look_at_queue
 from harness.status.state import Seen, decide, state_text

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from detector.runs.status import Phase, Status
-from harness.slurm.commands import SchedulerState
+from harness.slurm.states import SchedulerState
 from harness.status.state import (
     FAILED,
     LIVING,
