@@ -11,7 +11,7 @@ from harness.code.snapshot import snapshot_id
 from harness.planning.selection import Selection
 from harness.slurm.clusters import Cluster
 from harness.slurm.queue import reconcile
-from harness.slurm.script import Array, make_arrays
+from harness.slurm.batch.script import Array, make_arrays
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,13 @@ OWN_FIELD = {
 }
 
 
+class Fallback(Settings, frozen=True):
+    """Where a run goes on after so many preemptions."""
+
+    partition: str
+    after: int = 3
+
+
 class Cluster(Settings, frozen=True):
     """Where and how runs are submitted to Slurm. Nothing of it is part of a run's id.
 
@@ -65,6 +72,9 @@ class Cluster(Settings, frozen=True):
     signal_delay_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 120
     max_requeues: Natural = 100
     max_retries: Natural = 3
+    start_minutes: Minutes = 30
+    slurm_conf: str | None = None
+    fallback: Fallback | None = None
 
 
 def read_cluster(path: Path) -> Cluster:

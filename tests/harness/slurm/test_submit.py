@@ -19,7 +19,7 @@ from harness.registry.declarations import Execution
 from harness.slurm import submit as slurm
 from harness.slurm.clusters import Cluster
 from harness.slurm.reservations import reservation_file
-from harness.slurm.script import Shape, make_arrays, shape_of
+from harness.slurm.batch.script import Shape, make_arrays, shape_of
 from harness.slurm.submissions import read_submissions
 from harness.slurm.submit import submit
 from support.micro import micro_assignment, micro_job, write_experiments
