@@ -18,20 +18,22 @@ from detector.runs.log_lines import LOG_FORMAT
 from detector.runs.status import Phase, Status
 from detector.storage.files import write_json
 from detector.storage.retry import FULL, Waiting
-from detector.worker.requeue import slurm_job
 
 logger = logging.getLogger(WORKER_LOG)
 SHOWN_SECONDS = 2.0  # a wait for storage that is shorter is not worth a word
 
 
 class Heartbeat:
-    """Rewrites a ``Status`` file about once a second, so that a launcher, or a person, sees what the run does."""
+    """Rewrites a ``Status`` file about once a second, so that a launcher, or a person, sees what the run does.
+
+    job: the id of the Slurm job that the process is a task of; None for any other process.
+    """
 
     INTERVAL = 1.0  # seconds
 
-    def __init__(self, path: Path, iterations: int) -> None:
+    def __init__(self, path: Path, iterations: int, *, job: str | None = None) -> None:
         self.path = path
-        self.state = Status(phase="starting", time=0.0, pid=os.getpid(), iterations=iterations, job=slurm_job())
+        self.state = Status(phase="starting", time=0.0, pid=os.getpid(), iterations=iterations, job=job)
 
     def beat(self, phase: Phase, *, force: bool = False, **values: Any) -> None:
         """Note the phase and any of Status's fields; written when due or when forced."""

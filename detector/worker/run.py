@@ -46,8 +46,8 @@ from detector.weights.final import read_final
 from detector.weights.find import published_name
 from detector.weights.network import network_of
 from detector.weights.read import Weights
+from detector.worker.leaving import signals_at_once
 from detector.worker.reports import Heartbeat
-from detector.worker.requeue import signals_at_once
 
 logger = logging.getLogger(WORKER_LOG)
 
@@ -83,7 +83,7 @@ def train_to_final(
             )
 
     def evaluate(iteration: int) -> None:
-        with stop.at_once(signals_at_once(assignment, world)):
+        with stop.at_once(signals_at_once(world)):
             ap = evaluate_so_far(assignment, model, world=world)
         logger.info("after iteration %d: AP %s", iteration, ap)
         if heartbeat is not None:

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from detector.errors import RecordError
 from detector.storage.files import write_json
 from detector.storage.reading import read_json
-from detector.worker.requeue import job_id
+from detector.worker.processes import job_id
 from harness.doctor import node_checks
 from harness.doctor.node_checks import Answer, State
 from harness.doctor.node_meeting import ProcessInfo, exchange, exit_if_a_thread_hangs, sum_ranks

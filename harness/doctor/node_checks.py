@@ -17,7 +17,7 @@ from typing import Literal
 
 from detector.storage.files import write_json, write_once
 from detector.storage.reading import read_json
-from detector.worker.requeue import scontrol
+from harness.slurm.job_end import scontrol
 
 State = Literal["ok", "note", "fail"]
 Answer = tuple[State, str]

@@ -15,12 +15,12 @@ from msgspec.structs import replace
 from detector.errors import RecordError, SchedulerError
 from detector.storage.files import write_json
 from detector.storage.reading import read_json
-from detector.worker.requeue import job_fields
 from harness.code.snapshot import take_snapshot
 from harness.doctor.machine import packages
 from harness.doctor.node import Marker, NodeCheck, NodeCheckFolder, NodeReport
 from harness.slurm.clusters import Cluster
 from harness.slurm.commands import WAITING, QueuedJob, cancel_by_name, read_queue
+from harness.slurm.job_end import job_fields
 from harness.slurm.script import Shape, parameters
 from harness.slurm.submissions import PREFIX, output_file
 from harness.slurm.submit import NoSlurm, call_sbatch, refusal

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -25,14 +26,15 @@ from detector.runs.folder import RunDir
 from detector.runs.status import Status
 from detector.storage.files import write_json
 from detector.storage.reading import read_json
+from detector.worker.processes import job_id
 from detector.worker.reports import log_to
-from detector.worker.requeue import job_fields, job_id, queue_again
 from harness.failures.classes import FailureName, classify, killed_by
 from harness.failures.log_tail import tail
 from harness.slurm.submissions import Submission, output_file, run_of, submission_file
 
 logger = logging.getLogger(__name__)
 
+SCONTROL_SECONDS = 60.0
 STOPPED = 130  # our own exit code after a requested stop
 # Failures that may not happen again at another start. All others would.
 TRANSIENT: tuple[FailureName, ...] = ("network", "node", "killed", "killed before start")
@@ -156,6 +158,34 @@ def _start_time(fields: dict[str, str]) -> float:
         return datetime.fromisoformat(fields["StartTime"]).timestamp()
     except (KeyError, ValueError):
         return 0.0
+
+
+def queue_again(max_requeues: int) -> tuple[bool, str]:
+    """Ask Slurm to start this job once more; whether it will, and a message for the log."""
+    count = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    if count >= max_requeues:
+        return False, f"not queued again: it was {count} times, the most that the cluster file allows (max_requeues)"
+    code, said = scontrol("requeue", job_id())
+    if code != 0:
+        return False, f"it could not be queued again: {said.strip()}"
+    return True, f"queued again ({count + 1} of at most {max_requeues})"
+
+
+def job_fields(job: str) -> dict[str, str]:
+    """What Slurm knows of a job (JobState, StartTime, ...); empty where it does not answer."""
+    code, said = scontrol("show", "job", "--oneliner", job)
+    return dict(part.split("=", 1) for part in said.split() if "=" in part) if code == 0 else {}
+
+
+def scontrol(*arguments: str) -> tuple[int, str]:
+    """Slurm's exit code and what it said; 1 and why where it is not there or does not answer."""
+    try:
+        done = subprocess.run(
+            ["scontrol", *arguments], capture_output=True, text=True, check=False, timeout=SCONTROL_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 1, str(error)
+    return done.returncode, done.stdout + done.stderr
 
 
 def write_failure(run: RunDir, message: str) -> None:
