@@ -6,9 +6,11 @@ the handlers of signals are set.
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -23,6 +25,7 @@ from detector.runs.assignment import WORKER_LOG, Assignment
 from detector.runs.folder import RunDir
 from detector.runs.log_lines import stopped_waiting
 from detector.runs.origin.loss_package import check_loss_package
+from detector.runs.starts import check_starts
 from detector.storage.files import write_atomic, write_json
 from detector.storage.reading import LARGE, read_bytes
 from detector.storage.retry import Waiting, retry, watched_by
@@ -66,6 +69,7 @@ class Worker:
         if isinstance(unpickled, missing_loss.MissingLoss):
             unpickled(None if self.task is None else self.task.job)
         stop = StopFlag()
+        faulthandler.register(signal.SIGQUIT, file=2)  # a hung process is asked where it is before it is killed
         os.environ["OMP_NUM_THREADS"] = str(self.assignment.threads)
         if self.assignment.deterministic:
             os.environ.setdefault(*CUBLAS_WORKSPACE)
@@ -90,6 +94,8 @@ class Worker:
                     stack.enter_context(watched_by(partial(end_wait, stop)))
                     retry(partial(_begin, run, self.assignment), f"writing {run.root}")
                     heartbeat.beat("starting", force=True, ap=_ap_so_far(run))
+                    if self.task is not None:
+                        self._check_starts(run, self.task)
                 self._run(run, heartbeat if rank == 0 else None, stop, stack)
             except StopRequested as stopped:
                 if rank == 0:
@@ -104,6 +110,17 @@ class Worker:
             except BaseException as error:
                 report_failure(run, rank, heartbeat, error)
                 raise
+
+    def _check_starts(self, run: RunDir, task: SlurmTask) -> None:
+        """Raises TrainingError where the job's starts are too short for the training ever to end."""
+        check_starts(
+            run,
+            task.starts,
+            task.ends,
+            iterations=self.assignment.train.schedule.iterations,
+            restarts=task.restarts,
+            max_requeues=self.assignment.max_requeues,
+        )
 
     def _run(self, run: RunDir, heartbeat: Heartbeat | None, stop: StopFlag, stack: ExitStack) -> None:
         check_loss_package(self.assignment.train)
