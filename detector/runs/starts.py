@@ -88,9 +88,7 @@ def too_slow(won: Sequence[int], *, left: int, starts_left: int) -> str:
         wants = f"and {left:,} are left"
     elif (needed := math.ceil(left / mean)) > starts_left:
         shown = f"The last {len(last)} starts of this job won {mean:,.0f} iterations each before their time was up"
-        wants = (
-            f"so that the {left:,} that are left take {needed:,} starts, and {starts_left} may follow (max_requeues)"
-        )
+        wants = f"so that the other {left:,} take {needed:,} more, and {starts_left} are left (max_requeues)"
     else:
         return ""
     return (

@@ -78,9 +78,7 @@ def test_a_job_is_given_up_at_the_start_that_shows_it_to_be_too_slow(tmp_path: P
         with ends.open("a") as file:
             file.write(f"time {step + 20:07d}.pt\n")
     (run.checkpoints / "0000060.pt").touch()
-    with pytest.raises(
-        TrainingError, match=r"won 20 iterations each .* the 940 that are left take 47 starts, and 8 may"
-    ):
+    with pytest.raises(TrainingError, match=r"won 20 iterations each .* the other 940 take 47 more, and 8 are"):
         start(3)
     assert starts.read_text() == "0 0\n20 1\n40 2\n60 3\n"
     run.final.touch()  # what is left is to evaluate
