@@ -25,7 +25,7 @@ from detector.runs.assignment import AnchorRanges
 from detector.runs.folder import RunDir
 from detector.runs.job import TrainJob
 from detector.runs.log_lines import stopped_at
-from detector.runs.loss_package import loss_source
+from detector.runs.origin.loss_package import loss_source
 from detector.runs.provenance import Inputs, Start
 from detector.runs.timing import StepTiming, joined
 from detector.sanity.anchor_counts import own_ranges

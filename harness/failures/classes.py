@@ -228,7 +228,11 @@ _TEXTS: tuple[tuple[FailureName, str], ...] = (
         r"unable to find an engine to execute this computation|Unable to load any of .*libcudnn|"
         r"Could not load library libcudnn",
     ),
-    ("time", r"DUE TO TIME LIMIT|DUE TO PREEMPTION|\bTIMEOUT\b|job is timed-out|timed-out too many times|PREEMPTED"),
+    (
+        "time",
+        r"DUE TO TIME LIMIT|DUE TO PREEMPTION|\bTIMEOUT\b|job is timed-out|timed-out too many times|PREEMPTED|"
+        r"before their time was up",
+    ),
     (
         "network",
         r"NCCL [Ee]rror|NCCL timeout|nccl(?:System|Remote|Internal|UnhandledCuda)Error|Watchdog caught collective|"
