@@ -20,8 +20,8 @@ from harness.planning.data import named_data
 from harness.registry.declarations import Execution
 from harness.registry.load import Registry
 from harness.slurm.backend.slurm import Slurm
-from harness.slurm.clusters import Cluster
 from harness.slurm.batch.script import Shape, shape_with
+from harness.slurm.clusters import Cluster
 
 PROGRAMS = ("sbatch", "srun", "squeue", "scancel")
 NODES = 2

@@ -20,9 +20,9 @@ from harness.code.snapshot import take_snapshot
 from harness.doctor.machine import packages
 from harness.doctor.node import Marker, NodeCheck, NodeCheckFolder, NodeReport
 from harness.slurm.backend.slurm import NoSlurm, QueuedJob, Slurm
+from harness.slurm.batch.script import ArrayPlan, Shape, batch_script
 from harness.slurm.clusters import Cluster
 from harness.slurm.queue import OVER, WAITING
-from harness.slurm.batch.script import ArrayPlan, Shape, batch_script
 from harness.slurm.submissions import output_file
 from harness.slurm.submit import refusal
 

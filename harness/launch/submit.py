@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from detector.errors import SchedulerError
-from detector.runs.assignment import Assignment
 from harness.code.snapshot import snapshot_id
-from harness.planning.selection import Selection
+from harness.slurm.arrays import Planned, Site, Work, ask_site, plan_arrays
+from harness.slurm.backend.slurm import Slurm
+from harness.slurm.batch.script import Array
 from harness.slurm.clusters import Cluster
-from harness.slurm.queue import reconcile
-from harness.slurm.batch.script import Array, make_arrays
+from harness.slurm.queue import QueuedRun, reconcile
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What would be submitted, with its scripts. skipped: by training id, where a run is queued or runs already."""
+    """What would be submitted, with its scripts. skipped: by training id, where a run is queued or runs already.
+
+    why_held_back: limits that keep runs back.
+    """
 
     skipped: dict[str, str]
     arrays: tuple[Array, ...]
+    why_held_back: tuple[str, ...] = ()
 
 
-def dry_run(todo: list[Assignment], cluster: Cluster, selection: Selection, say: Callable[[str], None]) -> DryRun:
-    """The jobs that these runs would become. Nothing is written; a queue that cannot be read is told of and ignored."""
-    runs = selection.store.runs
+def dry_run(work: Work, clusters: Sequence[Cluster], say: Callable[[str], None]) -> DryRun:
+    """The jobs that these runs would become. Nothing is written; a Slurm that does not answer is told of and ignored."""
+    busy = dict[str, QueuedRun]()
+    sites = [Site(cluster, Slurm(cluster.slurm_conf or "")) for cluster in clusters]
     try:
-        queued, _ = reconcile(runs, write=False)
+        busy, _ = reconcile(work.runs, write=False)
+        sites = [ask_site(cluster, work.runs) for cluster in clusters]
     except SchedulerError as error:
-        queued = {}
         say(f"The queue was not read: {error}")
-    skipped = {item.train.id: str(queued[item.train.id]) for item in todo if item.train.id in queued}
-    free = [item for item in todo if item.train.id not in skipped]
-    arrays = make_arrays(free, cluster, selection.profile.execution, runs=runs, code=snapshot_id())
-    return DryRun(skipped, tuple(arrays))
+    skipped = {item.train.id: str(busy[item.train.id]) for item in work.assignments if item.train.id in busy}
+    free = [item for item in work.assignments if item.train.id not in skipped]
+    planned = plan_arrays(free, work, sites, code=snapshot_id()) if free else Planned(())
+    return DryRun(skipped, planned.arrays, planned.why_held_back)

@@ -72,13 +72,6 @@ class Fallback(Settings, frozen=True):
     after: Annotated[int, Meta(ge=1, le=1000)]
 
 
-class Fallback(Settings, frozen=True):
-    """Where a run goes on after so many preemptions."""
-
-    partition: str
-    after: int = 3
-
-
 class Cluster(Settings, frozen=True):
     """Where and how runs are submitted to Slurm. Nothing of it is part of a run's id.
 
@@ -131,9 +124,6 @@ class Cluster(Settings, frozen=True):
     start_minutes: Minutes = 30
     max_requeues: Natural = 100
     max_retries: Natural = 3
-    start_minutes: Minutes = 30
-    slurm_conf: str | None = None
-    fallback: Fallback | None = None
 
     @property
     def mail_types(self) -> tuple[str, ...]:

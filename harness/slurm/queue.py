@@ -13,6 +13,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from detector.errors import SchedulerError
+from detector.runs.folder import RunDir
 from harness.slurm.backend.answers import Answers, Ended, QueuedJob
 from harness.slurm.backend.slurm import Slurm
 from harness.slurm.reservations import GRACE_SECONDS, release
@@ -102,9 +103,9 @@ class SlurmQueue:
         """Why something is not known, each once."""
         return list(dict.fromkeys(look.problem for look in self.looks.values() if look.problem))
 
-    def states(self, run_id: str, *, now: float | None = None) -> SchedulerState | None:
+    def states(self, run: RunDir, *, now: float | None = None) -> SchedulerState | None:
         """What is known of a run; None for one that was never submitted."""
-        element = self.elements.get(run_id)
+        element = self.elements.get(run.root.name)
         return None if element is None else self.state_of(element, time.time() if now is None else now)
 
     def job_of(self, run_id: str) -> QueuedJob | None:
@@ -313,7 +314,7 @@ def cancel_queued(runs: Path, names: Mapping[str, str], say: Callable[[str], Non
     queue = SlurmQueue(runs, fresh=True, damaged=logger.warning)
     here, by_slurm = set[str](), dict[tuple[str, str], list[tuple[Element, QueuedJob]]]()
     for run in sorted(names):
-        state, element = queue.states(run), queue.elements.get(run)
+        state, element = queue.states(RunDir(runs / run)), queue.elements.get(run)
         if state is None or element is None or state.phase in ("gone", "refused"):
             continue
         job = queue.job_of(run)

@@ -8,7 +8,7 @@ loses nothing: the next command finds the job by it. Each run is reserved by one
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
@@ -91,11 +91,14 @@ def output_file(folder: Path, job: str, rank: int) -> Path:
     return folder / f"{path_part(job, 'job id', raises=RecordError)}_{rank}_log.out"
 
 
-def next_token(runs: Path, content: bytes) -> str:
-    """A token for a new submission: a short hash of ``content``, and how often the same was submitted before."""
+def next_token(runs: Path, content: bytes, used: Collection[str] = ()) -> str:
+    """A token for a new submission: a short hash of ``content``, and how often the same was submitted before.
+
+    used: tokens that are taken although they have no file yet.
+    """
     digest = hashlib.sha256(content).hexdigest()[:10]
     attempt = 0
-    while submission_file(runs, f"{digest}-{attempt}").exists():
+    while submission_file(runs, f"{digest}-{attempt}").exists() or f"{digest}-{attempt}" in used:
         attempt += 1
     return f"{digest}-{attempt}"
 

@@ -12,30 +12,18 @@ from detector.runs.wanted import want
 from msgspec.structs import replace
 
 from detector.errors import SchedulerError
-from detector.runs.assignment import Assignment
 from detector.runs.folder import RunDir
 from detector.storage.files import write_atomic
 from detector.worker.missing_loss import encode
 from harness.code.snapshot import take_snapshot
-from harness.registry.declarations import Execution
 from harness.slurm import queue as slurm_queue
 from harness.slurm import reservations, submissions
-from harness.slurm.backend.slurm import Slurm
-from harness.slurm.clusters import Cluster
+from harness.slurm.arrays import Planned, Work, ask_site, plan_arrays, share_parallel
 from harness.slurm.backend.programs import NoAnswer, NoSlurm
-from harness.slurm.batch.script import Array, make_arrays
-from harness.slurm.submissions import Member, Options, Submission, run_of
-
-
-@dataclass(frozen=True)
-class Work:
-    """Runs to submit. refs: by training id, the rows that each serves. options: of the command."""
-
-    assignments: tuple[Assignment, ...]
-    refs: Mapping[str, tuple[str, ...]]
-    execution: Execution
-    options: Options
-    runs: Path
+from harness.slurm.backend.slurm import Slurm
+from harness.slurm.batch.script import Array
+from harness.slurm.clusters import Cluster
+from harness.slurm.submissions import Member, Submission, run_of
 
 
 @dataclass(frozen=True)
@@ -65,11 +53,13 @@ def submit(work: Work, clusters: Sequence[Cluster]) -> Outcome:
                 skipped[item.train.id] = "running outside of the queue"
         wanted = _want(work, skipped)
         free = [item for item in work.assignments if item.train.id not in skipped]
-        planned = make_arrays(free, work, clusters, code=code, busy=busy)
+        sites = [ask_site(cluster, runs) for cluster in clusters] if free else []
+        planned = plan_arrays(free, work, sites, code=code) if free else Planned(())
         living = {queued.token for queued in busy.values()}
         reserved = [_reserve(array, work, code, living=living) for array in planned.arrays]
     submitted = _submit_all([(entry, array) for entry, array in reserved if array is not None], runs)
-    _share_throttles(planned, runs)
+    for site in sites:
+        share_parallel(site, {array.token: len(array.members) for _, array in submitted if array.slurm == site.name})
     ours = {run for entry, _ in submitted for run in entry.runs}
     back = tuple(item.train.id for item in planned.held_back)
     skipped |= {item.train.id: "reserved by another command" for item in free if item.train.id not in (*ours, *back)}

@@ -121,7 +121,7 @@ class Slurm:
         fields = ",".join(f"{field}:{width}" for field, width in COLUMNS.items())
         answer = self._asked("squeue", "-h", "-r", "-t", "all", "-u", ",".join(users), "-O", fields)
         jobs = (_queued_job(line) for line in answer.out.splitlines())
-        return [job for job in jobs if job is not None and job.token]
+        return [job for job in jobs if job is not None]
 
     def _accounts(self, jobs: Sequence[str]) -> dict[str, Ended]:
         found: dict[str, Ended] = {}

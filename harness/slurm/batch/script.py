@@ -16,10 +16,13 @@ from detector.errors import UsageError
 from detector.runs.assignment import Assignment
 from harness.registry.declarations import Execution
 from harness.slurm.backend.slurm import COMMENT
-from harness.slurm.clusters import Cluster
 from harness.slurm.batch.job_end import START
+from harness.slurm.clusters import Cluster
 
 SETUP_FAILED: Final = "harness: setup failed: "
+AS_THEY_ARE: Final = (  # options of sbatch that are keys of a cluster file
+    *("partition", "account", "qos", "constraint", "reservation", "dependency", "nice", "mail_user"),
+)
 WATCH_SECONDS: Final = 10  # between two looks of a batch script at its run
 LONGEST_NAME: Final = 60
 
@@ -95,6 +98,10 @@ class Array:
         members = tuple(self.members[index] for index in kept)
         return replace(self, plan=plan, members=members, refs=tuple(self.refs[index] for index in kept))
 
+    def at_once(self, most: int) -> Array:
+        """The same with this number of elements that run at a time."""
+        return replace(self, plan=replace(self.plan, most_at_once=most))
+
     @property
     def token(self) -> str:
         """Of the submission."""
@@ -111,14 +118,14 @@ class Array:
         return batch_script(self.plan)
 
 
-def shape_of(assignment: Assignment, cluster: Cluster, execution: Execution) -> Shape:
+def shape_of(assignment: Assignment, cluster: Cluster, execution: Execution, *, evaluation_only: bool = False) -> Shape:
     """As many processes as the cluster and the profile allow, among which the groups of a batch divide evenly.
 
     They are put on as few nodes as possible. Without GPUs, or for a profile that uses none, there is one process per
-    node.
+    node. evaluation_only: no batch must be divided.
     """
     batch = assignment.train.batch
-    groups = batch.images // batch.images_per_group
+    groups = 0 if evaluation_only else batch.images // batch.images_per_group
     wanted = execution.gpus_per_run
     on_gpus = cluster.gpus_per_node > 0 and wanted != 0
     per_node = cluster.gpus_per_node if on_gpus else 1
@@ -176,10 +183,11 @@ def sbatch_options(array: ArrayPlan) -> list[str]:
         "cpus-per-task": shape.cpus_per_task,
         "gpus-per-node": shape.tasks_per_node if shape.on_gpus else None,
         "mem": None if shape.memory_gb is None else f"{round(shape.memory_gb * 1024)}M",
-        **{name: getattr(cluster, name) for name in ("partition", "account", "qos", "constraint")},
+        **{name.replace("_", "-"): getattr(cluster, name) for name in AS_THEY_ARE},
+        "mail-type": ",".join(cluster.mail_types) or None,
         "signal": f"USR2@{cluster.signal_delay_seconds}",
         "open-mode": "append",
-        "output": _in_option(f"{_escaped(str(array.folder))}/{'%A_%a' if array.is_array else '%j'}_0_log.out"),
+        "output": f"{_escaped(str(array.folder))}/{'%A_%a' if array.is_array else '%j'}_0_log.out",
         # Some clusters queue only those jobs again that ask for it.
         "requeue" if cluster.max_requeues else "no-requeue": True,
     }
@@ -187,7 +195,7 @@ def sbatch_options(array: ArrayPlan) -> list[str]:
         options["array"] = f"0-{len(array.names) - 1}%{array.most_at_once}"
     options |= {name.replace("_", "-"): value for name, value in cluster.extra.items()}
     return [
-        f"--{name}" if value is True else f"--{name}={value}"
+        f"--{name}" if value is True else f"--{name}={_in_option(str(value))}"
         for name, value in options.items()
         if value is not None and value is not False
     ]

@@ -24,7 +24,7 @@ PREEMPTED = "JobId=17 JobState=COMPLETING Reason=None StartTime=2030-01-01T10:00
 CANCELLED = "JobId=17 JobState=COMPLETING Reason=None StartTime=2030-01-01T10:00:00 PreemptTime=None"
 OUT_OF_TIME = "JobId=17 JobState=COMPLETING Reason=TimeLimit StartTime=2030-01-01T10:00:00 PreemptTime=None"
 # srun keeps its options from the process that it starts; scontrol requeue is what ends the script, as in Slurm.
-SRUN = '#!/bin/bash\necho "srun $*" >>"$CALLS"\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"\n'
+SRUN = '#!/bin/bash\necho "srun $*" >>"$CALLS"\nwhile [[ $1 == --* ]]; do shift; done\nexec env --default-signal=QUIT,INT "$@"\n'
 SCONTROL = """#!/bin/bash
 echo "scontrol $*" >>"$CALLS"
 case $1 in
@@ -33,7 +33,9 @@ case $1 in
 esac
 """
 OTHER = '#!/bin/bash\necho "${0##*/} $*" >>"$CALLS"\necho 18\n'
-SCANCEL = '#!/bin/bash\necho "scancel $*" >>"$CALLS"\npkill "$1" -f "$TASK"\ntrue\n'.replace('"$1"', '"-${1#--signal=}"')
+SCANCEL = '#!/bin/bash\necho "scancel $*" >>"$CALLS"\npkill "$1" -f "$TASK"\ntrue\n'.replace(
+    '"$1"', '"-${1#--signal=}"'
+)
 
 
 @dataclass
@@ -174,7 +176,9 @@ def test_preemption_without_grace_is_queued_again_at_once(job: Job) -> None:
 
 
 def test_preemption_with_grace_waits_for_the_run_to_save(job: Job) -> None:
-    process = job.start(f"trap '{says(phase='stopped', left='asked')}; sleep 1; touch $CALLS.saved; exit 130' TERM\nsleep 30 & wait")
+    process = job.start(
+        f"trap '{says(phase='stopped', left='asked')}; sleep 1; touch $CALLS.saved; exit 130' TERM\nsleep 30 & wait"
+    )
     wait_for(lambda: any(call.startswith("srun") for call in job.calls))
     (job.root / "state").write_text(f"{PREEMPTED.replace('COMPLETING', 'RUNNING')} \n")
     process.send_signal(signal.SIGTERM)
