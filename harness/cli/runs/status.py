@@ -259,6 +259,7 @@ def cancel(
     """
     from harness.launch.cancel import note_cancelled, stop_runs
     from harness.slurm.queue import cancel_queued
+    from harness.store.cancelled import note_cancelled_run
 
     selection, finder = _finder(targets, profile, overrides, data, batch_size, seeds=1)
     found = [known for known in finder.find().runs if known.run is not None]
@@ -266,6 +267,8 @@ def cancel(
         note_cancelled(selection.store.runs, [*finder.trainings, *(known.jobs[0].train for known in found)])
     names = {known.run.root: known.name for known in found if known.run is not None}
     queued = cancel_queued(selection.store.runs, {root.name: name for root, name in names.items()}, say)
+    for train_id in queued:
+        note_cancelled_run(selection.store.run_dir(train_id))
     living = stop_runs({root: name for root, name in names.items() if root.name not in queued}, say)
     if not queued and not living:
         what = f"Nothing of {selection.target}, profile {profile}, runs here or waits in a queue."
