@@ -151,6 +151,7 @@ def train(
                 means, timing = window.close(world, iteration)
                 state.timing = joined(state.timing, timing)
                 log.write(done, {**means, "lr": rate, **timing.per_iteration(), **_finite(norms)})
+                log.say(done, job.schedule.iterations, means, rate=rate, timing=timing)
                 report(Progress(done, means["loss"], timing, window.note))
             with window.waiting_for_device():
                 stopping = wants_to_stop(stop())

@@ -12,20 +12,24 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from detector.device.environment import CUBLAS_WORKSPACE, describe_environment
 from detector.errors import RecordError
 from detector.runs.assignment import WORKER_LOG, Assignment
 from detector.runs.folder import RunDir
+from detector.runs.job import EvalJob
 from detector.runs.log_lines import stopped_waiting
 from detector.runs.origin.loss_package import check_loss_package
 from detector.runs.starts import check_starts
+from detector.runs.wanted import forget_evaluated, wanted
 from detector.storage.files import write_atomic, write_json
 from detector.storage.reading import LARGE, read_bytes
 from detector.storage.retry import Waiting, retry, watched_by
@@ -142,8 +146,27 @@ class Worker:
             for job in assignment.evals:
                 if not world.from_main(world.is_main and _is_there(run.record(job.id))):
                     evaluate_and_record(assignment, job, run, world=world, heartbeat=heartbeat)
+            evaluated = set[str]()  # each once, whatever becomes of its record
+            while (wanted_job := _next_wanted(run, world, evaluated)) is not None:
+                evaluate_and_record(assignment, wanted_job, run, world=world, heartbeat=heartbeat)
+                evaluated.add(wanted_job.id)
+        if world.is_main:
+            retry(partial(forget_evaluated, run), f"tidying {run.root}")
         if heartbeat is not None:
             heartbeat.beat("done", force=True)
+
+
+def _next_wanted(run: RunDir, world: World, evaluated: Container[str]) -> EvalJob | None:
+    """The next evaluation that somebody asked for meanwhile, in all processes; None where there is none.
+
+    It is sent as bytes: a loss of another package may be of a class that cannot be pickled.
+    """
+    sent = None
+    if world.is_main:
+        jobs = retry(partial(wanted, run), f"looking into {run.root}")
+        sent = next((msgspec.json.encode(job) for job in jobs if job.id not in evaluated), None)
+    received = world.from_main(sent)
+    return None if received is None else msgspec.json.decode(received, type=EvalJob)
 
 
 def end_wait(stop: Callable[[], bool], waiting: Waiting | None) -> None:
