@@ -18,7 +18,7 @@ from harness.launch.local import Failure, View, make_slots, run_local
 from harness.launch.prepare import plan_with_weights, prepare_data, say_use_of_weights
 from harness.launch.submit import DryRun, dry_run
 from harness.planning.plan import Plan
-from harness.planning.selection import Selection, missing, unusable
+from harness.planning.selection import Selection, Targets, missing, unusable
 from harness.slurm.clusters import find_cluster
 from harness.slurm.submit import Outcome, submit
 from harness.status.observe import failed_ids
@@ -29,12 +29,13 @@ Show = Callable[[dict[str, str]], AbstractContextManager[View]]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The options of ``harness run``. overrides: PATH=VALUE each; cluster: a name, or the path of its file.
+    """The options of ``harness run``. target: one, or several of them. overrides: PATH=VALUE each; cluster: a name, or
+    the path of its file.
 
     fresh: move the folders of the target's runs aside first, and train all of them anew.
     """
 
-    target: str
+    target: Targets
     profile: str
     seeds: int = 1
     batch_size: int | None = None
@@ -51,6 +52,7 @@ class Request:
 class RunResult:
     """What became of a request. Trainings are named by their id; ``plan`` says which rows and seed each serves.
 
+    target: as it is typed on a command line, several with spaces between them.
     runs, data_root: the folders of the runs and of the data. done: had all their records before. trained: have them
     now. failed, stopped: ended without them; the same request goes on from their last checkpoints. left: missing, and
     not asked for (``retry_failed``). submission: what Slurm took; None where it was not asked. dry_run: what would be
@@ -68,6 +70,11 @@ class RunResult:
     left: tuple[str, ...] = ()
     submission: Outcome | None = None
     dry_run: DryRun | None = None
+
+    @property
+    def tables(self) -> str:
+        """The tables of the targets, as they are typed on a command line; ``all`` for all of them."""
+        return " ".join(dict.fromkeys(name.split("/")[0] for name in self.target.split()))
 
     @property
     def names(self) -> dict[str, str]:
@@ -127,17 +134,17 @@ def run_target(request: Request, say: Say, show: Show = runs_view) -> RunResult:
         prepare_data(planned.data, root, say)  # before anything is moved
         begin_anew(planned, selection.store, say)
     else:
-        require_same_inputs(planned, selection.store, root, request.weights, _command(request))
+        require_same_inputs(planned, selection.store, root, request.weights, _command(request, selection))
     todo = missing(planned, selection.store)
     broken = unusable(planned, selection.store)
     done = tuple(train_id for train_id in planned.trainings if train_id not in (*todo, *broken))
     counts = f"{count_of_runs(len(planned.trainings))}, {len(done)} done, {len(todo)} to do"
     counts += f", {len(broken)} with a record that cannot be used" if broken else ""
-    say(f"{request.target}, profile {request.profile}: {counts}.")
+    say(f"{selection.target}, profile {request.profile}: {counts}.")
     asked = _failed_before(selection, planned, todo, say) if request.retry_failed and todo else todo
     left = tuple(train_id for train_id in todo if train_id not in asked)
     result = RunResult(
-        target=request.target,
+        target=selection.target,
         plan=planned,
         runs=selection.store.runs,
         data_root=root,
@@ -177,9 +184,9 @@ def _planned(selection: Selection, request: Request, root: Path, say: Say) -> tu
     return plan_with_weights(selection, planned, request.seeds, root, request.weights, say)
 
 
-def _command(request: Request) -> str:
+def _command(request: Request, selection: Selection) -> str:
     """The same command as words of a shell."""
-    words = ["harness", "run", request.target, "--profile", request.profile]
+    words = ["harness", "run", *selection.targets, "--profile", request.profile]
     words += ["--seeds", str(request.seeds)] if request.seeds > 1 else []
     words += ["--batch-size", str(request.batch_size)] if request.batch_size is not None else []
     words += [word for override in request.overrides for word in ("--set", override)]

@@ -19,7 +19,8 @@ from harness.cli.options import (
     ProfileOption,
     SeedOption,
     SetOption,
-    TargetArgument,
+    TargetsArgument,
+    complete_targets,
     print_json,
     put,
     refuse,
@@ -48,9 +49,13 @@ def add_to(app: typer.Typer) -> None:
 
 def status(
     context: typer.Context,
-    target: Annotated[
-        str | None,
-        typer.Argument(help="all, a table or a row. Default: every run of the profile that was ever started."),
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TARGET",
+            help="all, tables or rows. Default: every run of the profile that was ever started.",
+            autocompletion=complete_targets,
+        ),
     ] = None,
     profile: ProfileOption = "paper",
     seeds: Annotated[
@@ -77,9 +82,9 @@ def status(
 
     if watch and as_json:
         raise UsageError("--watch draws on a terminal again and again, --json prints once. Give one of them.")
-    if target is None:
+    if not targets:
         refuse(context, ["seeds"], "goes with a target: without one, the runs that were ever started are listed.")
-    selection, finder = _finder(target, profile, overrides, data, batch_size, seeds=0 if target is None else seeds)
+    selection, finder = _finder(targets, profile, overrides, data, batch_size, seeds=seeds if targets else 0)
     words = ArgumentsFor(profile, run_options(overrides, batch_size, data), data, selection.store.runs)
 
     def look() -> tuple[FoundRuns, list[Observed]]:
@@ -226,7 +231,7 @@ def _find_run(
         return by_id(runs_folder(), name)
     if "/" not in name:
         raise UsageError(f"{name!r} is no run: give TABLE/ROW, at least 3 digits of a training's id, or its folder.")
-    _, finder = _finder(name, profile, overrides, data, batch_size, seeds=0)
+    _, finder = _finder([name], profile, overrides, data, batch_size, seeds=0)
     found = [known for known in finder.find().runs if known.seed == seed and known.run is not None]
     if not found:
         raise UsageError(
@@ -241,21 +246,21 @@ def _find_run(
 
 
 def cancel(
-    target: TargetArgument,
+    targets: TargetsArgument,
     profile: ProfileOption = "paper",
     batch_size: BatchSizeOption = None,
     overrides: SetOption = None,
     data: DataOption = None,
 ) -> None:
-    """Ask the target's runs, here and on Slurm, of every seed, to save and stop; 'harness run' resumes them.
+    """Ask the targets' runs, here and on Slurm, of every seed, to save and stop; 'harness run' resumes them.
 
-    Waiting jobs leave the queue. A 'harness run' that is going on starts no more runs of the target; its other runs go
+    Waiting jobs leave the queue. A 'harness run' that is going on starts no more runs of the targets; its other runs go
     on.
     """
     from harness.launch.cancel import note_cancelled, stop_runs
     from harness.slurm.queue import cancel_queued
 
-    selection, finder = _finder(target, profile, overrides, data, batch_size, seeds=1)
+    selection, finder = _finder(targets, profile, overrides, data, batch_size, seeds=1)
     found = [known for known in finder.find().runs if known.run is not None]
     if selection.store.runs.is_dir():
         note_cancelled(selection.store.runs, [*finder.trainings, *(known.jobs[0].train for known in found)])
@@ -263,12 +268,12 @@ def cancel(
     queued = cancel_queued(selection.store.runs, {root.name: name for root, name in names.items()}, say)
     living = stop_runs({root: name for root, name in names.items() if root.name not in queued}, say)
     if not queued and not living:
-        what = f"Nothing of {target}, profile {profile}, runs here or waits in a queue."
+        what = f"Nothing of {selection.target}, profile {profile}, runs here or waits in a queue."
         say(f"{what} See: harness status --profile {profile}")
 
 
 def _finder(
-    target: str | None,
+    targets: list[str] | None,
     profile: str,
     overrides: list[str] | None,
     data: Path | None,
@@ -276,11 +281,11 @@ def _finder(
     *,
     seeds: int,
 ) -> tuple[Selection, RunFinder]:
-    """target: None for all rows of all tables."""
+    """targets: None for all rows of all tables."""
     from harness.planning.selection import Selection
     from harness.status.find import RunFinder
 
-    selection = Selection("all" if target is None else target, profile, overrides or [], data, batch_size)
-    if target is None:
+    selection = Selection(targets or "all", profile, overrides or [], data, batch_size)
+    if not targets:
         selection.refs = [ref for table in selection.registry.tables.values() for ref in table.refs(profile)]
     return selection, RunFinder(selection, seeds=seeds)

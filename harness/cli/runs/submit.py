@@ -20,7 +20,7 @@ def print_submission(result: RunResult, outcome: Outcome) -> None:
             say(f"  {entry.job_id}{f'_{index}' if len(entry.runs) > 1 else ''}: {names[train_id]}")
     if not outcome.submitted:
         say("Nothing was submitted.")
-    say(f"Next: harness status {target} --profile {profile}; later: harness table {target.split('/')[0]} -p {profile}")
+    say(f"Next: harness status {target} --profile {profile}; later: harness table {result.tables} -p {profile}")
 
 
 def print_dry_run(result: RunResult, preview: DryRun) -> None:
