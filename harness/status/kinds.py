@@ -58,7 +58,7 @@ class Seen:
     scheduler: SchedulerState | None = None
     other_rank: str = ""  # message of the first process other than rank 0 that failed
     tail: str = ""  # of the log where it failed, else of what rank 0 printed
-    printed: float | None = None  # when a process of the run, or its batch script, last printed
+    submitted: float | None = None  # when its newest submission was written down
     health: tuple[str, ...] = ()  # of the records, in words
     launched: float | None = None  # the newest change of the local launcher's files
     leased: bool = False  # a living launcher of this machine still has it to do
@@ -93,6 +93,7 @@ class RunState:
     here: bool = True  # False: only its heartbeat shows that it lives, no process of this machine and no queue
     silent: float | None = None
     last: Kind | None = None  # of an unknown state, and of one without progress: what its heartbeat says that it did
+    submitted: bool = False  # whether this is the state of a submission to Slurm
     job: str = ""  # Slurm's job, with the index of an array's element
     cluster: str = ""  # the cluster file of its submission
     user: str = ""  # who submitted it; "" for oneself

@@ -25,22 +25,27 @@ def decide(seen: Seen, now: float) -> RunState:
     """
     if seen.recorded:
         return RunState("done", seen.evaluations, ap=seen.ap, health=seen.health)
-    queue = None if seen.scheduler is None or _is_older(seen.scheduler, seen.status) else seen.scheduler
+    queue = None if seen.scheduler is None or _was_started_since(seen, seen.scheduler) else seen.scheduler
     if seen.locked:
         return _living(seen.status, queue, now, seen.written)
     if queue is None:
         return _without_queue(seen, now)
     if _lives_elsewhere(seen.status, queue, now):
-        # Of the queue's word nothing is true of this process: it is another start, or another machine's.
-        return _living(seen.status, None, now, seen.written, here=False)
+        own = seen.status is not None and seen.status.job is not None and _is_own(seen.status, queue)
+        state = _living(seen.status, queue if own else None, now, seen.written, here=own and queue.phase != "unknown")
+        return replace(state, submitted=own)
     state = _by_queue(seen, queue, now)
     asked = None if queue.seen is None else max(0.0, now - queue.seen)
-    return replace(state, job=queue.job, cluster=queue.cluster, user=queue.user, asked=asked)
+    return replace(state, submitted=True, job=queue.job, cluster=queue.cluster, user=queue.user, asked=asked)
 
 
-def _is_older(queue: SchedulerState, status: Status | None) -> bool:
-    """Whether the run was started elsewhere since Slurm refused it."""
-    return queue.phase == "refused" and queue.seen is not None and status is not None and status.time > queue.seen
+def _was_started_since(seen: Seen, queue: SchedulerState) -> bool:
+    """Whether a person started the run on some machine since the submission that the queue speaks of ended."""
+    status = seen.status
+    if status is None or queue.phase not in ("gone", "refused"):
+        return False
+    submitted = seen.submitted or queue.seen or 0.0
+    return status.job is None and (bool(queue.job) or queue.phase == "refused") and status.time > submitted
 
 
 def _is_own(status: Status, queue: SchedulerState) -> bool:
@@ -207,7 +212,7 @@ def _ended(seen: Seen, status: Status, queue: SchedulerState | None, now: float)
 def _gone(seen: Seen, queue: SchedulerState, now: float) -> RunState:
     """The state of a run whose job has left the queue."""
     status = seen.status
-    if status is not None and _is_of_earlier_job(seen, status, queue):
+    if status is not None and not _is_own(status, queue):  # left before this job, which had no word of its own
         status = None
     if seen.broken:
         return RunState("failed", seen.broken, "record")
@@ -227,13 +232,6 @@ def _gone(seen: Seen, queue: SchedulerState, now: float) -> RunState:
     if name == "unknown":
         return RunState("lost", queue.reason, age=age, requeues=queue.requeues)
     return RunState("failed", queue.reason or last_word(seen.tail), name, age=age, requeues=queue.requeues)
-
-
-def _is_of_earlier_job(seen: Seen, status: Status, queue: SchedulerState) -> bool:
-    """Whether the heartbeat was left before the job that is gone: by another job, or by none and it printed since."""
-    if _is_own(status, queue):
-        return False
-    return status.job is not None or (seen.printed is not None and seen.printed > status.time + CLOCK_SECONDS)
 
 
 def _without_heartbeat(seen: Seen, now: float) -> RunState:
