@@ -14,6 +14,7 @@ from harness.console.runs_view import runs_view
 from harness.launch.assignments import Wanted, assignments
 from harness.launch.inputs import begin_anew, require_same_inputs
 from harness.launch.interrupts import terminate_is_interrupt
+from harness.launch.lease import LeasedView, leasing
 from harness.launch.local import Failure, View, make_slots, run_local
 from harness.launch.prepare import plan_with_weights, prepare_data, say_use_of_weights
 from harness.launch.submit import DryRun, dry_run
@@ -22,6 +23,7 @@ from harness.planning.selection import Selection, Targets, missing, unusable
 from harness.slurm.clusters import find_cluster
 from harness.slurm.submit import Outcome, submit
 from harness.status.observe import failed_ids
+from harness.store.cancelled import forget_cancelled_run
 
 Say = Callable[[str], None]
 Show = Callable[[dict[str, str]], AbstractContextManager[View]]
@@ -155,6 +157,9 @@ def run_target(request: Request, say: Say, show: Show = runs_view) -> RunResult:
     if not asked:
         return result
     work = _Work(selection, planned, tuple(asked), root, weights)
+    if not request.dry_run:
+        for train_id in asked:
+            forget_cancelled_run(selection.store.run_dir(train_id))
     if cluster is None:
         return _with_failures(result, asked, _run_here(work, say, show))
     if request.dry_run:
@@ -227,7 +232,7 @@ class _Work:
 def _run_here(work: _Work, say: Say, show: Show) -> list[Failure]:
     """Train on this machine's GPUs or CPU cores."""
     try:
-        with terminate_is_interrupt():
+        with terminate_is_interrupt(), leasing(work.selection.store.runs, work.asked) as ended:
             prepare_data(work.plan.data, work.root, say)
             jobs = work.assignments()
             slots = make_slots(work.selection.profile.execution, runs=len(jobs))
@@ -235,7 +240,7 @@ def _run_here(work: _Work, say: Say, show: Show) -> list[Failure]:
             where = f"on {gpus} GPU{'s' if gpus > 1 else ''} each" if gpus else "on the CPU"
             say(f"{len(slots)} at a time, {where}; in {work.selection.store.runs}")
             with show(_names(work.plan, work.asked)) as view:
-                return run_local(jobs, slots, view)
+                return run_local(jobs, slots, LeasedView(view, ended))
     except KeyboardInterrupt:
         say("Interrupted; finished runs and checkpoints are kept. The same command goes on from there.")
         raise

@@ -67,6 +67,7 @@ def status(
     for ten minutes, 'no progress' that its heartbeat got no further for much longer than its own pace allows, and
     'unknown' that its queue does not answer, or not here.
     """
+    from harness.launch.lease import leased
     from harness.status.observe import Queue, observe_all
     from harness.status.text import ArgumentsFor, next_commands, state_lines, states_as_data, summary_lines
 
