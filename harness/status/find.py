@@ -149,9 +149,7 @@ class RunFinder:
         if entry.options.profile != self.profile or not entry.departures:
             return None
         member = entry.member
-        return KnownRun(
-            member.refs, member.train.seed, (), run, True, departures=entry.departures, evals=member.evals
-        )
+        return KnownRun(member.refs, member.train.seed, (), run, True, departures=entry.departures, evals=member.evals)
 
     def _by_submission(self, folders: Mapping[str, RunDir], submitted: Mapping[str, Submitted]) -> dict[str, KnownRun]:
         """By id, those runs without a job.json whose submission says what they train."""

@@ -103,7 +103,7 @@ def look_at_queue(runs: Path) -> Scheduler:
 
 
 def _first_sentence(text: str) -> str:
-    return re.split(r"[.:;] |\.$", text, maxsplit=1)[0]
+    return re.split(r"\. |\.$", text, maxsplit=1)[0]
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ def _committed(known: KnownRun, store: Store, profile: str) -> dict[str, Any]:
 def observe_all(
     found: FoundRuns, store: Store, profile: str, *, queue: Queue | None = None, leased: Collection[str] = ()
 ) -> list[Observed]:
-    """The state of every run; the queue is asked once. leased: ids of what launchers that live here still have to do."""
+    """The state of every run; the queue is asked once. leased: ids of what living launchers here still have to do."""
     scheduler = look_at_queue(store.runs) if queue is None else queue.look()
     return [
         Observed(known, observe(known, store, profile, scheduler, leased=_is_among(known, leased)))

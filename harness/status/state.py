@@ -32,7 +32,8 @@ def decide(seen: Seen, now: float) -> RunState:
         return _without_queue(seen, now)
     if _lives_elsewhere(seen.status, queue, now):
         own = seen.status is not None and seen.status.job is not None and _is_own(seen.status, queue)
-        state = _living(seen.status, queue if own else None, now, seen.written, here=own and queue.phase != "unknown")
+        here = own and queue.phase not in ("unknown", "refused")
+        state = _living(seen.status, queue if own else None, now, seen.written, here=here)
         return replace(state, submitted=own)
     state = _by_queue(seen, queue, now)
     asked = None if queue.seen is None else max(0.0, now - queue.seen)
@@ -60,7 +61,7 @@ def _lives_elsewhere(status: Status | None, queue: SchedulerState, now: float) -
     age = _age(status, now)
     if queue.phase in ("unknown", "refused"):
         return age < STALE_SECONDS
-    if status.job is None and queue.job:  # of no job: a person started it on some machine
+    if status.job is None and (queue.job or queue.phase == "submitting"):  # a person started it on some machine
         return age < FRESH_SECONDS
     # A job that is queued again keeps its id. A job that is gone does not come back.
     waits = queue.phase in ("pending", "held")
@@ -79,8 +80,7 @@ def _by_queue(seen: Seen, queue: SchedulerState, now: float) -> RunState:
     if queue.phase == "gone":
         return _gone(seen, queue, now)
     kind: Kind = "held" if queue.phase == "held" else "requeued" if queue.requeues else "pending"
-    progress = fraction_done(status) if status is not None and status.iteration else None
-    return RunState(kind, queue.reason, requeues=queue.requeues, progress=progress)
+    return RunState(kind, queue.reason, requeues=queue.requeues, progress=_share(status))
 
 
 def _unknown(seen: Seen, queue: SchedulerState, now: float) -> RunState:
@@ -107,7 +107,7 @@ def _by_heartbeat(status: Status, now: float, written: float | None) -> RunState
     age = _age(status, now)
     if status.phase not in ALIVE:
         ended: Kind = "failed" if status.phase == "failed" else "stopped"
-        return RunState(ended, status.message, age=age, progress=fraction_done(status))
+        return RunState(ended, status.message, age=age, progress=_share(status))
     state = _getting_ahead(status, age)
     silent = silent_seconds(status, now, written)
     if silent is None:
@@ -127,7 +127,7 @@ def _getting_ahead(status: Status, age: float) -> RunState:
     return RunState(
         "running",
         ap=status.ap,
-        progress=status.iteration / max(1, status.iterations),
+        progress=_share(status) or 0.0,
         eta=eta,
         age=age,
         seconds_per_iteration=status.seconds_per_iteration,
@@ -137,6 +137,11 @@ def _getting_ahead(status: Status, age: float) -> RunState:
         note=status.note,
         health=status.health,
     )
+
+
+def _share(status: Status | None) -> float | None:
+    """Of the iterations, those that are done; None before the first."""
+    return status.iteration / max(1, status.iterations) if status is not None and status.iteration else None
 
 
 def silent_seconds(status: Status, now: float, written: float | None = None) -> float | None:
@@ -165,7 +170,7 @@ def _without_queue(seen: Seen, now: float) -> RunState:
     """The state of a run that no queue speaks of."""
     status = seen.status
     if seen.leased and not _has_started(seen, now):
-        return RunState("waiting for its turn", progress=fraction_done(status) if status is not None else None)
+        return RunState("waiting for its turn", progress=_share(status))
     if not seen.started:
         return RunState("not started")
     if seen.broken:
@@ -195,9 +200,9 @@ def _silent(seen: Seen, status: Status, now: float) -> RunState:
 
 def _ended(seen: Seen, status: Status, queue: SchedulerState | None, now: float) -> RunState | None:
     """How a run ended that says so itself, or of which another process does; None where none of them does."""
-    age, exit_code = _age(status, now), queue.exit_code if queue is not None else None
+    age = _age(status, now)
     if status.phase == "failed":
-        return RunState("failed", status.message, classify(status.message, seen.tail, exit_code=exit_code), age=age)
+        return RunState("failed", status.message, _class(status.message, seen.tail, queue), age=age)
     if status.phase == "stopped":
         # Slurm's own signal for one who cancels; the batch script queues a job that is only preempted again.
         asked = seen.cancelled or (queue is not None and not queue.cause and status.left == "asked")
@@ -220,7 +225,7 @@ def _gone(seen: Seen, queue: SchedulerState, now: float) -> RunState:
     if queue.cause in ("cancelled", "preempted"):
         kind: Kind = "cancelled" if queue.cause == "cancelled" else "preempted"
         said = status.message if status is not None and status.phase == "stopped" else queue.reason
-        return RunState(kind, said, age=age, requeues=queue.requeues, progress=fraction_done(status))
+        return RunState(kind, said, age=age, requeues=queue.requeues, progress=_share(status))
     if status is None:
         return _without_heartbeat(seen, now)
     ended = _ended(seen, status, queue, now)
@@ -228,8 +233,8 @@ def _gone(seen: Seen, queue: SchedulerState, now: float) -> RunState:
         return ended
     if seen.cancelled:
         return RunState("cancelled", queue.reason, age=age, requeues=queue.requeues)
-    name = _class(seen.tail, queue, started=True)
-    if name == "unknown":
+    name = _class(queue.reason, seen.tail, queue)
+    if name == "unknown" and queue.cause != "failed":
         return RunState("lost", queue.reason, age=age, requeues=queue.requeues)
     return RunState("failed", queue.reason or last_word(seen.tail), name, age=age, requeues=queue.requeues)
 
@@ -239,7 +244,7 @@ def _without_heartbeat(seen: Seen, now: float) -> RunState:
     queue, said = seen.scheduler, last_word(seen.tail)
     if seen.cancelled:
         return RunState("cancelled", "before it started")
-    name = _class(seen.tail, queue, started=False)
+    name = _class(queue.reason if queue is not None else "", seen.tail, queue, started=False)
     if name != "unknown" or "Traceback (most recent call last)" in seen.tail:
         return RunState("failed", said or (queue.reason if queue is not None else ""), name)
     if queue is not None:
@@ -254,13 +259,12 @@ def _without_heartbeat(seen: Seen, now: float) -> RunState:
     return RunState("starting", here=False) if age < STALE_SECONDS else RunState("lost?", age=age)
 
 
-def _class(tail: str, queue: SchedulerState | None, *, started: bool) -> FailureName:
-    """The class of a failure that no heartbeat tells of, by what was printed and by how the job ended."""
-    if queue is None:
-        return classify("", tail, started=started)
-    name = classify(queue.reason, tail, exit_code=queue.exit_code, started=started)
-    vague = name in ("unknown", "killed", "killed before start")
-    return _BY_CAUSE.get(queue.cause, name) if vague else name
+def _class(message: str, tail: str, queue: SchedulerState | None, *, started: bool = True) -> FailureName:
+    """The class of a failure by what was said and printed, and else by how its job ended."""
+    name = classify(message, tail, exit_code=queue.exit_code if queue is not None else None, started=started)
+    if queue is None or name not in ("unknown", "killed", "killed before start"):
+        return name
+    return _BY_CAUSE.get(queue.cause, name)
 
 
 def _age(status: Status, now: float) -> float:

@@ -14,8 +14,8 @@ from msgspec import to_builtins
 from harness.failures.advice import CommandArguments, advise
 from harness.failures.classes import FailureName
 from harness.status.find import FoundRuns, KnownRun
-from harness.status.observe import Observed
 from harness.status.kinds import RESUMABLE, Kind
+from harness.status.observe import Observed
 from harness.status.words import health_lines, state_text, timing_lines
 
 NAME_WIDTH = 46

@@ -25,7 +25,7 @@ def _state_text(state: RunState) -> str:
     suffix = f", requeued {state.requeues}x" if state.requeues and state.kind != "requeued" else ""
     if state.user:
         suffix += f", by {state.user}"
-    if state.asked is not None and state.asked >= OLD_SECONDS:
+    if state.asked is not None and state.asked >= OLD_SECONDS and state.kind != "refused":
         suffix += f", as of {duration(state.asked)} ago"
     return _describe(state, duration(state.age) if state.age is not None else "?") + suffix
 

@@ -123,8 +123,8 @@ def cancel(
     wanted = {run.root: name for runs in named.values() for run, name in run_names(runs).items()}
     if rows or not named:
         wanted |= _of_rows(rows, profile, overrides, data, batch_size)
-    found = [_stop(folder, names) for folder, names in _by_folder(wanted).items()]
-    if not any(found):
+    stopped = [_stop(folder, names) for folder, names in _by_folder(wanted).items()]
+    if not any(stopped):
         what = f"Nothing of {' '.join(targets)}, profile {profile}, runs here or waits in a queue."
         say(f"{what} See: harness status --profile {profile}")
 

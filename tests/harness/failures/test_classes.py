@@ -180,7 +180,10 @@ MESSAGES: list[tuple[FailureName, str]] = [
     ("node", "AcceleratorError: CUDA error: CUDA-capable device(s) is/are busy or unavailable"),
     ("node", "OSError: [Errno 116] Stale file handle: '/data/train2017/000000000009.jpg'"),
     ("no progress", "no progress for 12 min; its processes were ended"),
-    ("network", "network: lost contact: NCCL error; given up: no progress in 3 retries (max_retries in the cluster file)"),
+    (
+        "network",
+        "network: NCCL error; given up: no progress in 3 retries (max_retries in the cluster file)",
+    ),
     ("killed before start", silent_end("starting")),
     ("killed", silent_end("training, iteration 20 of 60 (killed, or out of memory?)")),
     ("killed", killed_by(9)),
