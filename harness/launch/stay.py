@@ -14,9 +14,9 @@ from harness.planning.plan import Plan
 from harness.slurm.arrays import Work
 from harness.slurm.clusters import Cluster
 from harness.slurm.submit import Outcome, submit
+from harness.status.kinds import LIVING, Kind, RunState
 from harness.status.observe import states_of
-from harness.status.kinds import LIVING, RESUMABLE, Kind, RunState
-from harness.status.text import state_text
+from harness.status.words import state_text
 from harness.store.records import Store
 
 POLL_SECONDS = 60.0

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detector.runs.wanted import want
 from msgspec.structs import replace
 
 from detector.errors import SchedulerError
 from detector.runs.folder import RunDir
+from detector.runs.wanted import want, wanted
 from detector.storage.files import write_atomic
 from detector.worker.missing_loss import encode
 from harness.code.snapshot import take_snapshot
@@ -51,7 +51,7 @@ def submit(work: Work, clusters: Sequence[Cluster]) -> Outcome:
         for item in work.assignments:
             if item.train.id not in skipped and reservations.is_busy(RunDir(Path(item.run_dir))):
                 skipped[item.train.id] = "running outside of the queue"
-        wanted = _want(work, skipped)
+        more = _want(work, skipped)
         free = [item for item in work.assignments if item.train.id not in skipped]
         sites = [ask_site(cluster, runs) for cluster in clusters] if free else []
         planned = plan_arrays(free, work, sites, code=code) if free else Planned(())
@@ -68,7 +68,7 @@ def submit(work: Work, clusters: Sequence[Cluster]) -> Outcome:
         tuple(submitted),
         {run: why for run, why in skipped.items() if run in names},
         tuple(recovered),
-        wanted,
+        more,
         back,
         planned.why_held_back,
     )
@@ -76,13 +76,25 @@ def submit(work: Work, clusters: Sequence[Cluster]) -> Outcome:
 
 def _want(work: Work, skipped: Mapping[str, str]) -> tuple[str, ...]:
     """Ask the jobs that are there already for the evaluations that they were not asked for; whose job will do more."""
-    more = []
+    more = list[str]()
     for item in work.assignments:
         run = RunDir(Path(item.run_dir))
         missing = [job for job in item.evals if not run.record(job.id).exists()]
-        if item.train.id in skipped and missing and want(run, missing):
-            more.append(item.train.id)
+        if item.train.id in skipped and missing:
+            known = {job.id for job in wanted(run)}
+            want(run, missing)
+            more += [item.train.id] if {job.id for job in missing} - known - _asked(run, work.runs) else []
     return tuple(more)
+
+
+def _asked(run: RunDir, runs: Path) -> set[str]:
+    """The evaluations that the run's submission was made for."""
+    holder = reservations.holder_of(run)
+    if holder is None:
+        return set()
+    entries = [item for item in submissions.read_submissions(runs) if item.token == holder]
+    members = [member for item in entries for member in item.members if member.train.id == run.root.name]
+    return {eval_id for member in members for eval_id in member.evals}
 
 
 def _reserve(array: Array, work: Work, code: str, *, living: set[str]) -> tuple[Submission, Array | None]:

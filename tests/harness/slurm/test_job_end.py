@@ -19,7 +19,8 @@ from harness.slurm.batch.script import Shape, parameters
 from harness.slurm.clusters import Cluster
 from harness.slurm.states import SchedulerState
 from harness.slurm.submissions import Submission, transport_folder, write_submission
-from harness.status.state import Seen, decide
+from harness.status.kinds import Seen
+from harness.status.state import decide
 
 JOB = "41_1"
 STARTED = "2026-01-01T10:00:00"
