@@ -151,7 +151,7 @@ class Worker:
                 evaluate_and_record(assignment, wanted_job, run, world=world, heartbeat=heartbeat)
                 evaluated.add(wanted_job.id)
         if world.is_main:
-            retry(partial(forget_evaluated, run), f"tidying {run.root}")
+            retry(partial(_tidy, run), f"tidying {run.root}")
         if heartbeat is not None:
             heartbeat.beat("done", force=True)
 
@@ -191,6 +191,12 @@ def _describe_start(run: RunDir, world: World, assignment: Assignment) -> None:
         run.code_diff.replace(run.earlier_code_diff(sha256))
     if assignment.code_diff:
         write_atomic(run.code_diff, assignment.code_diff.encode())
+
+
+def _tidy(run: RunDir) -> None:
+    """Of a run that is done."""
+    forget_evaluated(run)
+    run.tidy()
 
 
 def _is_there(path: Path) -> bool:
