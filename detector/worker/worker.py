@@ -103,13 +103,7 @@ class Worker:
                 self._run(run, heartbeat if rank == 0 else None, stop, stack)
             except StopRequested as stopped:
                 if rank == 0:
-                    logger.info("%s", stopped)
-                    # Said at once, since a scheduler kills soon; the signal may come a little later.
-                    for wait in (False, under_slurm):
-                        left = why_left(stop, wait=wait)
-                        heartbeat.beat("stopped", message=str(stopped), left=left, force=True)
-                        if left:
-                            break
+                    _say_stopped(heartbeat, stop, str(stopped), under_slurm=under_slurm)
                 sys.exit(exit_code(rank, under_slurm=under_slurm))
             except BaseException as error:
                 report_failure(run, rank, heartbeat, error)
@@ -154,6 +148,18 @@ class Worker:
             retry(partial(_tidy, run), f"tidying {run.root}")
         if heartbeat is not None:
             heartbeat.beat("done", force=True)
+
+
+def _say_stopped(heartbeat: Heartbeat, stop: StopFlag, message: str, *, under_slurm: bool) -> None:
+    """Say that the run has stopped, and why: at once, since a scheduler kills soon, and again once the reason is known.
+
+    Of a Slurm job every process gets the signal, this one perhaps a little later.
+    """
+    logger.info("%s", message)
+    left = why_left(stop, wait=False)
+    heartbeat.beat("stopped", message=message, left=left, force=True)
+    if not left and under_slurm:
+        heartbeat.beat("stopped", left=why_left(stop, wait=True), force=True)
 
 
 def _next_wanted(run: RunDir, world: World, evaluated: Container[str]) -> EvalJob | None:
