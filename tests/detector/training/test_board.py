@@ -114,8 +114,8 @@ def test_board_writes_later_what_storage_refused(tmp_path: Path, monkeypatch: py
     class Full:
         """A disk on which half of what is written finds room."""
 
-        def __init__(self, file: Any) -> None:
-            self.file = file
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.file = open(*args, **kwargs)  # noqa: SIM115  closed by __exit__
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self.file, name)
@@ -134,7 +134,7 @@ def test_board_writes_later_what_storage_refused(tmp_path: Path, monkeypatch: py
         raise OSError(errno.EIO, "away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(board_module, "open", lambda *args, **kwargs: Full(open(*args, **kwargs)), raising=False)
+        patch.setattr(board_module, "open", Full, raising=False)
         for step in range(2, 40):  # more than any queue holds
             board.add(step, {"loss": float(step)})
     assert len(opened) == 38
