@@ -61,7 +61,7 @@ class Submitted:
         """For a person."""
         if self.member is None:
             return self.job
-        return f"{' = '.join((*self.member.refs, *self.departures))}, seed {self.member.train.seed}"
+        return f"{' '.join([' = '.join(self.member.refs), *self.departures])}, seed {self.member.train.seed}"
 
 
 def newest_submissions(runs: Path) -> dict[str, Submitted]:

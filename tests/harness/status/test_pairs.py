@@ -82,8 +82,7 @@ EXPECTED: dict[str, dict[str, str]] = {
     "alive": WORDLESS
     | {"gone, exit code": "failed"}
     | dict.fromkeys(("no queue", "pending, 20 s ago", "running", "unknown", "refused"), "running"),
-    "silent": WORDLESS
-    | {"gone, exit code": "failed", "no queue": "lost?", "running": "running", "unknown": "unknown"},
+    "silent": WORDLESS | {"gone, exit code": "failed", "no queue": "lost?", "running": "running", "unknown": "unknown"},
     "hung": WORDLESS
     | {"gone, exit code": "failed"}
     | dict.fromkeys(("no queue", "pending, 20 s ago", "running", "unknown", "refused"), "no progress"),

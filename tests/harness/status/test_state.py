@@ -70,7 +70,10 @@ CASES: list[tuple[Seen, str]] = [
     (Seen(tail="Traceback (most recent call last):\nKeyError: 1\n"), "failed (unknown): KeyError: 1"),
     (Seen(scheduler=SchedulerState("pending", "Priority")), "pending (Priority: other jobs come first)"),
     (Seen(started=False, scheduler=SchedulerState("pending")), "pending (no reason yet)"),
-    (Seen(scheduler=SchedulerState("pending", "BeginTime", 2), status=beat("stopped")), "requeued 2x (BeginTime: its start time is not reached)"),
+    (
+        Seen(scheduler=SchedulerState("pending", "BeginTime", 2), status=beat("stopped")),
+        "requeued 2x (BeginTime: its start time is not reached)",
+    ),
     (
         Seen(scheduler=SchedulerState("running", requeues=2), status=beat("training", age=3, iteration=43)),
         "running 43%, ETA ?, requeued 2x",
@@ -132,5 +135,5 @@ def test_what_is_wrong_with_a_training_is_told_on_lines_of_its_own(phase: Phase)
 def test_is_idle_only_without_anything_to_wait_for() -> None:
     assert is_idle([RunState("done"), RunState("failed"), RunState("lost?")])
     assert is_idle([RunState("not started"), RunState("stopped")])
-    for kind in LIVING:
+    for kind in (*LIVING, "unknown"):
         assert not is_idle([RunState("done"), RunState(kind)])
