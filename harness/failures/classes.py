@@ -128,7 +128,7 @@ _TEXTS: tuple[tuple[FailureName, str], ...] = (
         r"Could not load library libcudnn",
     ),
     ("preempted", r"DUE TO PREEMPTION|\bPREEMPTED\b"),
-    ("time", r"DUE TO TIME LIMIT|\bTIMEOUT\b|job is timed-out|timed-out too many times|starts? takes? longer than"),
+    ("time", r"DUE TO TIME LIMIT|\bTIMEOUT\b|before their time was up|ended by their time limit"),
     ("no progress", r"\b[Nn]o progress for \d"),
     (
         "network",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from detector.errors import UsageError
 from detector.runs.assignment import Assignment
+from detector.runs.job import Shapes
 from harness.console.runs_view import runs_view
 from harness.launch.assignments import Wanted, assignments
 from harness.launch.inputs import begin_anew, require_same_inputs
@@ -17,10 +18,14 @@ from harness.launch.interrupts import terminate_is_interrupt
 from harness.launch.lease import LeasedView, leasing
 from harness.launch.local import Failure, View, make_slots, run_local
 from harness.launch.prepare import plan_with_weights, prepare_data, say_use_of_weights
-from harness.launch.submit import DryRun, dry_run
+from harness.launch.stay import stay
+from harness.launch.submit import DryRun, count_of_runs, dry_run
+from harness.planning.data import named_data
 from harness.planning.plan import Plan
 from harness.planning.selection import Selection, Targets, missing, unusable
-from harness.slurm.clusters import find_cluster
+from harness.slurm.arrays import Work as SlurmWork
+from harness.slurm.clusters import as_anywhere, find_clusters
+from harness.slurm.submissions import Options
 from harness.slurm.submit import Outcome, submit
 from harness.status.observe import failed_ids
 from harness.store.cancelled import forget_cancelled_run
@@ -31,10 +36,11 @@ Show = Callable[[dict[str, str]], AbstractContextManager[View]]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The options of ``harness run``. target: one, or several of them. overrides: PATH=VALUE each; cluster: a name, or
-    the path of its file.
+    """The options of ``harness run``. target: one, or several of them. overrides: PATH=VALUE each.
 
-    fresh: move the folders of the target's runs aside first, and train all of them anew.
+    fresh: move the folders of the target's runs aside first, and train all of them anew. cluster: a name, the path of a
+    file, or several with commas between them. stay: with a cluster, submit again what a limit held back or what was
+    lost, until all has ended.
     """
 
     target: Targets
@@ -47,6 +53,7 @@ class Request:
     retry_failed: bool = False
     fresh: bool = False
     cluster: str | None = None
+    stay: bool = False
     dry_run: bool = False
 
 
@@ -123,9 +130,11 @@ def run_target(request: Request, say: Say, show: Show = runs_view) -> RunResult:
         SchedulerError: Slurm is not there, or refuses.
     """
     selection = Selection(request.target, request.profile, list(request.overrides), request.data, request.batch_size)
-    cluster = find_cluster(request.cluster) if request.cluster is not None else None
-    if request.dry_run and cluster is None:
+    clusters = find_clusters(request.cluster) if request.cluster is not None else ()
+    if request.dry_run and not clusters:
         raise UsageError("--dry-run shows what --cluster NAME would submit. For runs here, see 'harness plan'.")
+    if request.stay and (request.dry_run or not clusters):
+        raise UsageError("--stay goes with --cluster NAME, and not with --dry-run: runs here are waited for anyway.")
     if request.fresh and (request.dry_run or request.retry_failed):
         raise UsageError(
             "--fresh moves the folders of all runs aside; it goes with neither --dry-run nor --retry-failed."
@@ -160,18 +169,18 @@ def run_target(request: Request, say: Say, show: Show = runs_view) -> RunResult:
     if not request.dry_run:
         for train_id in asked:
             forget_cancelled_run(selection.store.run_dir(train_id))
-    if cluster is None:
+    if not clusters:
         return _with_failures(result, asked, _run_here(work, say, show))
+    to_submit = work.for_slurm(request)
     if request.dry_run:
-        return replace(result, dry_run=dry_run(work.assignments(), cluster, selection, say))
+        return replace(result, dry_run=dry_run(to_submit, clusters, say))
     prepare_data(planned.data, root, say)
-    execution = selection.profile.execution
-    return replace(result, submission=submit(work.assignments(), cluster, execution, runs=selection.store.runs))
-
-
-def count_of_runs(count: int) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{count} run{'' if count == 1 else 's'}"
+    outcome = submit(to_submit, clusters)
+    if not request.stay:
+        return replace(result, submission=outcome)
+    return _with_failures(
+        result, asked, stay(to_submit, clusters, outcome, planned, selection.store, say, names=result.names)
+    )
 
 
 def _planned(selection: Selection, request: Request, root: Path, say: Say) -> tuple[Plan, dict[Wanted, Path]]:
@@ -227,6 +236,24 @@ class _Work:
         notes, weights = self.selection.notes(self.plan), dict(self.weights)
         every = assignments(self.plan, self.selection.store, root=self.root, weights=weights, notes=notes)
         return [item for item in every if item.train.id in self.asked]
+
+    def for_slurm(self, request: Request) -> SlurmWork:
+        """The same for a submission, which keeps the command's options. A path is another one in another folder."""
+        data = None if isinstance(self.plan.data, Shapes) else named_data(request.data)
+        return SlurmWork(
+            assignments=tuple(self.assignments()),
+            refs={train_id: tuple(self.plan.refs_of(train_id)) for train_id in self.asked},
+            execution=self.selection.profile.execution,
+            options=Options(
+                profile=request.profile,
+                cluster=as_anywhere(request.cluster or ""),
+                overrides=request.overrides,
+                batch_size=request.batch_size,
+                data=None if data is None else str(data.absolute()),
+                weights=None if request.weights is None else str(request.weights.absolute()),
+            ),
+            runs=self.selection.store.runs,
+        )
 
 
 def _run_here(work: _Work, say: Say, show: Show) -> list[Failure]:

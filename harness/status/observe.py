@@ -257,22 +257,24 @@ def _is_among(known: KnownRun, leased: Collection[str]) -> bool:
     return known.run is not None and known.run.root.name in leased
 
 
+def states_of(planned: Plan, store: Store) -> dict[str, RunState]:
+    """The states of a plan's trainings, by id."""
+    scheduler = look_at_queue(store.runs)
+    submitted = newest_submissions(store.runs)
+    states = dict[str, RunState]()
+    for item in of_plan(planned, store.runs):
+        assert item.run is not None
+        known = replace(item, submitted=submitted.get(item.run.root.name))
+        states[item.run.root.name] = observe(known, store, planned.profile.name, scheduler)
+    return states
+
+
 def failed_ids(planned: Plan, store: Store) -> set[str]:
     """Ids of a plan's trainings that failed, were refused or were lost, and do not run now.
 
     Not those that somebody cancelled or stopped, and not those of which nothing is known.
     """
-    scheduler = look_at_queue(store.runs)
-    submitted = newest_submissions(store.runs)
-    failed = set[str]()
-    for item in of_plan(planned, store.runs):
-        assert item.run is not None
-        known = replace(item, submitted=submitted.get(item.run.root.name))
-        if not (known.exists or known.submitted is not None):
-            continue
-        if observe(known, store, planned.profile.name, scheduler).kind in FAILED:
-            failed.add(item.run.root.name)
-    return failed
+    return {run for run, state in states_of(planned, store).items() if state.kind in FAILED}
 
 
 def is_over(observed: Sequence[Observed]) -> bool:
