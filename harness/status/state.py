@@ -80,7 +80,8 @@ def _by_queue(seen: Seen, queue: SchedulerState, now: float) -> RunState:
     if queue.phase == "gone":
         return _gone(seen, queue, now)
     kind: Kind = "held" if queue.phase == "held" else "requeued" if queue.requeues else "pending"
-    return RunState(kind, queue.reason, requeues=queue.requeues, progress=_share(status))
+    reason = queue.reason or ("being submitted" if queue.phase == "submitting" else "")
+    return RunState(kind, reason, requeues=queue.requeues, progress=_share(status))
 
 
 def _unknown(seen: Seen, queue: SchedulerState, now: float) -> RunState:

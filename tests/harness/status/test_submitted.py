@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace as replace_answer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from detector.errors import SchedulerError, UsageError
+from detector.errors import UsageError
 from detector.runs.folder import RunDir
 from detector.runs.job import AnnotatedFolder, EvalJob
 from detector.runs.status import Status
@@ -40,13 +41,15 @@ class Answers:
     down = ""
     asked = 0
 
-    def __init__(self, runs: Path) -> None:
+    def __init__(self, runs: Path, *, damaged: object) -> None:
         Answers.asked += 1
-        if Answers.down:
-            raise SchedulerError(Answers.down)
 
     def states(self, run: RunDir) -> SchedulerState | None:
-        return Answers.of.get(run.root.name)
+        answer = Answers.of.get(run.root.name)
+        if answer is None or not Answers.down:
+            return answer
+        seen = f"Last seen: {answer.phase} ({answer.reason})."
+        return replace_answer(answer, phase="unknown", reason=f"{Answers.down} {seen}", seen=time.time() - 720)
 
 
 @pytest.fixture
@@ -243,12 +246,19 @@ def test_a_queue_that_does_not_answer_leaves_the_last_known_state(experiments: P
     write_json(run.job, jobs[0].train)
     values = {"iteration": 50, "iterations": 100, "job": "17_0"}
     write_json(run.status, Status(phase="training", time=time.time() - 3600, pid=1, **values))
-    Answers.down = "squeue failed: Unable to contact slurm controller. Nothing was submitted."
+    Answers.of = {
+        jobs[0].train.id: SchedulerState("running", "R", job="17_0", cluster="mine"),
+        jobs[1].train.id: SchedulerState("pending", "Priority", job="17_1", cluster="mine"),
+    }
+    Answers.down = "squeue failed: no answer."
     found = listed("table2/L6", "-n", "2")
     assert found[jobs[0].train.id]["text"] == (
-        "unknown (last: running 50%, 1:00:00 ago; squeue failed: Unable to contact slurm controller)"
+        "unknown (last: running 50%, 1:00:00 ago; in the queue: running (R); squeue failed: no answer), as of 12:00 ago"
     )
     assert found[jobs[1].train.id]["state"] == "unknown"
+    assert found[jobs[1].train.id]["text"] == (
+        "unknown (in the queue: pending (Priority); squeue failed: no answer), as of 12:00 ago"
+    )
     assert (found[jobs[0].train.id]["cluster"], found[jobs[0].train.id]["job"]) == ("mine", "17_0")
 
 
@@ -261,7 +271,7 @@ def test_watch_goes_on_while_the_queue_does_not_answer(
     Answers.of = {job.train.id: SchedulerState("pending", "Priority", job="17")}
 
     def down() -> None:
-        Answers.down = "squeue failed: down. Nothing was submitted."
+        Answers.down = "squeue failed: down."
 
     def up() -> None:
         Answers.down = ""
@@ -273,7 +283,8 @@ def test_watch_goes_on_while_the_queue_does_not_answer(
     shown = invoke("status", "table2/L6", "-p", "tiny", "--watch")
     lines = [line for line in shown.stdout.splitlines() if job.train.id in line]
     assert "pending (Priority: other jobs come first)" in lines[0]
-    assert ["done (AP" in line for line in lines[1:]] == [True, True]  # as a change, and at the end
+    assert "unknown (in the queue: pending (Priority); squeue failed: down), as of 12:00 ago" in lines[1]
+    assert ["done (AP" in line for line in lines[2:]] == [True, True]  # as a change, and at the end
     assert Answers.asked == 6
 
 
