@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import math
 import shutil
 import subprocess
@@ -20,8 +21,9 @@ from harness.launch.interrupts import terminate_is_interrupt
 from harness.planning.data import named_data
 from harness.registry.declarations import Execution
 from harness.registry.load import Registry
+from harness.slurm.backend.limits import read_limits
 from harness.slurm.clusters import Cluster
-from harness.slurm.commands import SQUEUE_SECONDS, cancel_by_name, read_queue
+from harness.slurm.commands import SQUEUE_SECONDS, cancel_by_name, printed, read_queue
 from harness.slurm.script import Shape, shape_with
 from harness.slurm.submissions import PREFIX
 
@@ -45,7 +47,7 @@ def examine_cluster(
     if slurm.state == "fail":
         return [*findings, slurm]
     writable = folder_finding("HARNESS_RUNS", runs)
-    findings += [slurm, *partition_findings(cluster, shape.nodes), writable]
+    findings += [slurm, *partition_findings(cluster, shape, read_limits(printed, getpass.getuser())), writable]
     if writable.state == "fail":
         return findings
     token = new_token()

@@ -14,7 +14,7 @@ from harness.slurm.backend.partitions import SCONTROL, SINFO, Partition, number,
 from harness.slurm.clusters import Cluster
 
 
-class Shape(Protocol):
+class Needs(Protocol):
     """The resources of one run. memory_gb: per node."""
 
     @property
@@ -121,7 +121,7 @@ def _caps(cluster: Cluster, limits: Limits, kind: Kind) -> Iterator[Cap]:
     """The limits on the number of jobs. Of several partitions any may start a job, so the first is looked at."""
     if not limits.holds_to("limits"):
         return
-    partition = next(iter(named(cluster, limits)), None)
+    partition = next(iter(partitions_of(cluster, limits)), None)
     association = _association(cluster, limits, partition)
     services = _services(cluster, limits, association, partition)
     yield from caps(limits.accounts, kind, association, services)
@@ -142,14 +142,14 @@ def _services(
     return [qos for qos in both if qos is not None]
 
 
-def named(cluster: Cluster, limits: Limits) -> list[Partition]:
+def partitions_of(cluster: Cluster, limits: Limits) -> list[Partition]:
     """The partitions that a cluster file names and Slurm knows; without a name, Slurm's default."""
     if cluster.partition:
         return [limits.partitions[name] for name in cluster.partition.split(",") if name in limits.partitions]
     return [item for item in limits.partitions.values() if item.is_default][:1]
 
 
-def never_starts(cluster: Cluster, shape: Shape, limits: Limits) -> list[str]:
+def never_starts(cluster: Cluster, shape: Needs, limits: Limits) -> list[str]:
     """Why no job of this shape would start, in sentences that end with the partitions that would take it.
 
     Empty where one of the cluster file's partitions takes it, and where too little is known. cluster: as the job has it
@@ -157,7 +157,9 @@ def never_starts(cluster: Cluster, shape: Shape, limits: Limits) -> list[str]:
     """
     if not limits.partitions:
         return []
-    names = cluster.partition.split(",") if cluster.partition else [item.name for item in named(cluster, limits)]
+    names = (
+        cluster.partition.split(",") if cluster.partition else [item.name for item in partitions_of(cluster, limits)]
+    )
     if not names:
         return [f"Slurm has no default partition and the cluster file names none.{_others(cluster, shape, limits)}"]
     problems = dict[str, list[str]]()
@@ -172,19 +174,24 @@ def never_starts(cluster: Cluster, shape: Shape, limits: Limits) -> list[str]:
     return [f"{text[0].upper()}{text[1:]}.{_others(cluster, shape, limits)}" for text in found]
 
 
-def _others(cluster: Cluster, shape: Shape, limits: Limits) -> str:
-    taking = [name for name, item in limits.partitions.items() if not any(_problems(item, cluster, shape, limits))]
-    return f" Partitions that would take it: {', '.join(taking)}." if taking else " No partition would take it."
+def taking(cluster: Cluster, shape: Needs, limits: Limits) -> list[str]:
+    """The partitions in which a job of this shape would start one day, as far as is known."""
+    return [name for name, item in limits.partitions.items() if not any(_problems(item, cluster, shape, limits))]
 
 
-def _problems(partition: Partition, cluster: Cluster, shape: Shape, limits: Limits) -> Iterator[str]:
+def _others(cluster: Cluster, shape: Needs, limits: Limits) -> str:
+    names = taking(cluster, shape, limits)
+    return f" Partitions that would take it: {', '.join(names)}." if names else " No partition would take it."
+
+
+def _problems(partition: Partition, cluster: Cluster, shape: Needs, limits: Limits) -> Iterator[str]:
     """Why one partition would never start a job."""
     association = _association(cluster, limits, partition)
     services = _services(cluster, limits, association, partition)
     if partition.state != "up":
         yield f"partition {partition.name} is {partition.state.upper()}"
     yield from _time(partition, cluster, limits, association, services)
-    yield from _permission(partition, cluster, limits, association)
+    yield from permission(partition, cluster, limits)
     yield from _machines(partition, shape)
     lifted = _lifted("PartitionMaxNodes", cluster, limits, services)
     if partition.max_nodes is not None and shape.nodes > partition.max_nodes and not lifted:
@@ -193,6 +200,17 @@ def _problems(partition: Partition, cluster: Cluster, shape: Shape, limits: Limi
 
 def _nodes(count: int) -> str:
     return f"{count} node" if count == 1 else f"{count} nodes"
+
+
+def exceeds_time(partition: Partition, cluster: Cluster) -> bool:
+    """Whether the job asks for more time than the partition allows by itself; a QOS may lift that."""
+    return partition.max_minutes is not None and cluster.time_minutes > partition.max_minutes
+
+
+def lifts_time(partition: Partition, cluster: Cluster, limits: Limits) -> bool:
+    """Whether the job's QOS lifts the partition's time limit, or may, where that is not known."""
+    services = _services(cluster, limits, _association(cluster, limits, partition), partition)
+    return _lifted("PartitionTimeLimit", cluster, limits, services)
 
 
 def _lifted(flag: str, cluster: Cluster, limits: Limits, services: Sequence[Qos]) -> bool:
@@ -205,8 +223,7 @@ def _time(
 ) -> Iterator[str]:
     wanted = cluster.time_minutes
     asks = f"the cluster file asks for {wanted} (time_minutes)"
-    lifted = _lifted("PartitionTimeLimit", cluster, limits, services)
-    if partition.max_minutes is not None and wanted > partition.max_minutes and not lifted:
+    if exceeds_time(partition, cluster) and not lifts_time(partition, cluster, limits):
         yield f"partition {partition.name} allows {partition.max_minutes:g} minutes, {asks}"
     if not limits.holds_to("limits"):
         return
@@ -217,11 +234,9 @@ def _time(
         yield f"account {association.account} allows you {association.max_minutes:g} minutes, {asks}"
 
 
-def _permission(
-    partition: Partition, cluster: Cluster, limits: Limits, association: Association | None
-) -> Iterator[str]:
-    """Whether account and QOS may be used, as far as Slurm has said which the user has."""
-    accounts = limits.accounts
+def permission(partition: Partition, cluster: Cluster, limits: Limits) -> Iterator[str]:
+    """Why account or QOS may not be used there, as far as Slurm has said which the user has."""
+    accounts, association = limits.accounts, _association(cluster, limits, partition)
     if cluster.account and accounts.associations and association is None:
         mine = ", ".join(dict.fromkeys(item.account for item in accounts.associations))
         yield f"account {cluster.account} is none of yours: {mine}"
@@ -241,7 +256,7 @@ def _permission(
             yield f"partition {partition.name} takes no jobs of {what} {name}"
 
 
-def _machines(partition: Partition, shape: Shape) -> Iterator[str]:
+def _machines(partition: Partition, shape: Needs) -> Iterator[str]:
     """Whether enough nodes that are up have what each node of the job needs."""
     if not partition.groups:
         return
