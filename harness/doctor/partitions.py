@@ -33,7 +33,8 @@ def partition_findings(cluster: Cluster, shape: Needs, limits: Limits) -> list[F
             findings += _findings_of(limits.partitions[name], cluster, shape, limits)
         else:
             findings.append(Finding("fail", "partition", f"there is no {name!r}. Known: {known}."))
-    if any(finding.state == "fail" for finding in findings) and (others := taking(cluster, shape, limits)):
+    others = [name for name in taking(cluster, shape, limits) if limits.partitions[name].nodes_up >= shape.nodes]
+    if others and any(finding.state == "fail" for finding in findings):
         findings.append(Finding("note", "partitions", f"such jobs could start in: {', '.join(others)}"))
     return [*findings, *_numbers(cluster, limits)]
 

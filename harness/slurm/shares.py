@@ -37,7 +37,7 @@ def throttles(parallel: int, arrays: Mapping[str, int]) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
-class Share:
+class Place:
     """A cluster that takes runs. queued: jobs of the user's there; room: how many more it takes, None: no limit."""
 
     name: str
@@ -46,7 +46,7 @@ class Share:
     room: int | None = None
 
 
-def spread(runs: Sequence[Run], places: Sequence[Share]) -> dict[str, list[Run]]:
+def spread(runs: Sequence[Run], places: Sequence[Place]) -> dict[str, list[Run]]:
     """The runs by the cluster that gets them, in their order; those that no cluster has room for are in no list.
 
     Each run goes where jobs wait the least: to the lowest (queued + given) / parallel, the first named of equal ones.

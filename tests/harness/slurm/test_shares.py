@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.slurm.shares import Share, spread, throttles
+from harness.slurm.shares import Place, spread, throttles
 
 
 @pytest.mark.parametrize(
@@ -47,22 +47,22 @@ def test_throttles_refuse_a_limit_that_lets_nothing_run() -> None:
 
 
 def test_spread_fills_the_cluster_where_the_fewest_wait_for_their_turn() -> None:
-    places = [Share("a", 4), Share("b", 2)]
+    places = [Place("a", 4), Place("b", 2)]
     # a 0/4 and b 0/2 are equal: the first named. Then b 0/2, a 1/4, a 2/4 = b 1/2: a again, ...
     assert spread([*"123456"], places) == {"a": [*"1346"], "b": [*"25"]}
 
 
 def test_spread_counts_what_is_queued_already() -> None:
-    assert spread([1, 2, 3], [Share("a", 4, queued=8), Share("b", 4)]) == {"a": [], "b": [1, 2, 3]}
+    assert spread([1, 2, 3], [Place("a", 4, queued=8), Place("b", 4)]) == {"a": [], "b": [1, 2, 3]}
 
 
 def test_spread_gives_no_cluster_more_than_it_has_room_for() -> None:
-    found = spread([*range(9)], [Share("a", 100, room=2), Share("b", 1, queued=50, room=3)])
+    found = spread([*range(9)], [Place("a", 100, room=2), Place("b", 1, queued=50, room=3)])
     assert found == {"a": [0, 1], "b": [2, 3, 4]}
-    assert spread([1], [Share("a", 1, room=0)]) == {"a": []}
+    assert spread([1], [Place("a", 1, room=0)]) == {"a": []}
 
 
 def test_spread_without_limits_takes_all() -> None:
-    found = spread([*range(50)], [Share("a", 3), Share("b", 7)])
+    found = spread([*range(50)], [Place("a", 3), Place("b", 7)])
     assert sorted(found["a"] + found["b"]) == [*range(50)]
     assert len(found["a"]) == 15

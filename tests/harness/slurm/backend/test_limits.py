@@ -246,11 +246,16 @@ def test_an_association_of_one_partition_goes_first() -> None:
             Shape(),
             ("Account other is none of yours: gold, sub, poor. No partition would take it.",),
         ),
-        ({}, Shape(nodes=3), ("Partition main has 2 nodes up (2 idle, 1 drain), a run takes 3. No partition would",)),
-        ({}, Shape(tasks_per_node=8, on_gpus=True), ("Partition main has 0 nodes up with 8 GPUs (the most of a no",)),
+        ({}, Shape(nodes=4), ("Partition main has 3 nodes, a run takes 4. No partition would take it.",)),
+        ({}, Shape(nodes=3), ()),  # one of them is down now
+        (
+            {},
+            Shape(tasks_per_node=9, on_gpus=True),
+            ("Partition main has 0 nodes with 9 GPUs (the most of a node: 8)",),
+        ),
         ({"partition": "rich", "account": "gold"}, Shape(tasks_per_node=2, on_gpus=True), ()),
-        ({}, Shape(tasks_per_node=4, cpus_per_task=5), ("Partition main has 0 nodes up with 20 CPUs (the most of",)),
-        ({}, Shape(memory_gb=98), ("Partition main has 0 nodes up with 100352 MB of memory (the most of a node: 100",)),
+        ({}, Shape(nodes=2, tasks_per_node=4, cpus_per_task=5), ("Partition main has 1 node with 20 CPUs (the mo",)),
+        ({}, Shape(memory_gb=98), ("Partition main has 0 nodes with 100352 MB of memory (the most of a node: 100000",)),
         (
             {"partition": "short"},
             Shape(cpus_per_task=9),
@@ -262,6 +267,14 @@ def test_never_starts_says_why_and_where_else(changes: dict[str, Any], shape: Sh
     found = never_starts(cluster(**changes), shape, limits())
     assert len(found) == len(said)
     assert all(text.startswith(start) for text, start in zip(found, said, strict=True))
+
+
+def test_the_partition_of_the_fallback_is_looked_at_too() -> None:
+    later = {"partition": "short", "after": 2}
+    assert never_starts(cluster(fallback=later), Shape(), limits()) == []
+    found = never_starts(cluster(fallback=later, time_minutes=40), Shape(), limits())
+    assert len(found) == 1
+    assert found[0].startswith("As fallback: partition short allows 30 minutes, the cluster file asks for 40")
 
 
 def test_a_partition_that_allows_one_node() -> None:
