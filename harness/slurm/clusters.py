@@ -264,6 +264,12 @@ def find_clusters(given: str) -> tuple[Cluster, ...]:
     return found
 
 
+def as_anywhere(given: str) -> str:
+    """What names the same clusters in every working directory."""
+    parts = [given] if Path(given).is_file() else [part.strip() for part in given.split(",")]
+    return ",".join(str(Path(part).absolute()) if Path(part).is_file() else part for part in parts)
+
+
 def find_cluster(given: str) -> Cluster:
     """A cluster by its name or by its file. Raises UsageError, naming the known clusters."""
     if given.endswith((".yaml", ".yml")):

@@ -1,4 +1,4 @@
-"""Calls of Slurm's programs and their answers as data: squeue, sacct, scancel."""
+"""Calls of Slurm's programs and their answers as data: squeue, sacct, sinfo, scancel."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from detector.errors import SchedulerError
 from harness.slurm.states import SchedulerState
 
+# States, as sinfo shortens them, of nodes that take no jobs; nor does a node whose state ends with *.
+NOT_UP = ("block", "down", "drain", "drng", "err", "error", "fail", "failg", "futr", "inval", "maint", "unk")
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING", "SUSPENDED")
 ACCOUNTS_AT_ONCE = 500  # jobs per call of sacct: what a command line holds
 # JobID|State|ExitCode, such as 17_1|CANCELLED by 1000|0:15. Elements of arrays that still wait (17_[2-5]) do not match.
@@ -20,13 +22,62 @@ SQUEUE_SECONDS = 60.0
 COLUMNS = {"JobArrayID": 48, "State": 24, "RestartCnt": 16, "Name": 64, "Reason": 160}
 
 
-def printed(program: str, *arguments: str) -> str:
-    """What a program prints; "" where it is not there or refuses: for what need not be known."""
-    with suppress(OSError, subprocess.TimeoutExpired):
-        command = [program, *arguments]
+@dataclass(frozen=True)
+class NodeGroup:
+    """Equal nodes of one partition: one line of ``sinfo``."""
+
+    partition: str
+    is_default: bool
+    available: str  # of the partition: up, down, drain, inact
+    limit_minutes: float | None  # None: no limit
+    nodes: int
+    state: str
+    gpus: int  # per node
+
+    @property
+    def is_up(self) -> bool:
+        """Whether jobs can run there, now or when other jobs have ended."""
+        return not self.state.endswith("*") and self.state.rstrip("~#!%$@^-") not in NOT_UP
+
+
+def read_partitions() -> list[NodeGroup]:
+    """All partitions, hidden ones too. Raises SchedulerError where ``sinfo`` does not answer."""
+    command = ["sinfo", "-a", "-h", "-o", "%P|%a|%l|%D|%t|%G"]
+    try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SQUEUE_SECONDS)
-        return done.stdout if done.returncode == 0 else ""
-    return ""
+    except FileNotFoundError as error:
+        raise SchedulerError("sinfo is not on the PATH.") from error
+    except subprocess.TimeoutExpired as error:
+        raise SchedulerError(f"sinfo did not answer within {SQUEUE_SECONDS:.0f} s.") from error
+    if done.returncode != 0:
+        raise SchedulerError(f"sinfo failed: {done.stderr.strip() or done.returncode}.")
+    return [_group(line) for line in done.stdout.splitlines() if line.count("|") == 5]
+
+
+def _group(line: str) -> NodeGroup:
+    partition, available, limit, nodes, state, gres = (part.strip() for part in line.split("|"))
+    return NodeGroup(
+        partition.rstrip("*"), partition.endswith("*"), available, _minutes(limit), int(nodes), state, _gpus_in(gres)
+    )
+
+
+def _minutes(limit: str) -> float | None:
+    """Minutes of ``[days-][[hours:]minutes:]seconds``, sinfo's format; None for "infinite" and other words."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return (days * 24 + hours) * 60 + minutes + seconds / 60
+
+
+def _gpus_in(gres: str) -> int:
+    """The GPUs in a node's generic resources, such as ``gpu:a100:4(S:0-1),nvme:1``."""
+    count = 0
+    for resource in re.sub(r"\([^)]*\)", "", gres).split(","):
+        name, *_, last = resource.split(":") if ":" in resource else (resource, "1")
+        if name == "gpu":
+            count += int(last) if last.isdigit() else 1
+    return count
 
 
 def cancel_by_name(name: str) -> None:
