@@ -18,8 +18,6 @@ from harness.slurm.backend.programs import Answer, NoAnswer, NoSlurm, ask
 
 ACCOUNTS_AT_ONCE = 500  # jobs per call of sacct: what a command line holds
 CANCELLED_AT_ONCE = 1_000  # jobs per call of scancel
-# Options of sbatch that a cluster file may leave to a variable such as SBATCH_ACCOUNT.
-LEFT_OPEN = ("account", "partition", "qos", "constraint", "reservation")
 COMMENT = "harness-"  # and a submission's token: the comment of our jobs
 # squeue's fields and their widths. Its short options (-o) cannot print restarts; its JSON changed between versions.
 COLUMNS = {
@@ -58,7 +56,9 @@ class Slurm:
 
         Raises SchedulerError with Slurm's reason, NoAnswer where it may be submitted or not.
         """
-        answer = ask("sbatch", "--parsable", conf=self.conf, text=script, hidden=_hidden_from_sbatch(script))
+        # They would go before the script's options; the cluster has those that count (``harness.slurm.clusters``).
+        hidden = [name for name in os.environ if name.startswith("SBATCH_")]
+        answer = ask("sbatch", "--parsable", conf=self.conf, text=script, hidden=hidden)
         found = re.search(r"^(\d+)(?:;.*)?$", answer.out, re.MULTILINE)
         if answer.code == 0 and found:
             return found[1]
@@ -140,16 +140,6 @@ class Slurm:
 def _file(runs: Path, name: str) -> AnswerFile:
     whose = path_part(f"{name or 'slurm'}-{getpass.getuser()}", "ClusterName", raises=SchedulerError)
     return AnswerFile(runs / "submissions" / "answers" / f"{whose}.json")
-
-
-def _hidden_from_sbatch(script: str) -> list[str]:
-    """Variables of this process that sbatch would put before the options of the script (SBATCH_TIMELIMIT, ...).
-
-    A person's or site's default for what the script leaves open (``LEFT_OPEN``) stays.
-    """
-    said = set(re.findall(r"^#SBATCH --([a-z-]+)", script, re.MULTILINE))
-    kept = {f"SBATCH_{name.upper()}" for name in LEFT_OPEN if name not in said}
-    return [name for name in os.environ if name.startswith("SBATCH_") and name not in kept]
 
 
 def _queued_job(line: str) -> QueuedJob | None:

@@ -184,6 +184,17 @@ def test_find_clusters_takes_several(own: Path, tmp_path: Path) -> None:
         find_clusters("mine,nowhere")
 
 
+def test_what_the_file_leaves_open_is_as_sbatchs_variables_say(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(own, f"{MINIMAL}partition: gpu\n")
+    for name in ("ACCOUNT", "PARTITION", "TIMELIMIT"):
+        monkeypatch.setenv(f"SBATCH_{name}", "7")
+    found = find_cluster("mine")
+    assert (found.account, found.partition, found.qos, found.time_minutes) == ("7", "gpu", None, 60)
+    monkeypatch.setenv("SBATCH_QOS", "a\nb")
+    with pytest.raises(UsageError, match=r"SBATCH_QOS: 'a\\nb' has a line break"):
+        find_cluster("mine")
+
+
 def test_find_clusters_takes_a_path_with_a_comma_as_one(tmp_path: Path) -> None:
     path = write(tmp_path, name="a,b")
     assert [found.name for found in find_clusters(str(path))] == ["mine"]
