@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,11 +40,12 @@ class Answer:
         return (lines or [f"exit code {self.code}"])[-1].rstrip(".")
 
 
-def ask(program: str, *arguments: str, conf: str = "", text: str | None = None) -> Answer:
+def ask(program: str, *arguments: str, conf: str = "", text: str | None = None, hidden: Collection[str] = ()) -> Answer:
     """Run one of Slurm's programs.
 
     conf: the configuration file (slurm.conf) of the Slurm that is meant; "" for this machine's. text: its standard
-    input. Raises NoSlurm where it is not there, NoAnswer where it takes longer than ``SECONDS``.
+    input. hidden: variables that it must not see. Raises NoSlurm where it is not there, NoAnswer where it takes longer
+    than ``SECONDS``.
     """
     try:
         done = subprocess.run(
@@ -55,7 +57,7 @@ def ask(program: str, *arguments: str, conf: str = "", text: str | None = None) 
             errors="replace",
             check=False,
             timeout=SECONDS,
-            env=_environment(conf),
+            env={name: value for name, value in _environment(conf).items() if name not in hidden},
         )
     except FileNotFoundError:
         raise NoSlurm(f"There is no Slurm here: {program} is not on the PATH.") from None
