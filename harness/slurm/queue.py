@@ -186,7 +186,7 @@ def look_at(runs: Path, submissions: Iterable[Submission], *, fresh: bool = Fals
     users: dict[tuple[str, str], set[str]] = {}
     for entry in submissions:
         wanted = users.setdefault((entry.slurm, entry.conf), set())
-        if entry.state != "ended":
+        if entry.state not in ("ended", "refused"):
             wanted.add(entry.user or getpass.getuser())
     return {key: _look(runs, *key, sorted(names), fresh=fresh) for key, names in users.items()}
 
@@ -273,11 +273,13 @@ def reconcile(
         }
         busy |= here
         jobs = [queued.job for queued in here.values() if queued.job]
+        if entry.user not in ("", getpass.getuser()):
+            continue  # its own user writes it down
         if entry.state == "submitting" and jobs:
             recovered.append(replace(entry, state="submitted", job_id=jobs[0].base_id))
             if write:
                 write_submission(runs, recovered[-1])
-        if not write or entry.user not in ("", getpass.getuser()):
+        if not write:
             continue
         if not here:
             write_submission(runs, replace(entry, state="ended"))
