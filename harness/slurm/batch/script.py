@@ -256,7 +256,8 @@ def python_command(cluster: Cluster) -> str:
 
 def job_name(refs: Sequence[str], seed: int) -> str:
     """What people see in the queue: ``table2-L6-s0``."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", f"{refs[0]}-s{seed}")[:LONGEST_NAME]
+    end = f"-s{seed}"
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", refs[0])[: LONGEST_NAME - len(end)] + end
 
 
 def array_name(names: Sequence[str]) -> str:

@@ -230,7 +230,7 @@ def test_a_job_of_another_user_is_asked_for_and_named(runs: Path, programs: Prog
 
 def test_a_refused_submission_keeps_what_slurm_said(runs: Path, programs: Programs) -> None:
     write(runs, state="refused", message="sbatch refused table2: no", job_id=None)
-    assert state(runs, "one") == at("refused", "17_0", "sbatch refused table2: no")
+    assert state(runs, "one") == at("refused", "", "sbatch refused table2: no")
     write(runs, token="def-0", runs=("three",), job_id="18", time=OLD + 1)
     programs.queue(squeue_line("18", "RUNNING", "None", "harness-def-0"))
     assert state(runs, "three") == at("running", "18")
