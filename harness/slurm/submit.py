@@ -5,12 +5,13 @@ from __future__ import annotations
 import getpass
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from detector.errors import SchedulerError
+from detector.errors import RecordError, SchedulerError
 from detector.runs.folder import RunDir
 from detector.runs.wanted import want, wanted
 from detector.storage.files import write_atomic
@@ -18,12 +19,14 @@ from detector.worker.missing_loss import encode
 from harness.code.snapshot import take_snapshot
 from harness.slurm import queue as slurm_queue
 from harness.slurm import reservations, submissions
-from harness.slurm.arrays import Planned, Work, ask_site, plan_arrays, share_parallel
+from harness.slurm.arrays import Planned, Site, Work, ask_site, plan_arrays, share_parallel
 from harness.slurm.backend.programs import NoAnswer, NoSlurm
 from harness.slurm.backend.slurm import Slurm
 from harness.slurm.batch.script import Array
 from harness.slurm.clusters import Cluster
 from harness.slurm.submissions import Member, Submission, run_of
+
+NO_SLURM_ADVICE = "Run this where jobs are submitted from. To see what would be submitted: --dry-run."
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def submit(work: Work, clusters: Sequence[Cluster]) -> Outcome:
                 skipped[item.train.id] = "running outside of the queue"
         more = _want(work, skipped)
         free = [item for item in work.assignments if item.train.id not in skipped]
-        sites = [ask_site(cluster, runs) for cluster in clusters] if free else []
+        sites = _ask_sites(clusters, runs) if free else []
         planned = plan_arrays(free, work, sites, code=code) if free else Planned(())
         living = {queued.token for queued in busy.values()}
         reserved = [_reserve(array, work, code, living=living) for array in planned.arrays]
@@ -74,6 +77,13 @@ def submit(work: Work, clusters: Sequence[Cluster]) -> Outcome:
     )
 
 
+def _ask_sites(clusters: Sequence[Cluster], runs: Path) -> list[Site]:
+    try:
+        return [ask_site(cluster, runs) for cluster in clusters]
+    except NoSlurm as error:
+        raise NoSlurm(f"{error} {NO_SLURM_ADVICE}") from error
+
+
 def _want(work: Work, skipped: Mapping[str, str]) -> tuple[str, ...]:
     """Ask the jobs that are there already for the evaluations that they were not asked for; whose job will do more."""
     more = list[str]()
@@ -89,7 +99,9 @@ def _want(work: Work, skipped: Mapping[str, str]) -> tuple[str, ...]:
 
 def _asked(run: RunDir, runs: Path) -> set[str]:
     """The evaluations that the run's submission was made for."""
-    holder = reservations.holder_of(run)
+    holder = None
+    with suppress(RecordError):  # whoever reserves runs tells it
+        holder = reservations.holder_of(run)
     if holder is None:
         return set()
     entries = [item for item in submissions.read_submissions(runs) if item.token == holder]
@@ -159,7 +171,7 @@ def _submit_array(entry: Submission, array: Array, runs: Path) -> Submission:
         job_id = slurm.submit(write_job(array))
     except NoSlurm as error:
         _withdraw(entry, runs, str(error))
-        raise NoSlurm(f"{error} To see what would be submitted: --dry-run.") from error
+        raise NoSlurm(f"{error} {NO_SLURM_ADVICE}") from error
     except NoAnswer as error:
         # The answer may be lost although the job was submitted.
         found = _found_again(slurm, entry)

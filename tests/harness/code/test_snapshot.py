@@ -1,0 +1,79 @@
+"""The copy of the code that a submission takes along."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.code import snapshot, version
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Packages of one file each, committed, in the place of ours."""
+    packages = tmp_path / "here"
+    for package in snapshot.PACKAGES:
+        (packages / package / "__pycache__").mkdir(parents=True)
+        (packages / package / "__init__.py").write_text(f"name = {package!r}\n")
+        (packages / package / "__pycache__" / "x.pyc").write_bytes(b"\0")
+    monkeypatch.setattr(snapshot, "files", lambda package: packages / package)
+    monkeypatch.setattr("harness.code.version.checkout", lambda: packages)
+    for command in (
+        ["init", "-q"],
+        ["add", "."],
+        ["-c", "user.name=u", "-c", "user.email=u@x", "commit", "-qm", "first"],
+    ):
+        subprocess.run(["git", *command], cwd=packages, check=True)
+    return packages
+
+
+def test_snapshot_is_a_copy_that_later_edits_leave_alone(checkout: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    first = snapshot.take_snapshot(runs)
+    assert version.difference() == ""
+    assert {str(path.relative_to(first)) for path in first.rglob("*") if path.is_file()} == {
+        f"{package}/__init__.py" for package in snapshot.PACKAGES
+    }
+    edited = checkout / "detector" / "__init__.py"
+    edited.write_text("name = 'edited'\n")
+    assert snapshot.take_snapshot(runs) != first
+    assert (first / "detector" / "__init__.py").read_text() == "name = 'detector'\n"
+    edited.write_text("name = 'detector'\n")
+    stamp = first.stat().st_mtime_ns
+    assert snapshot.take_snapshot(runs) == first
+    assert first.stat().st_mtime_ns == stamp
+
+
+def test_the_difference_from_the_commit_has_changes_and_new_files_of_the_packages_alone(checkout: Path) -> None:
+    (checkout / "detector" / "__init__.py").write_text("name = 'edited'\n")
+    (checkout / "harness" / "new.py").write_text("import os\n")
+    (checkout / "notes.txt").write_text("not code")
+    difference = version.difference()
+    assert "-name = 'detector'\n+name = 'edited'\n" in difference
+    assert "+++ b/harness/new.py" in difference
+    assert "+import os" in difference
+    assert "not code" not in difference
+    code = version.current_code(difference)
+    assert code.diff_sha256 == hashlib.sha256(difference.encode()).hexdigest()
+    assert version.current_code().diff_sha256 is None
+
+
+def test_a_snapshot_takes_compiled_kernels_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """numba believes a kernel that lies beside a file of the size and time that it was compiled from."""
+    package = tmp_path / "drloss"
+    (package / "__pycache__").mkdir(parents=True)
+    for name in ("kernels.py", "__pycache__/kernels.f-1.py311.nbi", "__pycache__/kernels.f-1.py311.1.nbc"):
+        (package / name).write_text(name)
+    os.utime(package / "kernels.py", ns=(10**18, 10**18 + 123456789))
+    monkeypatch.setattr(snapshot, "PACKAGES", ("drloss",))
+    monkeypatch.setattr(snapshot, "files", lambda name: tmp_path / name)
+    copy = snapshot.take_snapshot(tmp_path / "runs") / "drloss"
+    assert {path.name for path in (copy / "__pycache__").iterdir()} == {
+        "kernels.f-1.py311.nbi",
+        "kernels.f-1.py311.1.nbc",
+    }
+    assert (copy / "kernels.py").stat().st_mtime_ns == 10**18 + 123456789
