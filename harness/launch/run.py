@@ -11,6 +11,7 @@ from pathlib import Path
 from detector.errors import UsageError
 from detector.runs.assignment import Assignment
 from detector.runs.folder import RunDir
+from detector.runs.job import Shapes
 from harness.console.runs_view import runs_view
 from harness.folders import refused_text
 from harness.launch.assignments import Wanted, assignments
@@ -19,10 +20,14 @@ from harness.launch.interrupts import terminate_is_interrupt
 from harness.launch.lease import LeasedView, leasing
 from harness.launch.local import Failure, View, make_slots, run_local
 from harness.launch.prepare import plan_with_weights, prepare_data, refused, require_writable, say_use_of_weights
-from harness.launch.submit import DryRun, dry_run
+from harness.launch.stay import stay
+from harness.launch.submit import DryRun, count_of_runs, dry_run
+from harness.planning.data import named_data
 from harness.planning.plan import Plan
 from harness.planning.selection import Selection, Targets, missing, unusable
-from harness.slurm.clusters import find_cluster
+from harness.slurm.arrays import Work as SlurmWork
+from harness.slurm.clusters import as_anywhere, find_clusters
+from harness.slurm.submissions import Options
 from harness.slurm.submit import Outcome, submit
 from harness.status.observe import failed_ids
 from harness.store.cancelled import forget_cancelled_run
@@ -33,10 +38,11 @@ Show = Callable[[dict[str, str]], AbstractContextManager[View]]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The options of ``harness run``. target: one, or several of them. overrides: PATH=VALUE each; cluster: a name, or
-    the path of its file.
+    """The options of ``harness run``. target: one, or several of them. overrides: PATH=VALUE each.
 
-    fresh: move the folders of the target's runs aside first, and train all of them anew.
+    fresh: move the folders of the target's runs aside first, and train all of them anew. cluster: a name, the path of a
+    file, or several with commas between them. stay: with a cluster, submit again what a limit held back or what was
+    lost, until all has ended.
     """
 
     target: Targets
@@ -49,6 +55,7 @@ class Request:
     retry_failed: bool = False
     fresh: bool = False
     cluster: str | None = None
+    stay: bool = False
     dry_run: bool = False
 
 
@@ -126,9 +133,11 @@ def run_target(request: Request, say: Say, show: Show = runs_view) -> RunResult:
         SchedulerError: Slurm is not there, or refuses.
     """
     selection = Selection(request.target, request.profile, list(request.overrides), request.data, request.batch_size)
-    cluster = find_cluster(request.cluster) if request.cluster is not None else None
-    if request.dry_run and cluster is None:
+    clusters = find_clusters(request.cluster) if request.cluster is not None else ()
+    if request.dry_run and not clusters:
         raise UsageError("--dry-run shows what --cluster NAME would submit. For runs here, see 'harness plan'.")
+    if request.stay and (request.dry_run or not clusters):
+        raise UsageError("--stay goes with --cluster NAME, and not with --dry-run: runs here are waited for anyway.")
     if request.fresh and (request.dry_run or request.retry_failed):
         raise UsageError(
             "--fresh moves the folders of all runs aside; it goes with neither --dry-run nor --retry-failed."
@@ -159,22 +168,22 @@ def run_target(request: Request, say: Say, show: Show = runs_view) -> RunResult:
         left=left,
     )
     if asked and not request.dry_run:
-        result, asked = _permitted(result, asked, here=cluster is None)
+        result, asked = _permitted(result, asked, here=not clusters)
     if not asked:
         return result
     work = _Work(selection, planned, tuple(asked), root, weights)
-    if cluster is None:
+    if not clusters:
         return _with_failures(result, asked, _run_here(work, say, show))
+    to_submit = work.for_slurm(request)
     if request.dry_run:
-        return replace(result, dry_run=dry_run(work.assignments(), cluster, selection, say))
+        return replace(result, dry_run=dry_run(to_submit, clusters, say))
     prepare_data(planned.data, root, say)
-    execution = selection.profile.execution
-    return replace(result, submission=submit(work.assignments(), cluster, execution, runs=selection.store.runs))
-
-
-def count_of_runs(count: int) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{count} run{'' if count == 1 else 's'}"
+    outcome = submit(to_submit, clusters)
+    if not request.stay:
+        return replace(result, submission=outcome)
+    return _with_failures(
+        result, asked, stay(to_submit, clusters, outcome, planned, selection.store, say, names=result.names)
+    )
 
 
 def _planned(selection: Selection, request: Request, root: Path, say: Say) -> tuple[Plan, dict[Wanted, Path]]:
@@ -230,6 +239,24 @@ class _Work:
         notes, weights = self.selection.notes(self.plan), dict(self.weights)
         every = assignments(self.plan, self.selection.store, root=self.root, weights=weights, notes=notes)
         return [item for item in every if item.train.id in self.asked]
+
+    def for_slurm(self, request: Request) -> SlurmWork:
+        """The same for a submission, which keeps the command's options. A path is another one in another folder."""
+        data = None if isinstance(self.plan.data, Shapes) else named_data(request.data)
+        return SlurmWork(
+            assignments=tuple(self.assignments()),
+            refs={train_id: tuple(self.plan.refs_of(train_id)) for train_id in self.asked},
+            execution=self.selection.profile.execution,
+            options=Options(
+                profile=request.profile,
+                cluster=as_anywhere(request.cluster or ""),
+                overrides=request.overrides,
+                batch_size=request.batch_size,
+                data=None if data is None else str(data.absolute()),
+                weights=None if request.weights is None else str(request.weights.absolute()),
+            ),
+            runs=self.selection.store.runs,
+        )
 
 
 def _run_here(work: _Work, say: Say, show: Show) -> list[Failure]:

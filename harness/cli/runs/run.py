@@ -46,6 +46,12 @@ def run(
         typer.Option("--fresh", help="Train all of it anew; old run folders are kept as <id>.replaced-<time>."),
     ] = False,
     cluster: ClusterOption = None,
+    stay: Annotated[
+        bool,
+        typer.Option(
+            "--stay", help="With --cluster: submit what a limit held back or what was lost, until all has ended."
+        ),
+    ] = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train, evaluate and record what is missing of the targets, on this machine's GPUs or CPU cores.
@@ -68,6 +74,7 @@ def run(
         retry_failed=retry_failed,
         fresh=fresh,
         cluster=cluster,
+        stay=stay,
         dry_run=dry_run,
     )
     try:

@@ -16,8 +16,8 @@ from harness.launch.lease import leased
 from harness.slurm.states import SchedulerState
 from harness.slurm.submissions import Submission, read_submissions
 from harness.status.find import run_folders
+from harness.status.kinds import STALE_SECONDS
 from harness.status.observe import look_at_queue
-from harness.status.state import STALE_SECONDS
 
 
 @dataclass(frozen=True)
