@@ -165,10 +165,8 @@ end_hung_step() { # SECONDS: the processes' stacks, then their end
   done
 }
 
-watch_step() { # PROCESS: until it ends, or gets ahead no more; then 1
-  local now mark="" text since=$SECONDS limit=$start_seconds waited=0
-  now=$(status)
-  mark=$(field progressed "$now")
+watch_step() { # PROCESS MARK: until it ends, or gets ahead no more (then 1). MARK: what the start before had reached
+  local now mark=$2 text since=$SECONDS limit=$start_seconds waited=0
   while kill -0 "$1" 2>/dev/null; do
     sleep 1 # a trap runs when it is over
     ((++waited % watch_seconds)) && continue
@@ -193,9 +191,10 @@ if [[ $watched == no ]]; then # the check of a cluster, which says itself what i
 fi
 
 silent=0
+before=$(field progressed "$(status)")
 "${step[@]}" "--output=$output" "${python[@]}" "${worker[@]}" "$task" &
 process=$!
-if watch_step "$process"; then
+if watch_step "$process" "$before"; then
   wait "$process"
   code=$?
 else
@@ -206,7 +205,10 @@ else
   done
   after_failure hang "no progress for $((silent / 60)) min $((silent % 60)) s"
 fi
-((code == 0)) && exit 0
+if ((code == 0)); then
+  grep -q "\"${folder##*/}\"" "$run/claim.json" 2>/dev/null && rm -f "$run/claim.json" # nobody trains it any more
+  exit 0
+fi
 
 ended=$(why_ended)
 [[ $ended == preempted || $ended == time ]] && reason=$ended

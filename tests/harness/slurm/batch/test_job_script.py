@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -24,7 +25,11 @@ PREEMPTED = "JobId=17 JobState=COMPLETING Reason=None StartTime=2030-01-01T10:00
 CANCELLED = "JobId=17 JobState=COMPLETING Reason=None StartTime=2030-01-01T10:00:00 PreemptTime=None"
 OUT_OF_TIME = "JobId=17 JobState=COMPLETING Reason=TimeLimit StartTime=2030-01-01T10:00:00 PreemptTime=None"
 # srun keeps its options from the process that it starts; scontrol requeue is what ends the script, as in Slurm.
-SRUN = '#!/bin/bash\necho "srun $*" >>"$CALLS"\nwhile [[ $1 == --* ]]; do shift; done\nexec env --default-signal=QUIT,INT "$@"\n'
+SRUN = """#!/bin/bash
+echo "srun $*" >>"$CALLS"
+while [[ $1 == --* ]]; do shift; done
+exec env --default-signal=QUIT,INT "$@"
+"""
 SCONTROL = """#!/bin/bash
 echo "scontrol $*" >>"$CALLS"
 case $1 in
@@ -132,13 +137,11 @@ def job(tmp_path: Path) -> Job:
 
 def says(**values: object) -> str:
     """Shell: the worker writes its heartbeat."""
-    import json
-
-    text = json.dumps({"job": "17", **values}, separators=(",", ":"))
-    return f"printf '%s' '{text}' >$STATUS"
+    text = json.dumps({"job": "17", "progressed": "NOW", **values}, separators=(",", ":"))
+    return "printf '%s' '" + text.replace('"NOW"', "'$(date +%s.%N)'") + "' >$STATUS"
 
 
-STOPPED_BY_TIME = f"{says(phase='stopped', left='time', progressed=1.5)}\nexit 130"
+STOPPED_BY_TIME = f"{says(phase='stopped', left='time')}\nexit 130"
 
 
 def test_a_run_that_is_done_ends_the_job(job: Job) -> None:
@@ -212,9 +215,15 @@ def test_a_cancelled_run_is_not_queued_again(job: Job) -> None:
 
 def test_a_run_that_hangs_shows_its_stacks_and_is_queued_again(job: Job) -> None:
     job.cluster = Cluster(name="c", title="t", time_minutes=60, python=sys.executable, max_retries=1)
-    hang = f"trap 'echo the stack' QUIT\n{says(phase='training', progressed=5.5, silence=2.0)}\nwhile true; do sleep 0.2; done"
-    (job.folder).mkdir(parents=True)
-    worker = f"exec >>{job.folder}/17_0_log.out 2>&1\n{hang}"
+    job.folder.mkdir(parents=True)
+    worker = "\n".join(
+        [
+            f"exec >>{job.folder}/17_0_log.out 2>&1",
+            "trap 'echo the stack' QUIT",
+            says(phase="training", silence=2.0),
+            "while true; do sleep 0.2; done",
+        ]
+    )
     job.finish(worker)
     log = (job.run / "log.txt").read_text()
     assert "no progress for 0 min 3 s; the stacks of its processes follow" in log
@@ -228,7 +237,7 @@ def test_a_run_that_hangs_shows_its_stacks_and_is_queued_again(job: Job) -> None
 
 
 def test_a_run_that_gets_ahead_is_left_alone(job: Job) -> None:
-    steps = "\n".join(f"{says(phase='training', progressed=number, silence=2.0)}\nsleep 1.5" for number in range(4))
+    steps = "\n".join(f"{says(phase='training', silence=2.0)}\nsleep 1.5" for number in range(4))
     job.finish(f"{steps}\nexit 0")
     assert not job.is_queued_again
     assert not any(call.startswith("scancel") for call in job.calls)
