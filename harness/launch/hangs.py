@@ -93,9 +93,9 @@ def _caught(pid: int) -> int:
     return 0
 
 
-def end_processes(pids: list[int]) -> None:
-    """Kill them: a process that hangs does not answer to anything else."""
-    _send(pids, signal.SIGKILL)
+def end_processes(pids: list[int]) -> str | None:
+    """Kill them: a process that hangs does not answer to anything else. Returns why that was not possible, or None."""
+    return _send(pids, signal.SIGKILL)
 
 
 def note_hang(run: RunDir, watch: Watch, what: str) -> None:
@@ -133,7 +133,13 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def _send(pids: list[int], number: signal.Signals) -> None:
+def _send(pids: list[int], number: signal.Signals) -> str | None:
+    refused = None
     for pid in pids:
-        with suppress(ProcessLookupError, PermissionError):
+        try:
             os.kill(pid, number)
+        except ProcessLookupError:
+            pass  # it has just ended by itself
+        except PermissionError:
+            refused = f"process {pid} belongs to another user"
+    return refused
