@@ -15,10 +15,11 @@ from pathlib import Path
 
 from benchmarks.faults.scene import command_of, environment_of, living_processes, parent_of
 from benchmarks.faults.verdict import JobTimes
-from support.slurm_cluster import NODES, slurm_cluster, slurmd_command
+from support.slurm.cluster import idle_nodes, slurm_cluster, slurmctld_command, slurmd_command
+from support.slurm.plan import NODES, ClusterPlan
 
 # Slurm notices a lost node after five minutes of silence by default: too long for a trial.
-SETTINGS = "SlurmdTimeout=10"
+PLAN = ClusterPlan(settings={"SlurmdTimeout": "10"})
 CLUSTER = """\
 name: two
 title: two nodes without GPUs
@@ -95,8 +96,7 @@ class Bed:
 
     def daemon(self, name: str) -> list[int]:
         """A node's slurmd, or slurmctld."""
-        conf = str(self.folder / "slurm.conf")
-        command = f"slurmctld -D -f {conf}" if name == "slurmctld" else " ".join(slurmd_command(self.folder, name))
+        command = " ".join(self._command(name))
         return [pid for pid in living_processes() if command_of(pid).strip() == command]
 
     def node_processes(self, node: str) -> list[int]:
@@ -114,8 +114,7 @@ class Bed:
 
     def start_daemon(self, name: str) -> None:
         """A node's slurmd, or slurmctld, again."""
-        conf = str(self.folder / "slurm.conf")
-        command = ["slurmctld", "-D", "-f", conf] if name == "slurmctld" else slurmd_command(self.folder, name)
+        command = self._command(name)
         with open(self.folder / f"again-{name}.txt", "ab") as output:
             environment = {**os.environ, **self.variables}
             self.daemons.append(
@@ -135,8 +134,11 @@ class Bed:
             time.sleep(0.5)
         self.first_job = max((int(item["JobId"]) for item in self.show()), default=0) + 1
 
+    def _command(self, name: str) -> list[str]:
+        return slurmctld_command(self.folder) if name == "slurmctld" else slurmd_command(self.folder, name)
+
     def _idle(self) -> int:
-        return len(set(self.call("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split()))
+        return idle_nodes({**os.environ, **self.variables})
 
     def _ours(self) -> list[int]:
         mark = f"SLURM_CONF={self.variables['SLURM_CONF']}\0".encode()
@@ -146,7 +148,7 @@ class Bed:
 @contextmanager
 def slurm_bed(folder: Path) -> Iterator[Bed]:
     """Start a cluster in a folder with a short name, as paths of sockets must be short."""
-    with slurm_cluster(folder, settings=SETTINGS) as variables:
+    with slurm_cluster(folder, PLAN) as variables:
         bed = Bed(folder, variables)
         try:
             yield bed

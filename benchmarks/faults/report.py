@@ -18,7 +18,7 @@ from benchmarks.faults.local_ways import LOCAL_WAYS
 from benchmarks.faults.scene import CHECKPOINT_EVERY, PROJECT
 from benchmarks.faults.slurm_ways import SLURM_WAYS
 from benchmarks.faults.trial import WAYS, Trial
-from support.slurm_cluster import missing_programs
+from support.slurm.cluster import missing_programs
 
 PAGE = PROJECT / "docs" / "reliability.md"
 NUMBERS = PROJECT / "benchmarks" / "results" / "faults.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.slurm_cluster import missing_programs, slurm_cluster
+from support.slurm.cluster import missing_programs, slurm_cluster
 from support.workplace import Workplace, make_workplace
 from tests.slurm.jobs import ROW, wait_until_queue_is_empty
 
