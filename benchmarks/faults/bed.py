@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from benchmarks.faults.scene import command_of, environment_of, living_processes, parent_of
 from benchmarks.faults.verdict import JobTimes
+from support.slurm import machine
 from support.slurm.cluster import idle_nodes, slurm_cluster, slurmctld_command, slurmd_command
 from support.slurm.plan import NODES, ClusterPlan
 
@@ -91,26 +90,15 @@ class Bed:
 
     def tasks(self, rank: int) -> list[int]:
         """The processes of that rank."""
-        wanted = f"SLURM_PROCID={rank}\0".encode()
-        return [pid for pid in self._ours() if wanted in environment_of(pid) and _trains(pid)]
+        return machine.tasks(self.variables["SLURM_CONF"], rank)
 
     def daemon(self, name: str) -> list[int]:
         """A node's slurmd, or slurmctld."""
-        command = " ".join(self._command(name))
-        return [pid for pid in living_processes() if command_of(pid).strip() == command]
+        return machine.daemons(self._command(name))
 
     def node_processes(self, node: str) -> list[int]:
         """All processes on a node: those of its jobs, and Slurm's own that supervise them."""
-        wanted = f"SLURMD_NODENAME={node}\0".encode()
-        tasks = [pid for pid in self._ours() if wanted in environment_of(pid)]
-        parents = {parent_of(pid) for pid in tasks}
-        return [*(pid for pid in parents if "slurmstepd" in command_of(pid)), *tasks]
-
-    def kill(self, pids: list[int]) -> None:
-        """Send SIGKILL to those that still live."""
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        return machine.node_processes(self.variables["SLURM_CONF"], node)
 
     def start_daemon(self, name: str) -> None:
         """A node's slurmd, or slurmctld, again."""
@@ -140,10 +128,6 @@ class Bed:
     def _idle(self) -> int:
         return idle_nodes({**os.environ, **self.variables})
 
-    def _ours(self) -> list[int]:
-        mark = f"SLURM_CONF={self.variables['SLURM_CONF']}\0".encode()
-        return [pid for pid in living_processes() if mark in environment_of(pid)]
-
 
 @contextmanager
 def slurm_bed(folder: Path) -> Iterator[Bed]:
@@ -157,11 +141,6 @@ def slurm_bed(folder: Path) -> Iterator[Bed]:
                 process.terminate()
             for process in bed.daemons:
                 process.wait(30)
-
-
-def _trains(pid: int) -> bool:
-    words = command_of(pid).split()
-    return "submitit.core._submit" in words and "python" in words[0]
 
 
 def _seconds(text: str) -> float:

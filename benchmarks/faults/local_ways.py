@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.faults.scene import PROJECT, Scene, command_of, parent_of
+from benchmarks.faults.scene import PROJECT, Scene
+from support.slurm.machine import command_of, parent_of
 
 TYPED_AGAIN = 4  # how often a user is willing to type the command again
 SYSTEM_PYTHON = "/usr/bin/python3"

@@ -21,6 +21,7 @@ import yaml
 from benchmarks.faults.verdict import Reference, records_in
 from detector.runs.folder import RunDir
 from detector.runs.log_lines import STARTED, iteration_resumed, of_worker, stopped_at
+from support.slurm.machine import environment_of, living_processes
 from support.workplace import Workplace, make_workplace
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -187,47 +188,6 @@ def make_place(folder: Path, *, iterations: int, variables: dict[str, str] | Non
     values["execution"]["checkpoint_every"] = CHECKPOINT_EVERY
     profile.write_text(yaml.safe_dump(values))
     return Place(made.root, variables or {})
-
-
-def living_processes() -> list[int]:
-    """The processes of this machine, less zombies."""
-    found = []
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit() and state_of(int(path.name)) not in ("Z", "X", ""):
-            found.append(int(path.name))
-    return found
-
-
-def state_of(pid: int) -> str:
-    """The kernel's letter for its state; empty where there is no such process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return ""
-
-
-def parent_of(pid: int) -> int:
-    """Its parent's id; 0 where the process is gone."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except (OSError, IndexError):
-        return 0
-
-
-def environment_of(pid: int) -> bytes:
-    """Its variables, each ended by a zero byte; empty where the process is gone."""
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return b""
-
-
-def command_of(pid: int) -> str:
-    """Its command line; empty where the process is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
 
 
 class Watch(threading.Thread):

@@ -15,6 +15,7 @@ from benchmarks.faults.local_ways import Way, damage_newest
 from benchmarks.faults.scene import Hung, Scene
 from detector.storage.reading import read_json
 from harness.slurm.submissions import read_submissions
+from support.slurm.machine import kill
 
 MINUTES = 30
 QUEUE_SECONDS = 240.0
@@ -130,7 +131,7 @@ def lose_node(scene: Scene, job: str) -> None:
 
 def restart_daemon(scene: Scene, name: str, besides: list[int], longest: float = 5.0) -> None:
     bed = bed_of(scene)
-    bed.kill([*bed.daemon(name), *besides])
+    kill([*bed.daemon(name), *besides])
     away = scene.random.uniform(0.5, longest)
     scene.notes.append(f"{name} away for {away:.1f} s")
     time.sleep(away)
@@ -143,7 +144,7 @@ def kill_rank(rank: int) -> Strike:
     def strike(scene: Scene, job: str) -> None:
         bed = bed_of(scene)
         scene.until(lambda: bool(bed.tasks(rank)) or bed.jobs().get(job) != "RUNNING", QUEUE_SECONDS, f"rank {rank}")
-        bed.kill(bed.tasks(rank))
+        kill(bed.tasks(rank))
 
     return strike
 
