@@ -32,15 +32,15 @@ def wait_and_hang():
     ctypes.PyDLL(None).sleep(100000)
 
 
-if {module!r} in sys.orig_argv:
+if {modules!r} & set(sys.orig_argv):
     threading.Thread(target=wait_and_hang, name="hang", daemon=True).start()
 """
 
 
-def write_hang(folder: Path, module: str) -> None:
-    """Prepare a folder that is to stand on PYTHONPATH. module: processes of ``python -m MODULE`` look for the word."""
+def write_hang(folder: Path, *modules: str) -> None:
+    """Prepare a folder that is to stand on PYTHONPATH. modules: processes of ``python -m MODULE`` look for the word."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "sitecustomize.py").write_text(_SITECUSTOMIZE.format(folder=str(folder), module=module))
+    (folder / "sitecustomize.py").write_text(_SITECUSTOMIZE.format(folder=str(folder), modules=set(modules)))
 
 
 def hang(folder: Path, rank: int, *, index: int = 0) -> Path:

@@ -22,19 +22,21 @@ PLAN = ClusterPlan(settings={"SlurmdTimeout": "10"})
 CLUSTER = """\
 name: two
 title: two nodes without GPUs
-partition: main
+partition: {partition}
 nodes: 2
 cpus_per_gpu: 1
 memory_gb_per_gpu: 2
 time_minutes: {minutes}
 signal_delay_seconds: 30
+start_minutes: {start}
 """
+COMMENT = "harness-"  # how that of our jobs begins
 LOOK_SECONDS = 0.3
 
 
 @dataclass
 class Bed:
-    """One cluster, whose trials run one after the other. files: the cluster file for each time limit in minutes."""
+    """One cluster, whose trials run one after the other."""
 
     folder: Path
     variables: dict[str, str]
@@ -44,10 +46,10 @@ class Bed:
     looked: float = 0.0
     queue: dict[str, str] = field(default_factory=dict)
 
-    def cluster_file(self, minutes: int) -> Path:
-        """Both nodes for each run, one process on each."""
-        path = self.folder / f"{minutes}-minutes.yaml"
-        path.write_text(CLUSTER.format(minutes=minutes))
+    def cluster_file(self, minutes: int, partition: str = "main", start: int = 30) -> Path:
+        """Both nodes for each run, one process on each. start: minutes after which a start counts as hung."""
+        path = self.folder / f"{partition}-{minutes}-{start}.yaml"
+        path.write_text(CLUSTER.format(minutes=minutes, partition=partition, start=start))
         return path
 
     def call(self, *command: str) -> str:
@@ -81,7 +83,7 @@ class Bed:
     def trained(self) -> list[dict[str, str]]:
         """The jobs of this trial that train."""
         ours = [item for item in self.show() if int(item["JobId"]) >= self.first_job]
-        return [item for item in ours if item["JobName"].startswith("harness-")]
+        return [item for item in ours if item.get("Comment", "").startswith(COMMENT)]
 
     def times(self) -> list[JobTimes]:
         """When the jobs of this trial were in the queue."""

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-WORKER = "detector.worker"  # the module whose processes train, as in their command line
+WORKER = "detector.worker"  # the module whose processes train under Slurm, as in their command line
+LOCAL_WORKER = "submitit.core._submit"  # and without it
 
 
 def living_processes() -> list[int]:
