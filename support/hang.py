@@ -24,7 +24,7 @@ def wait_and_hang():
     import signal
     import time
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     path = os.path.join(FOLDER, NAME)
     while not os.path.exists(path):
         time.sleep(0.02)
