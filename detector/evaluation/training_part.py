@@ -11,9 +11,9 @@ from msgspec.structs import replace
 
 from detector.errors import WeightsError
 from detector.runs.code import Code
-from detector.runs.conditions import UNKNOWN, execution_notes, recorded_starts, starts_of
 from detector.runs.findings import Health
-from detector.runs.loss_package import recorded_source, source_notes
+from detector.runs.origin.conditions import UNKNOWN, execution_notes, recorded_starts, starts_of
+from detector.runs.origin.loss_package import recorded_source, source_notes
 from detector.runs.provenance import Inputs, Start
 from detector.runs.record import SplitFingerprint
 

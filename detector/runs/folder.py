@@ -107,6 +107,10 @@ class RunDir:
         """The record: there if and only if the evaluation is done."""
         return self.evaluation(eval_id) / "record.json"
 
+    def wanted(self, eval_id: str) -> Path:
+        """The job of an evaluation that is asked for (``detector.runs.wanted``); gone once it is done."""
+        return self.evaluation(eval_id) / "job.json"
+
     def read_record(self, eval_id: str) -> Record | None:
         """The finished record, or None. Raises RecordError where it is damaged, edited, or not of its folder."""
         path = self.record(eval_id)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from detector.runs.assignment import WORKER_LOG
+from detector.runs.timing import StepTiming
 
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 STARTED: Final = "training "  # the run's id follows
@@ -27,6 +29,29 @@ def iteration_resumed(log: str) -> int | None:
     """The first iteration in ``log`` of which ``resumed_after`` was said; None where there is none."""
     found = _RESUMED.search(log)
     return int(found[1]) if found else None
+
+
+def window_text(
+    iteration: int, iterations: int, losses: Mapping[str, float], *, rate: float, timing: StepTiming
+) -> str:
+    """What a training says of one window of its log: ``iteration 400/90000: loss 0.5341 (...), lr 0.01, ...``.
+
+    losses: with their sum as ``loss``. rate: the learning rate.
+    """
+    parts = ", ".join(f"{name} {value:.4g}" for name, value in losses.items() if name != "loss")
+    memory = "" if timing.peak_memory_gib is None else f", {timing.peak_memory_gib:.1f} GiB"
+    left = (iterations - iteration) * timing.seconds_per_iteration
+    return (
+        f"iteration {iteration}/{iterations}: loss {losses['loss']:.4g} ({parts}), lr {rate:.3g}, "
+        f"{timing.text()}{memory}, {_time_text(left)} left"
+    )
+
+
+def _time_text(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3.2 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def stopped_at(iteration: int, *, saved: bool) -> str:

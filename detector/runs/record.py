@@ -19,7 +19,7 @@ from detector.errors import HarnessError, MissingLossError, RecordError
 from detector.runs.code import Code
 from detector.runs.findings import Curves, Health, LostAP, Scores
 from detector.runs.job import LARGEST, EvalJob
-from detector.runs.loss_package import missing_loss
+from detector.runs.origin.loss_package import missing_loss
 from detector.runs.provenance import Inputs, Start, unlike, unlike_images, unlike_weights
 from detector.runs.timing import StepTiming
 from detector.storage.outputs import path_part

@@ -1,15 +1,19 @@
-"""The numbers of a training as it runs: JSON lines, and the same as TensorBoard scalars."""
+"""The numbers of a training as it runs: JSON lines, the same as TensorBoard scalars, and a line for a person."""
 
 from __future__ import annotations
 
 import errno
 import json
 import logging
+import math
 import os
+import time
 from types import TracebackType
 
 from detector.runs.findings import logged
 from detector.runs.folder import RunDir
+from detector.runs.log_lines import window_text
+from detector.runs.timing import StepTiming
 from detector.storage.files import write_atomic
 from detector.storage.reading import LARGE, read_bytes
 from detector.storage.retry import RETRY_SECONDS, retry
@@ -18,6 +22,7 @@ from detector.training.board import Board
 logger = logging.getLogger(__name__)
 
 LAST_RETRY_SECONDS = 20.0  # a scheduler that asks for a stop kills soon after
+SAID_SECONDS = 2.0  # between two lines for a person: the windows of a tiny training take less
 
 
 class MetricsLog:
@@ -27,6 +32,7 @@ class MetricsLog:
         self.run, self.start, self.enabled = run, start, enabled
         self.board = Board(run.tensorboard, start=start)
         self._unwritten = b""
+        self._said = -math.inf
 
     def __enter__(self) -> MetricsLog:
         if self.enabled:
@@ -41,7 +47,6 @@ class MetricsLog:
                 retry(self._append, f"writing {self.run.metrics}", seconds=LAST_RETRY_SECONDS, unseen=True)
             except OSError as refused:
                 logger.warning("the last losses were not written: %s", refused)
-            self.board.close()
 
     def write(self, iteration: int, values: dict[str, float]) -> None:
         """One line: the number of steps taken and the values. What storage refuses now is written with a later line."""
@@ -53,6 +58,16 @@ class MetricsLog:
         except OSError as error:
             logger.warning("the losses were not written: %s", error)
         self.board.add(iteration, values)
+
+    def say(
+        self, iteration: int, iterations: int, losses: dict[str, float], *, rate: float, timing: StepTiming
+    ) -> None:
+        """The same for a person, in the run's log: at most once in ``SAID_SECONDS``, and the last window always."""
+        now = time.monotonic()
+        if not self.enabled or (now - self._said < SAID_SECONDS and iteration < iterations):
+            return
+        self._said = now
+        logger.info("%s", window_text(iteration, iterations, losses, rate=rate, timing=timing))
 
     def _append(self) -> None:
         """Raises OSError, without half a line in the file."""

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from torch import nn
 
 from detector.errors import DataError
-from detector.runs.conditions import changes, described, starts_of
 from detector.runs.log_lines import resumed_after
+from detector.runs.origin.conditions import changes, described, starts_of
 from detector.runs.provenance import Inputs, Start, unequal
 from detector.runs.timing import StepTiming
 from detector.weights import checkpoint
@@ -27,8 +27,8 @@ class TrainingState:
 
     starts: of the training so far, this one last; empty where none was noted. inputs: the files that it began with.
     seconds: training time up to the newest checkpoint, over all starts. loss_sources: of the package that the loss
-    comes from (``runs.loss_package``); empty for a built-in loss. timing: where that time went; it lacks the iterations
-    of starts that did not note it yet.
+    comes from (``runs.origin.loss_package``); empty for a built-in loss. timing: where that time went; it lacks the
+    iterations of starts that did not note it yet.
     """
 
     model: nn.Module

@@ -25,7 +25,7 @@ from detector.runs.assignment import AnchorRanges
 from detector.runs.folder import RunDir
 from detector.runs.job import TrainJob
 from detector.runs.log_lines import stopped_at
-from detector.runs.loss_package import loss_source
+from detector.runs.origin.loss_package import loss_source
 from detector.runs.provenance import Inputs, Start
 from detector.runs.timing import StepTiming, joined
 from detector.sanity.anchor_counts import own_ranges
@@ -151,6 +151,7 @@ def train(
                 means, timing = window.close(world, iteration)
                 state.timing = joined(state.timing, timing)
                 log.write(done, {**means, "lr": rate, **timing.per_iteration(), **_finite(norms)})
+                log.say(done, job.schedule.iterations, means, rate=rate, timing=timing)
                 report(Progress(done, means["loss"], timing, window.note))
             with window.waiting_for_device():
                 stopping = wants_to_stop(stop())

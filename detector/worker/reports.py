@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +19,39 @@ from detector.runs.log_lines import LOG_FORMAT
 from detector.runs.status import Phase, Status
 from detector.storage.files import write_json
 from detector.storage.retry import FULL, Waiting
-from detector.worker.requeue import slurm_job
+from detector.worker.silence import Pulse
 
 logger = logging.getLogger(WORKER_LOG)
 SHOWN_SECONDS = 2.0  # a wait for storage that is shorter is not worth a word
 
 
 class Heartbeat:
-    """Rewrites a ``Status`` file about once a second, so that a launcher, or a person, sees what the run does."""
+    """Rewrites a ``Status`` file about once a second, so that a launcher, or a person, sees what the run does.
+
+    job: the id of the Slurm job that the process is a task of; None for any other process.
+    """
 
     INTERVAL = 1.0  # seconds
 
-    def __init__(self, path: Path, iterations: int) -> None:
+    def __init__(self, path: Path, iterations: int, *, job: str | None = None) -> None:
         self.path = path
-        self.state = Status(phase="starting", time=0.0, pid=os.getpid(), iterations=iterations, job=slurm_job())
+        self.pulse = Pulse()
+        self.state = Status(phase="starting", time=0.0, pid=os.getpid(), iterations=iterations, job=job)
 
-    def beat(self, phase: Phase, *, force: bool = False, **values: Any) -> None:
-        """Note the phase and any of Status's fields; written when due or when forced."""
+    def beat(self, phase: Phase, *, force: bool = False, ahead: bool = False, **values: Any) -> None:
+        """Note the phase and any of Status's fields; written when due or when forced.
+
+        ahead: the run got ahead, which no field but ``progressed`` tells. A new phase, iteration or share of an
+        evaluation is noticed here.
+        """
         import time
 
         news = force or phase != self.state.phase
         due = news or time.time() - self.state.time >= self.INTERVAL
         fresh = msgspec.structs.replace(self.state, phase=phase, **values)
+        if ahead or self.state.progressed == 0.0 or _place(fresh) != _place(self.state):
+            silence = self.pulse.ahead(phase, time.monotonic())
+            fresh = msgspec.structs.replace(fresh, progressed=time.time(), silence=silence)
         if due:
             fresh = msgspec.structs.replace(fresh, time=time.time())
             try:
@@ -48,6 +60,15 @@ class Heartbeat:
             except OSError as error:  # a full disk or a file server that is away ends no training
                 self._in_place(fresh, error)
         self.state = fresh
+
+    @contextmanager
+    def evaluating(self, images: int) -> Iterator[None]:
+        """Around the evaluation of so many images: their scoring takes its time, and says nothing meanwhile."""
+        self.pulse.images = images
+        try:
+            yield
+        finally:
+            self.pulse.images = 0
 
     def look(self, waiting: Waiting | None) -> None:
         """Say that the run waits for its storage, or not any more."""
@@ -72,6 +93,11 @@ class Heartbeat:
                 file.write(msgspec.json.encode(status).ljust(self.path.stat().st_size))
         except OSError:
             logger.warning("the heartbeat was not written: %s", error)
+
+
+def _place(status: Status) -> tuple[Phase, int, float]:
+    """How far a run is."""
+    return status.phase, status.iteration, status.progress
 
 
 def log_to(path: Path) -> None:

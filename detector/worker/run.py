@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from detector.data.workers.room import explained_deaths
 from detector.device.environment import start_here
 from detector.device.precision import precision_context
 from detector.device.world import World
-from detector.evaluation.detections import write_detections
+from detector.evaluation.detections import Detections, write_detections
 from detector.evaluation.errors import lost_ap
 from detector.evaluation.inference import detect_split
 from detector.evaluation.matches import write_matches
+from detector.evaluation.score_sums import ScoreSums
 from detector.evaluation.scoring import coco_metrics, coco_metrics_and_matches, fast_backend
 from detector.evaluation.training_part import TrainingPart, joined_health, training_part
 from detector.model.retinanet import RetinaNet
@@ -46,8 +48,8 @@ from detector.weights.final import read_final
 from detector.weights.find import published_name
 from detector.weights.network import network_of
 from detector.weights.read import Weights
+from detector.worker.leaving import signals_at_once
 from detector.worker.reports import Heartbeat
-from detector.worker.requeue import signals_at_once
 
 logger = logging.getLogger(WORKER_LOG)
 
@@ -83,8 +85,8 @@ def train_to_final(
             )
 
     def evaluate(iteration: int) -> None:
-        with stop.at_once(signals_at_once(assignment, world)):
-            ap = evaluate_so_far(assignment, model, world=world)
+        with stop.at_once(signals_at_once(world)):
+            ap = evaluate_so_far(assignment, model, world=world, heartbeat=heartbeat)
         logger.info("after iteration %d: AP %s", iteration, ap)
         if heartbeat is not None:
             heartbeat.beat("training", force=True, ap=ap)
@@ -184,17 +186,29 @@ def pace_of(assignment: Assignment) -> Pace:
     )
 
 
-def evaluate_so_far(assignment: Assignment, model: RetinaNet, *, world: World) -> float | None:
+def evaluate_so_far(
+    assignment: Assignment, model: RetinaNet, *, world: World, heartbeat: Heartbeat | None = None
+) -> float | None:
     """AP (percent) of a model in training, which it leaves as it was; None in all processes but the main one.
 
     For people who watch: it decides nothing and is in no record. Scored by a fast library where there is one.
     """
     job = assignment.train
     index = _open(job.data, Path(assignment.data_root), "test")
-    with precision_context(job.precision, world.device):
-        detections, _ = detect_split(model, index, world, lambda share: None)
-    model.train()
-    return coco_metrics(index, detections, fast_backend() or "pycocotools")["AP"] if world.is_main else None
+
+    def report(share: float) -> None:
+        if heartbeat is not None:
+            heartbeat.beat("training", ahead=True)
+
+    with _evaluating(heartbeat, index):
+        with precision_context(job.precision, world.device):
+            detections, _ = detect_split(model, index, world, report)
+        model.train()
+        return coco_metrics(index, detections, fast_backend() or "pycocotools")["AP"] if world.is_main else None
+
+
+def _evaluating(heartbeat: Heartbeat | None, index: CocoIndex) -> AbstractContextManager[None]:
+    return nullcontext() if heartbeat is None else heartbeat.evaluating(index.num_images)
 
 
 def evaluate_and_record(
@@ -210,37 +224,43 @@ def evaluate_and_record(
     index = _open(job.train.data, root, "test")
     check_categories(index, final["category_ids"], final.get("category_names"))
     model = build_trained(job.train, final, test=job.test, device=world.device)
+    with _evaluating(heartbeat, index):
+        detections, sums = _detect(job, model, index, world=world, heartbeat=heartbeat)
+        if not world.is_main:
+            return
+        metrics, matches = coco_metrics_and_matches(index, detections)
+        metrics |= sums.means()
+        retry(lambda: write_matches(run.matches(job.id), matches), f"writing {run.matches(job.id)}")
+        retry(lambda: write_detections(run.detections(job.id), detections), f"writing {run.detections(job.id)}")
+        trained = training_part(final, job.train.precision)
+        found = evaluation_health(len(detections), metrics)
+        for health in found:
+            logger.warning("%s: %s", health.name, health.message)
+        record = replace(
+            _record(assignment, job, trained, index=index, world=world, metrics=metrics),
+            timing=recorded(final.get("timing")),
+            train_seconds=round(final["seconds"], 3),
+            eval_seconds=round(time.perf_counter() - started, 3),
+            health=joined_health(trained.health, found),
+            scores=sums.recorded(),
+            curves=curves_of(log_lines(run.metrics)),
+            lost_ap=lost_ap(index, detections),
+        )
+        record = replace(record, sha256=content_hash(record))
+        retry(lambda: write_json(run.record(job.id), record), f"writing {run.record(job.id)}")
+        logger.info("%s%s", FINAL_AP, metrics["AP"])
 
+
+def _detect(
+    job: EvalJob, model: RetinaNet, index: CocoIndex, *, world: World, heartbeat: Heartbeat | None
+) -> tuple[Detections, ScoreSums]:
     def report(share: float) -> None:
         if heartbeat is not None:
             heartbeat.beat("evaluating", progress=share)
 
     report(0.0)
     with precision_context(job.train.precision, world.device):
-        detections, sums = detect_split(model, index, world, report)
-    if not world.is_main:
-        return
-    metrics, matches = coco_metrics_and_matches(index, detections)
-    metrics |= sums.means()
-    retry(lambda: write_matches(run.matches(job.id), matches), f"writing {run.matches(job.id)}")
-    retry(lambda: write_detections(run.detections(job.id), detections), f"writing {run.detections(job.id)}")
-    trained = training_part(final, job.train.precision)
-    found = evaluation_health(len(detections), metrics)
-    for health in found:
-        logger.warning("%s: %s", health.name, health.message)
-    record = replace(
-        _record(assignment, job, trained, index=index, world=world, metrics=metrics),
-        timing=recorded(final.get("timing")),
-        train_seconds=round(final["seconds"], 3),
-        eval_seconds=round(time.perf_counter() - started, 3),
-        health=joined_health(trained.health, found),
-        scores=sums.recorded(),
-        curves=curves_of(log_lines(run.metrics)),
-        lost_ap=lost_ap(index, detections),
-    )
-    record = replace(record, sha256=content_hash(record))
-    retry(lambda: write_json(run.record(job.id), record), f"writing {run.record(job.id)}")
-    logger.info("%s%s", FINAL_AP, metrics["AP"])
+        return detect_split(model, index, world, report)
 
 
 def _record(

@@ -1,36 +1,44 @@
 """One run from start to record, in each of its processes. Free of torch until it is called.
 
-The launcher pickles a ``Worker``. Reading it imports little, so that the handlers of signals are set early.
+On one machine the launcher pickles a ``Worker``; Slurm starts ``python -m detector.worker``. Both import little before
+the handlers of signals are set.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from detector.device.environment import CUBLAS_WORKSPACE, describe_environment
 from detector.errors import RecordError
 from detector.runs.assignment import WORKER_LOG, Assignment
 from detector.runs.folder import RunDir
+from detector.runs.job import EvalJob
 from detector.runs.log_lines import stopped_waiting
-from detector.runs.loss_package import check_loss_package
+from detector.runs.origin.loss_package import check_loss_package
+from detector.runs.starts import check_starts
+from detector.runs.wanted import forget_evaluated, wanted
 from detector.storage.files import write_atomic, write_json
 from detector.storage.reading import LARGE, read_bytes
 from detector.storage.retry import Waiting, retry, watched_by
 from detector.storage.staging import remove_leftovers
 from detector.training.stop import StopFlag, StopRequested
 from detector.worker import missing_loss
-from detector.worker.processes import export_distributed, meeting_file
+from detector.worker.leaving import exit_code, signals_at_once, why_left
+from detector.worker.processes import SlurmTask, export_distributed, meeting_file
 from detector.worker.reports import Heartbeat, log_to, report_failure
-from detector.worker.requeue import after_stop, signals_at_once
 
 if TYPE_CHECKING:
     from detector.device.world import World
@@ -40,9 +48,13 @@ logger = logging.getLogger(WORKER_LOG)
 
 @dataclass
 class Worker:
-    """Callable that trains what is missing, evaluates what is missing, and writes the records."""
+    """Callable that trains what is missing, evaluates what is missing, and writes the records.
+
+    task: of Slurm that this process is; None for any other process.
+    """
 
     assignment: Assignment
+    task: SlurmTask | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: the assignment as bytes, which any machine can read."""
@@ -54,48 +66,65 @@ class Worker:
     def __call__(self) -> None:
         """Run to the end. A stop by a signal saves and exits with 130; any error is in status.json and log.txt.
 
-        Where a scheduler said that the time is up, rank 0 asks it to start the job again before it ends; the others
-        exit with 0, since a process that fails makes Slurm end all of them. Where another command already runs this
-        training, wait for it: what it leaves undone is done here.
+        Of a Slurm job's processes only rank 0 exits with 130, since Slurm ends all of them after one that fails. Where
+        another command already runs this training, wait for it: what it leaves undone is done here.
         """
         unpickled: object = self.assignment
         if isinstance(unpickled, missing_loss.MissingLoss):
-            unpickled()
+            unpickled(None if self.task is None else self.task.job)
         stop = StopFlag()
+        faulthandler.register(signal.SIGQUIT, file=2)  # a hung process is asked where it is before it is killed
         os.environ["OMP_NUM_THREADS"] = str(self.assignment.threads)
         if self.assignment.deterministic:
             os.environ.setdefault(*CUBLAS_WORKSPACE)
         run = RunDir(Path(self.assignment.run_dir))
-        export_distributed()
+        under_slurm = self.task is not None
+        export_distributed(under_slurm=under_slurm)
         rank = int(os.environ.get("RANK", "0"))
-        heartbeat = Heartbeat(run.failure(rank) if rank else run.status, self.assignment.train.schedule.iterations)
+        heartbeat = Heartbeat(
+            run.failure(rank) if rank else run.status,
+            self.assignment.train.schedule.iterations,
+            job=None if self.task is None else self.task.job,
+        )
         with ExitStack() as stack:
             if rank == 0:
                 try:
                     stack.enter_context(run.lock(wait=lambda: not stop()))
                 except BlockingIOError:  # asked to stop while waiting
-                    after_stop(stop, self.assignment.max_requeues)
-                    sys.exit(130)
+                    sys.exit(exit_code(rank, under_slurm=under_slurm))
             try:
                 if rank == 0:
                     stack.enter_context(watched_by(heartbeat.look))
                     stack.enter_context(watched_by(partial(end_wait, stop)))
                     retry(partial(_begin, run, self.assignment), f"writing {run.root}")
                     heartbeat.beat("starting", force=True, ap=_ap_so_far(run))
+                    if self.task is not None:
+                        self._check_starts(run, self.task)
                 self._run(run, heartbeat if rank == 0 else None, stop, stack)
             except StopRequested as stopped:
-                if rank and self.assignment.max_requeues:
-                    sys.exit(0)
                 if rank == 0:
-                    # Reported before asking: a scheduler that queues a job again ends it first.
-                    heartbeat.beat("stopped", message=str(stopped), force=True)
-                    message = f"{stopped}{after_stop(stop, self.assignment.max_requeues)}"
-                    logger.info("%s", message)
-                    heartbeat.beat("stopped", message=message, force=True)
-                sys.exit(130)
+                    logger.info("%s", stopped)
+                    # Said at once, since a scheduler kills soon; the signal may come a little later.
+                    for wait in (False, under_slurm):
+                        left = why_left(stop, wait=wait)
+                        heartbeat.beat("stopped", message=str(stopped), left=left, force=True)
+                        if left:
+                            break
+                sys.exit(exit_code(rank, under_slurm=under_slurm))
             except BaseException as error:
                 report_failure(run, rank, heartbeat, error)
                 raise
+
+    def _check_starts(self, run: RunDir, task: SlurmTask) -> None:
+        """Raises TrainingError where the job's starts are too short for the training ever to end."""
+        check_starts(
+            run,
+            task.starts,
+            task.ends,
+            iterations=self.assignment.train.schedule.iterations,
+            restarts=task.restarts,
+            max_requeues=self.assignment.max_requeues,
+        )
 
     def _run(self, run: RunDir, heartbeat: Heartbeat | None, stop: StopFlag, stack: ExitStack) -> None:
         check_loss_package(self.assignment.train)
@@ -107,18 +136,37 @@ class Worker:
         assignment = self.assignment
         torch.set_num_threads(assignment.threads)
         # Left only after a failure was reported: the other processes fail as soon as this one leaves.
-        world = stack.enter_context(join_world(assignment.device, meeting_file(run.root)))
+        world = stack.enter_context(join_world(assignment.device, meeting_file(run.root, self.task)))
         if world.is_main:
             retry(partial(_describe_start, run, world, assignment), f"writing {run.environment}")
         # Rank 0 decides for all what is there: a file appears on different nodes at different times.
         if not world.from_main(world.is_main and _is_there(run.final)):
             train_to_final(assignment, run, world=world, heartbeat=heartbeat, stop=stop)
-        with stop.at_once(signals_at_once(assignment, world)):
+        with stop.at_once(signals_at_once(world)):
             for job in assignment.evals:
                 if not world.from_main(world.is_main and _is_there(run.record(job.id))):
                     evaluate_and_record(assignment, job, run, world=world, heartbeat=heartbeat)
+            evaluated = set[str]()  # each once, whatever becomes of its record
+            while (wanted_job := _next_wanted(run, world, evaluated)) is not None:
+                evaluate_and_record(assignment, wanted_job, run, world=world, heartbeat=heartbeat)
+                evaluated.add(wanted_job.id)
+        if world.is_main:
+            retry(partial(forget_evaluated, run), f"tidying {run.root}")
         if heartbeat is not None:
             heartbeat.beat("done", force=True)
+
+
+def _next_wanted(run: RunDir, world: World, evaluated: Container[str]) -> EvalJob | None:
+    """The next evaluation that somebody asked for meanwhile, in all processes; None where there is none.
+
+    It is sent as bytes: a loss of another package may be of a class that cannot be pickled.
+    """
+    sent = None
+    if world.is_main:
+        jobs = retry(partial(wanted, run), f"looking into {run.root}")
+        sent = next((msgspec.json.encode(job) for job in jobs if job.id not in evaluated), None)
+    received = world.from_main(sent)
+    return None if received is None else msgspec.json.decode(received, type=EvalJob)
 
 
 def end_wait(stop: Callable[[], bool], waiting: Waiting | None) -> None:

@@ -9,8 +9,8 @@ import msgspec
 import pandas as pd
 
 from detector.runs.record import Record
-from harness.api.targets import Targets, target_names
 from harness.folders import results_folder, runs_folder
+from harness.planning.selection import Targets, target_names
 from harness.registry.declarations import METRICS
 from harness.registry.load import Registry
 from harness.report.evidence.rows import rows_by_record

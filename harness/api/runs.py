@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pandas as pd
 
 from detector.errors import RecordError, UsageError
-from harness.api.targets import Folder, Overrides, Targets, override_texts, path_of, select
+from harness.api.targets import Folder, Overrides, override_texts, path_of, select
 from harness.launch.run import Request, RunResult, run_target
-from harness.planning.selection import missing, unusable
+from harness.planning.selection import Targets, missing, unusable
 from harness.status.find import KnownRun, RunFinder
 from harness.store.curves import read_curve
 
@@ -66,7 +66,7 @@ def plan(
 
 
 def run(
-    target: str,
+    target: Targets,
     profile: str = "paper",
     *,
     seeds: int = 1,
@@ -79,16 +79,16 @@ def run(
     cluster: str | None = None,
     dry_run: bool = False,
 ) -> RunResult:
-    """Train, evaluate and record what is missing of a target, as ``harness run`` does; progress goes to stderr.
+    """Train, evaluate and record what is missing of one or several targets, as ``harness run`` does.
 
-    A run that fails does not raise: see ``failed`` (each with ``message`` and ``log``), ``stopped``, ``trained`` and
-    ``done`` (training ids) of what is returned; printed, it says so in words. KeyboardInterrupt passes on after the
-    runs have saved; the same call goes on from there.
+    Progress goes to stderr. A run that fails does not raise: see ``failed`` (each with ``message`` and ``log``),
+    ``stopped``, ``trained`` and ``done`` (training ids) of what is returned; printed, it says so in words.
+    KeyboardInterrupt passes on after the runs have saved; the same call goes on from there.
 
-    target: "all" (the four tables), a table or a row. seeds: runs per row, with the seeds 0, 1, ... batch_size,
-    overrides: as for ``plan``; such runs fill no table's cell. data: the COCO root. weights: the file to start from.
-    retry_failed: only what failed or was lost. fresh: train all of it anew;
-    the old folders are moved aside. cluster: submit to this Slurm cluster and return at once, see
+    target: "all" (the four tables), a table, a row, or several. seeds: runs per row, with the seeds 0, 1, ...
+    batch_size, overrides: as for ``plan``; such runs fill no table's cell. data: the COCO root. weights: the file to
+    start from. retry_failed: only what failed or was lost. fresh: train all of it anew; the old folders are moved
+    aside. cluster: submit to this Slurm cluster and return at once, see
     ``submission``; dry_run: say what would be submitted, see ``dry_run``.
 
     It starts processes: a script calls it under ``if __name__ == "__main__":``, a notebook as it is.

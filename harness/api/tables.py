@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.api.targets import Folder, Overrides, Targets, override_texts, path_of, select, target_names
-from harness.planning.selection import Selection
+from harness.api.targets import Folder, Overrides, override_texts, path_of, select
+from harness.planning.selection import Selection, Targets, target_names
 from harness.registry.declarations import METRICS
 from harness.report.tables import TableView
 from harness.report.views import judge, table_views

@@ -57,7 +57,7 @@ class Evidence:
     @property
     def whole(self) -> bool:
         """Whether the audit is of everything, so that files of no row concern it too."""
-        return self.target == "all"
+        return "all" in self.target.split()
 
     @cached_property
     def runs(self) -> ProfileRuns:

@@ -66,7 +66,8 @@ DryRunOption = Annotated[
 ]
 
 
-def _targets(incomplete: str) -> list[str]:
+def complete_targets(incomplete: str) -> list[str]:
+    """Names of targets that begin so, for the shell."""
     from harness.registry.load import Registry
 
     registry = Registry()
@@ -80,11 +81,13 @@ def _profiles(incomplete: str) -> list[str]:
     return [name for name in Registry().profiles if name.startswith(incomplete)]
 
 
-TargetArgument = Annotated[
-    str,
-    typer.Argument(
-        help="all (the paper's tables), a table such as table2, or a row such as table2/L6.", autocompletion=_targets
-    ),
+_TARGETS = "all (the paper's tables), a table such as table2, a row such as table2/L6; or several of them."
+TargetsArgument = Annotated[
+    list[str], typer.Argument(metavar="TARGET", help=_TARGETS, autocompletion=complete_targets, show_default=False)
+]
+TargetsOrAllArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="TARGET", help=_TARGETS, autocompletion=complete_targets, show_default="all"),
 ]
 ProfileOption = Annotated[
     str,

@@ -85,12 +85,16 @@ class RunsView:
             )
         if status.note and train_id not in self.noted:
             self.noted.add(train_id)
-            self.console.print(f"{self.names[train_id]}: {one_line(status.note)}", highlight=False, markup=False)
+            self.note(train_id, status.note)
         self.progress.update(self.tasks[train_id], completed=self.done[train_id], text=one_line(progress_text(status)))
         self.progress.update(self.total, completed=self.overall, text=self._summary())
         if not self.console.is_terminal and time.monotonic() - self.last_line >= LINE_SECONDS:
             self.last_line = time.monotonic()
             self.console.print(f"{self.overall:4.0%}  {self._summary()}", highlight=False)
+
+    def note(self, train_id: str, text: str) -> None:
+        """Print a line about a run that goes on."""
+        self.console.print(f"{self.names[train_id]}: {one_line(text)}", highlight=False, markup=False)
 
     def finish(self, train_id: str, text: str) -> None:
         """Print the run's end and drop its bar."""

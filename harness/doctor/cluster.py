@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -13,17 +12,16 @@ from detector.errors import SchedulerError
 from harness.doctor.machine import Finding, folder_finding, packages
 from harness.doctor.node import Check, NodeReport
 from harness.doctor.node_checks import installed, links_and_renames, take_lock
-from harness.doctor.node_job import JobResult, check_folder, new_token, submit_check, wait_for_job
+from harness.doctor.node_job import JobResult, cancel_check, check_folder, new_token, submit_check, wait_for_job
 from harness.doctor.partitions import partition_findings
 from harness.folders import runs_folder
 from harness.launch.interrupts import terminate_is_interrupt
 from harness.planning.data import named_data
 from harness.registry.declarations import Execution
 from harness.registry.load import Registry
+from harness.slurm.backend.slurm import Slurm
+from harness.slurm.batch.script import Shape, shape_with
 from harness.slurm.clusters import Cluster
-from harness.slurm.commands import SQUEUE_SECONDS, cancel_by_name, read_queue
-from harness.slurm.script import Shape, shape_with
-from harness.slurm.submissions import PREFIX
 
 PROGRAMS = ("sbatch", "srun", "squeue", "scancel")
 NODES = 2
@@ -41,20 +39,21 @@ def examine_cluster(
     shape = check_shape(cluster, Registry().profile("paper").execution)
     runs, root = runs_folder(), named_data(data)
     findings = [Finding("ok", "cluster file", f"{cluster.name}: {cluster.title}; the job takes {shape}")]
-    slurm = _slurm_here()
-    if slurm.state == "fail":
-        return [*findings, slurm]
+    here = _slurm_here(Slurm(cluster.slurm_conf or ""))
+    if here.state == "fail":
+        return [*findings, here]
     writable = folder_finding("HARNESS_RUNS", runs)
-    findings += [slurm, *partition_findings(cluster, shape.nodes), writable]
+    findings += [here, *partition_findings(cluster, shape.nodes), writable]
     if writable.state == "fail":
         return findings
     token = new_token()
     folder = check_folder(runs, token)
     folder.root.mkdir(parents=True)
     with ExitStack() as stack:
-        here = [links_and_renames(folder.root, "command")]
-        here.append(take_lock(folder.lock("command"), stack))
-        findings += [Finding(state, "runs folder", f"on this machine: {text}") for state, text in here if state != "ok"]
+        answers = [links_and_renames(folder.root, "command"), take_lock(folder.lock("command"), stack)]
+        findings += [
+            Finding(state, "runs folder", f"on this machine: {text}") for state, text in answers if state != "ok"
+        ]
         if root is None:
             findings.append(Finding("note", "COCO data", "not named (--data or HARNESS_DATA), so not checked"))
         findings += _findings_by_job(cluster, shape, root, runs=runs, token=token, wait_minutes=wait_minutes, say=say)
@@ -68,22 +67,18 @@ def check_shape(cluster: Cluster, execution: Execution) -> Shape:
     return shape_with(cluster, execution, nodes=min(NODES, cluster.nodes), tasks=tasks, on_gpus=on_gpus)
 
 
-def _slurm_here() -> Finding:
+def _slurm_here(slurm: Slurm) -> Finding:
     """Whether Slurm's programs are on this machine and the queue answers."""
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         text = f"{', '.join(missing)} not on the PATH. Run this where jobs are submitted from."
         return Finding("fail", "Slurm", f"There is no Slurm here: {text}" if "sbatch" in missing else text)
     try:
-        asked = subprocess.run(
-            ["sbatch", "--version"], capture_output=True, text=True, check=False, timeout=SQUEUE_SECONDS
-        )
-        read_queue([f"{PREFIX}doctor"])
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding("fail", "Slurm", f"sbatch does not answer: {error}")
+        version = slurm.version()
+        slurm.find("doctor")
     except SchedulerError as error:
         return Finding("fail", "Slurm", str(error))
-    return Finding("ok", "Slurm", f"{asked.stdout.strip()}; squeue answers")
+    return Finding("ok", "Slurm", f"{version}; squeue answers")
 
 
 def _findings_by_job(
@@ -104,9 +99,9 @@ def _findings_by_job(
         except SchedulerError as error:
             return [Finding("fail", "sbatch", str(error))]
         except KeyboardInterrupt:
-            cancel_by_name(f"{PREFIX}{token}")
+            cancel_check(Slurm(cluster.slurm_conf or ""), token)
             shutil.rmtree(check_folder(runs, token).root, ignore_errors=True)
-            say(f"Interrupted: job {PREFIX}{token} is cancelled.")
+            say(f"Interrupted: job {token} is cancelled.")
             raise
     findings = [Finding("ok", "sbatch", text), _job(job.id, result), *report_findings(result)]
     if cluster.nodes == 1 and not result.problem:

@@ -1,5 +1,7 @@
 """All checks of one process in the short job of ``harness doctor --cluster``. torch is imported only by the checks.
 
+    python -m harness.doctor.node TASK.json
+
 Each process writes its results into one JSON file and rewrites it at each check, so that the file of a process that
 dies or hangs shows how far it came. Each check is caught by itself: no failure hides the others.
 """
@@ -7,7 +9,7 @@ dies or hangs shows how far it came. Each check is caught by itself: no failure 
 from __future__ import annotations
 
 import os
-import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -19,8 +21,7 @@ from msgspec.structs import replace
 
 from detector.errors import RecordError
 from detector.storage.files import write_json
-from detector.storage.reading import read_json
-from detector.worker.requeue import job_id
+from detector.storage.reading import read_json, read_text
 from harness.doctor import node_checks
 from harness.doctor.node_checks import Answer, State
 from harness.doctor.node_meeting import ProcessInfo, exchange, exit_if_a_thread_hangs, sum_ranks
@@ -70,6 +71,11 @@ class NodeCheckFolder:
         """The command's ``Marker``."""
         return self.root / "marker.json"
 
+    @property
+    def scontrol(self) -> Path:
+        """What scontrol said to the batch script."""
+        return self.root / "scontrol.txt"
+
     def lock(self, holder: int | str) -> Path:
         """A file that ``holder``, a rank or "command", keeps locked while others check that they see the lock."""
         return self.root / f"{holder}.lock"
@@ -105,9 +111,8 @@ class ReportWriter:
         write_json(self.path, report)
 
 
-@dataclass(frozen=True)
-class NodeCheck:
-    """Callable that makes all checks and writes the report of its process. Paths are absolute.
+class NodeCheck(Struct, frozen=True, kw_only=True):
+    """Makes all checks and writes the report of its process. Paths are absolute.
 
     code: the copy of the packages that runs would import. requeues: whether runs may be requeued. wait: seconds to wait
     for the other processes, in each of three places.
@@ -124,7 +129,6 @@ class NodeCheck:
 
     def __call__(self) -> None:
         """Make the checks; exit with 0 whatever they find, since Slurm would end the others after a failed process."""
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit ignores it, but there is nothing to save here
         rank, size, local = (_number(name) for name in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"))
         folder = NodeCheckFolder(Path(self.folder))
         marker = _read_marker(folder)
@@ -147,7 +151,7 @@ class NodeCheck:
         if self.data is not None:
             data = Path(self.data)
             check("COCO data", lambda: node_checks.data_is_readable(data))
-        check("scontrol", lambda: node_checks.scontrol_answers(job_id(), needed=self.requeues))
+        check("scontrol", lambda: node_checks.scontrol_answered(_said(folder), needed=self.requeues))
         check("/dev/shm", node_checks.shared_memory)
         check("open files", node_checks.open_files_limit)
         self._check_together(check, folder, rank, max(size, 1), ProcessInfo(report.node, has_cuda))
@@ -192,6 +196,13 @@ class NodeCheck:
         check("processes", lambda: sum_ranks(folder.root, device, rank=rank, size=size, nodes=nodes, wait=self.wait))
 
 
+def _said(folder: NodeCheckFolder) -> str:
+    try:
+        return read_text(folder.scontrol)
+    except RecordError as error:
+        return str(error)
+
+
 def _number(variable: str) -> int:
     return int(os.environ.get(variable) or 0)
 
@@ -204,3 +215,7 @@ def _read_marker(folder: NodeCheckFolder) -> Marker:
             return read_json(folder.marker, Marker)
         time.sleep(0.2)
     return Marker("", 0.0)
+
+
+if __name__ == "__main__":
+    read_json(Path(sys.argv[1]), NodeCheck)()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import re
 import resource
 import shutil
 import socket
@@ -17,7 +18,6 @@ from typing import Literal
 
 from detector.storage.files import write_json, write_once
 from detector.storage.reading import read_json
-from detector.worker.requeue import scontrol
 
 State = Literal["ok", "note", "fail"]
 Answer = tuple[State, str]
@@ -190,17 +190,19 @@ def data_is_readable(root: Path) -> Answer:
     return "ok", f"{root}: {', '.join(splits)}"
 
 
-def scontrol_answers(job: str, *, needed: bool) -> Answer:
-    """Whether scontrol answers: runs call it to be requeued. needed: whether the cluster file allows that."""
-    code, said = scontrol("show", "job", "--oneliner", job)
-    if code == 0:
-        return "ok", "answers on the node"
-    told = " ".join(said.split())[:300] or f"exit code {code}"
+def scontrol_answered(said: str, *, needed: bool) -> Answer:
+    """Whether scontrol answers the batch script, which queues runs again by it. said: what it printed.
+
+    needed: whether the cluster file allows that.
+    """
+    if re.search(r"\bJobId=\d", said):
+        return "ok", "answers the batch script"
+    told = " ".join(said.split())[:300] or "nothing was printed"
     if not needed:
-        return "note", f"does not answer on the node ({told}); with max_requeues: 0 it is not needed"
+        return "note", f"does not answer the batch script ({told}); with max_requeues: 0 it is not needed"
     return "fail", (
-        f"does not answer on the node ({told}): runs could not be requeued when their time is up. "
-        "Make it available (in the container too), or set max_requeues: 0"
+        f"does not answer the batch script ({told}): runs could not be queued again when their time is up. "
+        "Make it available on the nodes (a container need not have it), or set max_requeues: 0"
     )
 
 

@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,15 +16,15 @@ from msgspec.structs import replace
 from detector.errors import RecordError, SchedulerError
 from detector.storage.files import write_json
 from detector.storage.reading import read_json
-from detector.worker.requeue import job_fields
 from harness.code.snapshot import take_snapshot
 from harness.doctor.machine import packages
 from harness.doctor.node import Marker, NodeCheck, NodeCheckFolder, NodeReport
+from harness.slurm.backend.slurm import NoSlurm, QueuedJob, Slurm
+from harness.slurm.batch.script import ArrayPlan, Shape, batch_script
 from harness.slurm.clusters import Cluster
-from harness.slurm.commands import WAITING, QueuedJob, cancel_by_name, read_queue
-from harness.slurm.script import Shape, parameters
-from harness.slurm.submissions import PREFIX, output_file
-from harness.slurm.submit import NoSlurm, call_sbatch, refusal
+from harness.slurm.queue import OVER, WAITING
+from harness.slurm.submissions import output_file
+from harness.slurm.submit import refusal
 
 LIMIT_MINUTES = 10
 WAIT_SECONDS = 180.0  # of processes for each other: the first import of torch on a node can take minutes
@@ -44,7 +45,8 @@ class NodeCheckJob:
     """A submitted job. ranks: how many processes it has."""
 
     id: str
-    name: str
+    name: str  # its token too
+    slurm: Slurm
     folder: NodeCheckFolder
     ranks: int
     limit_minutes: int
@@ -87,7 +89,7 @@ def submit_check(cluster: Cluster, shape: Shape, data: Path | None, *, runs: Pat
     )
     folder = check_folder(runs, token)
     code = take_snapshot(runs)
-    name, nonce = f"{PREFIX}{token}", secrets.token_hex(8)
+    nonce = secrets.token_hex(8)
     check = NodeCheck(
         folder=str(folder.root),
         nonce=nonce,
@@ -99,18 +101,37 @@ def submit_check(cluster: Cluster, shape: Shape, data: Path | None, *, runs: Pat
         wait=min(WAIT_SECONDS, 60 * short.time_minutes / 4),
     )
     write_json(folder.marker, Marker(nonce, time.time()))
-    options = parameters(short, shape, token=token, code=code, folder=folder.root, is_run=False)
+    write_json(folder.root / "task-0.json", check)
+    plan = ArrayPlan(
+        token=token,
+        cluster=short,
+        shape=shape,
+        names=(token,),
+        run_folders=(folder.root,),
+        folder=folder.root,
+        code=code,
+        most_at_once=1,
+        worker=("-u", "-m", "harness.doctor.node"),
+        watched=False,
+    )
+    slurm = Slurm(cluster.slurm_conf or "")
     try:
-        job_id = call_sbatch([check], short, options, folder.root)
+        job_id = slurm.submit(batch_script(plan))
     except NoSlurm:
         raise
     except SchedulerError as error:
-        cancel_by_name(name)  # the answer may be lost although the job was submitted
-        raise SchedulerError(refusal(name, error, cluster)) from error
+        cancel_check(slurm, token)  # the answer may be lost although the job was submitted
+        raise SchedulerError(refusal(token, str(error), cluster)) from error
     except KeyboardInterrupt:
-        cancel_by_name(name)
+        cancel_check(slurm, token)
         raise
-    return NodeCheckJob(job_id, name, folder, shape.tasks, short.time_minutes, nonce)
+    return NodeCheckJob(job_id, token, slurm, folder, shape.tasks, short.time_minutes, nonce)
+
+
+def cancel_check(slurm: Slurm, token: str) -> None:
+    """Cancel the job of a check, waiting or running, by its token, which is known before its id is."""
+    with suppress(SchedulerError):
+        slurm.cancel([job.id for job in slurm.find(token)])
 
 
 def wait_for_job(job: NodeCheckJob, *, wait_seconds: float, say: Callable[[str], None]) -> JobResult:
@@ -137,12 +158,17 @@ def wait_for_job(job: NodeCheckJob, *, wait_seconds: float, say: Callable[[str],
             if now - started > 60 * job.limit_minutes + OVERTIME_SECONDS:
                 result.problem = f"did not end within its {job.limit_minutes} minutes and was cancelled"
         if result.problem:
-            cancel_by_name(job.name)
+            cancel_check(job.slurm, job.name)
             break
         time.sleep(POLL_SECONDS)
     else:
         _wait_until_gone(job)
     return result
+
+
+def in_queue(job: NodeCheckJob) -> list[QueuedJob]:
+    """The job, while it waits or runs. Raises SchedulerError."""
+    return [item for item in job.slurm.find(job.name) if item.state != "COMPLETING" and item.state not in OVER]
 
 
 class _QueueQueries:
@@ -155,7 +181,7 @@ class _QueueQueries:
         self.next = 0.0
         self.said = ""
         # A new job may not be in the queue's answer at once.
-        self.last: QueuedJob | None = QueuedJob(job.id, "PENDING", "None", job.name)
+        self.last: QueuedJob | None = QueuedJob(job.id, "PENDING")
 
     def job_now(self) -> QueuedJob | None:
         """The job as last seen; None where it has left the queue. If the queue does not answer, nothing changes."""
@@ -163,7 +189,7 @@ class _QueueQueries:
             return self.last
         write_json(self.job.folder.marker, Marker(self.job.nonce, time.time()))
         try:
-            jobs = [item for item in read_queue([self.job.name]) if item.state != "COMPLETING"]
+            jobs = in_queue(self.job)
             self.last = jobs[0] if jobs else None
             text = f"job {self.job.id}: {_state_text(self.last)}" if self.last else ""
         except SchedulerError:
@@ -220,7 +246,7 @@ def _end_state(job: NodeCheckJob) -> tuple[str, str]:
     """The job's final state in Slurm's word, empty where Slurm no longer knows it; and the same in a phrase."""
     late = time.monotonic() + LEAVING_SECONDS
     # Slurm says how a job ended only after its nodes are cleared.
-    while (fields := job_fields(job.id)).get("JobState") == "COMPLETING" and time.monotonic() < late:
+    while (fields := job.slurm.fields(job.id)).get("JobState") == "COMPLETING" and time.monotonic() < late:
         time.sleep(FIRST_QUERY_SECONDS)
     state = fields.get("JobState", "")
     if not state:
@@ -253,9 +279,9 @@ def _wait_until_gone(job: NodeCheckJob) -> None:
     end = time.monotonic() + LEAVING_SECONDS
     while time.monotonic() < end:
         try:
-            if not [item for item in read_queue([job.name]) if item.state != "COMPLETING"]:
+            if not in_queue(job):
                 return
         except SchedulerError:
             pass
         time.sleep(FIRST_QUERY_SECONDS)
-    cancel_by_name(job.name)
+    cancel_check(job.slurm, job.name)

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from detector.storage.files import write_json
 from detector.storage.reading import read_json
-from detector.worker.processes import export_distributed, meeting_file
+from detector.worker.processes import export_distributed, meeting_file, slurm_task
 from harness.doctor.node_checks import Answer, error_text
 
 NETWORK_ADVICE = "Where nodes have several networks, name the right one in 'setup': export {0}_SOCKET_IFNAME=..."
@@ -64,7 +64,7 @@ def sum_ranks(folder: Path, device: str, *, rank: int, size: int, nodes: int, wa
 
             from detector.device.world import join_world
 
-            with join_world(device, meeting_file(folder)) as world:
+            with join_world(device, meeting_file(folder, slurm_task(folder))) as world:
                 number = torch.full((1,), float(rank + 1), device=world.device)
                 dist.all_reduce(number)
                 sums.append(number.item())

@@ -1,4 +1,4 @@
-"""Why a run failed: one class per cause, each with a sentence and the next command to type.
+"""Why a run failed: one class per cause.
 
 The class is found from text alone. The patterns are parts of what torch, NCCL, gloo, Slurm, Linux and this project
 print; this project's are held by tests that raise the real errors.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import signal
-from dataclasses import dataclass
 from typing import Literal
 
 from detector.runs.log_lines import of_worker
@@ -33,114 +32,14 @@ FailureName = Literal[
     "network",
     "node",
     "time",
+    "preempted",
+    "no progress",
+    "died before start",
     "killed before start",
     "killed",
     "unknown",
 ]
 
-
-@dataclass(frozen=True)
-class CommandArguments:
-    """What is typed after ``harness run``, ``harness logs`` and ``harness explain``, and the folders."""
-
-    run: str  # target, profile, ...
-    logs: str
-    explain: str
-    data: str  # the data's folder, or a placeholder
-    runs: str  # the runs folder
-
-
-@dataclass(frozen=True)
-class Advice:
-    """What a class means, and a command template over the fields of ``CommandArguments``."""
-
-    sentence: str
-    command: str
-
-
-RETRY = "harness run {run} --retry-failed"
-
-ADVICE: dict[FailureName, Advice] = {
-    "GPU memory": Advice(
-        "A GPU's memory did not suffice. See whether something else uses it; else lower the profile's "
-        "execution.groups_per_forward (the results stay the same), or take precision bf16 or smaller images, which is "
-        "another training.",
-        f"nvidia-smi; {RETRY}",
-    ),
-    "GPU library": Advice(
-        "The libraries cuBLAS or cuDNN could not start, or found no way to compute: most often because the GPU's "
-        "memory is full, else because another version of the library is found than the one that torch was built with.",
-        "nvidia-smi; harness doctor",
-    ),
-    "GPU build": Advice(
-        "This build of torch has no code for this GPU: torch.cuda.get_arch_list() must name an architecture that fits "
-        "torch.cuda.get_device_capability(). Install a build of torch that does.",
-        "harness doctor",
-    ),
-    "GPU assignment": Advice(
-        "Two processes of the run took one GPU, or one asked for a GPU that it cannot see: each process must see all "
-        "GPUs of its node, and there must be one for each.",
-        "nvidia-smi; harness doctor",
-    ),
-    "GPU fault": Advice(
-        "A kernel did what it may not (an address out of bounds, a failed assertion), and the process cannot use the "
-        "GPU any more. The line that failed is often a later one: CUDA_LAUNCH_BLOCKING=1 shows the right one.",
-        "harness logs {logs}",
-    ),
-    "driver": Advice(
-        "The NVIDIA driver is too old for this build of torch: update it, or install a torch for an older CUDA.",
-        "nvidia-smi; harness doctor",
-    ),
-    "host memory": Advice(
-        "The machine's main memory did not suffice, or the job's share of it: let fewer runs share the machine (raise "
-        "the profile's execution.memory_gb), use fewer loader_workers, or ask for more memory.",
-        f"free -g; {RETRY}",
-    ),
-    "shared memory": Advice(
-        "Through /dev/shm loader workers hand images over, and it is too small or full: start the container with more "
-        "of it (docker: --shm-size=8g, or --ipc=host), or lower the profile's execution.loader_workers (0 needs none).",
-        f"df -h /dev/shm; {RETRY}",
-    ),
-    "open files": Advice(
-        "The processes may open too few files: raise the limit (ulimit -n 4096; docker: --ulimit nofile=4096), or "
-        "lower the profile's execution.loader_workers.",
-        f"ulimit -n 4096; {RETRY}",
-    ),
-    "disk full": Advice(
-        "No space is left, or a quota is used up; the last checkpoint is intact.", f"df -h {{runs}}; {RETRY}"
-    ),
-    "not finite": Advice(
-        "The loss became NaN or infinite, and would again: the learning rate or the precision does not fit the batch.",
-        "harness explain {explain}",
-    ),
-    "first batch": Advice(
-        "The first batch shows that boxes, anchors, inputs or the loss cannot be right; nothing was trained.",
-        "harness explain {explain}",
-    ),
-    "data": Advice("The data are missing, damaged, or not those that the job names.", "harness data verify {data}"),
-    "weights": Advice("A weights file or a checkpoint is missing, damaged, or of another network.", "harness doctor"),
-    "record": Advice(
-        "A file in the run's folder is damaged; the message names it. Move it away, then run again.", RETRY
-    ),
-    "import": Advice("A library is missing, or of a version that does not fit.", "harness doctor"),
-    "network": Advice(
-        "The processes of the run lost contact: one of them died, or the network or a port failed. The last checkpoint "
-        "is intact.",
-        RETRY,
-    ),
-    "node": Advice(
-        "The machine, its GPU, its driver or its file system failed: check it, or run elsewhere.",
-        f"harness doctor; {RETRY}",
-    ),
-    "time": Advice("The job's time was up, or it was preempted. It resumes from its checkpoint.", "harness run {run}"),
-    "killed before start": Advice("The process was ended before the training began; nothing was lost.", RETRY),
-    "killed": Advice(
-        "The process was killed and could not save: by someone, or by the kernel when memory ran out. The run resumes "
-        "from its last checkpoint.",
-        RETRY,
-    ),
-    "unknown": Advice("An error of no known class; the log shows it in full.", "harness logs {logs}"),
-}
 
 # Of the numbers that NVIDIA's driver writes to the kernel's log, those of broken hardware: memory errors (48, 63, 64,
 # 92, 94, 95), NVLink (74), a GPU off the bus (79), its own processors (61, 62, 119, 120). Others are the program's.
@@ -228,7 +127,9 @@ _TEXTS: tuple[tuple[FailureName, str], ...] = (
         r"unable to find an engine to execute this computation|Unable to load any of .*libcudnn|"
         r"Could not load library libcudnn",
     ),
-    ("time", r"DUE TO TIME LIMIT|DUE TO PREEMPTION|\bTIMEOUT\b|job is timed-out|timed-out too many times|PREEMPTED"),
+    ("preempted", r"DUE TO PREEMPTION|\bPREEMPTED\b"),
+    ("time", r"DUE TO TIME LIMIT|\bTIMEOUT\b|before their time was up|ended by their time limit"),
+    ("no progress", r"\b[Nn]o progress for \d"),
     (
         "network",
         r"NCCL [Ee]rror|NCCL timeout|nccl(?:System|Remote|Internal|UnhandledCuda)Error|Watchdog caught collective|"
@@ -261,12 +162,6 @@ def classify(message: str, tail: str = "", *, exit_code: int | None = None, star
     if number is not None:
         return "killed" if started else "killed before start"
     return exact or found or "unknown"
-
-
-def advise(name: FailureName, arguments: CommandArguments) -> tuple[str, str]:
-    """The class's sentence, and the command to type next."""
-    advice = ADVICE[name]
-    return advice.sentence, advice.command.format(**vars(arguments))
 
 
 def last_error(text: str) -> str:

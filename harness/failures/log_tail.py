@@ -13,6 +13,8 @@ TAIL_BYTES = 16_384
 MOST_BYTES = 64 * 2**20  # of a log that is shown
 ANY_SIZE = 2**63
 _LAUNCHERS = re.compile(r"^submitit (?:INFO|ERROR) |(?:INFO|ERROR) submitit: ")
+# What srun, Slurm's daemon and the batch script print around a program's own words.
+_SLURMS = re.compile(r"^(?:srun|slurmstepd|harness): ")
 
 
 def tail(path: Path, lines: int | None = None) -> str:
@@ -43,3 +45,10 @@ def last_lines(text: str, without: str = "", count: int = 6, width: int = 160) -
         if line.strip() and not _LAUNCHERS.search(line) and not any(said in line for said in repeated)
     ]
     return [line if len(line) <= width else f"{line[: width - 3]}..." for line in kept[-count:]]
+
+
+def last_word(text: str) -> str:
+    """The last line that a run itself printed; of what Slurm and the launcher printed, where there is none."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    own = [line for line in lines if not _SLURMS.match(line) and not _LAUNCHERS.search(line)]
+    return (own or lines or [""])[-1]

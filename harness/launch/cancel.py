@@ -20,6 +20,7 @@ from detector.runs.folder import RunDir, is_locked
 from detector.runs.job import TrainJob
 from detector.storage.files import write_atomic
 from detector.storage.reading import read_text
+from harness.store.cancelled import cancelled_folder, note_cancelled_run
 
 WAIT_SECONDS = 60.0  # for runs to save; a slower one still ends by itself
 POLL_SECONDS = 0.2
@@ -41,7 +42,7 @@ def is_cancelled(runs: Path, train: TrainJob, *, since: float) -> bool:
 
 
 def _note(runs: Path, train: TrainJob) -> Path:
-    return runs / "cancelled" / replace(train, seed=0).id
+    return cancelled_folder(runs) / replace(train, seed=0).id
 
 
 def stop_runs(names: dict[Path, str], say: Callable[[str], None], *, wait: float = WAIT_SECONDS) -> bool:
@@ -61,6 +62,7 @@ def stop_runs(names: dict[Path, str], say: Callable[[str], None], *, wait: float
             pid = holder(run)
             if pid is not None and pid not in asked[root]:
                 asked[root].add(pid)
+                note_cancelled_run(run)  # before it ends: whoever looks then knows why
                 refusal = _terminate(pid)
                 say(f"{names[root]}: {refusal or f'asked process {pid} to save and stop'}")
             if not asked[root] and time.monotonic() - begun > HEARTBEAT_SECONDS:

@@ -20,8 +20,9 @@ from detector.storage.reading import open_regular, read_json
 from harness.launch.assignments import Wanted, wanted_weights
 from harness.planning.plan import Plan
 from harness.status.find import of_plan
+from harness.status.kinds import LIVING
 from harness.status.observe import look_at_queue, observe
-from harness.status.state import LIVING
+from harness.status.words import state_text
 from harness.store.records import Store
 from harness.store.replaced import replace_run
 
@@ -114,7 +115,10 @@ def begin_anew(planned: Plan, store: Store, say: Callable[[str], None]) -> None:
     scheduler = look_at_queue(store.runs)
     known = [item for item in of_plan(planned, store.runs) if item.exists]
     for item in known:
-        if observe(item, store, planned.profile.name, scheduler).kind in LIVING:
+        state = observe(item, store, planned.profile.name, scheduler)
+        if state.kind == "unknown":
+            raise UsageError(f"--fresh: {item.name} may run: {state_text(state)}. Try again when its queue answers.")
+        if state.kind in LIVING:
             raise UsageError(f"--fresh: {item.name} waits or runs. Stop it first: harness cancel {item.refs[0]}")
     for item in known:
         assert item.run is not None

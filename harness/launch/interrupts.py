@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+STOP_SECONDS = 60.0  # for runs to save their state after Ctrl-C; a slower one still ends by itself
 
 
 @contextmanager
 def interrupts_ignored() -> Iterator[None]:
     """Ctrl-C does not end processes that are started here, although a terminal sends it to children too.
 
-    The launcher asks them to save and end (``_stop``), which takes them longer.
+    The launcher asks them to save and end (``stop``), which takes them longer.
     """
     with _handled(signal.SIGINT, signal.SIG_IGN):
         yield
@@ -41,3 +45,27 @@ def _handled(number: signal.Signals, handler: Callable[[int, Any], None] | signa
         yield
     finally:
         signal.signal(number, before)
+
+
+def stop(jobs: Sequence[Any]) -> None:
+    """Ask our runs to save and end, and wait for them for up to ``STOP_SECONDS``. jobs: as for ``terminate``.
+
+    submitit's own ``cancel`` kills after one second, too soon to save a large model. Its controller passes SIGTERM on.
+    """
+    deadline = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline:
+        if not terminate(jobs):
+            return
+        time.sleep(0.5)
+
+
+def terminate(jobs: Sequence[Any]) -> bool:
+    """Send SIGTERM to our runs that live; returns whether there are any. A run that just starts may miss one signal.
+
+    jobs: submitit's; None for the run of another command.
+    """
+    # Not ``job.done()``, which looks for a file: the storage may be away.
+    living = [job for job in jobs if job is not None and job.get_info()["jobState"] == "RUNNING"]
+    for job in living:
+        os.kill(int(job.job_id), signal.SIGTERM)
+    return bool(living)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import shutil
 import time
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -23,12 +21,23 @@ from detector.worker.worker import Worker
 from harness.failures.classes import silent_end
 from harness.failures.log_tail import last_lines, tail
 from harness.launch.cancel import is_cancelled
-from harness.launch.interrupts import interrupts_ignored
+from harness.launch.hangs import (
+    MOST_STARTS,
+    STACKS_SECONDS,
+    Point,
+    Watch,
+    children,
+    descendants,
+    end_processes,
+    is_alive,
+    note_hang,
+    point,
+)
+from harness.launch.interrupts import interrupts_ignored, stop, terminate
 from harness.machine import free_memory_gb, processes_for, usable_cores, visible_gpus
 from harness.registry.declarations import Execution
 
 POLL_SECONDS = 0.5
-STOP_SECONDS = 60.0  # for runs to save their state after Ctrl-C; a slower one still ends by itself
 ABANDONED_SECONDS = 30.0  # within which processes notice by themselves that another one of their run was killed
 NOT_STARTED = "cancelled before it started"
 FOREVER_MINUTES = 60 * 24 * 365
@@ -61,6 +70,7 @@ class _Active:
     slot: Slot
     started: float  # seconds since the epoch
     tasks: int = 1
+    watch: Watch = field(default_factory=Watch)
     abandoned: float | None = None  # since when (monotonic) some of its processes live and others are gone
 
     def status(self) -> Status | None:
@@ -88,44 +98,96 @@ def make_slots(execution: Execution, *, runs: int) -> list[Slot]:
 def run_local(assignments: list[Assignment], slots: list[Slot], view: View) -> list[Failure]:
     """Run all assignments until they have their records. Returns those that failed or were cancelled.
 
-    On KeyboardInterrupt, or any other error here, the runs save and stop before it passes on.
+    A run that gets no further is ended, and starts again from its newest checkpoint at most ``MOST_STARTS`` times from
+    the same point. On KeyboardInterrupt, or any other error here, the runs save and stop before it passes on.
     """
-    waiting, active, failures = list(assignments), list[_Active](), list[Failure]()
-    free, begun = list(slots), time.time()
+    work = _Work(view, waiting=list(assignments), free=list(slots))
     try:
-        while waiting or active:
-            while waiting and free:
-                assignment = waiting.pop(0)
-                if _is_cancelled(assignment, begun):
-                    log = RunDir(Path(assignment.run_dir)).log
-                    failures.append(Failure(assignment.train.id, NOT_STARTED, log, stopped=True))
-                    view.finish(assignment.train.id, NOT_STARTED)
-                else:
-                    active.append(_start(assignment, free.pop(0)))
+        while work.waiting or work.active:
+            _start_waiting(work)
             time.sleep(POLL_SECONDS)
-            _terminate([item for item in active if _is_cancelled(item.assignment, begun)])
-            for item in list(active):
-                train_id = item.assignment.train.id
-                view.update(train_id, item.status())
+            terminate([item.job for item in work.active if work.is_cancelled(item.assignment)])
+            for item in list(work.active):
+                view.update(item.assignment.train.id, item.status())
                 # Trainings survive a file server that is away for a while; so must the launcher.
                 ended, done = retry(partial(_look, item), f"looking at {item.run.root}")
-                if not ended:
-                    continue
-                active.remove(item)
-                free.append(item.slot)
-                if done:
-                    view.finish(train_id, "done")
-                elif item.job is None:  # the other command is gone: take the run over
-                    waiting.append(item.assignment)
-                else:
-                    cancelled = _is_cancelled(item.assignment, begun)
-                    failure = retry(partial(_failure, item, cancelled=cancelled), "noting a failure")
-                    failures.append(failure)
-                    view.finish(train_id, f"{'stopped' if failure.stopped else 'failed'}: {failure.message}")
+                if ended:
+                    work.active.remove(item)
+                    work.free.append(item.slot)
+                    _end(work, item, done=done)
     except BaseException:
-        _stop(active)
+        stop([item.job for item in work.active])
         raise
-    return failures
+    return work.failures
+
+
+@dataclass
+class _Work:
+    """What a launcher has to do. hangs: by training, from which point it hung last, and how often from there."""
+
+    view: View
+    waiting: list[Assignment]
+    free: list[Slot]
+    begun: float = field(default_factory=time.time)  # seconds since the epoch
+    active: list[_Active] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    hangs: dict[str, tuple[Point, int]] = field(default_factory=dict)
+
+    def is_cancelled(self, assignment: Assignment) -> bool:
+        """Whether a person cancelled its row since the launcher began."""
+        return is_cancelled(Path(assignment.run_dir).parent, assignment.train, since=self.begun)
+
+    def fail(self, failure: Failure, text: str) -> None:
+        """Note a run that ended without its records; text: for the view."""
+        self.failures.append(failure)
+        self.view.finish(failure.train_id, text)
+
+
+def _start_waiting(work: _Work) -> None:
+    while work.waiting and work.free:
+        assignment = work.waiting.pop(0)
+        if work.is_cancelled(assignment):
+            log = RunDir(Path(assignment.run_dir)).log
+            work.fail(Failure(assignment.train.id, NOT_STARTED, log, stopped=True), NOT_STARTED)
+        else:
+            work.active.append(_start(assignment, work.free.pop(0)))
+
+
+def _end(work: _Work, item: _Active, *, done: bool) -> None:
+    """What becomes of a run whose processes have ended."""
+    if done:
+        if item.job is not None:  # what its processes printed is of no more use
+            shutil.rmtree(item.run.submitit, ignore_errors=True)
+        work.view.finish(item.assignment.train.id, "done")
+    elif item.job is None:  # the other command is gone: take the run over
+        work.waiting.append(item.assignment)
+    elif item.watch.hung is not None and is_alive(item.status()):
+        _end_of_hang(work, item)
+    else:
+        cancelled = work.is_cancelled(item.assignment)
+        failure = retry(partial(_failure, item, cancelled=cancelled), "noting a failure")
+        work.fail(failure, f"{'stopped' if failure.stopped else 'failed'}: {failure.message}")
+
+
+def _end_of_hang(work: _Work, item: _Active) -> None:
+    """Start a run again that got no further, or give up; its log has the stacks."""
+    train_id, words = item.assignment.train.id, item.watch.words
+    reached = retry(partial(point, item.run), f"looking at {item.run.root}")
+    before, times = work.hangs.get(train_id, ((), 0))
+    times = times + 1 if reached == before else 1
+    work.hangs[train_id] = reached, times
+    cancelled = work.is_cancelled(item.assignment)
+    if times <= MOST_STARTS and not cancelled:
+        what = f"it starts again from {reached[0]} ({times} of at most {MOST_STARTS} times from there)"
+        note_hang(item.run, item.watch, what)
+        work.view.note(train_id, f"{words}; {what}; the stacks of its processes are in {item.run.log}")
+        work.waiting.insert(0, item.assignment)
+        return
+    note_hang(item.run, item.watch, "it was cancelled" if cancelled else "it is not started again")
+    message = f"{words}; {'cancelled' if cancelled else f'so it was after {times} starts from {reached[0]}'}"
+    phase: Literal["stopped", "failed"] = "stopped" if cancelled else "failed"
+    retry(partial(_note_end, item, item.status(), phase, message), "noting a failure")
+    work.fail(Failure(train_id, message, item.run.log, stopped=cancelled), f"{phase}: {message}")
 
 
 def is_done(assignment: Assignment) -> bool:
@@ -159,6 +221,7 @@ def _start(assignment: Assignment, slot: Slot) -> _Active:
 def _look(item: _Active) -> tuple[bool, bool]:
     """Whether the run has ended, and whether it has its records."""
     _end_abandoned(item)
+    _end_hung(item)
     ended = not item.run.is_locked() if item.job is None else bool(item.job.done())
     return ended, ended and is_done(item.assignment)
 
@@ -171,7 +234,7 @@ def _end_abandoned(item: _Active) -> None:
     """
     if item.job is None or item.tasks == 1:
         return
-    living = _children(int(item.job.job_id))
+    living = children(int(item.job.job_id))
     # submitit writes a result for each process that ended by itself, well or not.
     spoken = len(list(item.run.submitit.glob(f"{item.job.job_id}_*_result.pkl")))
     if not 0 < len(living) < item.tasks - spoken:
@@ -179,17 +242,20 @@ def _end_abandoned(item: _Active) -> None:
     elif item.abandoned is None:
         item.abandoned = time.monotonic()
     elif time.monotonic() - item.abandoned > ABANDONED_SECONDS:
-        for pid in living:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        end_processes(living)
 
 
-def _children(pid: int) -> list[int]:
-    """The processes that ``pid`` has started; none where the system cannot tell."""
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
+def _end_hung(item: _Active) -> None:
+    """Ask the processes of a run that gets no further for their stacks, and end them a little later."""
+    if item.job is None:
+        return
+    now, watch = time.monotonic(), item.watch
+    if watch.hung is None and watch.look(item.status(), now):
+        job = item.job.job_id
+        outputs = [item.run.submitit / f"{job}_{rank}_log.out" for rank in range(item.tasks)]
+        watch.ask_for_stacks(outputs, descendants(int(job)), now)
+    elif watch.hung is not None and now - watch.hung >= STACKS_SECONDS:
+        end_processes(descendants(int(item.job.job_id)))
 
 
 def _failure(item: _Active, *, cancelled: bool) -> Failure:
@@ -215,36 +281,10 @@ def _note_end(item: _Active, status: Status | None, phase: Literal["stopped", "f
     write_json(item.run.status, replace(words, phase=phase, time=time.time(), message=message))
 
 
-def _is_cancelled(assignment: Assignment, since: float) -> bool:
-    return is_cancelled(Path(assignment.run_dir).parent, assignment.train, since=since)
-
-
 def _last_words(status: Status | None) -> str:
     if status is None:
         return "starting"
     return f"{status.phase}, iteration {status.iteration} of {status.iterations} (killed, or out of memory?)"
-
-
-def _stop(active: list[_Active]) -> None:
-    """Ask our runs to save and end, and wait for them for up to ``STOP_SECONDS``.
-
-    submitit's own ``cancel`` kills after one second, too soon to save a large model. Its controller passes SIGTERM on.
-    """
-    deadline = time.monotonic() + STOP_SECONDS
-    while time.monotonic() < deadline:
-        if not _terminate(active):
-            return
-        time.sleep(0.5)
-
-
-def _terminate(active: list[_Active]) -> bool:
-    """Send SIGTERM to our runs that live; returns whether there are any. A run that just starts may miss one signal."""
-    # Not ``job.done()``, which looks for a file: the storage may be away.
-    jobs = [item.job for item in active if item.job is not None]
-    living = [job for job in jobs if job.get_info()["jobState"] == "RUNNING"]
-    for job in living:
-        os.kill(int(job.job_id), signal.SIGTERM)
-    return bool(living)
 
 
 class View(Protocol):
@@ -252,6 +292,9 @@ class View(Protocol):
 
     def update(self, train_id: str, status: Status | None) -> None:
         """The newest heartbeat of a run."""
+
+    def note(self, train_id: str, text: str) -> None:
+        """Something that a person should know of a run that goes on."""
 
     def finish(self, train_id: str, text: str) -> None:
         """A run has ended: how, in words."""

@@ -10,18 +10,25 @@ from pathlib import Path
 
 from detector.errors import UsageError
 from detector.runs.assignment import Assignment
+from detector.runs.job import Shapes
 from harness.console.runs_view import runs_view
 from harness.launch.assignments import Wanted, assignments
 from harness.launch.inputs import begin_anew, require_same_inputs
 from harness.launch.interrupts import terminate_is_interrupt
+from harness.launch.lease import LeasedView, leasing
 from harness.launch.local import Failure, View, make_slots, run_local
 from harness.launch.prepare import plan_with_weights, prepare_data, say_use_of_weights
-from harness.launch.submit import DryRun, dry_run
+from harness.launch.stay import stay
+from harness.launch.submit import DryRun, count_of_runs, dry_run
+from harness.planning.data import named_data
 from harness.planning.plan import Plan
-from harness.planning.selection import Selection, missing, unusable
-from harness.slurm.clusters import find_cluster
+from harness.planning.selection import Selection, Targets, missing, unusable
+from harness.slurm.arrays import Work as SlurmWork
+from harness.slurm.clusters import as_anywhere, find_clusters
+from harness.slurm.submissions import Options
 from harness.slurm.submit import Outcome, submit
 from harness.status.observe import failed_ids
+from harness.store.cancelled import forget_cancelled_run
 
 Say = Callable[[str], None]
 Show = Callable[[dict[str, str]], AbstractContextManager[View]]
@@ -29,12 +36,14 @@ Show = Callable[[dict[str, str]], AbstractContextManager[View]]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The options of ``harness run``. overrides: PATH=VALUE each; cluster: a name, or the path of its file.
+    """The options of ``harness run``. target: one, or several of them. overrides: PATH=VALUE each.
 
-    fresh: move the folders of the target's runs aside first, and train all of them anew.
+    fresh: move the folders of the target's runs aside first, and train all of them anew. cluster: a name, the path of a
+    file, or several with commas between them. stay: with a cluster, submit again what a limit held back or what was
+    lost, until all has ended.
     """
 
-    target: str
+    target: Targets
     profile: str
     seeds: int = 1
     batch_size: int | None = None
@@ -44,6 +53,7 @@ class Request:
     retry_failed: bool = False
     fresh: bool = False
     cluster: str | None = None
+    stay: bool = False
     dry_run: bool = False
 
 
@@ -51,6 +61,7 @@ class Request:
 class RunResult:
     """What became of a request. Trainings are named by their id; ``plan`` says which rows and seed each serves.
 
+    target: as it is typed on a command line, several with spaces between them.
     runs, data_root: the folders of the runs and of the data. done: had all their records before. trained: have them
     now. failed, stopped: ended without them; the same request goes on from their last checkpoints. left: missing, and
     not asked for (``retry_failed``). submission: what Slurm took; None where it was not asked. dry_run: what would be
@@ -68,6 +79,11 @@ class RunResult:
     left: tuple[str, ...] = ()
     submission: Outcome | None = None
     dry_run: DryRun | None = None
+
+    @property
+    def tables(self) -> str:
+        """The tables of the targets, as they are typed on a command line; ``all`` for all of them."""
+        return " ".join(dict.fromkeys(name.split("/")[0] for name in self.target.split()))
 
     @property
     def names(self) -> dict[str, str]:
@@ -114,9 +130,11 @@ def run_target(request: Request, say: Say, show: Show = runs_view) -> RunResult:
         SchedulerError: Slurm is not there, or refuses.
     """
     selection = Selection(request.target, request.profile, list(request.overrides), request.data, request.batch_size)
-    cluster = find_cluster(request.cluster) if request.cluster is not None else None
-    if request.dry_run and cluster is None:
+    clusters = find_clusters(request.cluster) if request.cluster is not None else ()
+    if request.dry_run and not clusters:
         raise UsageError("--dry-run shows what --cluster NAME would submit. For runs here, see 'harness plan'.")
+    if request.stay and (request.dry_run or not clusters):
+        raise UsageError("--stay goes with --cluster NAME, and not with --dry-run: runs here are waited for anyway.")
     if request.fresh and (request.dry_run or request.retry_failed):
         raise UsageError(
             "--fresh moves the folders of all runs aside; it goes with neither --dry-run nor --retry-failed."
@@ -127,17 +145,17 @@ def run_target(request: Request, say: Say, show: Show = runs_view) -> RunResult:
         prepare_data(planned.data, root, say)  # before anything is moved
         begin_anew(planned, selection.store, say)
     else:
-        require_same_inputs(planned, selection.store, root, request.weights, _command(request))
+        require_same_inputs(planned, selection.store, root, request.weights, _command(request, selection))
     todo = missing(planned, selection.store)
     broken = unusable(planned, selection.store)
     done = tuple(train_id for train_id in planned.trainings if train_id not in (*todo, *broken))
     counts = f"{count_of_runs(len(planned.trainings))}, {len(done)} done, {len(todo)} to do"
     counts += f", {len(broken)} with a record that cannot be used" if broken else ""
-    say(f"{request.target}, profile {request.profile}: {counts}.")
+    say(f"{selection.target}, profile {request.profile}: {counts}.")
     asked = _failed_before(selection, planned, todo, say) if request.retry_failed and todo else todo
     left = tuple(train_id for train_id in todo if train_id not in asked)
     result = RunResult(
-        target=request.target,
+        target=selection.target,
         plan=planned,
         runs=selection.store.runs,
         data_root=root,
@@ -148,18 +166,21 @@ def run_target(request: Request, say: Say, show: Show = runs_view) -> RunResult:
     if not asked:
         return result
     work = _Work(selection, planned, tuple(asked), root, weights)
-    if cluster is None:
+    if not request.dry_run:
+        for train_id in asked:
+            forget_cancelled_run(selection.store.run_dir(train_id))
+    if not clusters:
         return _with_failures(result, asked, _run_here(work, say, show))
+    to_submit = work.for_slurm(request)
     if request.dry_run:
-        return replace(result, dry_run=dry_run(work.assignments(), cluster, selection, say))
+        return replace(result, dry_run=dry_run(to_submit, clusters, say))
     prepare_data(planned.data, root, say)
-    execution = selection.profile.execution
-    return replace(result, submission=submit(work.assignments(), cluster, execution, runs=selection.store.runs))
-
-
-def count_of_runs(count: int) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{count} run{'' if count == 1 else 's'}"
+    outcome = submit(to_submit, clusters)
+    if not request.stay:
+        return replace(result, submission=outcome)
+    return _with_failures(
+        result, asked, stay(to_submit, clusters, outcome, planned, selection.store, say, names=result.names)
+    )
 
 
 def _planned(selection: Selection, request: Request, root: Path, say: Say) -> tuple[Plan, dict[Wanted, Path]]:
@@ -177,9 +198,9 @@ def _planned(selection: Selection, request: Request, root: Path, say: Say) -> tu
     return plan_with_weights(selection, planned, request.seeds, root, request.weights, say)
 
 
-def _command(request: Request) -> str:
+def _command(request: Request, selection: Selection) -> str:
     """The same command as words of a shell."""
-    words = ["harness", "run", request.target, "--profile", request.profile]
+    words = ["harness", "run", *selection.targets, "--profile", request.profile]
     words += ["--seeds", str(request.seeds)] if request.seeds > 1 else []
     words += ["--batch-size", str(request.batch_size)] if request.batch_size is not None else []
     words += [word for override in request.overrides for word in ("--set", override)]
@@ -216,11 +237,29 @@ class _Work:
         every = assignments(self.plan, self.selection.store, root=self.root, weights=weights, notes=notes)
         return [item for item in every if item.train.id in self.asked]
 
+    def for_slurm(self, request: Request) -> SlurmWork:
+        """The same for a submission, which keeps the command's options. A path is another one in another folder."""
+        data = None if isinstance(self.plan.data, Shapes) else named_data(request.data)
+        return SlurmWork(
+            assignments=tuple(self.assignments()),
+            refs={train_id: tuple(self.plan.refs_of(train_id)) for train_id in self.asked},
+            execution=self.selection.profile.execution,
+            options=Options(
+                profile=request.profile,
+                cluster=as_anywhere(request.cluster or ""),
+                overrides=request.overrides,
+                batch_size=request.batch_size,
+                data=None if data is None else str(data.absolute()),
+                weights=None if request.weights is None else str(request.weights.absolute()),
+            ),
+            runs=self.selection.store.runs,
+        )
+
 
 def _run_here(work: _Work, say: Say, show: Show) -> list[Failure]:
     """Train on this machine's GPUs or CPU cores."""
     try:
-        with terminate_is_interrupt():
+        with terminate_is_interrupt(), leasing(work.selection.store.runs, work.asked) as ended:
             prepare_data(work.plan.data, work.root, say)
             jobs = work.assignments()
             slots = make_slots(work.selection.profile.execution, runs=len(jobs))
@@ -228,7 +267,7 @@ def _run_here(work: _Work, say: Say, show: Show) -> list[Failure]:
             where = f"on {gpus} GPU{'s' if gpus > 1 else ''} each" if gpus else "on the CPU"
             say(f"{len(slots)} at a time, {where}; in {work.selection.store.runs}")
             with show(_names(work.plan, work.asked)) as view:
-                return run_local(jobs, slots, view)
+                return run_local(jobs, slots, LeasedView(view, ended))
     except KeyboardInterrupt:
         say("Interrupted; finished runs and checkpoints are kept. The same command goes on from there.")
         raise

@@ -81,7 +81,7 @@ def plan_budget(selection: Selection, text: str, gpus: GpuSet | None = None) -> 
     everyone = selection.registry.own_claims if own else selection.registry.claims
     family = [claim for claim in everyone if name in claim.decidable_in]
     refs = set(selection.refs)
-    asked = [claim for claim in everyone if selection.target == "all" or not refs.isdisjoint(claim.refs())]
+    asked = [claim for claim in everyone if "all" in selection.targets or not refs.isdisjoint(claim.refs())]
     claims = [claim for claim in asked if claim in family]
     if not claims:
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
@@ -27,14 +28,21 @@ from harness.store.records import Source, Store
 from harness.verdicts.runs import RowRuns
 
 TEST_DEV = "test-dev2017"
+Targets = str | Sequence[str]  # "all", a table, a row; or several of them
 
 
 class Selection:
-    """A target at a profile. Raises UsageError for an unknown name, RegistryError for a wrong file."""
+    """One or several targets at a profile.
+
+    targets: each once, in the order given, without those whose rows another one has. target: the same as they are typed
+    on a command line. refs: the rows that they train, each once.
+
+    Raises UsageError for an unknown name, RegistryError for a wrong file.
+    """
 
     def __init__(
         self,
-        target: str,
+        targets: Targets,
         profile: str,
         overrides: list[str],
         data: Path | None,
@@ -43,9 +51,11 @@ class Selection:
         source: Source | None = None,
     ) -> None:
         self.registry = Registry()
-        self.target = target
         self.profile: Profile = self.registry.profile(profile)
-        self.refs = self.registry.select(target, profile)
+        rows = {name: self.registry.select(name, profile) for name in target_names(targets)}
+        self.targets = _widest(self.registry, tuple(rows))
+        self.target = " ".join(self.targets)
+        self.refs = list(dict.fromkeys(ref for name in self.targets for ref in rows[name]))
         self.overrides: dict[str, Any] = parse_overrides(overrides)
         self.batch_size = batch_size
         self.given_data = data
@@ -154,6 +164,21 @@ class Selection:
     def _named_root(self) -> Path | None:
         """A COCO folder that the user named; without it the records of any one folder are shown."""
         return named_data(self.given_data) if isinstance(self.source, AnnotatedFolder) else None
+
+
+def target_names(targets: Targets) -> tuple[str, ...]:
+    """The targets, each once. Raises UsageError where there is none."""
+    names = (targets,) if isinstance(targets, str) else tuple(dict.fromkeys(targets))
+    if not names:
+        raise UsageError("No target was given: 'all', a table such as 'table2', a row such as 'table2/L6', or several.")
+    return names
+
+
+def _widest(registry: Registry, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Without a row whose table is named too, and without what ``all`` stands for where that is named."""
+    papers = {table.id for table in registry.paper_tables} if "all" in names else set[str]()
+    wider = papers | {name for name in names if "/" not in name}
+    return tuple(name for name in names if name not in papers and not ("/" in name and name.split("/")[0] in wider))
 
 
 def _text(value: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -90,13 +91,15 @@ def explain(error: msgspec.ValidationError, data: Any, kind: Any) -> tuple[Keys,
     """Where msgspec found fault (a key path) and a sentence with the offending value and the valid choices."""
     text = str(error)
     match = re.search(r" - at `(key in )?\$([^`]*)`$", text)
-    keys = _parse_path(match.group(2)) if match else ()
+    keys = _named(_parse_path(match.group(2)), data, kind) if match else ()
     problem = text[: match.start()] if match else text
     parent = _at(data, keys)
     unknown = re.match(r"Object contains unknown field `(.*)`", problem)
     if unknown:
         choices = sorted(_fields(inspect.type_info(kind), data, keys))
-        return (*keys, unknown.group(1)), f"unknown key {unknown.group(1)!r}. {_listing('Known keys', choices)}"
+        near = get_close_matches(unknown.group(1), choices, n=1)
+        parts = [f"unknown key {unknown.group(1)!r}.", _listing("Known keys", choices)]
+        return (*keys, unknown.group(1)), " ".join([*parts, *(f"Did you mean {name!r}?" for name in near)])
     missing = re.match(r"Object missing required field `(.*)`", problem)
     if missing:
         return keys, f"{_name(keys)} lacks the required key {missing.group(1)!r}."
@@ -122,10 +125,39 @@ def _name(keys: Keys) -> str:
     return ".".join(str(key) for key in keys) or "the file"
 
 
-def _parse_path(text: str) -> Keys:
-    """``.rows[3].set`` as ("rows", 3, "set")."""
-    parts = re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", text)
-    return tuple(name if name else int(index) for name, index in parts)
+def _parse_path(text: str) -> tuple[str | int | None, ...]:
+    """``.rows[3].set[...]`` as ("rows", 3, "set", None). None: some key of a mapping, which msgspec does not name."""
+    parts = re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", text)
+    return tuple(name or (None if index == "..." else int(index)) for name, index in parts)
+
+
+def _named(path: tuple[str | int | None, ...], data: Any, kind: Any) -> Keys:
+    """The path with the names of its keys: where msgspec names none, the first with which alone there is a fault."""
+    keys: Keys = ()
+    for part in path:
+        if part is not None:
+            keys = (*keys, part)
+            continue
+        entries = _at(data, keys)
+        for name, value in entries.items() if isinstance(entries, dict) else ():
+            alone = _with(data, keys, {name: value})
+            try:
+                msgspec.convert(alone, kind)
+            except msgspec.ValidationError:
+                data, keys = alone, (*keys, name)
+                break
+        else:
+            return keys
+    return keys
+
+
+def _with(data: Any, keys: Keys, value: Any) -> Any:
+    """The data with another value at a path that exists."""
+    if not keys:
+        return value
+    changed = data.copy()
+    changed[keys[0]] = _with(data[keys[0]], keys[1:], value)
+    return changed
 
 
 def _at(data: Any, keys: Keys) -> Any:

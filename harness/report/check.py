@@ -81,7 +81,7 @@ def build_check(
 
     ``claims``: all of the paper's, ``own_claims``: all of the user's; each is corrected for its own number alone, and
     the paper's are judged without ``own_rows``. ``runs``: every finished row by ref, of every table. ``server``:
-    test-dev runs that have the evaluation server's answer. The target ``all`` shows every claim.
+    test-dev runs that have the evaluation server's answer. target: one or several; with ``all`` every claim is shown.
     ``not_compared``: rows that no claim may be judged by, because their runs had other inputs than those of the others.
     ``looks``: seeds per row at which it was decided beforehand to look.
     """
@@ -90,7 +90,7 @@ def build_check(
     asked = set(refs)
 
     def verdicts(family: Sequence[Claim], at_profile: ProfileRuns, *, own: bool) -> Verdicts:
-        shown = asked.union(*(claim.refs() for claim in family)) if target == "all" else asked
+        shown = asked.union(*(claim.refs() for claim in family)) if "all" in target.split() else asked
         size = sum(profile.name in claim.decidable_in for claim in family)
         judged = [
             verdict

@@ -13,13 +13,14 @@ from harness.report.tables import TableView, build_table
 
 
 def table_views(selection: Selection) -> list[TableView]:
-    """The target's tables, filled with what is finished; a row as target gives its table with that line only."""
-    registry, profile, target = selection.registry, selection.profile, selection.target
+    """The targets' tables, filled with what is finished; rows as targets give their table with those lines only."""
+    registry, profile, targets = selection.registry, selection.profile, set(selection.targets)
+    papers = registry.paper_tables if "all" in targets else []
     runs, server = selection.runs(), selection.runs(TEST_DEV)
     views = []
-    for table in registry.paper_tables if target == "all" else registry.tables.values():
+    for table in registry.tables.values():
         refs = {f"{table.id}/{row.id}" for row in table.rows}
-        wanted = refs if target in ("all", table.id) else refs & {target}
+        wanted = refs if table in papers or table.id in targets else refs & targets
         if wanted:
             seen = runs | server if table.split == "test-dev" else runs
             trained = [ref for ref in table.refs(profile.name) if ref in wanted]

@@ -1,4 +1,4 @@
-"""Output of submitted runs: the files into which Slurm and submitit write what the processes print."""
+"""Output of submitted runs: the files into which Slurm writes what the processes print."""
 
 from __future__ import annotations
 

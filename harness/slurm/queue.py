@@ -1,12 +1,12 @@
-"""Submissions compared with Slurm's queue: which runs are queued, how the others' jobs ended, and ``cancel``."""
+"""Submissions compared with Slurm's queues: which runs are queued, how the others' jobs ended, and ``cancel``."""
 
 from __future__ import annotations
 
+import getpass
 import logging
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -14,37 +14,164 @@ from msgspec.structs import replace
 
 from detector.errors import SchedulerError
 from detector.runs.folder import RunDir
-from harness.slurm.commands import SQUEUE_SECONDS, WAITING, QueuedJob, read_accounts, read_queue
+from harness.slurm.backend.answers import Answers, Ended, QueuedJob
+from harness.slurm.backend.slurm import Slurm
 from harness.slurm.reservations import GRACE_SECONDS, release
-from harness.slurm.states import SchedulerState
-from harness.slurm.submissions import Submission, read_submissions, run_of, submissions_folder, write_submission
+from harness.slurm.states import Cause, Phase, SchedulerState
+from harness.slurm.submissions import (
+    Submission,
+    read_submissions,
+    run_of,
+    submission_file,
+    submissions_folder,
+    write_submission,
+)
 
 logger = logging.getLogger(__name__)
 
+WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING", "SUSPENDED", "RESV_DEL_HOLD")
+HELD = ("REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
+HOLDS = ("JobHeldUser", "JobHeldAdmin")  # reasons of waiting jobs
+OVER: dict[str, Cause] = {
+    "COMPLETED": "completed",
+    "CANCELLED": "cancelled",
+    "REVOKED": "cancelled",
+    "FAILED": "failed",
+    "TIMEOUT": "time",
+    "DEADLINE": "time",
+    "PREEMPTED": "preempted",
+    "NODE_FAIL": "node",
+    "BOOT_FAIL": "node",
+    "OUT_OF_MEMORY": "memory",
+}
 
-class SlurmQueue:
-    """One look at the queue: which runs were submitted from a runs folder, and what became of them.
 
-    Raises SchedulerError where there are submissions and the queue cannot be read.
+@dataclass(frozen=True)
+class Element:
+    """One run of a submission: what a queue can be asked for."""
+
+    entry: Submission
+    index: int
+
+    @property
+    def job(self) -> str:
+        """The job's id as it was submitted, with the index of an array's element; "" where it is not known."""
+        if not self.entry.job_id:
+            return ""
+        return f"{self.entry.job_id}_{self.index}" if len(self.entry.runs) > 1 else self.entry.job_id
+
+
+@dataclass
+class Look:
+    """What one Slurm says of the submissions that it has.
+
+    problem: why nothing is known now: its queue does not answer, or this machine reaches another one. seen: when what
+    is known was so; None: now.
     """
 
-    def __init__(self, runs: Path) -> None:
-        self._queued, _ = reconcile(runs, write=False)
-        self._submitted = _newest_jobs(read_submissions(runs, damaged=logger.debug))  # told once, above
+    slurm: Slurm
+    jobs: dict[tuple[str, int], QueuedJob] = field(default_factory=dict)
+    problem: str = ""
+    seen: float | None = None
+    hides_jobs: bool = False
 
-    def states(self, run: RunDir) -> SchedulerState | None:
-        """Pending with Slurm's reason, running, or gone; None for a run that was never submitted."""
-        queued = self._queued.get(run.root.name)
-        if queued is not None:
-            return _state(queued)
-        if run.root.name not in self._submitted:
-            return None
-        return self._accounts.get(self._submitted[run.root.name], SchedulerState("gone"))
+    def job(self, element: Element) -> QueuedJob | None:
+        """The element's job, as squeue shows it."""
+        return self.jobs.get((element.entry.token, element.index))
+
+    def hides(self, entry: Submission) -> bool:
+        """Whether a job that is not shown may still be there."""
+        return self.hides_jobs and entry.user not in ("", getpass.getuser())
+
+
+class SlurmQueue:
+    """One look at the queues: which runs were submitted from a runs folder, and what became of them.
+
+    fresh: ask squeue now, not only after its last answer is too old.
+    """
+
+    def __init__(
+        self, runs: Path, *, fresh: bool = False, damaged: Callable[[str], None] | None = logger.debug
+    ) -> None:
+        self.runs = runs
+        self.submissions = read_submissions(runs, damaged=damaged)
+        self.elements = _newest(self.submissions)
+        self.looks = look_at(runs, self.submissions, fresh=fresh)
+
+    @property
+    def problems(self) -> list[str]:
+        """Why something is not known, each once."""
+        return list(dict.fromkeys(look.problem for look in self.looks.values() if look.problem))
+
+    def states(self, run: RunDir, *, now: float | None = None) -> SchedulerState | None:
+        """What is known of a run; None for one that was never submitted."""
+        element = self.elements.get(run.root.name)
+        return None if element is None else self.state_of(element, time.time() if now is None else now)
+
+    def job_of(self, run_id: str) -> QueuedJob | None:
+        """The job of a run that waits or runs now."""
+        element = self.elements.get(run_id)
+        job = self.look_of(element.entry).job(element) if element is not None else None
+        return None if job is None or job.state in OVER else job
+
+    def look_of(self, entry: Submission) -> Look:
+        """What the Slurm of a submission says."""
+        return self.looks[entry.slurm, entry.conf]
+
+    def state_of(self, element: Element, now: float) -> SchedulerState:
+        """What is known of one run of a submission."""
+        entry, look = element.entry, self.look_of(element.entry)
+        cluster = entry.options.cluster if entry.options else entry.cluster
+        user = "" if entry.user in ("", getpass.getuser()) else entry.user
+        job = look.job(element)
+
+        def state(phase: Phase, reason: str = "", **more: object) -> SchedulerState:
+            known = {"job": job.id if job else element.job, "cluster": cluster, "user": user, "seen": look.seen}
+            return SchedulerState(phase, reason, **(known | more))  # type: ignore[arg-type]
+
+        if entry.state == "refused":
+            return state("refused", entry.message)
+        if job is not None:
+            phase, reason = phase_of(job)
+            if phase == "gone" and not look.problem:
+                return self._gone(element, state, OVER[job.state], job.state)
+            if look.problem:
+                return state("unknown", f"{look.problem} Last seen: {phase}{f' ({reason})' if reason else ''}.")
+            return state(phase, reason, requeues=job.restarts)
+        if entry.state == "submitting" and now - entry.time < GRACE_SECONDS:
+            return state("submitting")
+        if look.problem and entry.state != "ended":
+            return state("unknown", look.problem)
+        if look.hides(entry) and entry.state != "ended":
+            return state("unknown", f"{entry.user}'s jobs are not shown to others here (PrivateData).")
+        return self._gone(element, state, "", "")
+
+    def _gone(
+        self, element: Element, state: Callable[..., SchedulerState], cause: Cause, reason: str
+    ) -> SchedulerState:
+        account = self._accounts.get(element.job)
+        if account is None:
+            return state("gone", reason, cause=cause)
+        word = account.state.split()[0]
+        if word in OVER:
+            return state("gone", account.state, cause=OVER[word], exit_code=account.code)
+        if reason:  # squeue has seen its end
+            return state("gone", reason, cause=cause)
+        return state("unknown", f"squeue does not show it, and sacct says {account.state}.")
 
     @cached_property
-    def _accounts(self) -> dict[str, SchedulerState]:
-        """How the jobs ended that are no longer in the queue. Slurm is asked once, and only when this is needed."""
-        return read_accounts([job for run, job in self._submitted.items() if run not in self._queued and job])
+    def _accounts(self) -> dict[str, Ended]:
+        """How the jobs ended that are no longer in a queue. Asked once, and only when this is needed."""
+        wanted: dict[tuple[str, str], list[str]] = {}
+        for element in self.elements.values():
+            job = self.look_of(element.entry).job(element)
+            if element.job and (job is None or job.state in OVER):
+                wanted.setdefault((element.entry.slurm, element.entry.conf), []).append(element.job)
+        found: dict[str, Ended] = {}
+        for key, jobs in wanted.items():
+            if not self.looks[key].problem:
+                found |= self.looks[key].slurm.ended(self.runs, key[0], jobs)
+        return found
 
 
 def has_submissions(runs: Path) -> bool:
@@ -52,96 +179,179 @@ def has_submissions(runs: Path) -> bool:
     return any(submissions_folder(runs).glob("*.json"))
 
 
-def _newest_jobs(submissions: Iterable[Submission]) -> dict[str, str]:
-    """The id of each run's newest job; "" where it was never known. submissions: the oldest first."""
-    newest = {}
-    for submission in submissions:
-        for index, run in enumerate(submission.runs):
-            element = f"_{index}" if len(submission.runs) > 1 else ""
-            newest[run] = f"{submission.job_id}{element}" if submission.job_id else ""
-    return newest
+def look_at(runs: Path, submissions: Iterable[Submission], *, fresh: bool = False) -> dict[tuple[str, str], Look]:
+    """One look for each Slurm that has submissions, by its name and its configuration file."""
+    users: dict[tuple[str, str], set[str]] = {}
+    for entry in submissions:
+        wanted = users.setdefault((entry.slurm, entry.conf), set())
+        if entry.state != "ended":
+            wanted.add(entry.user or getpass.getuser())
+    return {key: _look(runs, *key, sorted(names), fresh=fresh) for key, names in users.items()}
 
 
-def _state(queued: QueuedRun) -> SchedulerState:
-    if queued.job is None:
-        return SchedulerState("pending", "being submitted")
-    job = queued.job
+def _look(runs: Path, name: str, conf: str, users: list[str], *, fresh: bool) -> Look:
+    slurm = Slurm(conf)
+    if not users:  # all have ended
+        return Look(slurm)
+    try:
+        here = slurm.name
+        hides = slurm.hides_jobs
+    except SchedulerError as error:
+        return Look(slurm, _by_element(slurm.last_answer(runs, name)), str(error), _seen(slurm.last_answer(runs, name)))
+    if name and name != here:
+        told = f"It is a job of the cluster {name}; this machine reaches {here}."
+        return Look(slurm, _by_element(slurm.last_answer(runs, name)), told, _seen(slurm.last_answer(runs, name)))
+    answers = slurm.look(runs, name or here, users, fresh=fresh)
+    problem = answers.failed
+    return Look(slurm, _by_element(answers), problem, _seen(answers) if problem else None, hides)
+
+
+def _seen(answers: Answers) -> float | None:
+    return answers.queue_time or None
+
+
+def _by_element(answers: Answers) -> dict[tuple[str, int], QueuedJob]:
+    """A run that went on as another job has several: the one that lives, else the newest."""
+    found: dict[tuple[str, int], QueuedJob] = {}
+    for job in sorted(answers.jobs, key=lambda item: (item.state not in OVER, int(item.base_id))):
+        found[job.token, job.index] = job
+    return found
+
+
+def phase_of(job: QueuedJob) -> tuple[Phase, str]:
+    """The phase of a job in the queue, and Slurm's reason."""
+    if job.state in OVER:
+        return "gone", job.state
+    if job.state in HELD or (job.state == "PENDING" and job.reason in HOLDS):
+        return "held", job.reason or job.state
     if job.state in WAITING:
-        reason = job.reason.replace("None", "") if job.state == "PENDING" else job.state.lower()
-        return SchedulerState("pending", reason, job.restarts)
-    return SchedulerState("running", requeues=job.restarts)
+        return "pending", job.reason if job.state == "PENDING" else job.state.lower()
+    return "running", ""
 
 
-def cancel_queued(runs: Path, names: Mapping[str, str], say: Callable[[str], None]) -> set[str]:
-    """Cancel the queued jobs of some runs, and return the runs that were queued.
-
-    A running job is first told to save, as at its time limit, and is not requeued. names: what a person calls each
-    run, by training id.
-    """
-    if not has_submissions(runs):
-        return set()
-    queued, _ = reconcile(runs, write=False)
-    here = {run for run in names if run in queued}
-    for run in sorted(here):
-        job, name = queued[run].job, names[run]
-        if job is None:
-            say(f"{name}: is being submitted at this moment; try again in a minute.")
-            continue
-        command = ["scancel", job.id]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SQUEUE_SECONDS)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise SchedulerError(f"scancel {job.id} failed: {error}.") from error
-        if done.returncode != 0:
-            raise SchedulerError(f"scancel {job.id} failed: {done.stderr.strip() or done.returncode}.")
-        say(f"{name}: cancelled job {job.id}" + ("" if job.state in WAITING else ", which saves and ends"))
-    return here
+def _newest(submissions: Iterable[Submission]) -> dict[str, Element]:
+    """For each run the submission that counts: the newest of those that have not ended, else the newest."""
+    newest: dict[str, Element] = {}
+    for entry in sorted(submissions, key=lambda item: (item.state not in ("ended", "refused"), item.time)):
+        for index, run in enumerate(entry.runs):
+            newest[run] = Element(entry, index)
+    return newest
 
 
 @dataclass(frozen=True)
 class QueuedRun:
-    """A run that must not be submitted now. job: None while its submission has not reached the queue yet."""
+    """A run that must not be submitted now: it is queued, being submitted, or not known not to be. text: in words."""
 
     token: str
-    job: QueuedJob | None
+    text: str
+    job: QueuedJob | None = None
 
     def __str__(self) -> str:
-        if self.job is None:
-            return "being submitted"
-        reason = f" ({self.job.reason})" if self.job.state == "PENDING" else ""
-        return f"job {self.job.id}, {self.job.state.lower()}{reason}"
+        return self.text
 
 
 def reconcile(
     runs: Path, *, now: float | None = None, write: bool = True
 ) -> tuple[dict[str, QueuedRun], list[Submission]]:
-    """Compare the submissions that are written down with the queue, and write down what has changed.
+    """Compare the submissions with the queues, asked now, and write down what has changed.
 
-    Returns the runs that are queued or being submitted, and the recovered submissions: those whose job is known only
-    now, by its name, because the command that submitted it died before it knew the id. write: False to change no file.
+    Returns the runs that are busy, and the recovered submissions: those whose job is known only now, because the
+    command that submitted it died before it knew the id. A submission is ended only where its jobs are gone for
+    certain: of this user, of the Slurm that was asked, with nothing to the contrary in the accounts. write: False to
+    change no file. Raises RecordError for a submission that cannot be read, unless it only looks.
     """
     now = time.time() if now is None else now
-    damaged = None if write else logger.warning  # who only looks shows the rest
-    submissions = [item for item in read_submissions(runs, damaged=damaged) if item.state != "ended"]
-    by_name: dict[str, list[QueuedJob]] = {}
-    for job in read_queue(item.name for item in submissions):
-        by_name.setdefault(job.name, []).append(job)
-    queued, recovered = dict[str, QueuedRun](), list[Submission]()
-    for item in submissions:
-        jobs = by_name.get(item.name, [])
-        here = {item.runs[job.index]: QueuedRun(item.token, job) for job in jobs if job.index < len(item.runs)}
-        queued |= here
-        if jobs and item.state == "submitting":
-            recovered.append(replace(item, state="submitted", job_id=jobs[0].base_id))
+    queue = SlurmQueue(runs, fresh=True, damaged=None if write else logger.warning)
+    busy, recovered = dict[str, QueuedRun](), list[Submission]()
+    for entry in queue.submissions:
+        if entry.state in ("ended", "refused"):
+            continue
+        here = {
+            run: queued for index, run in enumerate(entry.runs) if (queued := _busy(queue, Element(entry, index), now))
+        }
+        busy |= here
+        jobs = [queued.job for queued in here.values() if queued.job]
+        if entry.state == "submitting" and jobs:
+            recovered.append(replace(entry, state="submitted", job_id=jobs[0].base_id))
             if write:
                 write_submission(runs, recovered[-1])
-        elif not jobs and item.state == "submitting" and now - item.time < GRACE_SECONDS:
-            queued |= {run: QueuedRun(item.token, None) for run in item.runs}
+        if not write or entry.user not in ("", getpass.getuser()):
             continue
-        if not write:
+        if not here:
+            write_submission(runs, replace(entry, state="ended"))
+        for run in set(entry.runs) - set(here):  # an element that ended releases its run, whatever the others do
+            release(run_of(runs, run), entry.token)
+    return busy, recovered
+
+
+def _busy(queue: SlurmQueue, element: Element, now: float) -> QueuedRun | None:
+    state = queue.state_of(element, now)
+    token, job = element.entry.token, queue.look_of(element.entry).job(element)
+    if state.phase == "submitting":
+        return QueuedRun(token, "being submitted")
+    if state.phase == "unknown":
+        return QueuedRun(token, f"not known: {state.reason}{_how_to_release(queue.runs, element, state)}", job)
+    if state.phase in ("held", "pending", "running") and job is not None:
+        reason = f" ({job.reason})" if job.state == "PENDING" and job.reason else ""
+        return QueuedRun(token, f"job {job.id}, {job.state.lower()}{reason}", job)
+    return None
+
+
+def _how_to_release(runs: Path, element: Element, state: SchedulerState) -> str:
+    file = submission_file(runs, element.entry.token)
+    whose = f" of {state.user}" if state.user else ""
+    return f" If job {state.job or element.entry.token}{whose} is gone for good, move {file} away."
+
+
+def cancel_queued(runs: Path, names: Mapping[str, str], say: Callable[[str], None]) -> set[str]:
+    """Cancel the queued jobs of some runs, with as few calls as can be, and return the runs that were queued.
+
+    A running job is first told to save, as at its time limit, and is not queued again. names: what a person calls each
+    run, by training id.
+    """
+    if not has_submissions(runs):
+        return set()
+    queue = SlurmQueue(runs, fresh=True, damaged=logger.warning)
+    here, by_slurm = set[str](), dict[tuple[str, str], list[tuple[Element, QueuedJob]]]()
+    for run in sorted(names):
+        state, element = queue.states(RunDir(runs / run)), queue.elements.get(run)
+        if state is None or element is None or state.phase in ("gone", "refused"):
             continue
-        if not jobs:
-            write_submission(runs, replace(item, state="ended"))
-        for run in set(item.runs) - set(here):  # an element that ended releases its run, whatever the others do
-            release(run_of(runs, run), item.token)
-    return queued, recovered
+        job = queue.job_of(run)
+        here.add(run)
+        if state.phase == "submitting":
+            say(f"{names[run]}: is being submitted at this moment; try again in a minute.")
+        elif state.phase == "unknown" or job is None:
+            say(f"{names[run]}: not cancelled, since its state is not known. {state.reason}")
+        else:
+            by_slurm.setdefault((element.entry.slurm, element.entry.conf), []).append((element, job))
+    for key, found in by_slurm.items():
+        queue.looks[key].slurm.cancel(_whole_arrays(found))
+        for element, job in found:
+            name = names[element.entry.runs[element.index]]
+            say(f"{name}: cancelled job {job.id}" + ("" if job.state in WAITING else ", which saves and ends"))
+    return here
+
+
+def _whole_arrays(found: Iterable[tuple[Element, QueuedJob]]) -> list[str]:
+    """What scancel is told: an array by its id where all of its elements are meant, and else ranges of elements."""
+    arrays: dict[str, tuple[Submission, set[int]]] = {}
+    for element, job in found:
+        entry, indices = arrays.setdefault(job.base_id, (element.entry, set()))
+        indices.add(element.index)
+    told = []
+    for job_id, (entry, indices) in arrays.items():
+        whole = len(entry.runs) == 1 or indices == set(range(len(entry.runs)))
+        told.append(job_id if whole else f"{job_id}_[{_ranges(sorted(indices))}]")
+    return told
+
+
+def _ranges(indices: list[int]) -> str:
+    """As Slurm writes it: 0-3,7."""
+    spans: list[list[int]] = []
+    for index in indices:
+        if spans and spans[-1][-1] == index - 1:
+            spans[-1].append(index)
+        else:
+            spans.append([index])
+    return ",".join(f"{span[0]}-{span[-1]}" if len(span) > 1 else str(span[0]) for span in spans)

@@ -1,14 +1,14 @@
 """Submissions: what was submitted to Slurm, one file per submission.
 
-A submission is written down before ``sbatch`` is called, and its token is part of the job's name. A crash in between
-loses nothing: the next command finds the job by that name. Each run is reserved by one submission
+A submission is written down before ``sbatch`` is called, and its token is in the job's comment. A crash in between
+loses nothing: the next command finds the job by it. Each run is reserved by one submission
 (``harness.slurm.reservations``), so that two people who share a runs folder train it once.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
@@ -22,8 +22,6 @@ from detector.storage.files import write_json, write_once
 from detector.storage.locks import held
 from detector.storage.outputs import path_part
 from detector.storage.reading import read_json
-
-PREFIX = "harness-"
 
 
 class Member(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -63,13 +61,9 @@ class Submission(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     members: tuple[Member, ...] = ()  # by array index
     options: Options | None = None
     slurm: str = ""  # ClusterName of the Slurm that has the job
+    conf: str = ""  # its configuration file, where it is not this machine's own Slurm
     user: str = ""  # who submitted
     message: str = ""
-
-    @property
-    def name(self) -> str:
-        """The job's name in the queue."""
-        return f"{PREFIX}{self.token}"
 
 
 def submissions_folder(runs: Path) -> Path:
@@ -83,7 +77,7 @@ def submission_file(runs: Path, token: str) -> Path:
 
 
 def transport_folder(runs: Path, token: str) -> Path:
-    """The script, pickles and output of one submission."""
+    """The script, tasks and output of one submission."""
     return submissions_folder(runs) / path_part(token, "token", raises=RecordError)
 
 
@@ -93,15 +87,18 @@ def run_of(runs: Path, train_id: str) -> RunDir:
 
 
 def output_file(folder: Path, job: str, rank: int) -> Path:
-    """Where submitit lets a process print. folder: ``transport_folder``; job: with the array index, if it has one."""
+    """Where a process prints. folder: ``transport_folder``; job: with the array index, if it has one."""
     return folder / f"{path_part(job, 'job id', raises=RecordError)}_{rank}_log.out"
 
 
-def next_token(runs: Path, content: bytes) -> str:
-    """A token for a new submission: a short hash of ``content``, and how often the same was submitted before."""
+def next_token(runs: Path, content: bytes, used: Collection[str] = ()) -> str:
+    """A token for a new submission: a short hash of ``content``, and how often the same was submitted before.
+
+    used: tokens that are taken although they have no file yet.
+    """
     digest = hashlib.sha256(content).hexdigest()[:10]
     attempt = 0
-    while submission_file(runs, f"{digest}-{attempt}").exists():
+    while submission_file(runs, f"{digest}-{attempt}").exists() or f"{digest}-{attempt}" in used:
         attempt += 1
     return f"{digest}-{attempt}"
 

@@ -1,182 +1,210 @@
-"""Submission to Slurm: runs that nobody trains become job arrays of one shape each, submitted through submitit."""
+"""Submission to Slurm: runs that nobody trains become job arrays of one shape each, on one cluster or several."""
 
 from __future__ import annotations
 
-import os
+import getpass
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
 from detector.errors import SchedulerError
-from detector.runs.assignment import Assignment
 from detector.runs.folder import RunDir
-from detector.worker.worker import Worker
-from harness.code.snapshot import snapshot_folder, take_snapshot
-from harness.registry.declarations import Execution
-from harness.slurm import commands as slurm_commands
+from detector.runs.wanted import want, wanted
+from detector.storage.files import write_atomic
+from detector.worker.missing_loss import encode
+from harness.code.snapshot import take_snapshot
 from harness.slurm import queue as slurm_queue
 from harness.slurm import reservations, submissions
+from harness.slurm.arrays import Planned, Work, ask_site, plan_arrays, share_parallel
+from harness.slurm.backend.programs import NoAnswer, NoSlurm
+from harness.slurm.backend.slurm import Slurm
+from harness.slurm.batch.script import Array
 from harness.slurm.clusters import Cluster
-from harness.slurm.script import Array, Shape, make_array, make_arrays, parameters, python_command
-from harness.slurm.submissions import Submission, run_of
-
-NO_LIMIT = 1_000_000  # submitit's own count of timeouts: our worker counts requeues itself
-
-
-class NoSlurm(SchedulerError):
-    """There is no Slurm on this machine, so nothing was submitted."""
+from harness.slurm.submissions import Member, Submission, run_of
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of a request to submit runs."""
 
-    submitted: tuple[tuple[Submission, Shape], ...]  # the new jobs
-    skipped: dict[str, str]  # by training id, why a run was not submitted: queued or running already
+    submitted: tuple[tuple[Submission, Array], ...]  # the new jobs
+    skipped: Mapping[str, str]  # by training id, why a run was not submitted: queued or running already
     recovered: tuple[Submission, ...]  # earlier jobs whose id is known only now (``reconcile``)
+    wanted: tuple[str, ...] = ()  # of the skipped ones: whose job will do further evaluations too
+    held_back: tuple[str, ...] = ()  # training ids that a limit of the site keeps back
+    why_held_back: tuple[str, ...] = ()
 
 
-def submit(assignments: list[Assignment], cluster: Cluster, execution: Execution, *, runs: Path) -> Outcome:
+def submit(work: Work, clusters: Sequence[Cluster]) -> Outcome:
     """Submit the runs that nobody trains yet, and return at once.
 
-    Raises SchedulerError where there is no Slurm or it refuses a job.
+    Raises SchedulerError where there is no Slurm, it refuses a job, or the job would never start.
     """
+    runs = work.runs
     code = take_snapshot(runs).name
     with submissions.submission_lock(runs):
-        queued, recovered = slurm_queue.reconcile(runs)
-        skipped = {run: str(where) for run, where in queued.items()}
-        for item in assignments:
+        busy, recovered = slurm_queue.reconcile(runs)
+        skipped = {run: str(where) for run, where in busy.items()}
+        for item in work.assignments:
             if item.train.id not in skipped and reservations.is_busy(RunDir(Path(item.run_dir))):
                 skipped[item.train.id] = "running outside of the queue"
-        free = [item for item in assignments if item.train.id not in skipped]
-        arrays = make_arrays(free, cluster, execution, runs=runs, code=code)
-        reserved = [_reserve(array, cluster, code, runs=runs) for array in arrays]
-    submitted = _submit_all([(entry, array) for entry, array in reserved if array.members], cluster, runs=runs)
+        more = _want(work, skipped)
+        free = [item for item in work.assignments if item.train.id not in skipped]
+        sites = [ask_site(cluster, runs) for cluster in clusters] if free else []
+        planned = plan_arrays(free, work, sites, code=code) if free else Planned(())
+        living = {queued.token for queued in busy.values()}
+        reserved = [_reserve(array, work, code, living=living) for array in planned.arrays]
+    submitted = _submit_all([(entry, array) for entry, array in reserved if array is not None], runs)
+    for site in sites:
+        share_parallel(site, {array.token: len(array.members) for _, array in submitted if array.slurm == site.name})
     ours = {run for entry, _ in submitted for run in entry.runs}
-    skipped |= {item.train.id: "reserved by another command" for item in free if item.train.id not in ours}
-    wanted = {item.train.id for item in assignments}
-    return Outcome(tuple(submitted), {run: why for run, why in skipped.items() if run in wanted}, tuple(recovered))
+    back = tuple(item.train.id for item in planned.held_back)
+    skipped |= {item.train.id: "reserved by another command" for item in free if item.train.id not in (*ours, *back)}
+    names = {item.train.id for item in work.assignments}
+    return Outcome(
+        tuple(submitted),
+        {run: why for run, why in skipped.items() if run in names},
+        tuple(recovered),
+        more,
+        back,
+        planned.why_held_back,
+    )
 
 
-def _reserve(array: Array, cluster: Cluster, code: str, *, runs: Path) -> tuple[Submission, Array]:
+def _want(work: Work, skipped: Mapping[str, str]) -> tuple[str, ...]:
+    """Ask the jobs that are there already for the evaluations that they were not asked for; whose job will do more."""
+    more = list[str]()
+    for item in work.assignments:
+        run = RunDir(Path(item.run_dir))
+        missing = [job for job in item.evals if not run.record(job.id).exists()]
+        if item.train.id in skipped and missing:
+            known = {job.id for job in wanted(run)}
+            want(run, missing)
+            more += [item.train.id] if {job.id for job in missing} - known - _asked(run, work.runs) else []
+    return tuple(more)
+
+
+def _asked(run: RunDir, runs: Path) -> set[str]:
+    """The evaluations that the run's submission was made for."""
+    holder = reservations.holder_of(run)
+    if holder is None:
+        return set()
+    entries = [item for item in submissions.read_submissions(runs) if item.token == holder]
+    members = [member for item in entries for member in item.members if member.train.id == run.root.name]
+    return {eval_id for member in members for eval_id in member.evals}
+
+
+def _reserve(array: Array, work: Work, code: str, *, living: set[str]) -> tuple[Submission, Array | None]:
     """Write the submission down, then reserve its runs. Both are returned with the runs that could be reserved.
 
     In this order, so that whoever meets a reservation finds its submission.
     """
-    wanted = tuple(item.train.id for item in array.members)
-    entry = Submission(token=array.token, cluster=cluster.name, runs=wanted, time=time.time(), code=code)
+    runs = work.runs
+    entry = submission_of(array, work, code)
     submissions.register(runs, entry)
-    living = {item.token for item in submissions.read_submissions(runs) if item.state != "ended"}
-    members = [m for m in array.members if reservations.reserve(RunDir(Path(m.run_dir)), array.token, living=living)]
-    if len(members) == len(wanted):
+    others = {item.token for item in submissions.read_submissions(runs) if item.state == "submitting"}
+    kept = [
+        index
+        for index, item in enumerate(array.members)
+        if reservations.reserve(RunDir(Path(item.run_dir)), array.token, living=living | others)
+    ]
+    if len(kept) == len(array.members):
         return entry, array
-    entry = replace(entry, runs=tuple(item.train.id for item in members), state="submitting" if members else "ended")
+    fewer = array.only(kept) if kept else None
+    entry = submission_of(fewer, work, code) if fewer else replace(entry, runs=(), members=(), state="ended")
     submissions.write_submission(runs, entry)
-    return entry, make_array(cluster, array.shape, members, token=array.token, runs=runs, code=code)
+    return entry, fewer
 
 
-def _submit_all(
-    reserved: list[tuple[Submission, Array]], cluster: Cluster, *, runs: Path
-) -> list[tuple[Submission, Shape]]:
+def submission_of(array: Array, work: Work, code: str) -> Submission:
+    """What is written down of an array before it is submitted."""
+    cluster = array.plan.cluster
+    return Submission(
+        token=array.token,
+        cluster=cluster.name,
+        runs=tuple(item.train.id for item in array.members),
+        time=time.time(),
+        code=code,
+        members=tuple(
+            Member(train=item.train, refs=refs, evals=tuple(job.id for job in item.evals))
+            for item, refs in zip(array.members, array.refs, strict=True)
+        ),
+        options=work.options,
+        slurm=array.slurm,
+        conf=cluster.slurm_conf or "",
+        user=getpass.getuser(),
+    )
+
+
+def _submit_all(reserved: list[tuple[Submission, Array]], runs: Path) -> list[tuple[Submission, Array]]:
     """Submit one after the other. Where one is refused, those after it are withdrawn and those before it stay."""
     submitted = []
     for position, (entry, array) in enumerate(reserved):
         try:
-            submitted.append((_submit_array(entry, array, cluster, runs=runs), array.shape))
-        except SchedulerError:
+            submitted.append((_submit_array(entry, array, runs), array))
+        except SchedulerError as error:
             for later, _ in reserved[position + 1 :]:
-                _withdraw(later, runs)
+                _withdraw(later, runs, f"not submitted, since another job was refused: {error}")
             raise
     return submitted
 
 
-def _submit_array(entry: Submission, array: Array, cluster: Cluster, *, runs: Path) -> Submission:
+def _submit_array(entry: Submission, array: Array, runs: Path) -> Submission:
     """Submit one array and write down the job's id. Raises SchedulerError; the reservations are released then."""
-    folder = submissions.transport_folder(runs, entry.token)
-    code = snapshot_folder(runs, entry.code)
-    options = parameters(cluster, array.shape, token=entry.token, code=code, folder=folder)
+    slurm = Slurm(entry.conf)
     try:
-        job_id = call_sbatch([Worker(item) for item in array.members], cluster, options, folder)
-    except NoSlurm:
-        _withdraw(entry, runs)
-        raise
-    except SchedulerError as error:
+        job_id = slurm.submit(write_job(array))
+    except NoSlurm as error:
+        _withdraw(entry, runs, str(error))
+        raise NoSlurm(f"{error} To see what would be submitted: --dry-run.") from error
+    except NoAnswer as error:
         # The answer may be lost although the job was submitted.
-        found = slurm_commands.read_queue([entry.name])
-        if not found and "timed out" in str(error.__cause__):
+        found = _found_again(slurm, entry)
+        if found is None:
             raise SchedulerError(
-                f"sbatch timed out and {entry.name} may be submitted or not: {error}. Run the same command again in "
+                f"{error} {array.plan.name} may be submitted or not. Run the same command again in "
                 f"{reservations.GRACE_SECONDS:.0f} s: it finds the job or submits it."
             ) from error
-        if not found:
-            _withdraw(entry, runs)
-            raise SchedulerError(refusal(entry.name, error, cluster)) from error
-        job_id = found[0].base_id
+        job_id = found
+    except SchedulerError as error:
+        told = refusal(array.plan.name, str(error), array.plan.cluster)
+        _withdraw(entry, runs, told)
+        raise SchedulerError(told) from error
     entry = replace(entry, state="submitted", job_id=job_id)
     submissions.write_submission(runs, entry)
     return entry
 
 
-def call_sbatch(
-    tasks: Sequence[Callable[[], object]], cluster: Cluster, options: Mapping[str, Any], folder: Path
-) -> str:
-    """Submit one job (an array for several tasks) and return its id.
+def write_job(array: Array) -> str:
+    """Write the tasks and the batch script into the submission's folder; returns the script."""
+    folder = array.plan.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, item in enumerate(array.members):
+        write_atomic(folder / f"task-{index}.json", encode(item))
+    script = array.script
+    write_atomic(folder / "job.sh", script.encode())
+    return script
 
-    options: of ``parameters``. folder: for the script, the pickled tasks and the output. Raises NoSlurm, or
-    SchedulerError with the last line that sbatch printed.
-    """
-    import submitit
 
+def _found_again(slurm: Slurm, entry: Submission) -> str | None:
     try:
-        executor = submitit.SlurmExecutor(folder, max_num_timeout=NO_LIMIT, python=python_command(cluster))
-    except RuntimeError as error:
-        raise NoSlurm(f"There is no Slurm here: {error} To see what would be submitted: --dry-run.") from error
-    executor.update_parameters(**options)
-    for index, task in enumerate(tasks):
-        prepared = submitit.core.utils.DelayedSubmission(task)
-        prepared.set_timeout(options["time"], NO_LIMIT)
-        folder.mkdir(parents=True, exist_ok=True)
-        prepared.dump(folder / f"task-{index}.pkl")
-    try:
-        with _outside_of_jobs():
-            return str(executor.submit_array(tasks)[0].job_id.split("_")[0])
-    except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
-        raise SchedulerError(_last_line(error)) from error
+        found = slurm.find(entry.token)
+    except SchedulerError:
+        return None
+    return found[0].base_id if found else None
 
 
-def _withdraw(entry: Submission, runs: Path) -> None:
-    """End a submission that was not submitted, and release its runs."""
+def _withdraw(entry: Submission, runs: Path, why: str) -> None:
+    """End a submission that was not taken, and release its runs."""
     for run in entry.runs:
         reservations.release(run_of(runs, run), entry.token)
-    submissions.write_submission(runs, replace(entry, state="ended"))
+    submissions.write_submission(runs, replace(entry, state="refused", message=why))
 
 
-@contextmanager
-def _outside_of_jobs() -> Iterator[None]:
-    """Hide the allocation that this process may be in from sbatch. The configuration file of Slurm stays known."""
-    import submitit
-
-    if "SLURM_JOB_ID" not in os.environ:
-        yield
-        return
-    config = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
-    with submitit.helpers.clean_env():
-        os.environ.update(config)
-        yield
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if line.startswith("sbatch:")]
-    return (said or lines or [repr(error)])[-1].rstrip(".")
-
-
-def refusal(name: str, error: SchedulerError, cluster: Cluster) -> str:
+def refusal(name: str, said: str, cluster: Cluster) -> str:
     """The message for a job that sbatch refused."""
     advice = f"Compare the cluster file of {cluster.name!r} with 'sinfo' and 'scontrol show partition'."
-    return f"sbatch refused {name}: {error}. {advice}"
+    return f"sbatch refused {name}: {said}. {advice}"

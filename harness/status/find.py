@@ -1,11 +1,11 @@
-"""Finds the run folders of a target's rows by the jobs in them: of any seed, also folders that are not complete."""
+"""Finds the runs of a target's rows, of any seed: by the jobs in their folders and in the submissions to Slurm."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from dataclasses import replace as replace_run
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -16,6 +16,7 @@ from detector.runs.job import AnnotatedFolder, EvalJob, TestSettings, TrainJob
 from harness.planning.plan import Plan
 from harness.planning.rows import row_records
 from harness.planning.selection import Selection
+from harness.status.submitted import Submitted, newest_submissions
 from harness.store.replaced import replaced_folders
 
 # What is to be done about a job.json that is not its folder's.
@@ -26,13 +27,24 @@ _ID = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class KnownRun:
-    """One training of some rows. run: None where its folder has no known name, because no data set is named."""
+    """One training of some rows. run: None where its folder has no known name, because no data set is named.
+
+    submitted: its newest submission to Slurm, if it has one.
+    """
 
     refs: tuple[str, ...]
     seed: int
     jobs: tuple[EvalJob, ...]  # the evaluations that its rows need
     run: RunDir | None
     one_is_enough: bool = False  # whether it counts as done with one of ``jobs``, not only with all
+    submitted: Submitted | None = None
+    departures: tuple[str, ...] = ()  # options by which it is another training than its row's, where it is listed so
+    evals: tuple[str, ...] = ()  # ids of the evaluations that it needs, where ``jobs`` are not known
+
+    @property
+    def title(self) -> str:
+        """Its rows, and the options by which it is another training than theirs."""
+        return " ".join([" = ".join(self.refs), *self.departures])
 
     @property
     def key(self) -> tuple[str, int, RunDir | None]:
@@ -42,7 +54,7 @@ class KnownRun:
     @property
     def name(self) -> str:
         """For a person."""
-        return f"{' = '.join(self.refs)}, seed {self.seed}"
+        return f"{self.title}, seed {self.seed}"
 
     @property
     def exists(self) -> bool:
@@ -63,12 +75,14 @@ class FoundRuns:
 class RunFinder:
     """Finds the runs of a selection's rows. The plans are made once, so that ``find`` can be called again and again.
 
-    seeds: how many runs per row are listed even if they were never started; 0: only runs that have a folder.
+    seeds: how many runs per row are listed even if they were never started; 0: only those that were started or
+    submitted. departing: also list what was submitted at the profile with options by which it is no row's.
     """
 
-    def __init__(self, selection: Selection, *, seeds: int) -> None:
+    def __init__(self, selection: Selection, *, seeds: int, departing: bool = False) -> None:
         self.store = selection.store
         self.seeds = seeds
+        self.profile = selection.profile.name if departing else None
         self.any_data = selection.identity_is_open
         self.plans = selection.reading_plans(selection.refs)
         self.rows: dict[TrainJob, list[tuple[str, EvalJob]]] = {}
@@ -78,10 +92,12 @@ class RunFinder:
                 if (cell.ref, cell.job) not in served:
                     served.append((cell.ref, cell.job))
 
-    def find(self) -> FoundRuns:
-        """Search the runs folder."""
+    def find(self, begun_soon: Iterable[str] = ()) -> FoundRuns:
+        """Search the runs folder. begun_soon: ids of runs that a launcher here will begin; those of the rows count."""
         found, others, unreadable, jobless = list[KnownRun](), 0, dict[Path, str](), dict[str, RunDir]()
+        submitted, there = newest_submissions(self.store.runs), set[str]()
         for run in run_folders(self.store.runs):
+            there.add(run.root.name)
             if not run.job.exists():
                 jobless[run.root.name] = run
                 continue
@@ -90,19 +106,23 @@ class RunFinder:
             except RecordError as error:
                 unreadable[run.job] = str(error)
                 continue
-            known = self._known(job, run)
-            if known is not None and (name := job.id) != run.root.name:
+            known = self._known(job, run) or self._departing(submitted.get(run.root.name), run)
+            if known is not None and not known.departures and (name := job.id) != run.root.name:
                 unreadable[run.job] = f"{run.job} is the job of {name}, not of its folder. {EDITED}"
                 continue
             others += known is None
             found += [known] if known is not None else []
-        named = self._by_name(jobless)
-        found += named
-        others += len(jobless) - len(named)
+        soon = {run: self.store.run_dir(run) for run in (*submitted, *begun_soon) if run not in there}
+        named = self._by_submission({**jobless, **soon}, submitted)
+        told = {run for run, entry in submitted.items() if entry.member is not None}
+        named |= self._by_name({run: folder for run, folder in {**jobless, **soon}.items() if run not in told})
+        found += named.values()
+        others += len(jobless.keys() - named)
+        found = [replace_run(known, submitted=submitted.get(known.run.root.name)) for known in found if known.run]
         found += self._never_started(found)
         order = {ref: i for i, ref in enumerate(ref for served in self.rows.values() for ref, _ in served)}
         return FoundRuns(
-            tuple(sorted(found, key=lambda known: (order[known.refs[0]], known.seed))),
+            tuple(sorted(found, key=lambda known: (order.get(known.refs[0], len(order)), known.seed))),
             others,
             unreadable,
             tuple(replaced_folders(self.store.runs)),
@@ -122,17 +142,38 @@ class RunFinder:
         refs = tuple(dict.fromkeys(ref for ref, _ in served))
         return KnownRun(refs, train.seed, tuple(jobs), run, one_is_enough=self.seeds == 0)
 
-    def _by_name(self, jobless: Mapping[str, RunDir]) -> list[KnownRun]:
-        """Those folders without a job.json whose name is the id of a run of one of the first seeds."""
-        named: list[KnownRun] = []
+    def _departing(self, entry: Submitted | None, run: RunDir) -> KnownRun | None:
+        """A run that was submitted with options by which it is no row's, if such runs are listed."""
+        if self.profile is None or entry is None or entry.member is None or entry.options is None:
+            return None
+        if entry.options.profile != self.profile or not entry.departures:
+            return None
+        member = entry.member
+        return KnownRun(member.refs, member.train.seed, (), run, True, departures=entry.departures, evals=member.evals)
+
+    def _by_submission(self, folders: Mapping[str, RunDir], submitted: Mapping[str, Submitted]) -> dict[str, KnownRun]:
+        """By id, those runs without a job.json whose submission says what they train."""
+        named = {}
+        for name, run in folders.items():
+            entry = submitted.get(name)
+            if entry is None or entry.member is None:
+                continue
+            known = self._known(entry.member.train, run) or self._departing(entry, run)
+            if known is not None:
+                named[name] = known
+        return named
+
+    def _by_name(self, folders: Mapping[str, RunDir]) -> dict[str, KnownRun]:
+        """By id, those of the other runs without a job.json that are of one of the first seeds."""
+        named: dict[str, KnownRun] = {}
         for seed in range(max(self.seeds, SEEDS_SEARCHED)):
             for key in self.trainings:
-                if len(named) == len(jobless):
+                if len(named) == len(folders):
                     return named
                 train = replace(key, seed=seed)
-                run = jobless.get(train.id)
+                run = folders.get(train.id)
                 known = self._known(train, run) if run is not None else None
-                named += [known] if known is not None else []
+                named |= {train.id: known} if known is not None else {}
         return named
 
     def _never_started(self, found: list[KnownRun]) -> list[KnownRun]:
@@ -167,16 +208,6 @@ def of_plan(plan: Plan, folder: Path) -> list[KnownRun]:
         KnownRun(tuple(plan.refs_of(train_id)), job.seed, tuple(plan.evaluations[train_id]), RunDir(folder / train_id))
         for train_id, job in plan.trainings.items()
     ]
-
-
-def by_id(runs: Path, start: str) -> RunDir:
-    """The run whose id begins with ``start``. Raises UsageError where there is none, or more than one."""
-    fitting = [run for run in run_folders(runs) if run.root.name.startswith(start)]
-    if len(fitting) != 1:
-        names = ", ".join(run.root.name for run in islice(fitting, 5))
-        what = f"{len(fitting)} ids begin with it: {names}" if fitting else "no id begins with it"
-        raise UsageError(f"{start!r} does not name one run in {runs}: {what}. Run 'harness status'.")
-    return fitting[0]
 
 
 def find_run(selection: Selection, seed: int, root: Path) -> tuple[RunDir, Plan]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,8 +19,11 @@ from harness.failures.log_tail import tail
 from harness.planning.plan import Plan
 from harness.slurm.states import SchedulerState
 from harness.status.find import FoundRuns, KnownRun, of_plan
+from harness.status.kinds import FAILED, RunState, Seen, is_idle
 from harness.status.logs import output
-from harness.status.state import FAILED, RunState, Seen, decide, is_idle
+from harness.status.state import decide
+from harness.status.submitted import newest_submissions
+from harness.store.cancelled import cancellation
 from harness.store.records import Store
 
 logger = logging.getLogger(__name__)
@@ -40,20 +44,66 @@ class NoScheduler:
         return None
 
 
-def look_at_queue(runs: Path) -> Scheduler:
-    """The queue as it is now. runs: the runs folder, which has the submissions.
+class NoAnswer:
+    """A queue that does not answer: what it said last, with the time, or else that nothing is known of its jobs.
 
-    If the queue does not answer, heartbeats alone decide: no run is called lost because of that.
+    last, when: its newest answer, if there is one, and the time of it, in seconds since the epoch.
     """
-    from harness.slurm.queue import SlurmQueue, has_submissions
 
-    if not has_submissions(runs):
-        return NoScheduler()
-    try:
-        return SlurmQueue(runs)
-    except SchedulerError as error:
-        logger.warning("%s The states come from the heartbeats alone.", error)
-        return NoScheduler()
+    def __init__(self, runs: Path, why: str, last: Scheduler | None, when: float) -> None:
+        self.why, self.last, self.when = why, last, when
+        self.submitted = newest_submissions(runs)
+
+    def states(self, run: RunDir) -> SchedulerState | None:
+        """Never "gone", but of what was gone before."""
+        entry = self.submitted.get(run.root.name)
+        if entry is None:
+            return None
+        before = self.last.states(run) if self.last is not None else None
+        if before is not None:
+            return before if before.phase == "gone" else replace(before, seen=before.seen or self.when)
+        item = entry.submission
+        if item.state == "refused":
+            return SchedulerState("refused", item.message, cluster=item.cluster, seen=item.time)
+        return SchedulerState("unknown", self.why, job=entry.job, cluster=item.cluster)
+
+
+class Queue:
+    """The queue of a runs folder for one who looks at it again and again.
+
+    An answer that does not come is told once; the last one stays. No run is called lost because of that.
+    """
+
+    def __init__(self, runs: Path) -> None:
+        self.runs = runs
+        self._last: Scheduler | None = None
+        self._when = 0.0
+        self._told = ""
+
+    def look(self) -> Scheduler:
+        """The queue as it is now."""
+        from harness.slurm.queue import SlurmQueue, has_submissions
+
+        if not has_submissions(self.runs):
+            return NoScheduler()
+        try:
+            self._last, self._when = SlurmQueue(self.runs), time.time()
+        except SchedulerError as error:
+            if not self._told:
+                logger.warning("%s What was last known of its jobs is shown.", error)
+            self._told = str(error)
+            return NoAnswer(self.runs, _first_sentence(self._told), self._last, self._when)
+        self._told = ""
+        return self._last
+
+
+def look_at_queue(runs: Path) -> Scheduler:
+    """The queue as it is now. runs: the runs folder, which has the submissions."""
+    return Queue(runs).look()
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"\. |\.$", text, maxsplit=1)[0]
 
 
 @dataclass(frozen=True)
@@ -64,55 +114,114 @@ class Observed:
     state: RunState
 
 
-def observe(known: KnownRun, store: Store, profile: str, scheduler: Scheduler) -> RunState:
-    """The state of one run now."""
+def observe(known: KnownRun, store: Store, profile: str, scheduler: Scheduler, *, leased: bool = False) -> RunState:
+    """The state of one run now. leased: whether a launcher that lives here still has it to do."""
     if known.run is None:
         return RunState("not started")
     if not known.exists:
-        seen = Seen(started=False, **_committed(known, store, profile), scheduler=scheduler.states(known.run))
+        queue = scheduler.states(known.run)
+        committed = _committed(known, store, profile)
+        gone = queue is not None and queue.phase == "gone"
+        printed = output(known.run, 0) if gone else None
+        seen = Seen(
+            started=False,
+            **committed,
+            scheduler=queue,
+            tail=tail(printed) if printed is not None else "",
+        )
     else:
-        seen = see(known.run, known.jobs, scheduler, one_is_enough=known.one_is_enough)
+        seen = see(known.run, known.jobs, scheduler, one_is_enough=known.one_is_enough, evals=known.evals)
+    if not seen.recorded:
+        submitted = known.submitted.submission.time if known.submitted is not None else None
+        seen = replace(seen, leased=leased, cancelled=_was_cancelled(known), submitted=submitted)
     return decide(seen, time.time())
 
 
-def see(run: RunDir, jobs: Sequence[EvalJob], scheduler: Scheduler, *, one_is_enough: bool = False) -> Seen:
-    """What a run's folder and the queue show. jobs: the evaluations that it needs; without any it is never recorded."""
-    records, broken = _recorded(run, jobs)
-    evaluations = f"{len(records)} of {len(jobs)} evaluations" if len(records) < len(jobs) else ""
-    if records and (one_is_enough or len(records) == len(jobs)):
+def see(
+    run: RunDir,
+    jobs: Sequence[EvalJob],
+    scheduler: Scheduler,
+    *,
+    one_is_enough: bool = False,
+    evals: Sequence[str] = (),
+) -> Seen:
+    """What a run's folder and the queue show.
+
+    jobs, evals: the evaluations that it needs, or their ids where they are not known; without any it is never recorded.
+    """
+    records, broken = _recorded(run, jobs, evals)
+    needed = len(jobs) or len(evals)
+    evaluations = f"{len(records)} of {needed} evaluations" if len(records) < needed else ""
+    if records and (one_is_enough or len(records) == needed):
         return Seen(recorded=True, ap=records[0].metrics.get("AP"), evaluations=evaluations, health=_health(records))
-    try:
-        status = run.read_status()
-    except RecordError as error:
-        status = Status(phase="failed", time=run.status.stat().st_mtime, pid=0, message=str(error))
+    status, written = _heartbeat(run)
     locked, queue = is_locked(run), scheduler.states(run)
-    if locked or (status is not None and status.phase in ("stopped", "done")):
-        return Seen(status=status, locked=locked, scheduler=queue, evaluations=evaluations, broken=broken)
-    failed = status is not None and status.phase == "failed"
+    launched = run.submitit.stat().st_mtime if run.submitit.is_dir() else None
+    seen = Seen(
+        status=status,
+        written=written,
+        locked=locked,
+        scheduler=queue,
+        evaluations=evaluations,
+        launched=launched,
+        broken=broken,
+    )
+    # A word of an earlier job may be the newest heartbeat of one that died before it had a word of its own.
+    spoken = status is not None and (queue is None or queue.phase != "gone" or queue.job in ("", status.job))
+    if locked or (spoken and status is not None and status.phase in ("stopped", "done")):
+        return seen
+    failed = spoken and status is not None and status.phase == "failed"
     printed = None if failed else output(run, 0)
     other = None if failed else run.first_failure()
-    return Seen(
-        status=status,
-        scheduler=queue,
+    return replace(
+        seen,
         other_rank=other.message if other is not None else "",
         tail=tail(run.log) if failed else tail(printed) if printed is not None else "",
-        launched=run.submitit.stat().st_mtime if run.submitit.is_dir() else None,
-        broken=broken,
     )
 
 
-def _recorded(run: RunDir, jobs: Sequence[EvalJob]) -> tuple[list[Record], str]:
+def _heartbeat(run: RunDir) -> tuple[Status | None, float | None]:
+    """The newest heartbeat, and when its file was written. One that cannot be read is a failure that says so."""
+    try:
+        status = run.read_status()
+    except RecordError as error:
+        time_of = run.status.stat().st_mtime
+        return Status(phase="failed", time=time_of, pid=0, message=str(error)), time_of
+    try:
+        return status, run.status.stat().st_mtime if status is not None else None
+    except OSError:  # it has just been replaced, or moved away
+        return status, None
+
+
+def look_at_run(run: RunDir, queue: Queue) -> RunState:
+    """The state of one run, whatever evaluations it needs."""
+    submitted = newest_submissions(run.root.parent).get(run.root.name)
+    seen = replace(see(run, (), queue.look()), started=run.root.is_dir())
+    if submitted is not None:
+        seen = replace(seen, submitted=submitted.submission.time)
+    return decide(seen, time.time())
+
+
+def _was_cancelled(known: KnownRun) -> bool:
+    """Whether 'harness cancel' was called for a run since its newest start or submission."""
+    assert known.run is not None
+    note = cancellation(known.run)
+    return note is not None and (known.submitted is None or note.time > known.submitted.submission.time)
+
+
+def _recorded(run: RunDir, jobs: Sequence[EvalJob], evals: Sequence[str]) -> tuple[list[Record], str]:
     """Of the evaluations that have one, in the order of ``jobs``; and why the first of the others cannot be used."""
-    found, broken = dict[EvalJob, Record](), dict[str, str]()
+    found, by_id, broken = dict[EvalJob, Record](), dict[str, Record](), dict[str, str]()
     for path in sorted(run.root.glob("evals/*/record.json")):
         try:
             record = read_own_record(path)
         except RecordError as error:
             broken[path.parent.name] = str(error)
             continue
-        found[record.job] = record
-    wanted = [job.id for job in jobs] if broken else []
-    return [found[job] for job in jobs if job in found], next((broken[name] for name in wanted if name in broken), "")
+        found[record.job] = by_id[path.parent.name] = record
+    wanted = [*(job.id for job in jobs), *evals] if broken else []
+    records = [found[job] for job in jobs if job in found] or [by_id[name] for name in evals if name in by_id]
+    return records, next((broken[name] for name in wanted if name in broken), "")
 
 
 def _health(records: Sequence[Record]) -> tuple[str, ...]:
@@ -124,7 +233,7 @@ def _health(records: Sequence[Record]) -> tuple[str, ...]:
 def _committed(known: KnownRun, store: Store, profile: str) -> dict[str, Any]:
     """For a run without a folder: what the results folder has of it, as fields of ``Seen``."""
     paths = [store.results / "records" / profile / f"{job.id}.json" for job in known.jobs]
-    if not all(path.exists() for path in paths):
+    if not paths or not all(path.exists() for path in paths):
         return {}
     try:
         records = [read_own_record(path) for path in paths]
@@ -133,21 +242,39 @@ def _committed(known: KnownRun, store: Store, profile: str) -> dict[str, Any]:
     return {"recorded": True, "ap": records[0].metrics.get("AP"), "health": _health(records)}
 
 
-def observe_all(found: FoundRuns, store: Store, profile: str) -> list[Observed]:
-    """The state of every run; the queue is asked once."""
+def observe_all(
+    found: FoundRuns, store: Store, profile: str, *, queue: Queue | None = None, leased: Collection[str] = ()
+) -> list[Observed]:
+    """The state of every run; the queue is asked once. leased: ids of what living launchers here still have to do."""
+    scheduler = look_at_queue(store.runs) if queue is None else queue.look()
+    return [
+        Observed(known, observe(known, store, profile, scheduler, leased=_is_among(known, leased)))
+        for known in found.runs
+    ]
+
+
+def _is_among(known: KnownRun, leased: Collection[str]) -> bool:
+    return known.run is not None and known.run.root.name in leased
+
+
+def states_of(planned: Plan, store: Store) -> dict[str, RunState]:
+    """The states of a plan's trainings, by id."""
     scheduler = look_at_queue(store.runs)
-    return [Observed(known, observe(known, store, profile, scheduler)) for known in found.runs]
+    submitted = newest_submissions(store.runs)
+    states = dict[str, RunState]()
+    for item in of_plan(planned, store.runs):
+        assert item.run is not None
+        known = replace(item, submitted=submitted.get(item.run.root.name))
+        states[item.run.root.name] = observe(known, store, planned.profile.name, scheduler)
+    return states
 
 
 def failed_ids(planned: Plan, store: Store) -> set[str]:
-    """Ids of a plan's trainings that failed or were lost and do not run now."""
-    scheduler = look_at_queue(store.runs)
-    known = [item for item in of_plan(planned, store.runs) if item.exists]
-    return {
-        item.run.root.name
-        for item in known
-        if item.run is not None and observe(item, store, planned.profile.name, scheduler).kind in FAILED
-    }
+    """Ids of a plan's trainings that failed, were refused or were lost, and do not run now.
+
+    Not those that somebody cancelled or stopped, and not those of which nothing is known.
+    """
+    return {run for run, state in states_of(planned, store).items() if state.kind in FAILED}
 
 
 def is_over(observed: Sequence[Observed]) -> bool:

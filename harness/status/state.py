@@ -2,152 +2,160 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import replace
 
-from detector.runs.status import TRAINING_SHARE, Status, fraction_done, waiting_text
-from detector.runs.timing import timing_text
-from detector.storage.shown import one_line
+from detector.runs.status import ALIVE, TRAINING_SHARE, Status, fraction_done, waiting_text
 from harness.failures.classes import FailureName, classify
+from harness.failures.log_tail import last_word
 from harness.slurm.states import SchedulerState
-from harness.units import duration
+from harness.status.kinds import STALE_SECONDS, Kind, RunState, Seen
 
-Kind = Literal[
-    "not started",
-    "pending",
-    "requeued",
-    "starting",
-    "running",
-    "evaluating",
-    "waiting",
-    "stopped",
-    "done",
-    "failed",
-    "lost?",
-    "lost",
-]
-LIVING: tuple[Kind, ...] = ("pending", "requeued", "starting", "running", "evaluating", "waiting")
-FAILED: tuple[Kind, ...] = ("failed", "lost", "lost?")  # what --retry-failed runs again
-# Longer than a healthy run goes without a heartbeat: reading COCO, a slow first step, scoring on a busy machine.
-STALE_SECONDS = 600.0
-MESSAGE_WIDTH = 90
-NOTE_WIDTH = 76
-RESUMES = "resumes with the same command"
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What was seen of a run at one moment. Times are seconds since the epoch."""
-
-    started: bool = True  # there is a folder
-    recorded: bool = False
-    ap: float | None = None
-    evaluations: str = ""  # "1 of 3 evaluations", where some are missing
-    status: Status | None = None
-    locked: bool = False  # a living process of this machine holds its lock
-    scheduler: SchedulerState | None = None
-    other_rank: str = ""  # message of the first process other than rank 0 that failed
-    tail: str = ""  # of the log where it failed, else of what rank 0 printed
-    health: tuple[str, ...] = ()  # of the records, in words
-    launched: float | None = None  # the newest change of the launcher's files
-    broken: str = ""  # why a record that is there cannot be used
-
-
-@dataclass(frozen=True)
-class RunState:
-    """A run's state. progress: share of the phase, 0..1. eta: seconds to the end. age: of the heartbeat, in seconds.
-
-    While it trains, since the last line of its log: seconds_per_iteration; images_per_second; data_share, of the time
-    that it waited for data, 0..1; device_busy, of the time that the GPU ran kernels; note: why it waits for its data.
-    """
-
-    kind: Kind
-    message: str = ""
-    failure: FailureName | None = None
-    ap: float | None = None
-    progress: float | None = None
-    eta: float | None = None
-    age: float | None = None
-    requeues: int = 0
-    seconds_per_iteration: float | None = None
-    images_per_second: float | None = None
-    data_share: float | None = None
-    device_busy: float | None = None
-    note: str = ""
-    health: tuple[str, ...] = ()  # what is wrong with the training although it goes on, or ended
-    here: bool = True  # False: only its heartbeat shows that it lives, no process of this machine and no queue
+# A living run writes its heartbeat every second or so: within this time one speaks against a queue that says otherwise.
+FRESH_SECONDS = 60.0
+CLOCK_SECONDS = 30.0  # by which the clocks of machines may differ, as 'harness doctor' wants it
+_BY_CAUSE: dict[str, FailureName] = {"memory": "host memory", "node": "node", "time": "time"}
 
 
 def decide(seen: Seen, now: float) -> RunState:
-    """The state now. A heartbeat without a process here may be another machine's; it counts for ``STALE_SECONDS``."""
-    queue = seen.scheduler
+    """The state now.
+
+    Evidence in this order: records; the lock of a process of this machine; a heartbeat that is newer than the queue's
+    answer; the queue; the heartbeat. One without a process here may be another machine's: it counts for
+    ``STALE_SECONDS``.
+    """
     if seen.recorded:
         return RunState("done", seen.evaluations, ap=seen.ap, health=seen.health)
-    if queue is not None and queue.phase == "pending":
-        return RunState("requeued" if queue.requeues else "pending", queue.reason, requeues=queue.requeues)
-    if seen.locked or (queue is not None and queue.phase == "running"):
-        return _living(seen, now, here=True)
-    if not seen.started:
-        return RunState("not started")
-    if seen.broken:
-        return RunState("failed", seen.broken, "record")
+    queue = None if seen.scheduler is None or _was_started_since(seen, seen.scheduler) else seen.scheduler
+    if seen.locked:
+        return _living(seen.status, queue, now, seen.written)
+    if queue is None:
+        return _without_queue(seen, now)
+    if _lives_elsewhere(seen.status, queue, now):
+        own = seen.status is not None and seen.status.job is not None and _is_own(seen.status, queue)
+        here = own and queue.phase not in ("unknown", "refused")
+        state = _living(seen.status, queue if own else None, now, seen.written, here=here)
+        return replace(state, submitted=own)
+    state = _by_queue(seen, queue, now)
+    asked = None if queue.seen is None else max(0.0, now - queue.seen)
+    return replace(state, submitted=True, job=queue.job, cluster=queue.cluster, user=queue.user, asked=asked)
+
+
+def _was_started_since(seen: Seen, queue: SchedulerState) -> bool:
+    """Whether a person started the run on some machine since the submission that the queue speaks of ended."""
     status = seen.status
-    if status is None:
-        return _without_heartbeat(seen, now)
+    if status is None or queue.phase not in ("gone", "refused"):
+        return False
+    submitted = seen.submitted or queue.seen or 0.0
+    return status.job is None and (bool(queue.job) or queue.phase == "refused") and status.time > submitted
+
+
+def _is_own(status: Status, queue: SchedulerState) -> bool:
+    """Whether the heartbeat is of the job that the queue speaks of."""
+    return not queue.job or status.job == queue.job
+
+
+def _lives_elsewhere(status: Status | None, queue: SchedulerState, now: float) -> bool:
+    """Whether a heartbeat shows that the run lives, whatever the queue says."""
+    if status is None or status.phase not in ALIVE:
+        return False
     age = _age(status, now)
-    if status.phase == "failed":
-        return RunState("failed", status.message, classify(status.message, seen.tail, exit_code=_exit(queue)), age=age)
-    if status.phase == "stopped":
-        return RunState("stopped", status.message, age=age)
-    if status.phase == "done":  # evaluated with other test settings than these rows need
-        return RunState("stopped", f"trained, {seen.evaluations}", age=age)
-    if seen.other_rank:
-        return RunState("failed", seen.other_rank, classify(seen.other_rank, seen.tail), age=age)
-    if queue is not None:
-        return _gone(seen, queue, age)
-    if age < STALE_SECONDS:
-        return _living(seen, now, here=False)
-    return RunState("lost?", failure=_hint(seen.tail), age=age)
+    if queue.phase in ("unknown", "refused"):
+        return age < STALE_SECONDS
+    if status.job is None and (queue.job or queue.phase == "submitting"):  # a person started it on some machine
+        return age < FRESH_SECONDS
+    # A job that is queued again keeps its id. A job that is gone does not come back.
+    waits = queue.phase in ("pending", "held")
+    return waits and _is_own(status, queue) and queue.seen is not None and status.time > queue.seen
 
 
-def _living(seen: Seen, now: float, *, here: bool) -> RunState:
-    status, requeues = seen.status, seen.scheduler.requeues if seen.scheduler else 0
-    if status is None or status.phase in ("stopped", "failed", "done"):  # left by an earlier start
+def _by_queue(seen: Seen, queue: SchedulerState, now: float) -> RunState:
+    status = seen.status
+    if queue.phase == "refused":
+        return RunState("refused", queue.reason)
+    if queue.phase == "unknown":
+        return _unknown(seen, queue, now)
+    if queue.phase == "running":
+        own = status if status is not None and _is_own(status, queue) else None
+        return _living(own, queue, now, seen.written)
+    if queue.phase == "gone":
+        return _gone(seen, queue, now)
+    kind: Kind = "held" if queue.phase == "held" else "requeued" if queue.requeues else "pending"
+    return RunState(kind, queue.reason, requeues=queue.requeues, progress=_share(status))
+
+
+def _unknown(seen: Seen, queue: SchedulerState, now: float) -> RunState:
+    """What was last known of a run whose job cannot be asked for."""
+    if seen.status is None:
+        return RunState("unknown", queue.reason, requeues=queue.requeues)
+    last = _by_heartbeat(seen.status, now, None)
+    return RunState("unknown", queue.reason, last=last.kind, progress=last.progress, age=last.age)
+
+
+def _living(
+    status: Status | None, queue: SchedulerState | None, now: float, written: float | None, *, here: bool = True
+) -> RunState:
+    """A run that lives, by its newest heartbeat."""
+    requeues = queue.requeues if queue is not None else 0
+    if status is None or status.phase not in ALIVE:  # left by an earlier start
         return RunState("starting", requeues=requeues, here=here)
+    state = replace(_by_heartbeat(status, now, written), requeues=requeues, here=here)
+    return replace(state, eta=None) if state.kind == "no progress" else state
+
+
+def _by_heartbeat(status: Status, now: float, written: float | None) -> RunState:
+    """What a heartbeat says, taken at its word. written: when its file was, for clocks that differ."""
     age = _age(status, now)
+    if status.phase not in ALIVE:
+        ended: Kind = "failed" if status.phase == "failed" else "stopped"
+        return RunState(ended, status.message, age=age, progress=_share(status))
+    state = _getting_ahead(status, age)
+    silent = silent_seconds(status, now, written)
+    if silent is None:
+        return state
+    return replace(state, kind="no progress", message=state.message, silent=silent, last=state.kind)
+
+
+def _getting_ahead(status: Status, age: float) -> RunState:
     if status.waiting:
         waits = waiting_text(status, since=age if age < STALE_SECONDS else 0.0)
-        return RunState("waiting", waits, age=age, requeues=requeues, note=status.waiting_why, here=here)
+        return RunState("waiting", waits, age=age, note=status.waiting_why)
     if status.phase == "starting":
-        return RunState("starting", age=age, requeues=requeues, here=here)
+        return RunState("starting", age=age)
     eta = _eta(status, age)
     if status.phase == "evaluating":
-        return RunState(
-            "evaluating",
-            progress=status.progress,
-            eta=eta,
-            age=age,
-            requeues=requeues,
-            health=status.health,
-            here=here,
-        )
+        return RunState("evaluating", progress=status.progress, eta=eta, age=age, health=status.health)
     return RunState(
         "running",
         ap=status.ap,
-        progress=status.iteration / max(1, status.iterations),
+        progress=_share(status) or 0.0,
         eta=eta,
         age=age,
-        requeues=requeues,
         seconds_per_iteration=status.seconds_per_iteration,
         images_per_second=status.images_per_second,
         data_share=status.data_share,
         device_busy=status.device_busy,
         note=status.note,
         health=status.health,
-        here=here,
     )
+
+
+def _share(status: Status | None) -> float | None:
+    """Of the iterations, those that are done; None before the first."""
+    return status.iteration / max(1, status.iterations) if status is not None and status.iteration else None
+
+
+def silent_seconds(status: Status, now: float, written: float | None = None) -> float | None:
+    """Seconds without getting ahead, where they are more than the run's own pace allows; else None.
+
+    What the heartbeat says by itself is of one clock. What passed since then is not: the shorter of the times that the
+    heartbeat and its file show counts, less what clocks may differ by. written: when the file was, by the disk's clock.
+    """
+    if status.silence <= 0 or status.progressed <= 0:
+        return None
+    said = max(0.0, status.time - status.progressed)
+    since = max(0.0, now - max(status.time, written or status.time))
+    certain = said + max(0.0, since - CLOCK_SECONDS)
+    return said + since if certain >= status.silence else None
 
 
 def _eta(status: Status, age: float) -> float | None:
@@ -158,112 +166,106 @@ def _eta(status: Status, age: float) -> float | None:
     return max(0.0, whole * (1 - fraction_done(status)) - age)
 
 
+def _without_queue(seen: Seen, now: float) -> RunState:
+    """The state of a run that no queue speaks of."""
+    status = seen.status
+    if seen.leased and not _has_started(seen, now):
+        return RunState("waiting for its turn", progress=_share(status))
+    if not seen.started:
+        return RunState("not started")
+    if seen.broken:
+        return RunState("failed", seen.broken, "record")
+    if status is None:
+        return _without_heartbeat(seen, now)
+    return _ended(seen, status, None, now) or _silent(seen, status, now)
+
+
+def _has_started(seen: Seen, now: float) -> bool:
+    """Whether the launcher that has a run to do has begun it: by its files, or by a heartbeat that is alive."""
+    status = seen.status
+    if status is not None and status.phase in ALIVE and _age(status, now) < STALE_SECONDS:
+        return True
+    since = status.time if status is not None else 0.0
+    return seen.launched is not None and seen.launched > since and now - seen.launched < FRESH_SECONDS
+
+
+def _silent(seen: Seen, status: Status, now: float) -> RunState:
+    """A heartbeat that says that the run lives, without a process here and without a queue."""
+    age = _age(status, now)
+    if age < STALE_SECONDS:
+        return _living(status, None, now, seen.written, here=False)
+    name = classify("", seen.tail)
+    return RunState("lost?", failure=None if name == "unknown" else name, age=age)
+
+
+def _ended(seen: Seen, status: Status, queue: SchedulerState | None, now: float) -> RunState | None:
+    """How a run ended that says so itself, or of which another process does; None where none of them does."""
+    age = _age(status, now)
+    if status.phase == "failed":
+        return RunState("failed", status.message, _class(status.message, seen.tail, queue), age=age)
+    if status.phase == "stopped":
+        # Slurm's own signal for one who cancels; the batch script queues a job that is only preempted again.
+        asked = seen.cancelled or (queue is not None and not queue.cause and status.left == "asked")
+        return RunState("cancelled" if asked else "stopped", status.message, age=age)
+    if status.phase == "done":  # evaluated with other test settings than these rows need
+        return RunState("stopped", f"trained, {seen.evaluations}", age=age)
+    if seen.other_rank:
+        return RunState("failed", seen.other_rank, classify(seen.other_rank, seen.tail), age=age)
+    return None
+
+
+def _gone(seen: Seen, queue: SchedulerState, now: float) -> RunState:
+    """The state of a run whose job has left the queue."""
+    status = seen.status
+    if status is not None and not _is_own(status, queue):  # left before this job, which had no word of its own
+        status = None
+    if seen.broken:
+        return RunState("failed", seen.broken, "record")
+    age = _age(status, now) if status is not None else None
+    if queue.cause in ("cancelled", "preempted"):
+        kind: Kind = "cancelled" if queue.cause == "cancelled" else "preempted"
+        said = status.message if status is not None and status.phase == "stopped" else queue.reason
+        return RunState(kind, said, age=age, requeues=queue.requeues, progress=_share(status))
+    if status is None:
+        return _without_heartbeat(seen, now)
+    ended = _ended(seen, status, queue, now)
+    if ended is not None:
+        return ended
+    if seen.cancelled:
+        return RunState("cancelled", queue.reason, age=age, requeues=queue.requeues)
+    name = _class(queue.reason, seen.tail, queue)
+    if name == "unknown" and queue.cause != "failed":
+        return RunState("lost", queue.reason, age=age, requeues=queue.requeues)
+    return RunState("failed", queue.reason or last_word(seen.tail), name, age=age, requeues=queue.requeues)
+
+
 def _without_heartbeat(seen: Seen, now: float) -> RunState:
     """The state of a run without a heartbeat: it has just been launched, or ended before its first one."""
-    name = classify("", seen.tail, exit_code=_exit(seen.scheduler), started=False)
+    queue, said = seen.scheduler, last_word(seen.tail)
+    if seen.cancelled:
+        return RunState("cancelled", "before it started")
+    name = _class(queue.reason if queue is not None else "", seen.tail, queue, started=False)
     if name != "unknown" or "Traceback (most recent call last)" in seen.tail:
-        return RunState("failed", _last_line(seen.tail), name)
-    if seen.scheduler is not None:
-        return RunState("lost", seen.scheduler.reason)
+        return RunState("failed", said or (queue.reason if queue is not None else ""), name)
+    if queue is not None:
+        if queue.exit_code:
+            said = said or f"exit code {queue.exit_code}"
+        if said or queue.cause == "failed":
+            return RunState("died before start", said or queue.reason, "died before start")
+        return RunState("lost", queue.reason)
     if seen.launched is None:
         return RunState("not started")
     age = max(0.0, now - seen.launched)
     return RunState("starting", here=False) if age < STALE_SECONDS else RunState("lost?", age=age)
 
 
-def _gone(seen: Seen, queue: SchedulerState, age: float) -> RunState:
-    """The state of a run whose heartbeat says that it runs, but whose job has left the queue."""
-    name = classify(queue.reason, seen.tail, exit_code=queue.exit_code)
-    if name == "unknown":
-        return RunState("lost", queue.reason, age=age, requeues=queue.requeues)
-    return RunState("failed", queue.reason or _last_line(seen.tail), name, age=age, requeues=queue.requeues)
-
-
-def _hint(tail: str) -> FailureName | None:
-    name = classify("", tail)
-    return None if name == "unknown" else name
-
-
-def _exit(queue: SchedulerState | None) -> int | None:
-    return queue.exit_code if queue is not None else None
+def _class(message: str, tail: str, queue: SchedulerState | None, *, started: bool = True) -> FailureName:
+    """The class of a failure by what was said and printed, and else by how its job ended."""
+    name = classify(message, tail, exit_code=queue.exit_code if queue is not None else None, started=started)
+    if queue is None or name not in ("unknown", "killed", "killed before start"):
+        return name
+    return _BY_CAUSE.get(queue.cause, name)
 
 
 def _age(status: Status, now: float) -> float:
     return max(0.0, now - status.time)
-
-
-def _last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
-
-
-def state_text(state: RunState) -> str:
-    """The state as one line, whatever a run or the scheduler said."""
-    return one_line(_state_text(state))
-
-
-def _state_text(state: RunState) -> str:
-    suffix = f", requeued {state.requeues}x" if state.requeues and state.kind != "requeued" else ""
-    age = duration(state.age) if state.age is not None else "?"
-    if state.kind == "done":
-        ap = f"AP {state.ap:.1f}" if state.ap is not None else "AP -"
-        return f"done ({ap}{f'; {state.message}' if state.message else ''})"
-    if state.kind in ("pending", "requeued"):
-        named = f"requeued {state.requeues}x" if state.kind == "requeued" else "pending"
-        return f"{named} ({state.message or 'no reason yet'})"
-    if state.kind == "waiting":
-        return f"{state.message}{_doubt(state, age)}{suffix}"
-    if state.kind in ("starting", "running", "evaluating"):
-        return _describe_living(state, age) + suffix
-    if state.kind == "stopped":
-        return f"stopped ({f'{state.message}; ' if state.message else ''}{RESUMES}){suffix}"
-    if state.kind == "failed":
-        return f"failed ({state.failure}): {_short(state.message) or 'without a word'}{suffix}"
-    if state.kind == "lost":
-        return f"lost: gone from the queue{f' ({state.message})' if state.message else ''}; {RESUMES}{suffix}"
-    if state.kind == "lost?":
-        perhaps = f" (perhaps: {state.failure})" if state.failure else ""
-        return f"lost? no word for {age}, no process here{perhaps}; if it runs nowhere else: {RESUMES}"
-    return state.kind
-
-
-def timing_lines(state: RunState) -> list[str]:
-    """Where the time of a training goes, and why it waits for its data or its disk; nothing of other states."""
-    if state.kind == "waiting":
-        return [one_line(f"note: {state.note}")] if state.note else []
-    if state.seconds_per_iteration is None:
-        return []
-    timing = timing_text(state.seconds_per_iteration, state.data_share, state.device_busy)
-    return [timing, *textwrap.wrap(f"note: {state.note}" if state.note else "", NOTE_WIDTH)]
-
-
-def health_lines(state: RunState) -> list[str]:
-    """What is wrong with a training although no step failed."""
-    return [line for text in state.health for line in textwrap.wrap(f"health: {text}", NOTE_WIDTH)]
-
-
-def _short(message: str) -> str:
-    line = next(iter(message.splitlines()), "")
-    return line if len(line) <= MESSAGE_WIDTH else f"{line[: MESSAGE_WIDTH - 3]}..."
-
-
-def _doubt(state: RunState, age: str) -> str:
-    """What speaks against a run being alive, for the end of its line."""
-    if not state.here:
-        return ", just launched" if state.age is None else f", last word {age} ago, no process here"
-    return f", but no word for {age}" if state.age is not None and state.age >= STALE_SECONDS else ""
-
-
-def _describe_living(state: RunState, age: str) -> str:
-    doubt = _doubt(state, age)
-    if state.kind == "starting" or state.progress is None:
-        return f"starting{doubt}"
-    if state.kind == "evaluating":
-        return f"evaluating {state.progress:.0%}{doubt}"
-    eta = duration(state.eta) if state.eta is not None else "?"
-    so_far = f", AP so far {state.ap:.1f}" if state.ap is not None else ""
-    return f"running {state.progress:.0%}, ETA {eta}{so_far}{doubt}"
-
-
-def is_idle(states: Iterable[RunState]) -> bool:
-    """Whether no run waits or runs, so that only a new command changes anything."""
-    return not any(state.kind in LIVING for state in states)

@@ -5,23 +5,25 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from msgspec import to_builtins
 
-from harness.failures.classes import CommandArguments, FailureName, advise
+from harness.failures.advice import CommandArguments, advise
+from harness.failures.classes import FailureName
 from harness.status.find import FoundRuns, KnownRun
+from harness.status.kinds import RESUMABLE, Kind
 from harness.status.observe import Observed
-from harness.status.state import Kind, health_lines, state_text, timing_lines
+from harness.status.words import health_lines, state_text, timing_lines
 
 NAME_WIDTH = 46
 
 
 def state_lines(observed: Sequence[Observed]) -> list[str]:
     """For each run one line: its rows, seed, training id and state; below it, where the time goes and what is wrong."""
-    names = [_cut(" = ".join(item.known.refs)) for item in observed]
+    names = [_cut(item.known.title) for item in observed]
     width = max(map(len, names), default=0)
     return [
         f"{name:{width}}  seed {item.known.seed}  {item.known.run.root.name if item.known.run else '-':16}  "
@@ -49,21 +51,44 @@ def summary_lines(observed: Sequence[Observed], found: FoundRuns, runs: Path, pr
 
 
 def next_commands(observed: Sequence[Observed], arguments: ArgumentsFor) -> list[str]:
-    """For each class of failure its sentence, and the command for the first run with it."""
+    """For each class of failure its sentence, and the command for the first run with it; then how the rest goes on."""
     said: dict[FailureName, str] = {}
     for item in observed:
         name = item.state.failure
-        if item.state.kind == "failed" and name is not None and name not in said:
-            sentence, command = advise(name, arguments.of(item.known))
+        if item.state.kind == "no progress":
+            name = "no progress"
+        if item.state.kind in ("failed", "died before start", "no progress") and name is not None and name not in said:
+            sentence, command = advise(name, arguments.of(_as_begun(item)))
             said[name] = f"{name}: {sentence}\n  next: {command}"
-    return list(said.values())
+    return [*said.values(), *resuming_commands(observed, arguments)]
+
+
+def resuming_commands(observed: Sequence[Observed], arguments: ArgumentsFor) -> list[str]:
+    """For the runs that go on, or are submitted again, where they ended: one command for all with the same options."""
+    commands: dict[tuple[str, ...], dict[Kind, list[KnownRun]]] = {}
+    for item in observed:
+        if item.state.kind in (*RESUMABLE, "refused"):
+            known = _as_begun(item)
+            commands.setdefault(arguments.options_of(known), {}).setdefault(item.state.kind, []).append(known)
+    lines = []
+    for kinds in commands.values():
+        runs = [known for found in kinds.values() for known in found]
+        lines.append(f"{', '.join(kinds)}: {len(runs)} run{'s' if len(runs) > 1 else ''}")
+        lines.append(f"  next: harness run {arguments.of(*runs).run}")
+    return lines
+
+
+def _as_begun(item: Observed) -> KnownRun:
+    """The run with its submission, if its newest start was submitted, and not a person's on some machine."""
+    return item.known if item.state.submitted else replace(item.known, submitted=None)
 
 
 @dataclass(frozen=True)
 class ArgumentsFor:
-    """Makes the arguments of commands for one run after the other.
+    """Makes the arguments of commands for some runs of the same options.
 
-    options: those of ``harness run`` other than profile and seeds. runs: the runs folder.
+    options: those of ``harness run`` other than profile and seeds, for runs whose submission does not tell its own.
+    runs: the runs folder.
     """
 
     profile: str
@@ -71,17 +96,28 @@ class ArgumentsFor:
     data: Path | None
     runs: Path
 
-    def of(self, known: KnownRun) -> CommandArguments:
-        """The arguments for one run."""
-        ref, profile = known.refs[0], f"--profile {self.profile}"
-        options = "".join(f" {shlex.quote(option)}" for option in self.options)
-        folder = known.run.root.name if known.run is not None else ref
+    def options_of(self, known: KnownRun) -> tuple[str, ...]:
+        """The options of ``harness run`` for one run: those that it was submitted with, if it was."""
+        if known.submitted is None:
+            return self.options
+        # Older submissions tell their cluster alone.
+        return known.submitted.words or (*self.options, "--cluster", known.submitted.submission.cluster)
+
+    def of(self, *known: KnownRun) -> CommandArguments:
+        """The arguments for these runs."""
+        first, profile = known[0], f"--profile {self.profile}"
+        refs = " ".join(dict.fromkeys(item.refs[0] for item in known))
+        seeds = max(item.seed for item in known) + 1
+        submitted = first.submitted.options if first.submitted is not None else None
+        data = (submitted.data if submitted is not None else None) or (str(self.data) if self.data is not None else "")
+        options = "".join(f" {shlex.quote(option)}" for option in self.options_of(first))
         return CommandArguments(
-            run=f"{ref} {profile}{f' --seeds {known.seed + 1}' if known.seed else ''}{options}",
-            logs=folder,
-            explain=f"{ref} {profile}",
-            data=shlex.quote(str(self.data)) if self.data is not None else "DIR",
+            run=f"{refs} {profile}{f' --seeds {seeds}' if seeds > 1 else ''}{options}",
+            logs=first.run.root.name if first.run is not None else first.refs[0],
+            explain=f"{first.refs[0]} {profile}",
+            data=shlex.quote(data) if data else "DIR",
             runs=shlex.quote(str(self.runs)),
+            cluster=shlex.quote(first.submitted.cluster) if first.submitted is not None else "",
         )
 
 
@@ -92,6 +128,7 @@ def states_as_data(observed: Sequence[Observed], found: FoundRuns) -> dict[str, 
             {
                 "rows": list(item.known.refs),
                 "seed": item.known.seed,
+                "options": list(item.known.submitted.words if item.known.submitted is not None else ()),
                 "training": item.known.run.root.name if item.known.run is not None else None,
                 "folder": str(item.known.run.root) if item.known.run is not None else None,
                 "state": item.state.kind,

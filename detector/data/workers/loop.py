@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
+import signal
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -67,9 +69,15 @@ def _loader(data: Dataset[Any], iterations: Iterable[int], workers: int) -> Data
         prefetch_factor=PREFETCH,
         timeout=POLL_SECONDS,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_stacks_on_quit,
         # The loader's own generator: else it would draw from torch's global state, and a resumed training would differ.
         generator=torch.Generator(),
     )
+
+
+def _stacks_on_quit(worker: int) -> None:
+    """In a worker: SIGQUIT prints where each thread is, whether or not the worker was forked from who does so."""
+    faulthandler.register(signal.SIGQUIT, file=2)
 
 
 def _next(iterator: Iterator[Any], said: Said, workers: int, *, alone: bool) -> Any:

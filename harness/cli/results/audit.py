@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import AsJson, DataOption, ProfileOption, TargetArgument, print_json, put
+from harness.cli.options import AsJson, DataOption, ProfileOption, TargetsOrAllArgument, print_json, put
 
 
 def add_to(app: typer.Typer) -> None:
@@ -15,7 +15,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def audit(
-    target: TargetArgument = "all",
+    targets: TargetsOrAllArgument = None,
     profile: ProfileOption = "paper",
     data: DataOption = None,
     as_json: AsJson = False,
@@ -32,7 +32,7 @@ def audit(
     from harness.audit.text import audit_text
     from harness.planning.selection import Selection
 
-    view = look(Selection(target, profile, [], data))
+    view = look(Selection(targets or "all", profile, [], data))
     if as_json:
         print_json(view.as_data())
     else:

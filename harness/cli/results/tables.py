@@ -17,7 +17,8 @@ from harness.cli.options import (
     ProfileOption,
     SetOption,
     SourceOption,
-    TargetArgument,
+    TargetsArgument,
+    TargetsOrAllArgument,
     print_json,
     put,
     refuse_two_forms,
@@ -70,7 +71,7 @@ def list_(
 
 def table(
     context: typer.Context,
-    target: TargetArgument,
+    targets: TargetsArgument,
     profile: ProfileOption = "paper",
     fmt: FormatOption = "text",
     batch_size: BatchSizeOption = None,
@@ -79,7 +80,7 @@ def table(
     source: SourceOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a table, or all four, from the finished records: our numbers beside the paper's.
+    """Print tables, or rows of them, from the finished records: our numbers beside the paper's.
 
     With --set or --batch-size: the numbers of runs with these options, which fill no cell of the paper's tables.
     """
@@ -89,13 +90,13 @@ def table(
 
     check_format(fmt)
     refuse_two_forms(context, fmt, as_json=as_json)
-    views = table_views(Selection(target, profile, overrides or [], data, batch_size, source=source))
+    views = table_views(Selection(targets, profile, overrides or [], data, batch_size, source=source))
     put(render_tables(views, "json" if as_json else fmt))
 
 
 def check(
     context: typer.Context,
-    target: TargetArgument = "all",
+    targets: TargetsOrAllArgument = None,
     profile: ProfileOption = "paper",
     fmt: FormatOption = "text",
     data: DataOption = None,
@@ -112,7 +113,7 @@ def check(
         typer.Option(metavar="N,N,...", help="Seeds per row at which you decided beforehand to look, such as 2,3,5."),
     ] = None,
 ) -> None:
-    """Judge the cells and claims of a target, as far as the profile's runs can decide them.
+    """Judge the cells and claims of the targets, as far as the profile's runs can decide them.
 
     Exits with 0 whatever the verdicts are, unless --strict is given. With --looks the tests at all of these numbers of
     seeds together keep 5% of false verdicts; without it only the one at a number that was fixed beforehand does.
@@ -125,7 +126,7 @@ def check(
 
     check_format(fmt)
     refuse_two_forms(context, fmt, as_json=as_json)
-    selection = Selection(target, profile, [], data, source=source)
+    selection = Selection(targets or "all", profile, [], data, source=source)
     verdicts = judge(selection, parse_looks(looks) if looks is not None else ())
     if as_json or fmt in ("text", "json"):
         verdicts = replace(verdicts, audit=audit(selection).line)

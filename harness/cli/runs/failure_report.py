@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.failures.classes import advise, classify, last_error
+from harness.failures.advice import advise
+from harness.failures.classes import classify, last_error
 from harness.failures.log_tail import last_lines, tail
 from harness.launch.local import NOT_STARTED, Failure
 from harness.planning.plan import Plan

@@ -13,7 +13,7 @@ from harness.cli.options import (
     ProfileOption,
     SeedsOption,
     SetOption,
-    TargetArgument,
+    TargetsArgument,
     print_json,
     put,
     refuse,
@@ -36,7 +36,7 @@ def add_to(app: typer.Typer) -> None:
 
 def plan(
     context: typer.Context,
-    target: TargetArgument,
+    targets: TargetsArgument,
     profile: ProfileOption = "paper",
     seeds: SeedsOption = 1,
     batch_size: BatchSizeOption = None,
@@ -58,7 +58,7 @@ def plan(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the trainings that a target needs, each once: which are done, their cost, what they can show.
+    """Show the trainings that targets need, each once: which are done, their cost, what they can show.
 
     A cost was measured on finished runs, was extrapolated from measurements on other GPUs or of other settings, was
     stated by others, or is unknown; with --gpus each rule of an extrapolation is printed. With --budget: which rows to
@@ -68,7 +68,7 @@ def plan(
     from harness.planning.selection import Selection
     from harness.report.plan import plan_as_data, plan_as_text
 
-    selection = Selection(target, profile, overrides or [], data, batch_size)
+    selection = Selection(targets, profile, overrides or [], data, batch_size)
     if budget is not None:
         refuse(context, ("seeds", "wall_time", "overrides", "batch_size"), BUDGET_ALONE)
         _plan_budget(selection, budget, gpus, as_json=as_json)

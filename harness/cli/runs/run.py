@@ -15,7 +15,7 @@ from harness.cli.options import (
     ProfileOption,
     SeedsOption,
     SetOption,
-    TargetArgument,
+    TargetsArgument,
     WeightsOption,
     run_options,
     say,
@@ -31,7 +31,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def run(
-    target: TargetArgument,
+    targets: TargetsArgument,
     profile: ProfileOption = "paper",
     seeds: SeedsOption = 1,
     batch_size: BatchSizeOption = None,
@@ -46,9 +46,15 @@ def run(
         typer.Option("--fresh", help="Train all of it anew; old run folders are kept as <id>.replaced-<time>."),
     ] = False,
     cluster: ClusterOption = None,
+    stay: Annotated[
+        bool,
+        typer.Option(
+            "--stay", help="With --cluster: submit what a limit held back or what was lost, until all has ended."
+        ),
+    ] = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Train, evaluate and record what is missing of a target, on this machine's GPUs or CPU cores.
+    """Train, evaluate and record what is missing of the targets, on this machine's GPUs or CPU cores.
 
     With --cluster the runs are submitted to Slurm, and the command returns at once. After an interruption or a failure
     the same command goes on from the last checkpoints. What is done is not trained again, unless with --fresh; where
@@ -58,7 +64,7 @@ def run(
     from harness.launch.run import Request, run_target
 
     request = Request(
-        target=target,
+        target=tuple(targets),
         profile=profile,
         seeds=seeds,
         batch_size=batch_size,
@@ -68,6 +74,7 @@ def run(
         retry_failed=retry_failed,
         fresh=fresh,
         cluster=cluster,
+        stay=stay,
         dry_run=dry_run,
     )
     try:
@@ -83,17 +90,17 @@ def run(
     elif result.left and not result.trained:
         say("To run what is missing, give the same command without --retry-failed.")
     else:
-        _end_with_results(result, target, shlex.join(run_options(overrides, batch_size, data)))
+        _end_with_results(result, shlex.join(run_options(overrides, batch_size, data)))
 
 
-def _end_with_results(result: RunResult, target: str, options: str) -> None:
+def _end_with_results(result: RunResult, options: str) -> None:
     """Say the AP of what was trained (of what was there, where nothing was), and which command shows these numbers."""
     from harness.launch.results import result_lines
 
     for line in result_lines(result):
         say(line)
     profile, departs = result.plan.profile.name, "--set" in options or "--batch-size" in options
-    shown = target if departs else target.split("/")[0]
+    shown = result.target if departs else result.tables
     say(f"Done. Next: harness table {shown} --profile {profile}{f' {options}' if departs else ''}")
 
 

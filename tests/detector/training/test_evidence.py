@@ -11,10 +11,10 @@ import pytest
 from msgspec.structs import replace
 
 from detector.data.splits import open_split
-from detector.runs.conditions import MOST_STARTS
 from detector.runs.findings import Health, Scores
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
+from detector.runs.origin.conditions import MOST_STARTS
 from detector.runs.provenance import FileDigest, ImagesDigest, Inputs, Start
 from detector.runs.record import Record, content_hash
 from detector.storage.files import write_json

@@ -22,7 +22,7 @@ from detector.errors import TrainingError
 from detector.runs import loss_package
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
-from detector.runs.loss_package import check_loss_package, recorded_source, source_notes
+from detector.runs.origin.loss_package import check_loss_package, recorded_source, source_notes
 from detector.training.loss_state import LossState, loss_buffers
 from detector.training.pace import Pace
 from detector.training.passes import Passes

@@ -14,7 +14,8 @@ from detector.runs.folder import RunDir
 from detector.runs.status import Status
 from detector.storage.files import write_json
 from harness.cli import app
-from harness.status.state import Kind, RunState, state_text
+from harness.status.kinds import Kind, RunState
+from harness.status.words import state_text
 from support.micro import micro_job, write_experiments
 from support.records import record_of
 

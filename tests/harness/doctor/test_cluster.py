@@ -199,7 +199,7 @@ def test_doctor_asks_for_what_runs_ask_for_but_for_minutes_and_once(here: Path) 
         *("--account=us", "--partition=main", "--signal=USR2@30", "--job-name=harness-doctor-0"),
     } <= said
     assert "module load x" in options
-    assert not any("harness.slurm.job_end" in line for line in options)  # no run is to be tried again
+    assert not any("harness.slurm.batch.job_end" in line for line in options)  # no run is to be tried again
     assert any(line.startswith("srun ") and " box env --block-signal=USR2 " in line for line in options)
     (copy,) = [path for path in (here / "runs" / "code").iterdir() if path.is_dir()]
     assert f"export PYTHONPATH={copy}${{PYTHONPATH:+:$PYTHONPATH}}" in options

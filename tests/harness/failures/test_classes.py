@@ -27,11 +27,9 @@ from detector.weights.read import read_weights
 from detector.worker.reports import Heartbeat, _describe, log_to, report_failure
 from drloss.config import GroupCounts
 from harness.cli import app
+from harness.failures.advice import ADVICE, CommandArguments, advise
 from harness.failures.classes import (
-    ADVICE,
-    CommandArguments,
     FailureName,
-    advise,
     classify,
     killed_by,
     last_error,
@@ -181,6 +179,11 @@ MESSAGES: list[tuple[FailureName, str]] = [
     ("node", "RuntimeError: No CUDA GPUs are available: no CUDA-capable device is detected"),
     ("node", "AcceleratorError: CUDA error: CUDA-capable device(s) is/are busy or unavailable"),
     ("node", "OSError: [Errno 116] Stale file handle: '/data/train2017/000000000009.jpg'"),
+    ("no progress", "no progress for 12 min; its processes were ended"),
+    (
+        "network",
+        "network: NCCL error; given up: no progress in 3 retries (max_retries in the cluster file)",
+    ),
     ("killed before start", silent_end("starting")),
     ("killed", silent_end("training, iteration 20 of 60 (killed, or out of memory?)")),
     ("killed", killed_by(9)),
@@ -214,7 +217,7 @@ def test_classify_harmless_output_is_no_cause() -> None:
     ("expected", "tail"),
     [
         ("time", "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2024-05-01T10:00:00 DUE TO TIME LIMIT ***"),
-        ("time", "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2024-05-01T10:00:00 DUE TO PREEMPTION ***"),
+        ("preempted", "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2024-05-01T10:00:00 DUE TO PREEMPTION ***"),
         (
             "node",
             "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2024-05-01T10:00:00 DUE TO NODE FAILURE, SEE LOG ***",

@@ -15,6 +15,7 @@ from detector.errors import RecordError
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
 from detector.storage import retry as retrying
+from harness.launch import hangs
 from harness.launch import local as launch
 from harness.launch.local import Slot, _Active, _end_abandoned, run_local
 from support.micro import micro_assignment, micro_job, write_experiments
@@ -69,7 +70,7 @@ def abandoned(job: EvalJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(launch, "ABANDONED_SECONDS", 0.0)
     controller = subprocess.Popen([sys.executable, "-c", STARTS_A_CHILD], stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not launch._children(controller.pid):
+    while not hangs.children(controller.pid):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     fake = SimpleNamespace(job_id=str(controller.pid), controller=controller)
@@ -93,6 +94,6 @@ def test_a_process_whose_companion_ended_with_words_is_left_alone(abandoned: _Ac
         time.sleep(0.01)
     assert abandoned.abandoned is None
     assert abandoned.job.controller.poll() is None
-    (child,) = launch._children(abandoned.job.controller.pid)
+    (child,) = hangs.children(abandoned.job.controller.pid)
     subprocess.run(["kill", str(child)], check=True)
     abandoned.job.controller.communicate(timeout=60)

@@ -65,7 +65,7 @@ def test_find_cluster_names_the_known_ones(own: Path) -> None:
         ("nodes: 0\n", 4, "nodes is 0: .*>= 1"),
         ("gpus_per_node: many\n", 4, "gpus_per_node is 'many': expected `int`"),
         ("setup: module load cuda\n", 4, "setup is 'module load cuda'"),
-        ("extra:\n  mail-type: END\n  time: 3\n", 6, "'time' cannot be in 'extra'"),
+        ("extra:\n  exclude: n7\n  time: 3\n", 6, "'time' cannot be in 'extra'"),
         ("extra: {job_name: x}\n", 4, "'job_name' cannot be in 'extra'"),
         ("extra: {cpus-per-task: 3}\n", 4, "--cpus-per-task has a key of its own here: cpus_per_gpu"),
         ("extra: {account: me}\n", 4, "--account has a key of its own here: account"),

@@ -14,12 +14,13 @@ import pytest
 from detector.runs.folder import RunDir
 from detector.runs.status import Status
 from detector.storage.files import write_json
+from harness.slurm.batch.job_end import START, JobEnd, main, reason_to_retry
+from harness.slurm.batch.script import Shape, parameters
 from harness.slurm.clusters import Cluster
-from harness.slurm.job_end import START, JobEnd, main, reason_to_retry
-from harness.slurm.script import Shape, parameters
 from harness.slurm.states import SchedulerState
 from harness.slurm.submissions import Submission, transport_folder, write_submission
-from harness.status.state import Seen, decide
+from harness.status.kinds import Seen
+from harness.status.state import decide
 
 JOB = "41_1"
 STARTED = "2026-01-01T10:00:00"

@@ -14,8 +14,10 @@ from harness.slurm.outputs import submitted_outputs
 from harness.slurm.queue import SlurmQueue, cancel_queued, has_submissions
 from harness.slurm.states import SchedulerState
 from harness.slurm.submissions import Submission, transport_folder, write_submission
+from harness.status.kinds import Seen
 from harness.status.observe import NoScheduler, look_at_queue
-from harness.status.state import Seen, decide, state_text
+from harness.status.state import decide
+from harness.status.words import state_text
 from support.micro import micro_job, write_experiments
 from tests.command import invoke
 from tests.squeue import squeue_line
@@ -69,7 +71,7 @@ def test_the_queue_says_how_often_a_run_was_queued_again(runs: Path, tmp_path: P
     assert running == SchedulerState("running", requeues=2)
     assert waiting == SchedulerState("pending", "BeginTime", requeues=1)
     assert state_text(decide(Seen(scheduler=running), OLD)) == "starting, requeued 2x"
-    assert state_text(decide(Seen(scheduler=waiting), OLD)) == "requeued 1x (BeginTime)"
+    assert state_text(decide(Seen(scheduler=waiting), OLD)) == "requeued 1x (BeginTime: its start time is not reached)"
 
 
 def test_accounts_say_how_a_job_ended_that_the_queue_has_no_more(runs: Path, tmp_path: Path) -> None:
@@ -98,11 +100,14 @@ def test_a_cluster_without_accounts_says_only_that_a_job_is_gone(runs: Path, tmp
     assert state(runs, "three") == SchedulerState("gone")
 
 
-def test_a_queue_that_does_not_answer_says_nothing_of_anybody(runs: Path, tmp_path: Path) -> None:
+def test_a_queue_that_does_not_answer_makes_nothing_lost(runs: Path, tmp_path: Path) -> None:
     program(tmp_path / "bin", "squeue", "echo down >&2; exit 1")
     with pytest.raises(SchedulerError, match="squeue failed: down"):
         SlurmQueue(runs)
-    assert state(runs, "three") is None
+    answer = state(runs, "three")
+    assert answer is not None
+    assert (answer.phase, answer.reason, answer.job) == ("unknown", "squeue failed: down", "17_2")
+    assert state(runs, "never submitted") is None
 
 
 def test_without_submissions_slurm_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,9 @@ from detector.runs.assignment import Assignment
 from harness.code import snapshot, version
 from harness.registry.declarations import Execution
 from harness.slurm import submit as slurm
+from harness.slurm.batch.script import Shape, make_arrays, shape_of
 from harness.slurm.clusters import Cluster
 from harness.slurm.reservations import reservation_file
-from harness.slurm.script import Shape, make_arrays, shape_of
 from harness.slurm.submissions import read_submissions
 from harness.slurm.submit import submit
 from support.micro import micro_assignment, micro_job, write_experiments

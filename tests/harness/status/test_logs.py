@@ -14,7 +14,7 @@ from detector.errors import UsageError
 from detector.runs.folder import RunDir
 from detector.runs.status import Status
 from detector.storage.files import write_json
-from harness.cli.runs import status as cli_status
+from harness.cli.runs import logs as cli_logs
 from harness.failures.log_tail import last_lines, tail
 from harness.status import logs as status_logs
 from harness.status.logs import follow, output, outputs
@@ -104,11 +104,11 @@ def test_logs_follow_ends_with_the_run_and_loses_no_line(
         if not numbers:
             lock.close()
 
-    monkeypatch.setattr(cli_status, "WATCH_SECONDS", 0.0)  # how often the state is looked at
+    monkeypatch.setattr(cli_logs, "WATCH_SECONDS", 0.0)  # how often the state is looked at
     monkeypatch.setattr(status_logs.time, "sleep", write_more)
     with lock:
         lock.enter_context(run.lock())  # flock is by open file: this process's own lock is seen like another's
-        cli_status.logs(context(), run.root.name, follow=True, num_lines=2)
+        cli_logs.logs(context(), run.root.name, follow=True, num_lines=2)
     assert capsys.readouterr().out.splitlines() == ["line 99", "line 100", *(f"line {i} ä" for i in range(101, 106))]
 
 
@@ -152,7 +152,7 @@ def test_by_id_names_two_runs_whose_ids_begin_alike(run: RunDir) -> None:
     other = RunDir(run.root.with_name(run.root.name[:8] + "00000000"))
     other.root.mkdir()
     with pytest.raises(UsageError, match="2 ids begin with it"):
-        cli_status.logs(context(), run.root.name[:8])
+        cli_logs.logs(context(), run.root.name[:8])
 
 
 def test_logs_prints_no_control_sequence(run: RunDir) -> None:

@@ -21,10 +21,10 @@ from detector.runs.job import EvalJob
 from detector.runs.record import Record, SplitFingerprint, content_hash
 from detector.runs.status import Phase, Status
 from detector.storage.files import write_json
-from harness.cli.runs import status as cli_status
+from harness.cli.runs import watch as cli_watch
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve
-from harness.status.state import STALE_SECONDS
+from harness.status.kinds import STALE_SECONDS
 from support.micro import micro_job, write_experiments
 from tests.command import invoke
 
@@ -208,7 +208,7 @@ def test_watch_without_a_terminal_prints_changes_until_all_are_done(
         write_json(run.status, with_changes(beat("training", iteration=iteration), time=time.time()))
 
     between_looks = iter([partial(go_on, 11), partial(go_on, 60), finish])
-    monkeypatch.setattr(cli_status.time, "sleep", lambda seconds: next(between_looks, lock.close)())
+    monkeypatch.setattr(cli_watch.time, "sleep", lambda seconds: next(between_looks, lock.close)())
     with lock:
         lock.enter_context(run.lock())
         text = invoke("status", "table2/L6", "--profile", "tiny", "--watch").stdout

@@ -8,19 +8,9 @@ import pytest
 
 from detector.runs.status import Phase, Status
 from harness.slurm.states import SchedulerState
-from harness.status.state import (
-    FAILED,
-    LIVING,
-    NOTE_WIDTH,
-    STALE_SECONDS,
-    RunState,
-    Seen,
-    decide,
-    health_lines,
-    is_idle,
-    state_text,
-    timing_lines,
-)
+from harness.status.kinds import FAILED, LIVING, STALE_SECONDS, RunState, Seen, is_idle
+from harness.status.state import decide
+from harness.status.words import NOTE_WIDTH, health_lines, state_text, timing_lines
 
 NOW = 1_000_000.0
 
@@ -78,9 +68,12 @@ CASES: list[tuple[Seen, str]] = [
     (Seen(status=beat("training"), other_rank="NCCL error"), "failed (network): NCCL error"),
     (Seen(tail="x\nModuleNotFoundError: No module named 'a'\n"), "failed (import): ModuleNotFoundError: No module"),
     (Seen(tail="Traceback (most recent call last):\nKeyError: 1\n"), "failed (unknown): KeyError: 1"),
-    (Seen(scheduler=SchedulerState("pending", "Priority")), "pending (Priority)"),
+    (Seen(scheduler=SchedulerState("pending", "Priority")), "pending (Priority: other jobs come first)"),
     (Seen(started=False, scheduler=SchedulerState("pending")), "pending (no reason yet)"),
-    (Seen(scheduler=SchedulerState("pending", "BeginTime", 2), status=beat("stopped")), "requeued 2x (BeginTime)"),
+    (
+        Seen(scheduler=SchedulerState("pending", "BeginTime", 2), status=beat("stopped")),
+        "requeued 2x (BeginTime: its start time is not reached)",
+    ),
     (
         Seen(scheduler=SchedulerState("running", requeues=2), status=beat("training", age=3, iteration=43)),
         "running 43%, ETA ?, requeued 2x",

@@ -123,6 +123,19 @@ def test_a_worker_that_dies_while_the_training_computes_is_told_too() -> None:
         raise RuntimeError("another")
 
 
+def test_a_worker_that_is_asked_prints_where_it_is_and_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
+    def ask_for_stacks() -> None:
+        os.kill(os.getpid(), signal.SIGQUIT)
+
+    assert list(batches_of_workers(Doing(ask_for_stacks), range(4), workers=1, most_bytes=8, alone=True)) == [
+        0,
+        1,
+        2,
+        3,
+    ]
+    assert "in ask_for_stacks" in capfd.readouterr().err
+
+
 def test_an_error_of_the_data_comes_as_it_was_raised() -> None:
     def broken() -> None:
         raise DataError("17.jpg cannot be read.")

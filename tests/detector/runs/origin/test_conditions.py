@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from detector.runs.code import Code
-from detector.runs.conditions import MOST_STARTS, changes, execution_notes, recorded_starts, starts_of
+from detector.runs.origin.conditions import MOST_STARTS, changes, execution_notes, recorded_starts, starts_of
 from detector.runs.provenance import Start
 
 ENVIRONMENT = {"torch": "2.9.0", "device": "cpu (x86_64)", "cpu_capability": "AVX2", "driver": "550"}

@@ -1,0 +1,75 @@
+"""Calls of Slurm's programs: the one place where a process of Slurm's is started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from detector.errors import SchedulerError
+
+SECONDS = 60.0  # that a program may take
+# What a job gives its processes. An sbatch that saw it would take it for options of its own.
+_OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "PMI_", "PMIX_")
+
+
+class NoSlurm(SchedulerError):
+    """A program of Slurm's is not on this machine."""
+
+
+class NoAnswer(SchedulerError):
+    """A program did not answer in time: what it was asked to do may be done or not."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a program ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self) -> str:
+        """Why it failed, in one line."""
+        lines = [line.strip() for line in (self.err or self.out).splitlines() if line.strip()]
+        return (lines or [f"exit code {self.code}"])[-1].rstrip(".")
+
+
+def ask(program: str, *arguments: str, conf: str = "", text: str | None = None) -> Answer:
+    """Run one of Slurm's programs.
+
+    conf: the configuration file (slurm.conf) of the Slurm that is meant; "" for this machine's. text: its standard
+    input. Raises NoSlurm where it is not there, NoAnswer where it takes longer than ``SECONDS``.
+    """
+    try:
+        done = subprocess.run(
+            [program, *arguments],
+            input=text,
+            stdin=subprocess.DEVNULL if text is None else None,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=SECONDS,
+            env=_environment(conf),
+        )
+    except FileNotFoundError:
+        raise NoSlurm(f"There is no Slurm here: {program} is not on the PATH.") from None
+    except OSError as error:
+        raise NoSlurm(f"{program} could not be started: {error}.") from error
+    except subprocess.TimeoutExpired:
+        raise NoAnswer(f"{program} did not answer within {SECONDS:.0f} s.") from None
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def _environment(conf: str) -> dict[str, str]:
+    """This process's variables without those of an allocation that it may be in."""
+    inside = "SLURM_JOB_ID" in os.environ
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not (inside and name.startswith(_OF_A_JOB)) or name == "SLURM_CONF"
+    }
+    return {**kept, "SLURM_CONF": str(Path(conf).absolute())} if conf else kept
