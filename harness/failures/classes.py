@@ -127,9 +127,9 @@ _TEXTS: tuple[tuple[FailureName, str], ...] = (
         r"unable to find an engine to execute this computation|Unable to load any of .*libcudnn|"
         r"Could not load library libcudnn",
     ),
-    ("preempted", r"DUE TO PREEMPTION|\bPREEMPTED\b"),
+    ("preempted", r"DUE TO PREEMPTION|PREEMPTED"),
     ("time", r"DUE TO TIME LIMIT|\bTIMEOUT\b|before their time was up|ended by their time limit"),
-    ("no progress", r"\b[Nn]o progress for \d"),
+    ("no progress", r"no progress for \d"),
     (
         "network",
         r"NCCL [Ee]rror|NCCL timeout|nccl(?:System|Remote|Internal|UnhandledCuda)Error|Watchdog caught collective|"

@@ -48,6 +48,12 @@ class KnownRun:
         return " ".join([" = ".join(self.refs), *self.departures])
 
     @property
+    def ref(self) -> str:
+        """The row by which a command names it: one that it was submitted for, if it was."""
+        member = self.submitted.member if self.submitted is not None else None
+        return next((ref for ref in (member.refs if member is not None else ()) if ref in self.refs), self.refs[0])
+
+    @property
     def key(self) -> tuple[str, int, RunDir | None]:
         """What no other run of a target has."""
         return self.refs[0], self.seed, self.run

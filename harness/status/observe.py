@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from detector.errors import RecordError, SchedulerError
+from detector.errors import RecordError
 from detector.runs.folder import RunDir, is_locked, read_own_record
 from detector.runs.job import EvalJob
 from detector.runs.record import Record
@@ -44,66 +43,30 @@ class NoScheduler:
         return None
 
 
-class NoAnswer:
-    """A queue that does not answer: what it said last, with the time, or else that nothing is known of its jobs.
-
-    last, when: its newest answer, if there is one, and the time of it, in seconds since the epoch.
-    """
-
-    def __init__(self, runs: Path, why: str, last: Scheduler | None, when: float) -> None:
-        self.why, self.last, self.when = why, last, when
-        self.submitted = newest_submissions(runs)
-
-    def states(self, run: RunDir) -> SchedulerState | None:
-        """Never "gone", but of what was gone before."""
-        entry = self.submitted.get(run.root.name)
-        if entry is None:
-            return None
-        before = self.last.states(run) if self.last is not None else None
-        if before is not None:
-            return before if before.phase == "gone" else replace(before, seen=before.seen or self.when)
-        item = entry.submission
-        if item.state == "refused":
-            return SchedulerState("refused", item.message, cluster=item.cluster, seen=item.time)
-        return SchedulerState("unknown", self.why, job=entry.job, cluster=item.cluster)
-
-
 class Queue:
-    """The queue of a runs folder for one who looks at it again and again.
-
-    An answer that does not come is told once; the last one stays. No run is called lost because of that.
-    """
+    """The queues of a runs folder for one who looks at them again and again: what is wrong with them is told once."""
 
     def __init__(self, runs: Path) -> None:
         self.runs = runs
-        self._last: Scheduler | None = None
-        self._when = 0.0
-        self._told = ""
+        self._told = set[str]()
 
     def look(self) -> Scheduler:
-        """The queue as it is now."""
+        """The queues as they are now. One that does not answer makes no run lost: its runs are not known."""
         from harness.slurm.queue import SlurmQueue, has_submissions
 
         if not has_submissions(self.runs):
             return NoScheduler()
-        try:
-            self._last, self._when = SlurmQueue(self.runs), time.time()
-        except SchedulerError as error:
-            if not self._told:
-                logger.warning("%s What was last known of its jobs is shown.", error)
-            self._told = str(error)
-            return NoAnswer(self.runs, _first_sentence(self._told), self._last, self._when)
-        self._told = ""
-        return self._last
+        return SlurmQueue(self.runs, damaged=self._tell)
+
+    def _tell(self, text: str) -> None:
+        if text not in self._told:
+            logger.warning("%s", text)
+        self._told.add(text)
 
 
 def look_at_queue(runs: Path) -> Scheduler:
     """The queue as it is now. runs: the runs folder, which has the submissions."""
     return Queue(runs).look()
-
-
-def _first_sentence(text: str) -> str:
-    return re.split(r"\. |\.$", text, maxsplit=1)[0]
 
 
 @dataclass(frozen=True)

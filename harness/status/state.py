@@ -80,7 +80,8 @@ def _by_queue(seen: Seen, queue: SchedulerState, now: float) -> RunState:
     if queue.phase == "gone":
         return _gone(seen, queue, now)
     kind: Kind = "held" if queue.phase == "held" else "requeued" if queue.requeues else "pending"
-    return RunState(kind, queue.reason, requeues=queue.requeues, progress=_share(status))
+    reason = queue.reason or ("being submitted" if queue.phase == "submitting" else "")
+    return RunState(kind, reason, requeues=queue.requeues, progress=_share(status))
 
 
 def _unknown(seen: Seen, queue: SchedulerState, now: float) -> RunState:
@@ -169,8 +170,8 @@ def _eta(status: Status, age: float) -> float | None:
 def _without_queue(seen: Seen, now: float) -> RunState:
     """The state of a run that no queue speaks of."""
     status = seen.status
-    if seen.leased and not _has_started(seen, now):
-        return RunState("waiting for its turn", progress=_share(status))
+    if seen.leased:
+        return _leased(seen, now)
     if not seen.started:
         return RunState("not started")
     if seen.broken:
@@ -180,13 +181,15 @@ def _without_queue(seen: Seen, now: float) -> RunState:
     return _ended(seen, status, None, now) or _silent(seen, status, now)
 
 
-def _has_started(seen: Seen, now: float) -> bool:
-    """Whether the launcher that has a run to do has begun it: by its files, or by a heartbeat that is alive."""
+def _leased(seen: Seen, now: float) -> RunState:
+    """The state of a run that a launcher of this machine has to do, and of which no process holds the lock yet."""
     status = seen.status
     if status is not None and status.phase in ALIVE and _age(status, now) < STALE_SECONDS:
-        return True
-    since = status.time if status is not None else 0.0
-    return seen.launched is not None and seen.launched > since and now - seen.launched < FRESH_SECONDS
+        return _living(status, None, now, seen.written, here=False)
+    since = max(status.time if status is not None else 0.0, now - FRESH_SECONDS)
+    if seen.launched is not None and seen.launched > since:
+        return RunState("starting", here=False)
+    return RunState("waiting for its turn", progress=_share(status))
 
 
 def _silent(seen: Seen, status: Status, now: float) -> RunState:

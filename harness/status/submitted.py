@@ -61,7 +61,7 @@ class Submitted:
         """For a person."""
         if self.member is None:
             return self.job
-        return f"{' = '.join((*self.member.refs, *self.departures))}, seed {self.member.train.seed}"
+        return f"{' '.join([' = '.join(self.member.refs), *self.departures])}, seed {self.member.train.seed}"
 
 
 def newest_submissions(runs: Path) -> dict[str, Submitted]:
@@ -69,7 +69,9 @@ def newest_submissions(runs: Path) -> dict[str, Submitted]:
     found: dict[str, Submitted] = {}
     if not submissions_folder(runs).is_dir():
         return found
-    for item in read_submissions(runs, damaged=logger.debug):  # whoever asks the queue tells it
+    entries = read_submissions(runs, damaged=logger.debug)  # whoever asks the queue tells it
+    # As the queue has it: the newest that has not ended, else the newest.
+    for item in sorted(entries, key=lambda item: (item.state not in ("ended", "refused"), item.time)):
         if item.state == "ended" and item.job_id is None:
             continue
         for index, run in enumerate(item.runs):

@@ -106,15 +106,15 @@ class ArgumentsFor:
     def of(self, *known: KnownRun) -> CommandArguments:
         """The arguments for these runs."""
         first, profile = known[0], f"--profile {self.profile}"
-        refs = " ".join(dict.fromkeys(item.refs[0] for item in known))
+        refs = " ".join(dict.fromkeys(item.ref for item in known))
         seeds = max(item.seed for item in known) + 1
         submitted = first.submitted.options if first.submitted is not None else None
         data = (submitted.data if submitted is not None else None) or (str(self.data) if self.data is not None else "")
         options = "".join(f" {shlex.quote(option)}" for option in self.options_of(first))
         return CommandArguments(
             run=f"{refs} {profile}{f' --seeds {seeds}' if seeds > 1 else ''}{options}",
-            logs=first.run.root.name if first.run is not None else first.refs[0],
-            explain=f"{first.refs[0]} {profile}",
+            logs=first.run.root.name if first.run is not None else first.ref,
+            explain=f"{first.ref} {profile}",
             data=shlex.quote(data) if data else "DIR",
             runs=shlex.quote(str(self.runs)),
             cluster=shlex.quote(first.submitted.cluster) if first.submitted is not None else "",

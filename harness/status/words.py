@@ -13,6 +13,7 @@ from harness.units import duration
 MESSAGE_WIDTH = 90
 NOTE_WIDTH = 76
 RESUMES = "resumes with the same command"
+LAST_SEEN = "Last seen: "  # before what a queue said that does not answer now
 OLD_SECONDS = 60.0  # an answer of the queue that is older is shown with its age
 
 
@@ -56,8 +57,7 @@ def _describe(state: RunState, age: str) -> str:
             perhaps = f" (perhaps: {state.failure})" if state.failure else ""
             return f"lost? no word for {age}, no process here{perhaps}; if it runs nowhere else: {RESUMES}"
         case "unknown":
-            last = f"last: {state.last}{_percent(state)}, {age} ago; " if state.last else ""
-            return f"unknown ({last}{state.message or 'its queue does not answer'})"
+            return f"unknown ({_last_known(state, age)}{_short(_why_unknown(state)[0])})"
         case _:
             return f"{state.kind}{_percent(state)}"
 
@@ -87,6 +87,19 @@ def _where(state: RunState) -> str:
     if state.last == "starting":
         return " since its start"
     return f", evaluating{_percent(state)}" if state.last == "evaluating" else f" at{_percent(state)}"
+
+
+def _last_known(state: RunState, age: str) -> str:
+    """What a run's heartbeat said last, and what its queue did."""
+    heard = f"last: {state.last}{_percent(state)}, {age} ago; " if state.last else ""
+    seen = _why_unknown(state)[1]
+    return f"{heard}in the queue: {seen}; " if seen else heard
+
+
+def _why_unknown(state: RunState) -> tuple[str, str]:
+    """Why a state is not known, and what the queue said last, if it ever did."""
+    why, _, seen = state.message.partition(LAST_SEEN)
+    return why.strip().rstrip(".") or "its queue does not answer", seen.strip().rstrip(".")
 
 
 def _percent(state: RunState) -> str:

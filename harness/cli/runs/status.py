@@ -118,7 +118,10 @@ def cancel(
     on. A target may also be one run: a training's id or its first digits, its Slurm job (17_3, or 17 for all runs of an
     array), or a run's folder.
     """
-    named = {name: found for name in targets if (found := named_runs(name)) is not None}
+    from harness.registry.load import Registry
+
+    tables = Registry().tables  # the name of one may look like an id
+    named = {name: found for name in targets if name not in tables and (found := named_runs(name)) is not None}
     rows = [name for name in targets if name not in named]
     wanted = {run.root: name for runs in named.values() for run, name in run_names(runs).items()}
     if rows or not named:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -35,6 +36,7 @@ from harness.failures.classes import (
     last_error,
     silent_end,
 )
+from harness.failures.log_tail import last_word
 from support.micro import ALONE
 
 MESSAGES: list[tuple[FailureName, str]] = [
@@ -360,9 +362,10 @@ ARGUMENTS = CommandArguments(
 )
 
 
+@pytest.mark.parametrize("cluster", ["", "mine"])
 @pytest.mark.parametrize("name", get_args(FailureName))
-def test_advice_is_a_sentence_and_a_command_that_exists(name: FailureName) -> None:
-    sentence, command = advise(name, ARGUMENTS)
+def test_advice_is_a_sentence_and_a_command_that_exists(name: FailureName, cluster: str) -> None:
+    sentence, command = advise(name, replace(ARGUMENTS, cluster=cluster))
     assert sentence[0].isupper()
     assert sentence.endswith(".")
     assert "{" not in command
@@ -374,3 +377,25 @@ def test_advice_is_a_sentence_and_a_command_that_exists(name: FailureName) -> No
         options = [option for parameter in found.params for option in parameter.opts]
         assert all(word in options for word in part[2:] if word.startswith("--"))
     assert set(ADVICE) == set(get_args(FailureName))
+
+
+@pytest.mark.parametrize(
+    ("name", "here", "on_slurm"),
+    [
+        ("host memory", "execution.memory_gb", "memory_gb_per_gpu in the cluster file"),
+        ("GPU memory", "execution.groups_per_forward", "GPUs with more memory in the cluster file"),
+        ("died before start", "its last line tells why", "harness doctor --cluster mine"),
+    ],
+)
+def test_advice_names_the_key_that_matters_where_the_run_was_begun(name: FailureName, here: str, on_slurm: str) -> None:
+    assert here in " ".join(advise(name, ARGUMENTS))
+    assert "memory_gb_per_gpu" not in " ".join(advise(name, ARGUMENTS))
+    assert on_slurm in " ".join(advise(name, replace(ARGUMENTS, cluster="mine")))
+    assert "execution.memory_gb" not in " ".join(advise(name, replace(ARGUMENTS, cluster="mine")))
+
+
+def test_last_word_is_the_runs_own_where_it_has_one() -> None:
+    around = "harness: start 0\n{}srun: error: n1: task 0: Exited with exit code 127\n"
+    assert last_word(around.format("apptainer: command not found\n")) == "apptainer: command not found"
+    assert last_word(around.format("")) == "srun: error: n1: task 0: Exited with exit code 127"
+    assert last_word(" \n") == ""

@@ -135,5 +135,5 @@ def test_what_is_wrong_with_a_training_is_told_on_lines_of_its_own(phase: Phase)
 def test_is_idle_only_without_anything_to_wait_for() -> None:
     assert is_idle([RunState("done"), RunState("failed"), RunState("lost?")])
     assert is_idle([RunState("not started"), RunState("stopped")])
-    for kind in LIVING:
+    for kind in (*LIVING, "unknown"):
         assert not is_idle([RunState("done"), RunState(kind)])
