@@ -20,6 +20,8 @@ from detector.storage.outputs import path_part
 from detector.storage.reading import read_bytes, read_json
 
 MOST_STATUS = MOST_JOB = 2**20  # bytes
+# In a run's folder until it is done: its inputs, what Slurm's submissions note there, where its processes met.
+_UNFINISHED = ("inputs.json", "claim.json", "retries.json", ".meeting-*.json")
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,13 @@ class RunDir:
         """Remove the failures of an earlier start."""
         for path in self.root.glob("failure-*.json"):
             path.unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Remove what only an unfinished run needs: what it began with is in its weights, and nobody claims it now."""
+        self.forget_failures()
+        for pattern in _UNFINISHED:
+            for path in self.root.glob(pattern):
+                path.unlink(missing_ok=True)
 
     def is_locked(self) -> bool:
         """Whether a living process of this machine trains or evaluates here."""

@@ -53,7 +53,7 @@ class Board:
         """Raises OSError and RecordError; then all of it is written with the next values."""
         path = self._path or self._open()
         content = b"".join(_record(event.SerializeToString()) for event in self._unwritten)
-        with path.open("r+b", buffering=0) as file:
+        with open(path, "r+b", buffering=0) as file:
             file.truncate(self._size)  # what an earlier attempt left half-written
             file.seek(self._size)
             written = file.write(content)

@@ -103,13 +103,7 @@ class Worker:
                 self._run(run, heartbeat if rank == 0 else None, stop, stack)
             except StopRequested as stopped:
                 if rank == 0:
-                    logger.info("%s", stopped)
-                    # Said at once, since a scheduler kills soon; the signal may come a little later.
-                    for wait in (False, under_slurm):
-                        left = why_left(stop, wait=wait)
-                        heartbeat.beat("stopped", message=str(stopped), left=left, force=True)
-                        if left:
-                            break
+                    _say_stopped(heartbeat, stop, str(stopped), under_slurm=under_slurm)
                 sys.exit(exit_code(rank, under_slurm=under_slurm))
             except BaseException as error:
                 report_failure(run, rank, heartbeat, error)
@@ -151,9 +145,21 @@ class Worker:
                 evaluate_and_record(assignment, wanted_job, run, world=world, heartbeat=heartbeat)
                 evaluated.add(wanted_job.id)
         if world.is_main:
-            retry(partial(forget_evaluated, run), f"tidying {run.root}")
+            retry(partial(_tidy, run), f"tidying {run.root}")
         if heartbeat is not None:
             heartbeat.beat("done", force=True)
+
+
+def _say_stopped(heartbeat: Heartbeat, stop: StopFlag, message: str, *, under_slurm: bool) -> None:
+    """Say that the run has stopped, and why: at once, since a scheduler kills soon, and again once the reason is known.
+
+    Of a Slurm job every process gets the signal, this one perhaps a little later.
+    """
+    logger.info("%s", message)
+    left = why_left(stop, wait=False)
+    heartbeat.beat("stopped", message=message, left=left, force=True)
+    if not left and under_slurm:
+        heartbeat.beat("stopped", left=why_left(stop, wait=True), force=True)
 
 
 def _next_wanted(run: RunDir, world: World, evaluated: Container[str]) -> EvalJob | None:
@@ -191,6 +197,12 @@ def _describe_start(run: RunDir, world: World, assignment: Assignment) -> None:
         run.code_diff.replace(run.earlier_code_diff(sha256))
     if assignment.code_diff:
         write_atomic(run.code_diff, assignment.code_diff.encode())
+
+
+def _tidy(run: RunDir) -> None:
+    """Of a run that is done."""
+    forget_evaluated(run)
+    run.tidy()
 
 
 def _is_there(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from harness.launch.interrupts import terminate_is_interrupt
 from harness.planning.data import named_data
 from harness.registry.declarations import Execution
 from harness.registry.load import Registry
+from harness.slurm.backend.limits import read_limits
 from harness.slurm.backend.slurm import Slurm
 from harness.slurm.batch.script import Shape, shape_with
 from harness.slurm.clusters import Cluster
@@ -39,11 +41,13 @@ def examine_cluster(
     shape = check_shape(cluster, Registry().profile("paper").execution)
     runs, root = runs_folder(), named_data(data)
     findings = [Finding("ok", "cluster file", f"{cluster.name}: {cluster.title}; the job takes {shape}")]
-    here = _slurm_here(Slurm(cluster.slurm_conf or ""))
+    slurm = Slurm(cluster.slurm_conf or "")
+    here = _slurm_here(slurm)
     if here.state == "fail":
         return [*findings, here]
     writable = folder_finding("HARNESS_RUNS", runs)
-    findings += [here, *partition_findings(cluster, shape.nodes), writable]
+    limits = read_limits(slurm.text, getpass.getuser())
+    findings += [here, *partition_findings(cluster, shape, limits), writable]
     if writable.state == "fail":
         return findings
     token = new_token()

@@ -134,7 +134,7 @@ class SlurmQueue:
         if job is not None:
             phase, reason = phase_of(job)
             if phase == "gone" and not look.problem:
-                return self._gone(element, state, OVER[job.state], job.state)
+                return self._gone(entry, job.id, state, OVER[job.state], job.state)
             if look.problem:
                 return state("unknown", f"{look.problem} Last seen: {phase}{f' ({reason})' if reason else ''}.")
             return state(phase, reason, requeues=job.restarts)
@@ -144,12 +144,12 @@ class SlurmQueue:
             return state("unknown", look.problem)
         if look.hides(entry) and entry.state != "ended":
             return state("unknown", f"{entry.user}'s jobs are not shown to others here (PrivateData).")
-        return self._gone(element, state, "", "")
+        return self._gone(entry, element.job, state, "", "")
 
     def _gone(
-        self, element: Element, state: Callable[..., SchedulerState], cause: Cause, reason: str
+        self, entry: Submission, job: str, state: Callable[..., SchedulerState], cause: Cause, reason: str
     ) -> SchedulerState:
-        account = self._accounts.get(element.job)
+        account = self._accounts.get((entry.slurm, entry.conf), {}).get(job)
         if account is None:
             return state("gone", reason, cause=cause)
         word = account.state.split()[0]
@@ -160,18 +160,20 @@ class SlurmQueue:
         return state("unknown", f"squeue does not show it, and sacct says {account.state}.")
 
     @cached_property
-    def _accounts(self) -> dict[str, Ended]:
-        """How the jobs ended that are no longer in a queue. Asked once, and only when this is needed."""
+    def _accounts(self) -> dict[tuple[str, str], dict[str, Ended]]:
+        """By Slurm and job, how those ended that are in no queue. Asked once, and only when this is needed."""
         wanted: dict[tuple[str, str], list[str]] = {}
         for element in self.elements.values():
             job = self.look_of(element.entry).job(element)
-            if element.job and (job is None or job.state in OVER):
-                wanted.setdefault((element.entry.slurm, element.entry.conf), []).append(element.job)
-        found: dict[str, Ended] = {}
-        for key, jobs in wanted.items():
-            if not self.looks[key].problem:
-                found |= self.looks[key].slurm.ended(self.runs, key[0], jobs)
-        return found
+            # A run that went on as another job ended with that one.
+            job_id = job.id if job is not None else element.job
+            if job_id and (job is None or job.state in OVER):
+                wanted.setdefault((element.entry.slurm, element.entry.conf), []).append(job_id)
+        return {
+            key: self.looks[key].slurm.ended(self.runs, key[0], jobs)
+            for key, jobs in wanted.items()
+            if not self.looks[key].problem
+        }
 
 
 def has_submissions(runs: Path) -> bool:

@@ -118,10 +118,15 @@ class AnswerFile:
         """What sacct says of jobs that have left the queue, asked again only where the last answer is too old."""
 
         def is_new(answers: Answers) -> bool:
-            return not jobs or self._is_new(answers.accounts_time)
+            return set(jobs) <= set(answers.asked) and self._is_new(answers.accounts_time)
 
         def renew(answers: Answers) -> Answers:
-            return replace(answers, accounts=ask(jobs), asked=tuple(jobs), accounts_time=self.now())
+            # Accounts that do not answer now take back nothing.
+            known = {job: answers.accounts[job] for job in jobs if job in answers.accounts}
+            return replace(answers, accounts=known | ask(jobs), asked=tuple(jobs), accounts_time=self.now())
+
+        if not jobs:
+            return {}
 
         found = self._through(is_new, renew).accounts
         return {job: found[job] for job in jobs if job in found}
@@ -136,10 +141,12 @@ class AnswerFile:
                 answers = self.read()  # another command may have asked meanwhile
                 if not is_new(answers):
                     answers = renew(answers)
-                    write_json(self.path, answers, flush=False)
+                    with suppress(OSError):  # a full disk
+                        write_json(self.path, answers, flush=False)
                 return answers
         except BlockingIOError:
-            return answers
+            told = f"Another command has asked the queue for {LONGEST_WAIT:.0f} s and has no answer yet."
+            return replace(answers, failed=told, failed_time=self.now())
         except OSError:  # a folder that is only to be read
             return renew(answers)
 

@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from harness.slurm.backend.accounts import Accounts, Association, Cap, Kind, Qos, Text, caps, read_accounts
 from harness.slurm.backend.partitions import SCONTROL, SINFO, Partition, number, parse_partitions
 from harness.slurm.clusters import Cluster
 
 
-class Shape(Protocol):
+class Needs(Protocol):
     """The resources of one run. memory_gb: per node."""
 
     @property
@@ -121,7 +123,7 @@ def _caps(cluster: Cluster, limits: Limits, kind: Kind) -> Iterator[Cap]:
     """The limits on the number of jobs. Of several partitions any may start a job, so the first is looked at."""
     if not limits.holds_to("limits"):
         return
-    partition = next(iter(named(cluster, limits)), None)
+    partition = next(iter(partitions_of(cluster, limits)), None)
     association = _association(cluster, limits, partition)
     services = _services(cluster, limits, association, partition)
     yield from caps(limits.accounts, kind, association, services)
@@ -142,22 +144,32 @@ def _services(
     return [qos for qos in both if qos is not None]
 
 
-def named(cluster: Cluster, limits: Limits) -> list[Partition]:
+def partitions_of(cluster: Cluster, limits: Limits) -> list[Partition]:
     """The partitions that a cluster file names and Slurm knows; without a name, Slurm's default."""
     if cluster.partition:
         return [limits.partitions[name] for name in cluster.partition.split(",") if name in limits.partitions]
     return [item for item in limits.partitions.values() if item.is_default][:1]
 
 
-def never_starts(cluster: Cluster, shape: Shape, limits: Limits) -> list[str]:
+def never_starts(cluster: Cluster, shape: Needs, limits: Limits) -> list[str]:
     """Why no job of this shape would start, in sentences that end with the partitions that would take it.
 
-    Empty where one of the cluster file's partitions takes it, and where too little is known. cluster: as the job has it
-    (``for_job``).
+    Empty where one of the cluster file's partitions takes it, and where too little is known. The partition of
+    ``fallback`` is looked at too. cluster: as the job has it (``for_job``).
     """
     if not limits.partitions:
         return []
-    names = cluster.partition.split(",") if cluster.partition else [item.name for item in named(cluster, limits)]
+    found = _refusals(cluster, shape, limits)
+    if cluster.fallback is not None:
+        later = replace(cluster, partition=cluster.fallback.partition, fallback=None)
+        found += [f"As fallback: {text[0].lower()}{text[1:]}" for text in _refusals(later, shape, limits)]
+    return found
+
+
+def _refusals(cluster: Cluster, shape: Needs, limits: Limits) -> list[str]:
+    names = (
+        cluster.partition.split(",") if cluster.partition else [item.name for item in partitions_of(cluster, limits)]
+    )
     if not names:
         return [f"Slurm has no default partition and the cluster file names none.{_others(cluster, shape, limits)}"]
     problems = dict[str, list[str]]()
@@ -172,17 +184,17 @@ def never_starts(cluster: Cluster, shape: Shape, limits: Limits) -> list[str]:
     return [f"{text[0].upper()}{text[1:]}.{_others(cluster, shape, limits)}" for text in found]
 
 
-def taking(cluster: Cluster, shape: Shape, limits: Limits) -> list[str]:
+def taking(cluster: Cluster, shape: Needs, limits: Limits) -> list[str]:
     """The partitions in which a job of this shape would start one day, as far as is known."""
     return [name for name, item in limits.partitions.items() if not any(_problems(item, cluster, shape, limits))]
 
 
-def _others(cluster: Cluster, shape: Shape, limits: Limits) -> str:
+def _others(cluster: Cluster, shape: Needs, limits: Limits) -> str:
     names = taking(cluster, shape, limits)
     return f" Partitions that would take it: {', '.join(names)}." if names else " No partition would take it."
 
 
-def _problems(partition: Partition, cluster: Cluster, shape: Shape, limits: Limits) -> Iterator[str]:
+def _problems(partition: Partition, cluster: Cluster, shape: Needs, limits: Limits) -> Iterator[str]:
     """Why one partition would never start a job."""
     association = _association(cluster, limits, partition)
     services = _services(cluster, limits, association, partition)
@@ -254,29 +266,26 @@ def permission(partition: Partition, cluster: Cluster, limits: Limits) -> Iterat
             yield f"partition {partition.name} takes no jobs of {what} {name}"
 
 
-def _machines(partition: Partition, shape: Shape) -> Iterator[str]:
-    """Whether enough nodes that are up have what each node of the job needs."""
-    if not partition.groups:
+def _machines(partition: Partition, needs: Needs) -> Iterator[str]:
+    """Whether enough nodes have what each node of the job needs: also those that are down, which may come back."""
+    groups = partition.groups
+    if not groups:
         return
-    up = [group for group in partition.groups if group.is_up]
-    if partition.nodes_up < shape.nodes:
-        states = ", ".join(f"{group.nodes} {group.state}" for group in partition.groups)
-        yield f"partition {partition.name} has {_nodes(partition.nodes_up)} up ({states}), a run takes {shape.nodes}"
-        return
-    cpus = shape.tasks_per_node * shape.cpus_per_task
-    megabytes = round(1024 * (shape.memory_gb or 0))
-    for word, wanted, there in (
-        ("GPUs", shape.tasks_per_node if shape.on_gpus else 0, [(group.gpus, group.nodes) for group in up]),
-        ("CPUs", cpus, [(group.cpus, group.nodes) for group in up]),
-        ("MB of memory", megabytes, [(group.memory_mb, group.nodes) for group in up]),
+    cpus = needs.tasks_per_node * needs.cpus_per_task
+    megabytes = round(1024 * (needs.memory_gb or 0))
+    for wanted, word, there in (
+        (0, "", [(0, group.nodes) for group in groups]),
+        (needs.tasks_per_node if needs.on_gpus else 0, "GPUs", [(group.gpus, group.nodes) for group in groups]),
+        (cpus, "CPUs", [(group.cpus, group.nodes) for group in groups]),
+        (megabytes, "MB of memory", [(group.memory_mb, group.nodes) for group in groups]),
     ):
         fitting = sum(nodes for most, nodes in there if most is None or most >= wanted)
-        if fitting < shape.nodes:
-            most = max(most or 0 for most, _ in there)
-            yield (
-                f"partition {partition.name} has {_nodes(fitting)} up with {wanted} {word} "
-                f"(the most of a node: {most}), a run takes {shape.nodes}"
+        if fitting < needs.nodes:
+            with_it = (
+                f" with {wanted} {word} (the most of a node: {max(most or 0 for most, _ in there)})" if word else ""
             )
+            yield f"partition {partition.name} has {_nodes(fitting)}{with_it}, a run takes {needs.nodes}"
+            return
     if partition.max_cpus_per_node is not None and cpus > partition.max_cpus_per_node:
         most_cpus = partition.max_cpus_per_node
         yield f"partition {partition.name} gives a job {most_cpus} CPUs of a node, a run takes {cpus}"

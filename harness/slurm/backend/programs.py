@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from detector.errors import SchedulerError
 SECONDS = 60.0  # that a program may take
 # What a job gives its processes. An sbatch that saw it would take it for options of its own.
 _OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "PMI_", "PMIX_")
+# A person's own defaults for these programs: they hide jobs (SQUEUE_PARTITION), or ask questions (SCANCEL_INTERACTIVE).
+_HABITS = ("SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SCONTROL_", "SLURM_TIME_FORMAT")
 
 
 class NoSlurm(SchedulerError):
@@ -37,11 +40,12 @@ class Answer:
         return (lines or [f"exit code {self.code}"])[-1].rstrip(".")
 
 
-def ask(program: str, *arguments: str, conf: str = "", text: str | None = None) -> Answer:
+def ask(program: str, *arguments: str, conf: str = "", text: str | None = None, hidden: Collection[str] = ()) -> Answer:
     """Run one of Slurm's programs.
 
     conf: the configuration file (slurm.conf) of the Slurm that is meant; "" for this machine's. text: its standard
-    input. Raises NoSlurm where it is not there, NoAnswer where it takes longer than ``SECONDS``.
+    input. hidden: variables that it must not see. Raises NoSlurm where it is not there, NoAnswer where it takes longer
+    than ``SECONDS``.
     """
     try:
         done = subprocess.run(
@@ -53,7 +57,7 @@ def ask(program: str, *arguments: str, conf: str = "", text: str | None = None) 
             errors="replace",
             check=False,
             timeout=SECONDS,
-            env=_environment(conf),
+            env={name: value for name, value in _environment(conf).items() if name not in hidden},
         )
     except FileNotFoundError:
         raise NoSlurm(f"There is no Slurm here: {program} is not on the PATH.") from None
@@ -65,11 +69,7 @@ def ask(program: str, *arguments: str, conf: str = "", text: str | None = None) 
 
 
 def _environment(conf: str) -> dict[str, str]:
-    """This process's variables without those of an allocation that it may be in."""
-    inside = "SLURM_JOB_ID" in os.environ
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not (inside and name.startswith(_OF_A_JOB)) or name == "SLURM_CONF"
-    }
+    """This process's variables, without those of an allocation that it may be in and of a person's habits."""
+    hidden = (*_HABITS, *_OF_A_JOB) if "SLURM_JOB_ID" in os.environ else _HABITS
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(hidden) or name == "SLURM_CONF"}
     return {**kept, "SLURM_CONF": str(Path(conf).absolute())} if conf else kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -55,7 +56,9 @@ class Slurm:
 
         Raises SchedulerError with Slurm's reason, NoAnswer where it may be submitted or not.
         """
-        answer = ask("sbatch", "--parsable", conf=self.conf, text=script)
+        # They would go before the script's options; the cluster has those that count (``harness.slurm.clusters``).
+        hidden = [name for name in os.environ if name.startswith("SBATCH_")]
+        answer = ask("sbatch", "--parsable", conf=self.conf, text=script, hidden=hidden)
         found = re.search(r"^(\d+)(?:;.*)?$", answer.out, re.MULTILINE)
         if answer.code == 0 and found:
             return found[1]

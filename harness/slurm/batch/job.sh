@@ -1,6 +1,7 @@
 # The rest is the same in every job. It starts the processes, watches whether they get ahead, and alone decides whether
 # the job is queued again. It needs bash 4.2 and Slurm's programs on the node; Python runs where the settings say.
 
+export SLURM_TIME_FORMAT=standard # whatever the user prefers: times are compared below
 index=${SLURM_ARRAY_TASK_ID:-0}
 job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}
 run=${runs[index]}

@@ -12,6 +12,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
+from detector.training import board as board_module
 from detector.training.board import Board
 
 
@@ -108,13 +109,13 @@ def test_what_a_power_failure_left_at_the_end_is_written_over(tmp_path: Path, sp
 def test_board_writes_later_what_storage_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     board = Board(tmp_path, start=0)
     board.add(1, {"loss": 1.0})
-    whole, opened = Path.open, []
+    opened = []
 
     class Full:
         """A disk on which half of what is written finds room."""
 
-        def __init__(self, file: Any) -> None:
-            self.file = file
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.file = open(*args, **kwargs)  # noqa: SIM115  closed by __exit__
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self.file, name)
@@ -129,13 +130,16 @@ def test_board_writes_later_what_storage_refused(tmp_path: Path, monkeypatch: py
             opened.append(self.file)
             return int(self.file.write(content[: len(content) // 2]))
 
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "away")
+
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", lambda path, *args, **kwargs: Full(whole(path, *args, **kwargs)))
+        patch.setattr(board_module, "open", Full, raising=False)
         for step in range(2, 40):  # more than any queue holds
             board.add(step, {"loss": float(step)})
     assert len(opened) == 38
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EIO, "away")))
+        patch.setattr(board_module, "open", refuse, raising=False)
         board.add(40, {"loss": 40.0})
     board.add(41, {"loss": 41.0})
     assert drawn(tmp_path) == losses(*range(1, 42))

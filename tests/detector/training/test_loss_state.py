@@ -19,9 +19,9 @@ from detector.build import build_model
 from detector.data.loader import TrainingData
 from detector.data.splits import open_split
 from detector.errors import TrainingError
-from detector.runs import loss_package
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
+from detector.runs.origin import loss_package
 from detector.runs.origin.loss_package import check_loss_package, recorded_source, source_notes
 from detector.training.loss_state import LossState, loss_buffers
 from detector.training.pace import Pace

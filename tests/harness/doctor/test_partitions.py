@@ -1,14 +1,17 @@
-"""What sinfo's lines mean for a cluster file, with a program of its name that a test writes."""
+"""What sinfo's lines mean for a cluster file."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import pytest
 
 from harness.doctor.partitions import partition_findings
+from harness.slurm.backend.accounts import Accounts, Association
+from harness.slurm.backend.limits import Limits
+from harness.slurm.backend.partitions import parse_partitions
 from harness.slurm.clusters import Cluster
 
 LINES = """\
@@ -26,23 +29,24 @@ broken|up|infinite|1|mix|gpu:8
 Expected = dict[str, tuple[str, str]]
 
 
-@pytest.fixture
-def sinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    program = tmp_path / "sinfo"
-    (tmp_path / "lines").write_text(LINES)
-    program.write_text(f"#!/bin/sh\ncat {tmp_path}/lines\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    return program
+@dataclass(frozen=True)
+class Job:
+    """The job of the check."""
+
+    nodes: int
+    tasks_per_node: int = 1
+    on_gpus: bool = False
+    cpus_per_task: int = 1
+    memory_gb: float | None = None
 
 
-def found(nodes: int = 2, **changes: Any) -> Expected:
+def found(nodes: int = 2, *, sinfo: str = LINES, limits: Limits | None = None, **changes: Any) -> Expected:
     values = {"name": "c", "title": "t", "time_minutes": 60, "nodes": nodes, **changes}
-    findings = partition_findings(msgspec.convert(values, Cluster), nodes)
+    known = Limits(partitions=parse_partitions("", sinfo)) if limits is None else limits
+    findings = partition_findings(msgspec.convert(values, Cluster), Job(nodes), known)
     return {finding.name: (finding.state, finding.text) for finding in findings}
 
 
-@pytest.mark.usefixtures("sinfo")
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -90,25 +94,41 @@ def test_partition_findings_compare_the_file_with_sinfo(changes: dict[str, Any],
         assert text in findings[name][1]
 
 
-@pytest.mark.usefixtures("sinfo")
 def test_partition_findings_look_at_each_of_several() -> None:
     values = {"name": "c", "title": "t", "time_minutes": 60, "partition": "main,nowhere,cpu"}
-    findings = partition_findings(msgspec.convert(values, Cluster), 1)
+    limits = Limits(partitions=parse_partitions("", LINES))
+    findings = partition_findings(msgspec.convert(values, Cluster), Job(1), limits)
     assert [finding.state for finding in findings if finding.name == "partition"] == ["ok", "fail", "ok"]
 
 
-def test_partition_findings_without_a_default_ask_for_a_name(sinfo: Path, tmp_path: Path) -> None:
-    (tmp_path / "lines").write_text(LINES.replace("main*", "main"))
-    state, text = found()["partition"]
+def test_partition_findings_without_a_default_ask_for_a_name() -> None:
+    state, text = found(sinfo=LINES.replace("main*", "main"))["partition"]
     assert state == "fail"
     assert "Set 'partition'" in text
 
 
-def test_partition_findings_are_a_note_where_sinfo_does_not_answer(sinfo: Path) -> None:
-    sinfo.write_text("#!/bin/sh\necho down >&2; exit 1\n")
-    assert found() == {"partition": ("note", "not checked: sinfo failed: down.")}
+def test_partition_findings_are_a_note_where_nothing_is_known() -> None:
+    assert found(sinfo="") == {"partition": ("note", "not checked: neither sinfo nor scontrol says which there are")}
 
 
-def test_partition_findings_are_a_note_where_there_is_no_sinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert found() == {"partition": ("note", "not checked: sinfo is not on the PATH.")}
+def test_partition_findings_name_the_partitions_that_would_do() -> None:
+    assert found(partition="closed")["partitions"] == ("note", "such jobs could start in: main, cpu")
+    assert "partitions" not in found(partition="main")
+
+
+def test_partition_findings_say_what_one_may_not_use_and_how_much_one_may_submit() -> None:
+    accounts = Accounts(
+        default_account="lab",
+        associations=(Association("lab", "", "normal", ("normal",), None, {"MaxSubmitJobs": 40, "MaxJobs": 3}),),
+        there={("user in lab:", "MaxSubmitJobs"): 6},
+    )
+    limits = Limits(
+        max_array=1001,
+        enforced=("associations", "limits", "qos"),
+        partitions=parse_partitions("PartitionName=main Default=YES State=UP AllowQos=high", LINES),
+        accounts=accounts,
+    )
+    findings = found(limits=limits)
+    assert findings["account and QOS"] == ("fail", "partition main takes no jobs of QOS normal, only of high")
+    text = "arrays of at most 1001; room for 34 more jobs; 3 run at once (parallel: 256)"
+    assert findings["limits"] == ("ok", text)
