@@ -13,7 +13,7 @@ help:
 	@echo "make quickstart  install, train table 2 at the tiny scale (minutes), print the table and the verdicts"
 	@echo "make test        install and run the tests, without those marked slow"
 	@echo "make test-slow   the slow tests; one of them learns eight real images by heart"
-	@echo "make slurm-ready start a real Slurm of two nodes and end it; installs slurm-wlm and munge (apt-get, root)"
+	@echo "make slurm-ready start a real Slurm of two nodes and end it; installs it, munge, slurmdbd and MariaDB (apt-get, root)"
 	@echo "make test-slurm  tests on that Slurm, which is started for them"
 	@echo "make test-gpu    everything that needs a GPU, on this machine's; without one it fails and says so"
 	@echo "make test-lowest losses, kernels, commands and hostile input with the lowest versions that pyproject.toml allows"
@@ -53,8 +53,9 @@ test-slow: install
 slurm-ready: install
 	@$(BIN)/python -m tests.slurm.ready
 
+# Most of a test's time is waiting for Slurm, so three run side by side, each on a Slurm of its own.
 test-slurm: slurm-ready
-	timeout 600 $(BIN)/python -m pytest tests/slurm -m slurm
+	timeout 720 $(BIN)/python -m pytest tests/slurm -m slurm -n 3 --dist worksteal
 
 test-gpu: install
 	$(BIN)/python -m tests.gpu

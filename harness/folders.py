@@ -1,12 +1,18 @@
-"""Where things are: the checkout, experiments, runs and results."""
+"""Where things are, the checkout, experiments, runs and results, and who may write there."""
 
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
+from shlex import quote
+from typing import Any
 
 from detector.errors import UsageError
 from detector.storage.reading import kind_of_file
@@ -105,6 +111,62 @@ def named_folder(variable: str) -> Path | None:
         return None
     require_folder(variable, Path(name))
     return Path(name)
+
+
+def may_write(path: Path) -> bool:
+    """Whether this process may write the file, or into the folder; of a path that is not there, its nearest folder."""
+    place = next((place for place in (path, *path.parents) if _is_seen(place)), path)
+    return os.access(place, os.W_OK | (os.X_OK if place.is_dir() else 0), effective_ids=_BY_EFFECTIVE_ID)
+
+
+def may_read(folder: Path) -> bool:
+    """Whether this process may see what a folder holds."""
+    return os.access(folder, os.R_OK | os.X_OK, effective_ids=_BY_EFFECTIVE_ID)
+
+
+def refused_text(path: Path) -> str:
+    """Why a path may not be used: whose it is, and what to do about that. A sentence or two."""
+    places = [place for place in (path.absolute(), *path.absolute().parents) if _is_seen(place)]
+    refused = (place for place in places if not may_write(place) or (place.is_dir() and not may_read(place)))
+    place = next(refused, places[0])
+    found = place.lstat()
+    if os.statvfs(place).f_flag & os.ST_RDONLY:
+        return f"{place} is on a disk that is mounted read-only."
+    if found.st_uid == os.geteuid():
+        return f"{place} is yours: chmod -R u+rwX {quote(str(place))}"
+    owner, group = _name(pwd.getpwuid, found.st_uid), _name(grp.getgrgid, found.st_gid)
+    shared = found.st_gid in (os.getegid(), *os.getgroups())
+    chgrp = "" if shared else f"chgrp -R GROUP {quote(str(place))} (a group that you share), then "
+    own = next((f", or use a folder of your own: {name}=DIR" for name in _of_variable(place)), "")
+    return (
+        f"{place} belongs to {owner} (group {group}). Ask {owner} for: {chgrp}chmod -R g+rwX {quote(str(place))}{own}"
+    )
+
+
+_BY_EFFECTIVE_ID = os.access in os.supports_effective_ids
+
+
+def _is_seen(place: Path) -> bool:
+    try:
+        place.lstat()
+    except OSError:
+        return False
+    return True
+
+
+def _name(find: Callable[[int], Any], number: int) -> str:
+    try:
+        return str(find(number)[0])
+    except KeyError:  # a number without a name, as in some containers
+        return str(number)
+
+
+def _of_variable(place: Path) -> Iterator[str]:
+    """The environment variable that names the folder which the place is in."""
+    for variable, folder in (("HARNESS_RUNS", runs_folder), ("HARNESS_RESULTS", results_folder)):
+        with suppress(UsageError):
+            if place == folder() or folder() in place.parents or place in folder().parents:
+                yield variable
 
 
 def _installed() -> Path:

@@ -4,37 +4,39 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from benchmarks.faults.scene import command_of, environment_of, living_processes, parent_of
 from benchmarks.faults.verdict import JobTimes
-from support.slurm_cluster import NODES, slurm_cluster, slurmd_command
+from support.slurm import machine
+from support.slurm.cluster import idle_nodes, slurm_cluster, slurmctld_command, slurmd_command
+from support.slurm.plan import NODES, ClusterPlan
 
 # Slurm notices a lost node after five minutes of silence by default: too long for a trial.
-SETTINGS = "SlurmdTimeout=10"
+PLAN = ClusterPlan(settings={"SlurmdTimeout": "10"})
 CLUSTER = """\
 name: two
 title: two nodes without GPUs
-partition: main
+partition: {partition}
 nodes: 2
 cpus_per_gpu: 1
 memory_gb_per_gpu: 2
 time_minutes: {minutes}
 signal_delay_seconds: 30
+start_minutes: {start}
 """
+COMMENT = "harness-"  # how that of our jobs begins
 LOOK_SECONDS = 0.3
 
 
 @dataclass
 class Bed:
-    """One cluster, whose trials run one after the other. files: the cluster file for each time limit in minutes."""
+    """One cluster, whose trials run one after the other."""
 
     folder: Path
     variables: dict[str, str]
@@ -44,10 +46,10 @@ class Bed:
     looked: float = 0.0
     queue: dict[str, str] = field(default_factory=dict)
 
-    def cluster_file(self, minutes: int) -> Path:
-        """Both nodes for each run, one process on each."""
-        path = self.folder / f"{minutes}-minutes.yaml"
-        path.write_text(CLUSTER.format(minutes=minutes))
+    def cluster_file(self, minutes: int, partition: str = "main", start: int = 30) -> Path:
+        """Both nodes for each run, one process on each. start: minutes after which a start counts as hung."""
+        path = self.folder / f"{partition}-{minutes}-{start}.yaml"
+        path.write_text(CLUSTER.format(minutes=minutes, partition=partition, start=start))
         return path
 
     def call(self, *command: str) -> str:
@@ -81,7 +83,7 @@ class Bed:
     def trained(self) -> list[dict[str, str]]:
         """The jobs of this trial that train."""
         ours = [item for item in self.show() if int(item["JobId"]) >= self.first_job]
-        return [item for item in ours if item["JobName"].startswith("harness-")]
+        return [item for item in ours if item.get("Comment", "").startswith(COMMENT)]
 
     def times(self) -> list[JobTimes]:
         """When the jobs of this trial were in the queue."""
@@ -90,32 +92,19 @@ class Bed:
 
     def tasks(self, rank: int) -> list[int]:
         """The processes of that rank."""
-        wanted = f"SLURM_PROCID={rank}\0".encode()
-        return [pid for pid in self._ours() if wanted in environment_of(pid) and _trains(pid)]
+        return machine.tasks(self.variables["SLURM_CONF"], rank)
 
     def daemon(self, name: str) -> list[int]:
         """A node's slurmd, or slurmctld."""
-        conf = str(self.folder / "slurm.conf")
-        command = f"slurmctld -D -f {conf}" if name == "slurmctld" else " ".join(slurmd_command(self.folder, name))
-        return [pid for pid in living_processes() if command_of(pid).strip() == command]
+        return machine.daemons(self._command(name))
 
     def node_processes(self, node: str) -> list[int]:
         """All processes on a node: those of its jobs, and Slurm's own that supervise them."""
-        wanted = f"SLURMD_NODENAME={node}\0".encode()
-        tasks = [pid for pid in self._ours() if wanted in environment_of(pid)]
-        parents = {parent_of(pid) for pid in tasks}
-        return [*(pid for pid in parents if "slurmstepd" in command_of(pid)), *tasks]
-
-    def kill(self, pids: list[int]) -> None:
-        """Send SIGKILL to those that still live."""
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        return machine.node_processes(self.variables["SLURM_CONF"], node)
 
     def start_daemon(self, name: str) -> None:
         """A node's slurmd, or slurmctld, again."""
-        conf = str(self.folder / "slurm.conf")
-        command = ["slurmctld", "-D", "-f", conf] if name == "slurmctld" else slurmd_command(self.folder, name)
+        command = self._command(name)
         with open(self.folder / f"again-{name}.txt", "ab") as output:
             environment = {**os.environ, **self.variables}
             self.daemons.append(
@@ -135,18 +124,17 @@ class Bed:
             time.sleep(0.5)
         self.first_job = max((int(item["JobId"]) for item in self.show()), default=0) + 1
 
-    def _idle(self) -> int:
-        return len(set(self.call("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split()))
+    def _command(self, name: str) -> list[str]:
+        return slurmctld_command(self.folder) if name == "slurmctld" else slurmd_command(self.folder, name)
 
-    def _ours(self) -> list[int]:
-        mark = f"SLURM_CONF={self.variables['SLURM_CONF']}\0".encode()
-        return [pid for pid in living_processes() if mark in environment_of(pid)]
+    def _idle(self) -> int:
+        return idle_nodes({**os.environ, **self.variables})
 
 
 @contextmanager
 def slurm_bed(folder: Path) -> Iterator[Bed]:
     """Start a cluster in a folder with a short name, as paths of sockets must be short."""
-    with slurm_cluster(folder, settings=SETTINGS) as variables:
+    with slurm_cluster(folder, PLAN) as variables:
         bed = Bed(folder, variables)
         try:
             yield bed
@@ -155,11 +143,6 @@ def slurm_bed(folder: Path) -> Iterator[Bed]:
                 process.terminate()
             for process in bed.daemons:
                 process.wait(30)
-
-
-def _trains(pid: int) -> bool:
-    words = command_of(pid).split()
-    return "submitit.core._submit" in words and "python" in words[0]
 
 
 def _seconds(text: str) -> float:

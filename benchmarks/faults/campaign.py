@@ -29,9 +29,9 @@ from benchmarks.faults.report import write_report
 from benchmarks.faults.scene import PROJECT
 from benchmarks.faults.slurm_ways import SLURM_WAYS
 from benchmarks.faults.trial import References, Trial, do_trial
-from support.slurm_cluster import missing_programs
+from support.slurm.cluster import missing_programs
 
-LONG_FIRST = ("slurm-limit", "slurm-node", "slurm-submitter")
+LONG_FIRST = ("slurm-limits", "slurm-limit", "slurm-hang0", "slurm-hang1", "slurm-node", "slurm-submitter")
 Waiting = queue.SimpleQueue[tuple[str, int]]
 
 

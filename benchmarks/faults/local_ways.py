@@ -9,25 +9,32 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.faults.scene import PROJECT, Scene, command_of, parent_of
+from benchmarks.faults.scene import COMMAND_SECONDS, PROJECT, Scene
+from support.slurm.machine import LOCAL_WORKER, command_of, parent_of
 
 TYPED_AGAIN = 4  # how often a user is willing to type the command again
 SYSTEM_PYTHON = "/usr/bin/python3"
+# How long a run may go without getting ahead, in place of eleven minutes.
+SILENT = {"HARNESS_SILENCE_SECONDS": "20"}
 TMPFS_BYTES = 24 * 2**20
 
 
 @dataclass(frozen=True)
 class Way:
-    """title: for the report. act: strikes at the moments, then does what a user would. faults: the most in a row."""
+    """title: for the report. act: strikes at the moments, then does what a user would. faults: the most in a row.
+
+    variables: of the commands' environment.
+    """
 
     title: str
     act: Callable[[Scene], None]
     processes: int = 1
     faults: int = 2
     iterations: int = 200
+    variables: dict[str, str] = field(default_factory=dict)
 
 
 def struck(strike: Callable[[Scene, subprocess.Popen[bytes]], None]) -> Callable[[Scene], None]:
@@ -56,7 +63,7 @@ def type_again(scene: Scene) -> None:
 
 def tasks(scene: Scene) -> list[int]:
     """The processes that train, by rank."""
-    found = [pid for pid in scene.processes() if "submitit.core._submit" in command_of(pid)]
+    found = [pid for pid in scene.processes() if LOCAL_WORKER in command_of(pid)]
     return sorted(found)
 
 
@@ -74,6 +81,22 @@ def kill_worker(scene: Scene, process: subprocess.Popen[bytes]) -> None:
 def ask_worker(scene: Scene, process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.kill(innermost(scene, process), signal.SIGUSR2)
+
+
+def hang_worker(scene: Scene, process: subprocess.Popen[bytes]) -> None:
+    """The process that trains stops as under a lock that never opens; not before it has a heartbeat."""
+    before = time.time()
+
+    def beats() -> bool:
+        run = scene.run_dir()
+        with suppress(OSError):
+            return process.poll() is not None or (run is not None and run.status.stat().st_mtime > before)
+        return False
+
+    scene.until(beats, COMMAND_SECONDS, "a heartbeat")
+    word = scene.hang(0)
+    scene.until(lambda: not word.exists() or process.poll() is not None, COMMAND_SECONDS, "a process that hangs")
+    word.unlink(missing_ok=True)
 
 
 def kill_one_rank(scene: Scene, process: subprocess.Popen[bytes]) -> None:
@@ -229,6 +252,7 @@ LOCAL_WAYS: dict[str, Way] = {
     "damaged": Way("SIGKILL of all processes, then the newest checkpoint cut, zeroed or a bit flipped", damaged),
     "full-disk": Way("the disk full for 1 to 6 s", full_disk, faults=1),
     "away": Way("runs and data on a file system that answers EIO for 1 to 6 s", away, faults=1),
+    "hang": Way("the process that trains hangs with Python's lock held", struck(hang_worker), variables=SILENT),
     "rank": Way("two processes on one machine, SIGKILL of one of them", struck(kill_one_rank), processes=2),
 }
 SURROUNDINGS = {"full-disk": small_disk, "away": distant_disk}

@@ -18,7 +18,7 @@ from benchmarks.faults.local_ways import LOCAL_WAYS
 from benchmarks.faults.scene import CHECKPOINT_EVERY, PROJECT
 from benchmarks.faults.slurm_ways import SLURM_WAYS
 from benchmarks.faults.trial import WAYS, Trial
-from support.slurm_cluster import missing_programs
+from support.slurm.cluster import missing_programs
 
 PAGE = PROJECT / "docs" / "reliability.md"
 NUMBERS = PROJECT / "benchmarks" / "results" / "faults.json"
@@ -45,7 +45,13 @@ that is cut short.
 
 {machine} Python {python}, PyTorch {torch}, submitit {submitit}. Trainings on the CPU, one thread per process.
 Ways named "Slurm" went through a real one{slurm}: two nodes on this machine, one process of the run on each. Its jobs
-restart seconds after they are queued again, and it notices a lost node after ten (both take minutes by default).
+restart seconds after they are queued again, and it notices a lost node after ten (both take minutes by default). There
+the batch script alone watches the processes and queues the job again, outside of any container, whatever ended them.
+
+A process that hangs holds Python's lock for ever, as in a call that never comes back: none of its threads runs, and no
+signal is heard. It counts as hung after 20 s here (HARNESS_SILENCE_SECONDS; eleven minutes by default) and a Slurm job
+that has not got as far as its first heartbeat after a minute (start_minutes). What watches it, the batch script or
+`harness run`, puts the stacks of all processes into the log, ends them, and starts the run again.
 
 {table}
 
@@ -60,7 +66,7 @@ An interrupted campaign goes on with the same command; another `--seed` gives ot
 
 ## Not tried
 
-- GPUs and NCCL: all processes met over TCP on a CPU. A process that hangs instead of dying.
+- GPUs and NCCL: all processes met over TCP on a CPU. A process that hangs in the kernel, where no signal ends it.
 - Nodes that are separate machines; a network that is cut between them while both live on.
 - A real network file server that restarts, with its caches and its lock daemon; a folder that is away for longer than
   the five minutes that a training waits.

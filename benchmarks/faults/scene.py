@@ -21,6 +21,8 @@ import yaml
 from benchmarks.faults.verdict import Reference, records_in
 from detector.runs.folder import RunDir
 from detector.runs.log_lines import STARTED, iteration_resumed, of_worker, stopped_at
+from support.hang import hang, write_hang
+from support.slurm.machine import LOCAL_WORKER, WORKER, environment_of, living_processes
 from support.workplace import Workplace, make_workplace
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -28,6 +30,8 @@ ROW = ("run", "table3/dr", "--profile", "tiny")
 CHECKPOINT_EVERY = 5  # iterations; losses are logged as often
 COMMAND_SECONDS = 240.0
 END_SECONDS = 15.0
+WORDS = "words"  # the folder in a workplace through which a process is told to hang
+FRESH = {"HARNESS_QUEUE_SECONDS": "0"}  # each command asks the queue for itself
 LOOK_SECONDS = 0.02
 LOGGED = re.compile(r'^\{"iteration": (\d+)', flags=re.MULTILINE)
 
@@ -44,7 +48,8 @@ class Place(Workplace):
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**super().environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT), **self.variables}
+        path = os.pathsep.join([str(self.root / WORDS), str(PROJECT)])
+        return {**super().environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **FRESH, **self.variables}
 
 
 @dataclass
@@ -149,6 +154,10 @@ class Scene:
         """Whether the run has its record."""
         return bool(records_in(self.runs))
 
+    def hang(self, rank: int) -> Path:
+        """Let the process of that rank stop for ever, or the next one. The file is gone when it has."""
+        return hang(self.place.root / WORDS, rank)
+
     def run_dir(self) -> RunDir | None:
         """The run's folder, as soon as there is one."""
         found = sorted(self.runs.glob("*/.lock")) + sorted(self.runs.glob("*/job.json"))
@@ -186,48 +195,8 @@ def make_place(folder: Path, *, iterations: int, variables: dict[str, str] | Non
     values = yaml.safe_load(profile.read_text())
     values["execution"]["checkpoint_every"] = CHECKPOINT_EVERY
     profile.write_text(yaml.safe_dump(values))
+    write_hang(folder / WORDS, WORKER, LOCAL_WORKER)
     return Place(made.root, variables or {})
-
-
-def living_processes() -> list[int]:
-    """The processes of this machine, less zombies."""
-    found = []
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit() and state_of(int(path.name)) not in ("Z", "X", ""):
-            found.append(int(path.name))
-    return found
-
-
-def state_of(pid: int) -> str:
-    """The kernel's letter for its state; empty where there is no such process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return ""
-
-
-def parent_of(pid: int) -> int:
-    """Its parent's id; 0 where the process is gone."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except (OSError, IndexError):
-        return 0
-
-
-def environment_of(pid: int) -> bytes:
-    """Its variables, each ended by a zero byte; empty where the process is gone."""
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return b""
-
-
-def command_of(pid: int) -> str:
-    """Its command line; empty where the process is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
 
 
 class Watch(threading.Thread):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import socket
 import time
@@ -11,10 +10,12 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from benchmarks.faults.bed import Bed
-from benchmarks.faults.local_ways import Way, damage_newest
+from benchmarks.faults.local_ways import SILENT, Way, damage_newest
 from benchmarks.faults.scene import Hung, Scene
 from detector.storage.reading import read_json
 from harness.slurm.submissions import read_submissions
+from support.slurm.machine import kill
+from support.slurm.plan import CHEAP
 
 MINUTES = 30
 QUEUE_SECONDS = 240.0
@@ -30,16 +31,16 @@ def bed_of(scene: Scene) -> Bed:
     return bed
 
 
-def cluster(scene: Scene, minutes: int = MINUTES) -> tuple[str, str]:
+def cluster(scene: Scene, minutes: int = MINUTES, partition: str = "main", start: int = 30) -> tuple[str, str]:
     """The options of ``harness run`` that name it."""
-    return "--cluster", str(bed_of(scene).cluster_file(minutes))
+    return "--cluster", str(bed_of(scene).cluster_file(minutes, partition, start))
 
 
-def struck(strike: Strike) -> Callable[[Scene], None]:
-    """Submit a job and strike it at its moments; nothing is typed again."""
+def struck(strike: Strike, partition: str = "main", start: int = 30) -> Callable[[Scene], None]:
+    """Submit a job and strike it at its moments; nothing is typed again. start: minutes that a start may take."""
 
     def act(scene: Scene) -> None:
-        scene.wait(scene.type(*cluster(scene)))
+        scene.wait(scene.type(*cluster(scene, partition=partition, start=start)))
         strike_job(scene, strike)
         wait_until_empty(scene)
 
@@ -113,6 +114,39 @@ def make_room(scene: Scene, job: str) -> None:
     bed_of(scene).call(*urgent)
 
 
+def cancel_step(scene: Scene, job: str) -> None:
+    """Somebody ends the processes, and not the job; as soon as there are any."""
+    bed = bed_of(scene)
+    step = f"{job}.0"
+    running = lambda: bed.jobs().get(job) == "RUNNING"  # noqa: E731
+    scene.until(lambda: step in bed.call("squeue", "-h", "-s", "-o", "%i") or not running(), QUEUE_SECONDS, step)
+    bed.call("scancel", step)
+
+
+def hang_rank(rank: int) -> Strike:
+    """That rank's process stops as under a lock that never opens."""
+
+    def strike(scene: Scene, job: str) -> None:
+        bed, word = bed_of(scene), scene.hang(rank)
+        scene.until(lambda: not word.exists() or bed.jobs().get(job) != "RUNNING", QUEUE_SECONDS, f"rank {rank}")
+        word.unlink(missing_ok=True)
+
+    return strike
+
+
+def away_while_queued_again(scene: Scene, job: str) -> None:
+    """The processes are told that their time is up while no controller is there to queue the job again."""
+    bed = bed_of(scene)
+    scene.until(lambda: bool(bed.tasks(0)) or bed.jobs().get(job) != "RUNNING", QUEUE_SECONDS, "rank 0")
+    for pid in bed.daemon("slurmctld"):
+        os.kill(pid, signal.SIGTERM)
+    for rank in (0, 1):
+        for pid in bed.tasks(rank):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR2)
+    restart_daemon(scene, "slurmctld", [], longest=30.0)
+
+
 def kill_slurmd(scene: Scene, job: str) -> None:
     """Kill the slurmd of one node; the processes that it started live on."""
     restart_daemon(scene, scene.random.choice(NODES), [])
@@ -130,7 +164,7 @@ def lose_node(scene: Scene, job: str) -> None:
 
 def restart_daemon(scene: Scene, name: str, besides: list[int], longest: float = 5.0) -> None:
     bed = bed_of(scene)
-    bed.kill([*bed.daemon(name), *besides])
+    kill([*bed.daemon(name), *besides])
     away = scene.random.uniform(0.5, longest)
     scene.notes.append(f"{name} away for {away:.1f} s")
     time.sleep(away)
@@ -143,7 +177,7 @@ def kill_rank(rank: int) -> Strike:
     def strike(scene: Scene, job: str) -> None:
         bed = bed_of(scene)
         scene.until(lambda: bool(bed.tasks(rank)) or bed.jobs().get(job) != "RUNNING", QUEUE_SECONDS, f"rank {rank}")
-        bed.kill(bed.tasks(rank))
+        kill(bed.tasks(rank))
 
     return strike
 
@@ -157,14 +191,13 @@ def damage(scene: Scene, job: str) -> None:
 
 
 def take_ports(scene: Scene) -> None:
-    """Before each start another program takes the port that submitit would choose, and the one that was used last."""
+    """Before each start another program takes the port that was used last."""
     bed = bed_of(scene)
     scene.wait(scene.type(*cluster(scene)))
     with ExitStack() as taken:
-        occupy(random.Random(job_id(scene)).randint(20000, 60000), taken)  # how submitit chooses it
 
         def strike(scene: Scene, job: str) -> None:
-            found = [path for path in scene.runs.glob("*/.meeting-*") if path.suffix == ".json"]
+            found = list(scene.runs.glob("*/.meeting-*.json"))
             ports = [read_json(path, dict).get("port") for path in found]
             bed.call("scontrol", "requeue", job)
             scene.until(lambda: bed.jobs().get(job) != "RUNNING" and not bed.tasks(0), QUEUE_SECONDS, "the job's end")
@@ -187,7 +220,7 @@ def occupy(port: int, taken: ExitStack) -> None:
 def time_limit(scene: Scene) -> None:
     """Jobs of one minute, for a training that takes longer."""
     scene.wait(scene.type(*cluster(scene, minutes=1)))
-    scene.until(bed_of(scene).is_empty, 2 * QUEUE_SECONDS, "the end of the job")
+    scene.until(bed_of(scene).is_empty, 4 * QUEUE_SECONDS, "the end of the job")
     scene.phases += ["time limit"] * sum(int(job["Restarts"]) for job in bed_of(scene).trained())
 
 
@@ -216,7 +249,20 @@ def submit_twice(scene: Scene) -> None:
 SLURM_WAYS: dict[str, Way] = {
     "slurm-usr2": Way("SIGUSR2 to the job", struck(say_time_is_up), 2),
     "slurm-limit": Way("a time limit of one minute", time_limit, 2, faults=0, iterations=600),
+    "slurm-limits": Way("a time limit of one minute, several times", time_limit, 2, faults=0, iterations=2000),
     "slurm-preempt": Way("an urgent job needs the nodes", struck(make_room), 2),
+    "slurm-cheap": Way(
+        "an urgent job takes the nodes of a cheap partition, without grace", struck(make_room, CHEAP), 2
+    ),
+    "slurm-hang0": Way("rank 0 hangs with Python's lock held", struck(hang_rank(0), start=1), 2, variables=SILENT),
+    "slurm-hang1": Way("rank 1 hangs with Python's lock held", struck(hang_rank(1), start=1), 2, variables=SILENT),
+    "slurm-step": Way("scancel of the job's step", struck(cancel_step), 2),
+    "slurm-away": Way(
+        "slurmctld stopped, back within 30 s, while the job asks to be queued again",
+        struck(away_while_queued_again),
+        2,
+        1,
+    ),
     "slurm-requeue": Way("scontrol requeue", struck(requeue), 2),
     "slurm-slurmd": Way("slurmd of a node killed, back within 5 s", struck(kill_slurmd), 2, 1),
     "slurm-slurmctld": Way("slurmctld killed, back within 5 s", struck(kill_controller), 2, 1),

@@ -118,7 +118,9 @@ def open_scene(
     """A workplace of its own, on a disk as the way needs it; no process is left when it ends."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    place = make_place(folder / "place", iterations=way.iterations, variables=bed.variables if bed else {})
+    place = make_place(
+        folder / "place", iterations=way.iterations, variables=(bed.variables if bed else {}) | way.variables
+    )
     if way.processes > 1 and bed is None:
         profile = place.root / "experiments" / "profiles" / "tiny.yaml"
         profile.write_text(profile.read_text().replace("gpus_per_run: 0", "gpus_per_run: all"))

@@ -25,7 +25,7 @@ from tabulate import tabulate
 
 from harness.machine import usable_cores
 from harness.slurm.submissions import read_submissions
-from support.slurm_cluster import slurm_cluster
+from support.slurm.cluster import slurm_cluster
 
 RESULTS = Path(__file__).parents[1] / "results" / "submitting.json"
 ROW = "table3/dr"

@@ -10,6 +10,7 @@ import re
 import sys
 import warnings
 from itertools import pairwise
+from pathlib import Path
 
 import typer
 
@@ -19,7 +20,8 @@ from harness.cli import interrupts
 from harness.cli.files import bundle, data, model, new, own_data, schema, test_dev, weights
 from harness.cli.options import say
 from harness.cli.results import audit, collect, compare, show, tables
-from harness.cli.runs import doctor, plan, run, status, trace
+from harness.cli.runs import clean, doctor, plan, run, status, trace
+from harness.folders import refused_text
 
 app = typer.Typer(
     name="harness",
@@ -29,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (tables, show, compare, audit, plan, run, status, trace, doctor, collect, model, test_dev, schema):
+for module in (tables, show, compare, audit, plan, run, status, clean, trace, doctor, collect, model, test_dev, schema):
     module.add_to(app)
 own_data.add_to(data.app)
 app.add_typer(bundle.app, name="bundle")
@@ -107,6 +109,12 @@ def _refuse_empty(arguments: list[str]) -> None:
 
 
 def _refusal(error: OSError) -> str:
-    """``FILE: what the system says``; two files where it refused to bring one to the place of the other."""
+    """``FILE: what the system says``; two files where it refused to bring one to the place of the other.
+
+    Where it is a matter of permissions, also whose the file is and what to do.
+    """
+    if isinstance(error, PermissionError) and isinstance(error.filename, str | os.PathLike):
+        path = os.fspath(error.filename)
+        return f"{path}: {error.strerror}. {refused_text(Path(path))}"
     files = " to ".join(os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None)
     return f"{files}: {error.strerror}" if files and error.strerror else str(error)

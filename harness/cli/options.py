@@ -75,7 +75,8 @@ def complete_targets(incomplete: str) -> list[str]:
     return [name for name in ["all", *registry.tables, *refs] if name.startswith(incomplete)]
 
 
-def _profiles(incomplete: str) -> list[str]:
+def complete_profiles(incomplete: str) -> list[str]:
+    """Names of profiles that begin so, for the shell."""
     from harness.registry.load import Registry
 
     return [name for name in Registry().profiles if name.startswith(incomplete)]
@@ -95,12 +96,12 @@ ProfileOption = Annotated[
         "--profile",
         "-p",
         help="The scale, such as paper, smoke or tiny; 'harness list' names all.",
-        autocompletion=_profiles,
+        autocompletion=complete_profiles,
     ),
 ]
 OnlyProfileOption = Annotated[
     str | None,
-    typer.Option("--profile", "-p", help="Only this profile's records.", autocompletion=_profiles),
+    typer.Option("--profile", "-p", help="Only this profile's records.", autocompletion=complete_profiles),
 ]
 SeedsOption = Annotated[
     int, typer.Option("--seeds", "-n", min=1, max=MAX_SEEDS, help="Runs per row, with seeds 0, 1, ... up to 999.")

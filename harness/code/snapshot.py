@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
@@ -31,6 +32,8 @@ def take_snapshot(runs: Path) -> Path:
     identity = _identity((name, content) for name, _, content in read)
     target = snapshot_folder(runs, identity)
     if target.is_dir():
+        with suppress(OSError):  # another user's
+            os.utime(target)  # 'harness clean' leaves alone what was just taken into use
         return target
     try:
         with staged_folder(target) as folder:

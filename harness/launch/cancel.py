@@ -18,12 +18,15 @@ from msgspec.structs import replace
 from detector.errors import RecordError
 from detector.runs.folder import RunDir, is_locked
 from detector.runs.job import TrainJob
+from detector.runs.status import ALIVE
 from detector.storage.files import write_atomic
 from detector.storage.reading import read_text
+from harness.launch.hangs import descendants, end_processes
 from harness.store.cancelled import cancelled_folder, note_cancelled_run
 
 WAIT_SECONDS = 60.0  # for runs to save; a slower one still ends by itself
 POLL_SECONDS = 0.2
+LAUNCHERS_CHILD = b"submitit.local._local"  # in the command of what starts the processes of one run
 HEARTBEAT_SECONDS = 3.0  # within which a process that has just taken the lock writes its number
 
 
@@ -63,8 +66,11 @@ def stop_runs(names: dict[Path, str], say: Callable[[str], None], *, wait: float
             if pid is not None and pid not in asked[root]:
                 asked[root].add(pid)
                 note_cancelled_run(run)  # before it ends: whoever looks then knows why
-                refusal = _terminate(pid)
-                say(f"{names[root]}: {refusal or f'asked process {pid} to save and stop'}")
+                silent = _silent_minutes(run)
+                refusal = _terminate(pid) if silent is None else end_processes(_with_siblings(pid))
+                done = f"asked process {pid} to save and stop"
+                ended = f"ended process {pid}, which had made no progress for {silent:.0f} min" if silent else done
+                say(f"{names[root]}: {refusal or ended}")
             if not asked[root] and time.monotonic() - begun > HEARTBEAT_SECONDS:
                 say(f"{names[root]}: its process is on another machine, or not yours; stop it where it runs.")
                 del living[root]
@@ -92,6 +98,28 @@ def _is_file(descriptor: Path, file: os.stat_result) -> bool:
         return os.path.samestat(descriptor.stat(), file)
     except OSError:  # it was closed meanwhile
         return False
+
+
+def _silent_minutes(run: RunDir) -> float | None:
+    """How long a run of this machine has made no progress, where that is too long: it would not hear a request."""
+    try:
+        status = run.read_status()
+    except (OSError, RecordError):
+        return None
+    if status is None or status.phase not in ALIVE or not status.silence:
+        return None
+    silent = time.time() - status.progressed  # both by the clock of this machine
+    return silent / 60 if silent > status.silence else None
+
+
+def _with_siblings(pid: int) -> list[int]:
+    """The process, the others of its run, and all that they started."""
+    try:
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        of_launcher = LAUNCHERS_CHILD in Path(f"/proc/{parent}/cmdline").read_bytes()
+    except (OSError, ValueError, IndexError):
+        of_launcher = False
+    return descendants(parent) if of_launcher else [pid, *descendants(pid)]
 
 
 def _terminate(pid: int) -> str | None:

@@ -23,6 +23,7 @@ from harness.failures.log_tail import ANY_SIZE
 
 MOST_STARTS = 3  # how often a hung run is started again from the same point
 SILENT_START_SECONDS = 1800.0  # without a first heartbeat: torch is read over a slow file server
+END_SECONDS = 300.0  # for the processes of a run that has said its end
 STACKS_SECONDS = 5.0  # for the processes to print their stacks
 MOST_BETWEEN_LOOKS = 10.0  # seconds that count at most from one look to the next
 MOST_STACKS = 200_000  # bytes per process
@@ -55,7 +56,7 @@ class Watch:
         elif status.progressed != self._seen:
             self._seen, self.silent = status.progressed, 0.0
         if status is not None:
-            self.limit = status.silence or float("inf")
+            self.limit = (status.silence or float("inf")) if is_alive(status) else END_SECONDS
         return self.silent > self.limit
 
     @property
@@ -92,9 +93,9 @@ def _caught(pid: int) -> int:
     return 0
 
 
-def end_processes(pids: list[int]) -> None:
-    """Kill them: a process that hangs does not answer to anything else."""
-    _send(pids, signal.SIGKILL)
+def end_processes(pids: list[int]) -> str | None:
+    """Kill them: a process that hangs does not answer to anything else. Returns why that was not possible, or None."""
+    return _send(pids, signal.SIGKILL)
 
 
 def note_hang(run: RunDir, watch: Watch, what: str) -> None:
@@ -132,7 +133,13 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def _send(pids: list[int], number: signal.Signals) -> None:
+def _send(pids: list[int], number: signal.Signals) -> str | None:
+    refused = None
     for pid in pids:
-        with suppress(ProcessLookupError, PermissionError):
+        try:
             os.kill(pid, number)
+        except ProcessLookupError:
+            pass  # it has just ended by itself
+        except PermissionError:
+            refused = f"process {pid} belongs to another user"
+    return refused

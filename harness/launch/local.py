@@ -266,7 +266,8 @@ def _failure(item: _Active, *, cancelled: bool) -> Failure:
         return Failure(item.assignment.train.id, said.message, item.run.log, stopped=said.phase == "stopped")
     where = _last_words(status)
     said_last = "".join(f": {line}" for line in last_lines(tail(output), count=1))
-    message = "cancelled while it started" if cancelled else f"{silent_end(where)}{said_last}"
+    how = "while it started" if where == "starting" else "and its processes were ended"
+    message = f"cancelled {how}" if cancelled else f"{silent_end(where)}{said_last}"
     _note_end(item, status, "stopped" if cancelled else "failed", message)
     return Failure(item.assignment.train.id, message, output, stopped=cancelled)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from detector.errors import DataError, UsageError, WeightsError
+from detector.runs.folder import RunDir, is_locked
 from detector.runs.job import DataSource, Shapes, TrainJob
 from harness.console.bars import count_bar
+from harness.folders import may_write
 from harness.launch.assignments import Wanted, wanted_weights
 from harness.machine import usable_cores
 from harness.planning.plan import Plan
@@ -16,6 +20,28 @@ from harness.planning.selection import Selection
 # Up to this many images, decoding all of them takes seconds; larger sets are checked by 'harness data verify'.
 DECODE_ALL_BELOW = 2_000
 MOST_NAMED = 5  # runs in one message
+IN_PLACE = (".lock", "log.txt", "metrics.jsonl")
+
+
+def require_writable(*places: Path) -> None:
+    """Raises PermissionError where a folder is another user's, with whom this one shares the runs."""
+    for path in places:
+        if not may_write(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+def refused(run: RunDir) -> Path | None:
+    """What is in the way of a start: a folder or file of the run that is another user's. None where nothing is.
+
+    A run that a process of this machine has now is only watched.
+    """
+    if not may_write(run.root):
+        return None if is_locked(run) else run.root
+    if not run.root.is_dir():
+        return None
+    inside = [path for path in run.root.rglob("*") if not path.is_symlink()]
+    # A file is replaced by another one, which takes its folder alone, but for those that are written to the end.
+    return next((path for path in inside if (path.is_dir() or path.name in IN_PLACE) and not may_write(path)), None)
 
 
 def prepare_data(source: DataSource, root: Path, say: Callable[[str], None]) -> None:

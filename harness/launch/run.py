@@ -10,14 +10,16 @@ from pathlib import Path
 
 from detector.errors import UsageError
 from detector.runs.assignment import Assignment
+from detector.runs.folder import RunDir
 from detector.runs.job import Shapes
 from harness.console.runs_view import runs_view
+from harness.folders import refused_text
 from harness.launch.assignments import Wanted, assignments
 from harness.launch.inputs import begin_anew, require_same_inputs
 from harness.launch.interrupts import terminate_is_interrupt
 from harness.launch.lease import LeasedView, leasing
 from harness.launch.local import Failure, View, make_slots, run_local
-from harness.launch.prepare import plan_with_weights, prepare_data, say_use_of_weights
+from harness.launch.prepare import plan_with_weights, prepare_data, refused, require_writable, say_use_of_weights
 from harness.launch.stay import stay
 from harness.launch.submit import DryRun, count_of_runs, dry_run
 from harness.planning.data import named_data
@@ -127,6 +129,7 @@ def run_target(request: Request, say: Say, show: Show = runs_view) -> RunResult:
         UsageError: an unknown name, an option that does not fit, or a finished run whose weights, annotations or
             images have changed since (``fresh`` trains it anew).
         DataError, WeightsError: what the runs need is not there or does not fit.
+        PermissionError: the runs folder is another user's.
         SchedulerError: Slurm is not there, or refuses.
     """
     selection = Selection(request.target, request.profile, list(request.overrides), request.data, request.batch_size)
@@ -142,6 +145,7 @@ def run_target(request: Request, say: Say, show: Show = runs_view) -> RunResult:
     root = selection.data_root()
     planned, weights = _planned(selection, request, root, say)
     if request.fresh:
+        require_writable(selection.store.runs, *(selection.store.run_dir(item).root for item in planned.trainings))
         prepare_data(planned.data, root, say)  # before anything is moved
         begin_anew(planned, selection.store, say)
     else:
@@ -163,12 +167,11 @@ def run_target(request: Request, say: Say, show: Show = runs_view) -> RunResult:
         failed=tuple(Failure(item, why, selection.store.run_dir(item).log) for item, why in broken.items()),
         left=left,
     )
+    if asked and not request.dry_run:
+        result, asked = _permitted(result, asked, here=not clusters)
     if not asked:
         return result
     work = _Work(selection, planned, tuple(asked), root, weights)
-    if not request.dry_run:
-        for train_id in asked:
-            forget_cancelled_run(selection.store.run_dir(train_id))
     if not clusters:
         return _with_failures(result, asked, _run_here(work, say, show))
     to_submit = work.for_slurm(request)
@@ -271,6 +274,20 @@ def _run_here(work: _Work, say: Say, show: Show) -> list[Failure]:
     except KeyboardInterrupt:
         say("Interrupted; finished runs and checkpoints are kept. The same command goes on from there.")
         raise
+
+
+def _permitted(result: RunResult, asked: list[str], *, here: bool) -> tuple[RunResult, list[str]]:
+    """What may be started, and the result with a failure for each run here whose folder is another user's."""
+    require_writable(result.runs)
+    found = {item: path for item in asked if here and (path := refused(RunDir(result.runs / item)))}
+    failures = (
+        Failure(item, f"{path}: permission denied. {refused_text(path)}", RunDir(result.runs / item).log)
+        for item, path in found.items()
+    )
+    left = [item for item in asked if item not in found]
+    for item in left:
+        forget_cancelled_run(RunDir(result.runs / item))
+    return replace(result, failed=(*result.failed, *failures)), left
 
 
 def _with_failures(result: RunResult, asked: list[str], failures: list[Failure]) -> RunResult:

@@ -19,7 +19,7 @@ Extra = dict[str, str | Number | bool]
 # Options that the submission itself sets. Another value would break stopping, requeueing, job arrays, logs or the
 # search for a job.
 RESERVED = (
-    *("array", "chdir", "comment", "error", "hold", "input", "job-name", "nodes", "ntasks", "ntasks-per-node"),
+    *("array", "chdir", "comment", "error", "input", "job-name", "nodes", "ntasks", "ntasks-per-node"),
     *("no-requeue", "open-mode", "output", "parsable", "requeue", "signal", "test-only", "time", "wait", "wrap"),
 )
 # Options that have a key of their own in a cluster file, and its name.

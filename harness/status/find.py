@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from detector.errors import RecordError, UsageError
 from detector.runs.folder import RunDir, read_train_job
 from detector.runs.job import AnnotatedFolder, EvalJob, TestSettings, TrainJob
+from harness.folders import may_read, refused_text
 from harness.planning.plan import Plan
 from harness.planning.rows import row_records
 from harness.planning.selection import Selection
@@ -104,6 +105,9 @@ class RunFinder:
         submitted, there = newest_submissions(self.store.runs), set[str]()
         for run in run_folders(self.store.runs):
             there.add(run.root.name)
+            if not may_read(run.root):  # another user's, for nobody else
+                unreadable[run.root] = f"{run.root} may not be read. {refused_text(run.root)}"
+                continue
             if not run.job.exists():
                 jobless[run.root.name] = run
                 continue
@@ -125,7 +129,7 @@ class RunFinder:
         found += named.values()
         others += len(jobless.keys() - named)
         found = [replace_run(known, submitted=submitted.get(known.run.root.name)) for known in found if known.run]
-        found += self._never_started(found)
+        found += [item for item in self._never_started(found) if item.run is None or item.run.root not in unreadable]
         order = {ref: i for i, ref in enumerate(ref for served in self.rows.values() for ref, _ in served)}
         return FoundRuns(
             tuple(sorted(found, key=lambda known: (order.get(known.refs[0], len(order)), known.seed))),

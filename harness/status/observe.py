@@ -133,7 +133,8 @@ def see(
     spoken = status is not None and (queue is None or queue.phase != "gone" or queue.job in ("", status.job))
     if locked or (spoken and status is not None and status.phase in ("stopped", "done")):
         return seen
-    failed = spoken and status is not None and status.phase == "failed"
+    # A failure without a process is the batch script's word: the run's own is what it printed.
+    failed = spoken and status is not None and status.phase == "failed" and status.pid != 0
     printed = None if failed else output(run, 0)
     other = None if failed else run.first_failure()
     return replace(

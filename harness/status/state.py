@@ -205,7 +205,10 @@ def _ended(seen: Seen, status: Status, queue: SchedulerState | None, now: float)
     """How a run ended that says so itself, or of which another process does; None where none of them does."""
     age = _age(status, now)
     if status.phase == "failed":
-        return RunState("failed", status.message, _class(status.message, seen.tail, queue), age=age)
+        name = _class(status.message, seen.tail, queue)
+        if name == "unknown" and status.pid == 0 and not status.iteration:  # noted for processes that had no word
+            return RunState("died before start", last_word(seen.tail) or status.message, "died before start", age=age)
+        return RunState("failed", status.message, name, age=age)
     if status.phase == "stopped":
         # Slurm's own signal for one who cancels; the batch script queues a job that is only preempted again.
         asked = seen.cancelled or (queue is not None and not queue.cause and status.left == "asked")

@@ -1,36 +1,74 @@
-"""One Slurm for all tests of this folder."""
+"""One Slurm for all tests of this folder that one process of pytest runs, and others for those that need their own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from support.slurm_cluster import missing_programs, slurm_cluster
+from support.hang import write_hang
+from support.slurm.cluster import missing_programs, slurm_cluster
+from support.slurm.machine import WORKER
+from support.slurm.plan import ClusterPlan
 from support.workplace import Workplace, make_workplace
-from tests.slurm.jobs import ROW, wait_until_queue_is_empty
+from tests.slurm.jobs import ROW, cluster_text, wait_until_queue_is_empty
+
+StartSlurm = Callable[[ClusterPlan], dict[str, str]]
 
 
-@pytest.fixture(scope="session")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Two nodes; its commands and its configuration are in the environment while it runs."""
+def fail_without_slurm() -> None:
     missing = missing_programs()
     if missing:
         pytest.fail(f"not installed: {', '.join(missing)}. 'make test-slurm' installs them (Debian: slurm-wlm, munge).")
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Two nodes; its commands and its configuration are in the environment while it runs."""
+    fail_without_slurm()
     # Slurm's sockets need a short path.
     with slurm_cluster(tmp_path_factory.mktemp("slurm")) as variables, pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
+        patch.setenv("HARNESS_QUEUE_SECONDS", "0")
         patch.delenv("HARNESS_CLUSTERS", raising=False)
-        yield
+        yield variables
+
+
+@pytest.fixture
+def start_slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartSlurm]:
+    """Start a Slurm of the test's own; the environment is that of the newest. All end with the test."""
+    fail_without_slurm()
+    with ExitStack() as stack:
+
+        def start(plan: ClusterPlan) -> dict[str, str]:
+            variables = stack.enter_context(slurm_cluster(tmp_path_factory.mktemp(plan.name), plan))
+            for name, value in variables.items():
+                monkeypatch.setenv(name, value)
+            monkeypatch.setenv("HARNESS_QUEUE_SECONDS", "0")
+            monkeypatch.delenv("HARNESS_CLUSTERS", raising=False)
+            return variables
+
+        yield start
+
+
+@pytest.fixture
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for ``support.hang.hang``, heeded by what is submitted now."""
+    folder = tmp_path / "words"
+    write_hang(folder, WORKER)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    return folder
 
 
 @pytest.fixture(scope="session")
 def cluster_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both nodes for each run, one process on each."""
     path = tmp_path_factory.mktemp("clusters") / "two.yaml"
-    path.write_text(CLUSTER)
+    path.write_text(cluster_text("two"))
     return path
 
 
@@ -38,13 +76,13 @@ def cluster_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def holding_file(cluster_file: Path) -> Path:
     """The same, but jobs wait until they are released."""
     path = cluster_file.with_name("holding.yaml")
-    path.write_text(CLUSTER.replace("two", "holding", 1) + "extra: {hold: true}\n")
+    path.write_text(cluster_text("holding", extra="{hold: true}"))
     return path
 
 
 @pytest.fixture(scope="session")
 def undisturbed(
-    slurm: None, tmp_path_factory: pytest.TempPathFactory, cluster_file: Path
+    slurm: dict[str, str], tmp_path_factory: pytest.TempPathFactory, cluster_file: Path
 ) -> tuple[Workplace, dict[str, str]]:
     """Two runs as one array, seen through to their records, and what the commands said."""
     place = make_workplace(tmp_path_factory.mktemp("undisturbed"), iterations=150)
@@ -54,15 +92,3 @@ def undisturbed(
     wait_until_queue_is_empty(place)
     said["last"] = place.harness(*command)
     return place, said
-
-
-CLUSTER = """\
-name: two
-title: two nodes without GPUs
-partition: main
-nodes: 2
-cpus_per_gpu: 1
-memory_gb_per_gpu: 2
-time_minutes: 30
-signal_delay_seconds: 60
-"""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -9,10 +11,27 @@ from pathlib import Path
 
 from detector.runs.folder import RunDir
 from harness.slurm.submissions import Submission, read_submissions
+from support.final_weights import assert_same_bits, final_weights
+from support.slurm import machine
 from support.workplace import Workplace
 
-JOB_SECONDS = 120
+JOB_SECONDS = 240
 ROW = ("run", "table3/dr", "--profile", "tiny")
+CLUSTER = {
+    "title": "two nodes without GPUs",
+    "partition": "main",
+    "nodes": "2",
+    "cpus_per_gpu": "1",
+    "memory_gb_per_gpu": "2",
+    "time_minutes": "30",
+    "signal_delay_seconds": "60",
+}
+Undisturbed = tuple[Workplace, dict[str, str]]
+
+
+def cluster_text(name: str, **keys: str) -> str:
+    """A cluster file: both nodes for each run, one process on each, but for the keys that are given."""
+    return "".join(f"{key}: {value}\n" for key, value in ({"name": name} | CLUSTER | keys).items())
 
 
 def runs_of(place: Workplace) -> Path:
@@ -30,11 +49,27 @@ def said_by_jobs(place: Workplace) -> str:
     return "\n".join(f"== {path}\n{path.read_text(errors='replace')[-3000:]}" for path in outputs)
 
 
+def assert_as_undisturbed(run: RunDir, place: Workplace, undisturbed: Undisturbed) -> None:
+    """One record, the same weights to the last bit, and every logged iteration once."""
+    assert [path.root for path in trained(place)].count(run.root) == 1, said_by_jobs(place)
+    (alone,) = [item for item in trained(undisturbed[0]) if item.root.name == run.root.name]
+    assert_same_bits(final_weights(run), final_weights(alone))
+    logged, expected = (
+        [json.loads(line)["iteration"] for line in item.metrics.read_text().splitlines()] for item in (run, alone)
+    )
+    assert logged == expected
+
+
+def squeue(*options: str) -> list[str]:
+    """The lines that it prints, less the head."""
+    return subprocess.check_output(["squeue", "-h", *options], text=True).splitlines()
+
+
 def wait_until_queue_is_empty(place: Workplace, *, jobs: str = "") -> None:
     deadline = time.monotonic() + JOB_SECONDS
-    while listed := subprocess.check_output(["squeue", "-h", *(["-j", jobs] if jobs else [])], text=True):
-        assert time.monotonic() < deadline, listed + said_by_jobs(place)
-        time.sleep(0.5)
+    while listed := squeue(*(["-j", jobs] if jobs else [])):
+        assert time.monotonic() < deadline, "\n".join(listed) + said_by_jobs(place)
+        time.sleep(0.3)
 
 
 def wait_for_checkpoint(place: Workplace) -> RunDir:
@@ -56,22 +91,15 @@ def show(job_id: str | None) -> dict[str, str]:
     return dict(part.split("=", 1) for part in text.split() if "=" in part)
 
 
-def wait_until(condition: Callable[[], bool], place: Workplace) -> None:
+def wait_until(condition: Callable[[], bool], place: Workplace, *, every: float = 0.1) -> None:
     deadline = time.monotonic() + JOB_SECONDS
     while not condition():
         assert time.monotonic() < deadline, said_by_jobs(place)
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 def process_of(job_id: str | None, rank: int) -> int:
     """The id of a Python process of the job; whatever its node, it is on this machine."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (folder / "environ").read_bytes().split(b"\0")
-            command = (folder / "cmdline").read_bytes()
-        except OSError:  # ended meanwhile
-            continue
-        wanted = {f"SLURM_JOB_ID={job_id}".encode(), f"SLURM_PROCID={rank}".encode()}
-        if wanted <= set(environment) and b"submitit.core._submit" in command and b"srun" not in command:
-            return int(folder.name)
-    raise AssertionError(f"no process of rank {rank} of job {job_id}")
+    found = machine.tasks(os.environ["SLURM_CONF"], rank, job=str(job_id))
+    assert found, f"no process of rank {rank} of job {job_id}"
+    return found[0]

@@ -2,7 +2,8 @@
 
     python -m tests.slurm.ready
 
-Prints one line: Slurm's version and the idle nodes, or why not (then the exit code is 1).
+Prints one line: Slurm's version, the idle nodes and whether accounts can be kept; or why there is no Slurm (then the
+exit code is 1). Without slurmdbd and MariaDB the tests of accounts and their limits are skipped, and nothing else.
 """
 
 from __future__ import annotations
@@ -11,42 +12,58 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from support.slurm_cluster import NODES, SlurmDidNotStart, missing_programs, slurm_cluster
+from support.slurm.cluster import SlurmDidNotStart, missing_programs, slurm_cluster
+from support.slurm.plan import Accounts, ClusterPlan
 
 PACKAGES = ("slurm-wlm", "munge")
+PACKAGES_FOR_ACCOUNTS = ("slurmdbd", "mariadb-server")
 INSTALL_SECONDS = 300
 
 
-def install_missing() -> None:
-    """Debian's packages, where a program is missing. Raises SlurmDidNotStart saying what apt-get said."""
-    missing = missing_programs()
+def install_missing(packages: Sequence[str] = PACKAGES, *, accounts: bool = False) -> None:
+    """Debian's packages, where a program is missing. Raises SlurmDidNotStart saying what apt-get said.
+
+    accounts: as in ``missing_programs``.
+    """
+    missing = missing_programs(accounts=accounts)
     if not missing:
         return
     wanted = f"{', '.join(missing)} not installed"
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", *PACKAGES]):
+    for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", *packages]):
         try:
             done = subprocess.run(
                 command, env=environment, capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS
             )
         except FileNotFoundError:
-            raise SlurmDidNotStart(f"{wanted}, and there is no apt-get to install {' and '.join(PACKAGES)}") from None
+            raise SlurmDidNotStart(f"{wanted}, and there is no apt-get to install {' and '.join(packages)}") from None
         except subprocess.TimeoutExpired:
             raise SlurmDidNotStart(f"{wanted}; '{' '.join(command)}' took over {INSTALL_SECONDS} s") from None
         if done.returncode != 0:
             raise SlurmDidNotStart(f"{wanted}; '{' '.join(command)}': {_first_error(done.stderr)}")
-    if missing := missing_programs():
-        raise SlurmDidNotStart(f"{', '.join(missing)} not installed, though {' and '.join(PACKAGES)} are")
+    if missing := missing_programs(accounts=accounts):
+        raise SlurmDidNotStart(f"{', '.join(missing)} not installed, though {' and '.join(packages)} are")
 
 
-def started_once() -> str:
+def accounts_or_why_not() -> tuple[Accounts | None, str]:
+    """What a cluster can be started with, and the words for it."""
+    try:
+        install_missing(PACKAGES_FOR_ACCOUNTS, accounts=True)
+    except SlurmDidNotStart as error:
+        return None, f"WITHOUT ACCOUNTS ({error}): the tests of accounts and their limits are skipped"
+    return Accounts(), "with accounts"
+
+
+def started_once(accounts: Accounts | None = None) -> str:
     """Start the cluster and end it; returns what it was. Raises SlurmDidNotStart."""
-    with tempfile.TemporaryDirectory(prefix="slurm-") as folder, slurm_cluster(Path(folder)) as variables:
+    plan = ClusterPlan(accounts=accounts)
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder, slurm_cluster(Path(folder), plan) as variables:
         command = ["sinfo", "--version"]
         version = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=True)
-        return f"{version.stdout.strip()}: {len(NODES)} nodes idle"
+        return f"{version.stdout.strip()}: {len(plan.nodes)} nodes idle"
 
 
 def _first_error(text: str) -> str:
@@ -58,7 +75,8 @@ def main() -> int:
     """One line, and whether runs can be tested."""
     try:
         install_missing()
-        print(started_once())
+        accounts, words = accounts_or_why_not()
+        print(f"{started_once(accounts)}, {words}")
     except (SlurmDidNotStart, OSError, subprocess.CalledProcessError) as error:
         print(str(error).splitlines()[0])
         return 1

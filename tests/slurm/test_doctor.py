@@ -85,7 +85,7 @@ def test_an_unknown_partition_is_told_twice_and_submits_nothing(
     place: Workplace, tmp_path: Path, cluster_file: Path
 ) -> None:
     found, _ = doctor(place, changed(cluster_file, tmp_path, "partition: main", "partition: nowhere"), code=1)
-    assert found["partition"] == ("fail", "there is no 'nowhere'. Known: main, urgent.")
+    assert found["partition"] == ("fail", "there is no 'nowhere'. Known: main, urgent, cheap.")
     assert found["sbatch"][0] == "fail"
     assert "Invalid partition name specified" in found["sbatch"][1]
     assert "job" not in found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.slurm_cluster import SlurmDidNotStart
+from support.slurm.cluster import SlurmDidNotStart
 from tests.slurm import ready
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -84,7 +84,7 @@ def test_ready_says_in_one_line_why_slurm_cannot_be_installed(
     if apt_get is not None:
         program(tmp_path, "apt-get", f"#!/bin/sh\n{apt_get}\n")
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(ready, "missing_programs", lambda: ["srun"])
+    monkeypatch.setattr(ready, "missing_programs", lambda **_: ["srun"])
     assert ready.main() == 1
     assert capsys.readouterr().out == f"{said}\n"
 
@@ -96,3 +96,16 @@ def test_ready_says_which_daemon_ended_and_its_last_error(tmp_path: Path, monkey
         ready.started_once()
     first = str(caught.value).splitlines()[0]
     assert first == "Slurm did not start: a daemon ended by itself; munged: Error: Key is insecure"
+
+
+def test_ready_goes_on_and_says_so_where_no_accounts_can_be_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")  # no apt-get
+    monkeypatch.setattr(ready, "missing_programs", lambda *, accounts=False: ["slurmdbd"] if accounts else [])
+    monkeypatch.setattr(ready, "started_once", lambda accounts: f"Slurm 1: 2 nodes idle{accounts or ''}")
+    assert ready.main() == 0
+    assert capsys.readouterr().out == (
+        "Slurm 1: 2 nodes idle, WITHOUT ACCOUNTS (slurmdbd not installed, and there is no apt-get to install slurmdbd "
+        "and mariadb-server): the tests of accounts and their limits are skipped\n"
+    )

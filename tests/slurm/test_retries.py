@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -11,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from detector.runs.folder import RunDir
-from support.final_weights import assert_same_bits, final_weights
-from support.workplace import Workplace, make_workplace
+from support.workplace import make_workplace
 from tests.slurm.jobs import (
     ROW,
+    Undisturbed,
+    assert_as_undisturbed,
     process_of,
-    said_by_jobs,
     show,
     the_submission,
     trained,
@@ -27,19 +25,6 @@ from tests.slurm.jobs import (
 )
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]
-
-Undisturbed = tuple[Workplace, dict[str, str]]
-
-
-def assert_as_undisturbed(run: RunDir, place: Workplace, undisturbed: Undisturbed) -> None:
-    """One record, the same weights to the last bit, and every logged iteration once."""
-    assert [path.root for path in trained(place)] == [run.root], said_by_jobs(place)
-    (alone,) = [item for item in trained(undisturbed[0]) if item.root.name == run.root.name]
-    assert_same_bits(final_weights(run), final_weights(alone))
-    logged, expected = (
-        [json.loads(line)["iteration"] for line in item.metrics.read_text().splitlines()] for item in (run, alone)
-    )
-    assert logged == expected
 
 
 @pytest.mark.parametrize("rank", [0, 1])

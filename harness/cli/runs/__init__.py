@@ -1,1 +1,1 @@
-"""Commands on runs: plan, run, status, logs, cancel, doctor."""
+"""Commands on runs: plan, run, status, logs, cancel, clean, trace, doctor."""

@@ -42,7 +42,7 @@ def status(
         list[str] | None,
         typer.Argument(
             metavar="TARGET",
-            help="all, tables or rows. Default: every run of the profile that was ever started.",
+            help="all, tables or rows. Default: every run of the profile that was ever started or submitted.",
             autocompletion=complete_targets,
         ),
     ] = None,
@@ -74,7 +74,11 @@ def status(
     if watch and as_json:
         raise UsageError("--watch draws on a terminal again and again, --json prints once. Give one of them.")
     if not targets:
-        refuse(context, ["seeds"], "goes with a target: without one, the runs that were ever started are listed.")
+        refuse(
+            context,
+            ["seeds"],
+            "goes with a target: without one, the runs that were ever started or submitted are listed.",
+        )
     selection, finder = finder_of(targets, profile, overrides, data, batch_size, seeds=seeds if targets else 0)
     runs = selection.store.runs
     words, queue = ArgumentsFor(profile, run_options(overrides, batch_size, data), data, runs), Queue(runs)

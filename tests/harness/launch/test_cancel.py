@@ -17,8 +17,10 @@ import pytest
 from detector.runs.folder import RunDir
 from detector.runs.status import Status
 from detector.storage.files import write_json
+from harness.launch import cancel as cancelling
 from harness.launch import local as launch
 from harness.launch.cancel import is_cancelled, note_cancelled, stop_runs
+from harness.launch.hangs import children, end_processes
 from harness.launch.local import Failure, Slot, run_local
 from support.micro import micro_assignment, micro_job, write_experiments
 from support.workplace import WAIT_SECONDS, Workplace, make_workplace
@@ -127,6 +129,39 @@ def test_stop_runs_asks_the_process_of_the_heartbeat_that_holds_the_lock(
     assert holder.wait(10) == 130
     assert said == [f"a run: asked process {holder.pid} to save and stop", "a run: ended"]
     assert not stop_runs({run.root: "a run"}, said.append)
+
+
+def test_stop_runs_ends_a_process_that_has_made_no_progress_for_too_long(
+    holder: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    run, said, long_ago = RunDir(tmp_path / "run"), list[str](), time.time() - 3600
+    status = Status(phase="training", time=time.time(), pid=holder.pid, progressed=long_ago, silence=600.0)
+    write_json(run.status, status)
+    assert stop_runs({run.root: "a run"}, said.append)
+    assert holder.wait(10) == -signal.SIGKILL
+    assert said == [f"a run: ended process {holder.pid}, which had made no progress for 60 min", "a run: ended"]
+
+
+STARTS_TWO = """
+import subprocess, sys
+two = [subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL) for _ in range(2)]
+print(two[0].pid, flush=True)
+print([child.wait() for child in two])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell")
+@pytest.mark.parametrize(("of_launcher", "ends"), [(True, "[-9, -9]"), (False, "[-9, ")])
+def test_with_a_hung_process_the_others_of_its_run_are_ended_and_nobody_else(of_launcher: bool, ends: str) -> None:
+    name = ["submitit.local._local"] if of_launcher else []
+    with subprocess.Popen([sys.executable, "-c", STARTS_TWO, *name], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        found = cancelling._with_siblings(int(parent.stdout.readline()))
+        assert len(found) == (2 if of_launcher else 1)
+        end_processes(found)
+        for left in children(parent.pid):
+            os.kill(left, signal.SIGTERM)
+        assert parent.stdout.read().startswith(ends)
 
 
 def test_stop_runs_never_hits_a_process_that_does_not_hold_the_run(

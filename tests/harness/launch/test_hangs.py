@@ -54,6 +54,13 @@ def test_an_unknown_silence_never_counts_as_hung() -> None:
     assert not any(watch.look(beat(0.0, silence=0.0), float(second)) for second in range(100_000))
 
 
+def test_processes_of_a_run_that_has_said_its_end_have_five_minutes() -> None:
+    watch = Watch()
+    failed = Status(phase="failed", time=0.0, pid=1, progressed=7.0)
+    assert not any(watch.look(failed, float(second)) for second in range(301))
+    assert watch.look(failed, 301.0)
+
+
 def test_a_run_without_a_first_heartbeat_has_half_an_hour() -> None:
     watch = Watch()
     assert not any(watch.look(None, float(second)) for second in range(1801))

@@ -82,6 +82,19 @@ def test_watch_does_not_wait_for_another_commands_runs(
     assert len(left) == 1
 
 
+def test_watch_of_all_lives_with_a_command_whose_next_run_cannot_be_told(
+    jobs: list[EvalJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its data folder is not named here, so that the id of a run that has no folder yet is of no known row."""
+    end(tmp_path / "runs", jobs[0])
+    stack = ExitStack()
+    stack.enter_context(leasing(tmp_path / "runs", ["f" * 16]))
+    left = steps(monkeypatch, cli_watch, lambda: None, lambda: None, lambda: None, stack.close)
+    with stack:
+        assert "1 run: 1 done" in invoke("status", "-p", "tiny", "--watch").stdout
+    assert left == []
+
+
 class Answers:
     """A queue whose answer a test changes."""
 

@@ -61,6 +61,18 @@ CASES: list[tuple[Seen, str]] = [
     ),
     (Seen(scheduler=ENDED, tail="srun: error: n1: task 0: Exited\n"), "died before start: srun: error: n1: task 0: Ex"),
     (Seen(scheduler=ENDED), "died before start: exit code 1"),
+    (
+        Seen(
+            scheduler=ENDED,
+            status=Status(phase="failed", time=NOW, pid=0, message="exit code 127: srun: error: n1"),
+            tail="apptainer: command not found\nsrun: error: n1: task 0: Exited with exit code 127\n",
+        ),
+        "died before start: apptainer: command not found",
+    ),
+    (
+        Seen(scheduler=ENDED, status=Status(phase="failed", time=NOW, pid=0, message="exit code 1: ImportError: no")),
+        "failed (import): exit code 1: ImportError: no",
+    ),
     (Seen(scheduler=ENDED, tail="ImportError: no\n"), "failed (import): ImportError: no"),
     (Seen(scheduler=ENDED, status=beat("training")), "failed (unknown): FAILED"),
     (

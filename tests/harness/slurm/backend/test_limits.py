@@ -71,7 +71,7 @@ QOS Records
 QOS=normal(1) GrpJobs=N(0) GrpSubmitJobs=N(6) Account Limits= sub={MaxJobsPA=N(0) MaxSubmitJobsPA=N(6)} User Limits= \
 70={MaxJobsPU=N(1) MaxSubmitJobsPU=N(6)}
 QOS=high(2) GrpJobs=N(2) GrpSubmitJobs=20(17) Account Limits= gold={MaxJobsPA=N(2) MaxSubmitJobsPA=N(2)} User Limits= \
-71={MaxJobsPU=3(2) MaxSubmitJobsPU=8(8)} 70={MaxJobsPU=3(0) MaxSubmitJobsPU=8(1)}
+70={MaxJobsPU=3(0) MaxSubmitJobsPU=8(1)} 71={MaxJobsPU=3(2) MaxSubmitJobsPU=8(8)}
 QOS=part(3) GrpJobs=N(0) GrpSubmitJobs=N(0) Account Limits= gold={MaxJobsPA=N(0) MaxSubmitJobsPA=30(12)} User Limits=
 """
 
@@ -146,9 +146,27 @@ def test_the_first_limit_of_a_kind_counts(changes: dict[str, Any], free: int, wh
 
 
 def test_a_qos_may_go_before_the_partitions() -> None:
-    qos = QOS.replace("normal||||", "normal|OverPartQOS||7|")
+    qos = QOS.replace("normal||||", "normal|OverPartQOS|||7")
     wanted = cluster(account="gold", qos="normal", partition="rich")
-    assert room(wanted, limits(qos=qos), queued=0) == 1  # of 7, and 6 are there
+    assert room(wanted, limits(qos=qos), queued=2) == 5  # of 7 in this account, not of 30
+
+
+def test_a_qos_goes_before_the_account_for_oneself_and_for_all() -> None:
+    of_user = limits(qos=QOS.replace("normal||||", "normal|||40|"), assoc_mgr="")
+    assert room(cluster(), of_user, queued=0) == 40  # the account's 25 do not count
+    of_all = limits(qos=QOS.replace("normal|||||", "normal|||||1000"))
+    assert room(cluster(), of_all, queued=0) == 19  # of 25, and silver's 100 do not count
+
+
+@pytest.mark.parametrize("word", ["limits", "safe", "all"])
+def test_each_word_by_which_slurm_enforces_limits(word: str) -> None:
+    known = limits(config=CONFIG.replace("associations,limits,qos", f"associations,{word}"))
+    assert room(cluster(), known, queued=0) == 10
+
+
+def test_a_qos_is_refused_only_where_slurm_holds_users_to_theirs() -> None:
+    known = limits(config=CONFIG.replace("associations,limits,qos", "associations,limits"))
+    assert never_starts(cluster(qos="part"), Shape(), known) == []
 
 
 def test_most_running() -> None:
