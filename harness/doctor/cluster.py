@@ -25,7 +25,7 @@ from harness.slurm.backend.slurm import Slurm
 from harness.slurm.batch.script import Shape, shape_with
 from harness.slurm.clusters import Cluster
 
-PROGRAMS = ("sbatch", "srun", "squeue", "scancel")
+PROGRAMS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 NODES = 2
 CLOCK_SECONDS = 30.0  # a run whose heartbeat is some minutes old counts as dead, so clocks must agree better than that
 DEFAULT_WAIT_MINUTES = 10.0
@@ -78,11 +78,11 @@ def _slurm_here(slurm: Slurm) -> Finding:
         text = f"{', '.join(missing)} not on the PATH. Run this where jobs are submitted from."
         return Finding("fail", "Slurm", f"There is no Slurm here: {text}" if "sbatch" in missing else text)
     try:
-        version = slurm.version()
+        version, name = slurm.version(), slurm.name
         slurm.find("doctor")
     except SchedulerError as error:
         return Finding("fail", "Slurm", str(error))
-    return Finding("ok", "Slurm", f"{version}; squeue answers")
+    return Finding("ok", "Slurm", f"{version}, cluster {name}; squeue answers")
 
 
 def _findings_by_job(

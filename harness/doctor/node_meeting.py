@@ -54,6 +54,7 @@ def sum_ranks(folder: Path, device: str, *, rank: int, size: int, nodes: int, wa
 
     This runs in a thread, because processes that do not find each other can block for half an hour.
     """
+    task = slurm_task(folder)
     sums, errors = list[float](), list[BaseException]()
     backend = "NCCL" if device == "cuda" else "GLOO"
 
@@ -64,14 +65,14 @@ def sum_ranks(folder: Path, device: str, *, rank: int, size: int, nodes: int, wa
 
             from detector.device.world import join_world
 
-            with join_world(device, meeting_file(folder, slurm_task(folder))) as world:
+            with join_world(device, meeting_file(folder, task)) as world:
                 number = torch.full((1,), float(rank + 1), device=world.device)
                 dist.all_reduce(number)
                 sums.append(number.item())
         except BaseException as error:
             errors.append(error)
 
-    export_distributed()
+    export_distributed(under_slurm=task is not None)
     thread = threading.Thread(target=join, name=THREAD, daemon=True)
     thread.start()
     thread.join(wait)

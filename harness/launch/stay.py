@@ -45,13 +45,15 @@ def stay(
     times = Counter(run for entry, _ in first.submitted for run in entry.runs)
     for line in submission_lines(first, names):
         say(line)
-    told: dict[str, str] = {}
+    told, refused = dict[str, str](), ""
     say(f"Staying until all have ended (a look every {POLL_SECONDS:.0f} s). Ctrl-C ends this command, not the jobs.")
     while True:
         pause(POLL_SECONDS)
         states = {run: state for run, state in states_of(planned, store).items() if run in wanted}
         for run, state in states.items():
-            if state.kind not in LIVING and state.kind != "not started" and told.get(run) != state.kind:
+            if state.kind in LIVING:
+                told.pop(run, None)  # its next end is told too
+            elif state.kind != "not started" and told.get(run) != state.kind:
                 told[run] = state.kind
                 say(f"{names[run]}: {state_text(state)}")
         again = [run for run, state in states.items() if state.kind in AGAIN and times[run] < MOST_TIMES]
@@ -62,8 +64,11 @@ def stay(
             try:
                 outcome = submit(some, clusters)
             except SchedulerError as error:
-                say(f"Not submitted now: {error}")
+                if str(error) != refused:
+                    say(f"Not submitted now: {error}")
+                refused = str(error)
                 continue
+            refused = ""
             times.update(run for entry, _ in outcome.submitted for run in entry.runs)
             if outcome.submitted:
                 for line in submission_lines(replace(outcome, skipped={}), names):

@@ -42,6 +42,7 @@ ALONE = {
     "harness.doctor.node_checks": _OWN,
     "harness.code.version": _CODE,
     "harness.code.snapshot": _CODE,
+    "harness.slurm.batch.script": _CODE,
     "harness.machine": _LINUX,
     "harness.launch.local": _LINUX,
     "harness.scaffold.render": "writes",

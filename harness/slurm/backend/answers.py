@@ -135,6 +135,8 @@ class AnswerFile:
         answers = self.read()
         if is_new(answers):
             return answers
+        if not self.path.parent.parent.is_dir():  # nothing was ever submitted: a dry run leaves nothing
+            return renew(answers)
         try:
             deadline = time.monotonic() + LONGEST_WAIT
             with held(self.path.with_suffix(".lock"), wait=lambda: time.monotonic() < deadline):

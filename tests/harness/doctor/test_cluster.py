@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +21,21 @@ from harness.doctor.node import Check, NodeReport
 from harness.doctor.node_checks import installed
 from harness.doctor.node_job import JobResult
 from harness.registry.declarations import Execution
+from harness.slurm.backend.slurm import Slurm
 from harness.slurm.clusters import Cluster
 from tests.command import error
-from tests.squeue import squeue_line
+from tests.squeue import Programs, squeue_line
 
 NOW = 1_000_000.0
 CLUSTER = "name: mine\ntitle: a test\ntime_minutes: 60\npartition: main\nnodes: 2\n"
-# The folder of the script is that of the check; what the job printed goes there.
-PROGRAMS = {
-    "sbatch": 'if [ "$1" = --version ]; then echo slurm 1.2; exit; fi\n'
-    'echo "$1" > {here}/script; sh {here}/job "$(dirname "$1")" || exit 1; echo Submitted batch job 7',
-    "squeue": "cat {here}/queue",
-    "scancel": 'echo "$@" >> {here}/cancelled',
-    "scontrol": "echo JobId=7 JobState=FAILED Reason=NonZeroExitCode ExitCode=9:0",
-    "sinfo": "echo 'main*|up|infinite|4|idle|(null)'",
-    "srun": "true",
-}
+# What the job printed goes into the folder of the check.
+SBATCH = """
+if [ "$1" = --version ]; then echo slurm 1.2; exit; fi
+cat >{here}/script
+sh {here}/job {here}/runs/doctor/doctor-0 || exit 1
+echo 7
+"""
+ENDED = "JobId=7 JobState=FAILED Reason=NonZeroExitCode ExitCode=9:0"
 
 
 def report(rank: int, node: str, *checks: tuple[str, str, str], **changes: Any) -> NodeReport:
@@ -129,15 +130,12 @@ def test_check_shape_is_two_nodes_at_most_and_a_process_each_gpu(
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Slurm's programs as far as the command calls them, and a cluster file."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name, body in PROGRAMS.items():
-        (programs / name).write_text(f"#!/bin/sh\n{body.format(here=tmp_path)}\n")
-        (programs / name).chmod(0o755)
-    (tmp_path / "queue").touch()
+    programs = Programs.install(tmp_path, monkeypatch)
+    programs.put("sbatch", SBATCH.format(here=tmp_path))
+    programs.put("scontrol", f'case "$*" in "show config") cat {tmp_path}/config;; "show job"*) echo {ENDED};; esac')
+    programs.put("sinfo", "echo 'main*|up|infinite|4|idle|(null)'")
     (tmp_path / "job").touch()
     (tmp_path / "mine.yaml").write_text(CLUSTER)
-    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     monkeypatch.setenv("HARNESS_RUNS", str(tmp_path / "runs"))
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     monkeypatch.setattr(node_job, "FAILED_LATE_SECONDS", 0.0)
@@ -146,7 +144,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def queue(here: Path, state: str, reason: str) -> None:
-    (here / "queue").write_text(squeue_line("7", state, reason, "harness-doctor-0"))
+    Programs(here).queue(
+        squeue_line("7", state, reason, "harness-doctor-0"),
+        squeue_line("8", "RUNNING", "None", "harness-doctor-1"),  # the check of another command
+    )
+
+
+def cancelled(here: Path) -> list[str]:
+    return Programs(here).calls_of("scancel")
 
 
 def run(here: Path, *options: str) -> Result:
@@ -161,12 +166,13 @@ def test_doctor_without_slurm_says_so_and_leaves_nothing(here: Path, monkeypatch
     monkeypatch.setenv("PATH", str(here / "nothing"))
     result = run(here)
     assert result.exit_code == 1
-    assert "There is no Slurm here: sbatch, srun, squeue, scancel not on the PATH." in result.stdout
+    assert "There is no Slurm here: sbatch, srun, squeue, scancel, scontrol not on the PATH." in result.stdout
     assert not (here / "runs").exists()
 
 
-def test_doctor_says_that_the_queue_does_not_answer(here: Path) -> None:
-    (here / "bin" / "squeue").write_text("#!/bin/sh\necho no controller >&2; exit 1\n")
+@pytest.mark.parametrize("program", ["squeue", "scontrol"])
+def test_doctor_says_that_the_queue_does_not_answer(here: Path, program: str) -> None:
+    Programs(here).fail(program, "no controller")
     found = as_findings(run(here, "--json"))
     assert list(found) == ["cluster file", "Slurm"]
     assert found["Slurm"].state == "fail"
@@ -178,12 +184,17 @@ def test_doctor_tells_a_refusal_with_what_sbatch_said(here: Path) -> None:
     result = run(here, "--json")
     assert result.exit_code == 1
     found = as_findings(result)
-    assert found["Slurm"] == Finding("ok", "Slurm", "slurm 1.2; squeue answers")
+    assert found["Slurm"] == Finding("ok", "Slurm", "slurm 1.2, cluster here; squeue answers")
     assert found["sbatch"].state == "fail"
-    assert (
-        "sbatch refused harness-doctor-0: sbatch: error: Invalid account. Compare the cluster" in found["sbatch"].text
-    )
-    assert (here / "cancelled").read_text() == "--name=harness-doctor-0\n"  # the answer may have been lost, not the job
+    assert "sbatch refused doctor-0: sbatch: error: Invalid account. Compare the cluster" in found["sbatch"].text
+    assert cancelled(here) == []
+
+
+def test_doctor_cancels_a_job_whose_answer_was_lost(here: Path) -> None:
+    (here / "job").write_text("echo Unable to contact slurm controller >&2; exit 1\n")
+    queue(here, "PENDING", "Priority")
+    assert as_findings(run(here, "--json"))["sbatch"].state == "fail"
+    assert cancelled(here) == ["7"]
 
 
 def test_doctor_asks_for_what_runs_ask_for_but_for_minutes_and_once(here: Path) -> None:
@@ -191,16 +202,16 @@ def test_doctor_asks_for_what_runs_ask_for_but_for_minutes_and_once(here: Path) 
         f"{CLUSTER}gpus_per_node: 4\ncpus_per_gpu: 3\naccount: us\nsetup: [module load x]\ncontainer: box\n"
     )
     run(here)
-    script = Path((here / "script").read_text().strip()).with_name("7_submission.sh")  # submitit moved it there
-    options = script.read_text().splitlines()
+    options = (here / "script").read_text().splitlines()
     said = {line.removeprefix("#SBATCH ") for line in options if line.startswith("#SBATCH")}
     assert {
         *("--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4", "--cpus-per-task=3", "--time=10", "--no-requeue"),
-        *("--account=us", "--partition=main", "--signal=USR2@30", "--job-name=harness-doctor-0"),
+        *("--account=us", "--partition=main", "--signal=USR2@30", "--job-name=doctor-0", "--comment=harness-doctor-0"),
     } <= said
     assert "module load x" in options
-    assert not any("harness.slurm.batch.job_end" in line for line in options)  # no run is to be tried again
-    assert any(line.startswith("srun ") and " box env --block-signal=USR2 " in line for line in options)
+    assert any(line.endswith(" watched=no") for line in options)  # no run is to be tried again
+    assert f"python=(box env --block-signal=USR2 {shlex.quote(sys.executable)})" in options
+    assert "worker=(-u -m harness.doctor.node)" in options
     (copy,) = [path for path in (here / "runs" / "code").iterdir() if path.is_dir()]
     assert f"export PYTHONPATH={copy}${{PYTHONPATH:+:$PYTHONPATH}}" in options
 
@@ -238,7 +249,7 @@ def test_doctor_gives_up_a_job_that_waits_too_long_and_says_why_it_waits(here: P
         "7 waited longer than 0 minutes (--wait) and was cancelled: pending (Resources)"
     )
     assert "job 7: pending (Resources)" in result.stderr
-    assert (here / "cancelled").read_text() == "--name=harness-doctor-0\n"
+    assert cancelled(here) == ["7"]
 
 
 def test_doctor_cancels_its_job_when_interrupted(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,9 +257,10 @@ def test_doctor_cancels_its_job_when_interrupted(here: Path, monkeypatch: pytest
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cluster_doctor, "wait_for_job", interrupted)
+    queue(here, "RUNNING", "None")
     result = run(here)
     assert result.exit_code == 130
-    assert (here / "cancelled").read_text() == "--name=harness-doctor-0\n"
+    assert cancelled(here) == ["7"]
     assert not (here / "runs" / "doctor" / "doctor-0").exists()
 
 
@@ -282,9 +294,9 @@ def test_wait_needs_a_cluster() -> None:
 def test_how_a_job_ended_is_asked_again_while_its_nodes_are_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
     states = ["COMPLETING", "COMPLETING", "FAILED"]
     monkeypatch.setattr(
-        node_job, "job_fields", lambda job: {"JobState": states.pop(0), "Reason": "NonZeroExitCode", "ExitCode": "1:0"}
+        Slurm, "fields", lambda *_: {"JobState": states.pop(0), "Reason": "NonZeroExitCode", "ExitCode": "1:0"}
     )
     monkeypatch.setattr(node_job, "FIRST_QUERY_SECONDS", 0.0)
     folder = node_job.NodeCheckFolder(Path("nowhere"))
-    job = node_job.NodeCheckJob(id="3", name="n", folder=folder, ranks=2, limit_minutes=1, nonce="0")
+    job = node_job.NodeCheckJob(id="3", name="n", slurm=Slurm(), folder=folder, ranks=2, limit_minutes=1, nonce="0")
     assert node_job._end_state(job) == ("FAILED", "ended as FAILED (NonZeroExitCode), exit code 1:0")

@@ -39,15 +39,16 @@ ALONE = [
 
 
 def check(folder: Path, *, variables: dict[str, str] | None = None, **changes: Any) -> dict[str, tuple[str, str]]:
-    """A check as a process of its own that must end well; what it reports by name, once it is through."""
+    """A check as the batch script starts it, which must end well; what it reports by name, once it is through."""
     values = {
         **{"folder": str(folder), "nonce": "right", "code": str(PROJECT), "on_gpus": False, "data": None},
         **{"packages": ["numpy"], "requeues": False, "wait": 1.0, **changes},
     }
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-    code = "import json, sys; from harness.doctor.node import NodeCheck; NodeCheck(**json.loads(sys.argv[1]))()"
+    task = folder / "task-0.json"
+    task.write_text(json.dumps(values))
     subprocess.run(
-        [sys.executable, "-c", code, json.dumps(values)],
+        [sys.executable, "-m", "harness.doctor.node", str(task)],
         env={**environment, "SLURMD_NODENAME": "n1", **(variables or {})},
         cwd=PROJECT,
         check=True,
@@ -61,15 +62,16 @@ def check(folder: Path, *, variables: dict[str, str] | None = None, **changes: A
 
 def test_check_of_one_process_finds_everything_in_order(tmp_path: Path) -> None:
     write_json(NodeCheckFolder(tmp_path).marker, Marker("right", 12.5))
+    NodeCheckFolder(tmp_path).scontrol.write_text("JobId=7 JobState=RUNNING\n")
     (tmp_path / "coco" / "annotations").mkdir(parents=True)
     (tmp_path / "coco" / "annotations" / "instances_val2017.json").write_text("{}")
     with ExitStack() as stack:
         node_checks.take_lock(NodeCheckFolder(tmp_path).lock("command"), stack)
         found = check(tmp_path, data=str(tmp_path / "coco"))
     assert list(found) == [*ALONE[:6], "COCO data", *ALONE[6:], "locks of others"]
-    assert {name for name, (state, _) in found.items() if state != "ok"} <= {"scontrol", "/dev/shm"}
+    assert {name for name, (state, _) in found.items() if state != "ok"} <= {"/dev/shm"}
     assert found["COCO data"] == ("ok", f"{tmp_path / 'coco'}: val2017")
-    assert found["scontrol"][0] != "fail"  # nobody asks to be started again
+    assert found["scontrol"] == ("ok", "answers the batch script")
     assert read_json(NodeCheckFolder(tmp_path).report(0), NodeReport).marker_time == 12.5
 
 
@@ -85,7 +87,7 @@ def test_check_goes_on_after_what_fails_and_ends_though_the_others_never_come(tm
             "SLURM_JOB_ID": "7",
             "SLURM_LOCALID": "0",
         },
-        **{"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_NODELIST": "localhost,n2"},
+        "SLURM_JOB_NODELIST": "localhost,n2",
     }
     found = check(tmp_path, variables=variables, code=str(tmp_path / "copy"), data=str(tmp_path / "none"))
     assert list(found) == [
@@ -228,14 +230,16 @@ def test_of_every_split_an_image_is_read_wherever_its_images_lie(
 
 
 @pytest.mark.parametrize(("needed", "expected"), [(True, "fail"), (False, "note")])
-def test_scontrol_matters_where_runs_may_ask_to_be_started_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needed: bool, expected: str
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert node_checks.scontrol_answers("7", needed=needed)[0] == expected
-    (tmp_path / "scontrol").write_text('#!/bin/sh\n[ "$1 $2 $4" = "show job 7" ]\n')
-    (tmp_path / "scontrol").chmod(0o755)
-    assert node_checks.scontrol_answers("7", needed=needed) == ("ok", "answers on the node")
+@pytest.mark.parametrize("said", ["", "job.sh: line 7: scontrol: command not found", "Unable to contact"])
+def test_scontrol_matters_where_runs_may_be_queued_again(needed: bool, expected: str, said: str) -> None:
+    state, text = node_checks.scontrol_answered(said, needed=needed)
+    assert state == expected
+    assert f"({said or 'nothing was printed'})" in text
+
+
+def test_scontrol_that_knows_the_job_answers() -> None:
+    said = "JobId=7 JobName=doctor-0 JobState=RUNNING"
+    assert node_checks.scontrol_answered(said, needed=True) == ("ok", "answers the batch script")
 
 
 @pytest.mark.parametrize(("gib", "state"), [(0.0625, "note"), (1.0, "ok"), (24.0, "ok")])

@@ -122,6 +122,12 @@ def test_where_nothing_may_be_written_each_command_asks_once_for_itself(queue: Q
     assert queue.asked == [["me"], ["me"]]
 
 
+def test_where_nothing_was_submitted_nothing_is_left(queue: Queue, tmp_path: Path) -> None:
+    found = queue.file(tmp_path / "submissions" / "answers" / "a.json").jobs(["me"], queue.ask)
+    assert found.jobs == tuple(queue.jobs)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_on_a_full_disk_a_command_asks_once(queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
