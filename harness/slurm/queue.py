@@ -184,14 +184,19 @@ def has_submissions(runs: Path) -> bool:
 def look_at(runs: Path, submissions: Iterable[Submission], *, fresh: bool = False) -> dict[tuple[str, str], Look]:
     """One look for each Slurm that has submissions, by its name and its configuration file."""
     users: dict[tuple[str, str], set[str]] = {}
+    newest: dict[tuple[str, str], float] = {}
     for entry in submissions:
-        wanted = users.setdefault((entry.slurm, entry.conf), set())
+        key = entry.slurm, entry.conf
+        wanted = users.setdefault(key, set())
         if entry.state not in ("ended", "refused"):
             wanted.add(entry.user or getpass.getuser())
-    return {key: _look(runs, *key, sorted(names), fresh=fresh) for key, names in users.items()}
+            newest[key] = max(newest.get(key, 0.0), entry.time)
+    return {
+        key: _look(runs, *key, sorted(names), fresh=fresh, since=newest.get(key, 0.0)) for key, names in users.items()
+    }
 
 
-def _look(runs: Path, name: str, conf: str, users: list[str], *, fresh: bool) -> Look:
+def _look(runs: Path, name: str, conf: str, users: list[str], *, fresh: bool, since: float) -> Look:
     slurm = Slurm(conf)
     if not users:  # all have ended
         return Look(slurm)
@@ -203,7 +208,7 @@ def _look(runs: Path, name: str, conf: str, users: list[str], *, fresh: bool) ->
     if name and name != here:
         told = f"It is a job of the cluster {name}; this machine reaches {here}."
         return Look(slurm, _by_element(slurm.last_answer(runs, name)), told, _seen(slurm.last_answer(runs, name)))
-    answers = slurm.look(runs, name or here, users, fresh=fresh)
+    answers = slurm.look(runs, name or here, users, fresh=fresh, since=since)
     problem = answers.failed
     return Look(slurm, _by_element(answers), problem, _seen(answers) if problem else None, hides)
 
@@ -333,6 +338,7 @@ def cancel_queued(runs: Path, names: Mapping[str, str], say: Callable[[str], Non
             by_slurm.setdefault((element.entry.slurm, element.entry.conf), []).append((element, job))
     for key, found in by_slurm.items():
         queue.looks[key].slurm.cancel(_whole_arrays(found))
+        queue.looks[key].slurm.forget(runs, key[0])
         for element, job in found:
             run = element.entry.runs[element.index]
             cancelled.add(run)

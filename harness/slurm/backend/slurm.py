@@ -64,12 +64,17 @@ class Slurm:
             raise NoAnswer(answer.complaint)
         raise SchedulerError(answer.complaint)
 
-    def look(self, runs: Path, name: str, users: Iterable[str], *, fresh: bool = False) -> Answers:
+    def look(self, runs: Path, name: str, users: Iterable[str], *, fresh: bool = False, since: float = 0.0) -> Answers:
         """The users' jobs in the queue, and those that ended some minutes ago. fresh: not from an earlier answer.
 
-        runs: the runs folder, which keeps the answer for other commands. name: of this Slurm.
+        runs: the runs folder, which keeps the answer for other commands. name: of this Slurm. since: nor from an answer
+        of before this time.
         """
-        return _file(runs, name).jobs(sorted(set(users)), self._queue, fresh=fresh)
+        return _file(runs, name).jobs(sorted(set(users)), self._queue, fresh=fresh, since=since)
+
+    def forget(self, runs: Path, name: str) -> None:
+        """After a change of the queue: what it said before must not be shown as what is."""
+        _file(runs, name).forget()
 
     def last_answer(self, runs: Path, name: str) -> Answers:
         """What the queue of the Slurm of this name said last, whenever that was."""
