@@ -101,7 +101,8 @@ class AnswerFile:
     ) -> Answers:
         """What squeue says of the users' jobs, asked again only where the last answer is too old.
 
-        fresh: ask in any case. since: an answer from before this time is too old. Where squeue gives no answer, ``failed`` says why, and ``jobs`` is the answer before.
+        fresh: ask in any case. since: an answer from before this time is too old. Where squeue gives no answer,
+        ``failed`` says why, and ``jobs`` is the answer before.
         """
 
         def is_new(answers: Answers) -> bool:
