@@ -136,8 +136,8 @@ def job(tmp_path: Path) -> Job:
 
 
 def says(**values: object) -> str:
-    """Shell: the worker writes its heartbeat."""
-    text = json.dumps({"job": "17", "progressed": "NOW", **values}, separators=(",", ":"))
+    """Shell: the worker writes its heartbeat, as ``write_json`` lays it out."""
+    text = json.dumps({"job": "17", "progressed": "NOW", **values}, indent=2)
     return "printf '%s' '" + text.replace('"NOW"', "'$(date +%s.%N)'") + "' >$STATUS"
 
 
