@@ -307,34 +307,37 @@ def _how_to_release(runs: Path, element: Element, state: SchedulerState) -> str:
     return f" If job {state.job or element.entry.token}{whose} is gone for good, move {file} away."
 
 
-def cancel_queued(runs: Path, names: Mapping[str, str], say: Callable[[str], None]) -> set[str]:
-    """Cancel the queued jobs of some runs, with as few calls as can be, and return the runs that were queued.
+def cancel_queued(runs: Path, names: Mapping[str, str], say: Callable[[str], None]) -> tuple[set[str], set[str]]:
+    """Cancel the queued jobs of some runs, with as few calls as can be.
 
-    A running job is first told to save, as at its time limit, and is not queued again. names: what a person calls each
-    run, by training id.
+    Returns the runs that were cancelled, and those that were not, since nobody knows their jobs now. A running job is
+    first told to save, as at its time limit, and is not queued again. names: what a person calls each run, by training
+    id. Raises SchedulerError where scancel fails.
     """
     if not has_submissions(runs):
-        return set()
+        return set(), set()
     queue = SlurmQueue(runs, fresh=True, damaged=logger.warning)
-    here, by_slurm = set[str](), dict[tuple[str, str], list[tuple[Element, QueuedJob]]]()
+    cancelled, left, by_slurm = set[str](), set[str](), dict[tuple[str, str], list[tuple[Element, QueuedJob]]]()
     for run in sorted(names):
         state, element = queue.states(RunDir(runs / run)), queue.elements.get(run)
         if state is None or element is None or state.phase in ("gone", "refused"):
             continue
         job = queue.job_of(run)
-        here.add(run)
         if state.phase == "submitting":
+            left.add(run)
             say(f"{names[run]}: is being submitted at this moment; try again in a minute.")
         elif state.phase == "unknown" or job is None:
+            left.add(run)
             say(f"{names[run]}: not cancelled, since its state is not known. {state.reason}")
         else:
             by_slurm.setdefault((element.entry.slurm, element.entry.conf), []).append((element, job))
     for key, found in by_slurm.items():
         queue.looks[key].slurm.cancel(_whole_arrays(found))
         for element, job in found:
-            name = names[element.entry.runs[element.index]]
-            say(f"{name}: cancelled job {job.id}" + ("" if job.state in WAITING else ", which saves and ends"))
-    return here
+            run = element.entry.runs[element.index]
+            cancelled.add(run)
+            say(f"{names[run]}: cancelled job {job.id}" + ("" if job.state in WAITING else ", which saves and ends"))
+    return cancelled, left
 
 
 def _whole_arrays(found: Iterable[tuple[Element, QueuedJob]]) -> list[str]:

@@ -163,8 +163,8 @@ def _stop(folder: Path, names: dict[Path, str]) -> bool:
     from harness.slurm.queue import cancel_queued
     from harness.store.cancelled import note_cancelled_run
 
-    queued = cancel_queued(folder, {root.name: name for root, name in names.items()}, say)
-    for train_id in queued:
+    cancelled, left = cancel_queued(folder, {root.name: name for root, name in names.items()}, say)
+    for train_id in cancelled:
         note_cancelled_run(RunDir(folder / train_id))
-    living = stop_runs({root: name for root, name in names.items() if root.name not in queued}, say)
-    return bool(queued) or living
+    living = stop_runs({root: name for root, name in names.items() if root.name not in cancelled | left}, say)
+    return bool(cancelled or left) or living

@@ -5,10 +5,10 @@ from __future__ import annotations
 import getpass
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 
 from detector.errors import SchedulerError
@@ -34,12 +34,10 @@ class Slurm:
 
     conf: str = ""
 
-    @cached_property
-    def config(self) -> dict[str, str]:
-        """``scontrol show config``. Raises SchedulerError where the controller does not answer."""
-        answer = self._asked("scontrol", "show", "config")
-        pairs = (line.split("=", 1) for line in answer.out.splitlines() if "=" in line)
-        return {name.strip(): value.strip() for name, value in pairs}
+    @property
+    def config(self) -> Mapping[str, str]:
+        """``scontrol show config``, asked once by each process. Raises SchedulerError where nobody answers."""
+        return _config(self.conf, *(os.environ.get(name, "") for name in ("SLURM_CONF", "PATH")))
 
     @property
     def name(self) -> str:
@@ -89,7 +87,7 @@ class Slurm:
         """Cancel jobs, arrays or elements of arrays, in one call. Raises SchedulerError."""
         wanted = sorted(jobs)
         for first in range(0, len(wanted), CANCELLED_AT_ONCE):
-            self._asked("scancel", *wanted[first : first + CANCELLED_AT_ONCE])
+            asked("scancel", *wanted[first : first + CANCELLED_AT_ONCE], conf=self.conf)
 
     def fields(self, job: str) -> dict[str, str]:
         """What the controller knows of a job (JobState, StartTime, ...); empty where it does not answer."""
@@ -101,11 +99,11 @@ class Slurm:
 
     def throttle(self, job: str, most: int) -> None:
         """Let at most so many elements of an array run at a time. Raises SchedulerError."""
-        self._asked("scontrol", "update", f"JobId={job}", f"ArrayTaskThrottle={most}")
+        asked("scontrol", "update", f"JobId={job}", f"ArrayTaskThrottle={most}", conf=self.conf)
 
     def version(self) -> str:
         """Such as "slurm-wlm 22.05.8". Raises SchedulerError."""
-        return self._asked("sbatch", "--version").out.strip()
+        return asked("sbatch", "--version", conf=self.conf).out.strip()
 
     def text(self, program: str, *arguments: str) -> str:
         """What a program prints; "" where it is not there or refuses: for what need not be known."""
@@ -114,15 +112,9 @@ class Slurm:
             return answer.out if answer.code == 0 else ""
         return ""
 
-    def _asked(self, program: str, *arguments: str) -> Answer:
-        answer = ask(program, *arguments, conf=self.conf)
-        if answer.code != 0:
-            raise SchedulerError(f"{program} failed: {answer.complaint}.")
-        return answer
-
     def _queue(self, users: Sequence[str]) -> list[QueuedJob]:
         fields = ",".join(f"{field}:{width}" for field, width in COLUMNS.items())
-        answer = self._asked("squeue", "-h", "-r", "-t", "all", "-u", ",".join(users), "-O", fields)
+        answer = asked("squeue", "-h", "-r", "-t", "all", "-u", ",".join(users), "-O", fields, conf=self.conf)
         jobs = (_queued_job(line) for line in answer.out.splitlines())
         return [job for job in jobs if job is not None]
 
@@ -135,6 +127,22 @@ class Slurm:
                 number = int(match["signal"])
                 found[match["job"]] = Ended(match["state"], 128 + number if number else int(match["code"]))
         return found
+
+
+@lru_cache(maxsize=16)
+def _config(conf: str, *environment: str) -> Mapping[str, str]:
+    """Of the Slurm that these variables lead to. An error is not kept."""
+    answer = asked("scontrol", "show", "config", conf=conf)
+    pairs = (line.split("=", 1) for line in answer.out.splitlines() if "=" in line)
+    return {name.strip(): value.strip() for name, value in pairs}
+
+
+def asked(program: str, *arguments: str, conf: str = "") -> Answer:
+    """Run one of Slurm's programs. Raises SchedulerError with what it says where it fails."""
+    answer = ask(program, *arguments, conf=conf)
+    if answer.code != 0:
+        raise SchedulerError(f"{program} failed: {answer.complaint}.")
+    return answer
 
 
 def _file(runs: Path, name: str) -> AnswerFile:
