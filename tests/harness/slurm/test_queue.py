@@ -258,7 +258,7 @@ def test_without_submissions_slurm_is_not_asked(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PATH", "")
     assert not has_submissions(tmp_path)
     assert isinstance(look_at_queue(tmp_path), NoScheduler)
-    assert not cancel_queued(tmp_path, {"one": "first"}, lambda _: None)
+    assert cancel_queued(tmp_path, {"one": "first"}, lambda _: None) == (set(), set())
 
 
 def test_ended_submissions_are_not_asked_for(runs: Path, programs: Programs) -> None:
@@ -280,12 +280,12 @@ def test_outputs_are_those_of_the_runs_own_element(runs: Path) -> None:
 
 def test_cancel_names_the_elements_of_the_runs_and_no_others(runs: Path, programs: Programs) -> None:
     said: list[str] = []
-    assert cancel_queued(runs, {"two": "the second", "three": "the third"}, said.append) == {"two"}
+    assert cancel_queued(runs, {"two": "the second", "three": "the third"}, said.append) == ({"two"}, set())
     assert programs.calls_of("scancel") == ["17_[1]"]
     assert said == ["the second: cancelled job 17_1"]
-    assert cancel_queued(runs, {"one": "the first"}, said.append)
+    assert cancel_queued(runs, {"one": "the first"}, said.append) == ({"one"}, set())
     assert said[-1] == "the first: cancelled job 17_0, which saves and ends"
-    assert cancel_queued(runs, {"three": "the third"}, said.append) == set()
+    assert cancel_queued(runs, {"three": "the third"}, said.append) == (set(), set())
     programs.fail("scancel", "no")
     with pytest.raises(SchedulerError, match="scancel failed: no"):
         cancel_queued(runs, {"two": "the second"}, said.append)
@@ -303,7 +303,7 @@ def test_cancel_is_one_call_with_whole_arrays_and_ranges(runs: Path, programs: P
         squeue_line("19", "RUNNING", "None", "harness-ghi-0"),
     )
     names = {name: name for name in ("one", "two", "three", "r0", "r1", "r2", "r4", "alone")}
-    assert cancel_queued(runs, names, lambda _: None) == set(names)
+    assert cancel_queued(runs, names, lambda _: None) == (set(names), set())
     assert programs.calls_of("scancel") == ["17 18_[0-2,4] 19"]
 
 
@@ -312,7 +312,7 @@ def test_cancel_of_a_thousand_runs_is_three_calls_of_slurm(runs: Path, programs:
     write(runs, state="ended")
     write(runs, token="def-0", runs=many, job_id="18")
     programs.queue(*(squeue_line(f"18_{index}", "PENDING", "Priority", "harness-def-0") for index in range(1000)))
-    assert len(cancel_queued(runs, {name: name for name in many}, lambda _: None)) == 1000
+    assert len(cancel_queued(runs, {name: name for name in many}, lambda _: None)[0]) == 1000
     assert [call.split()[0] for call in programs.calls] == ["scontrol", "squeue", "scancel"]
     assert programs.calls_of("scancel") == ["18"]
 
@@ -324,7 +324,7 @@ def test_cancel_asks_the_queue_now_and_not_by_an_earlier_answer(
     assert known(runs, "three").phase == "gone"
     programs.queue(squeue_line("17_2", "RUNNING", "None", "harness-abc-0"))
     assert known(runs, "three").phase == "gone"
-    assert cancel_queued(runs, {"three": "the third"}, lambda _: None) == {"three"}
+    assert cancel_queued(runs, {"three": "the third"}, lambda _: None) == ({"three"}, set())
     assert programs.calls_of("scancel") == ["17_[2]"]
 
 
@@ -332,7 +332,7 @@ def test_cancel_says_what_it_cannot_cancel_and_ends_nothing_of_another_slurm(run
     write(runs, token="def-0", runs=("four",), job_id="17", slurm="there")
     write(runs, token="ghi-0", runs=("five",), state="submitting", job_id=None, time=time.time())
     said: list[str] = []
-    assert cancel_queued(runs, {"four": "the fourth", "five": "the fifth"}, said.append) == {"four", "five"}
+    assert cancel_queued(runs, {"four": "the fourth", "five": "the fifth"}, said.append) == (set(), {"four", "five"})
     assert said == [
         "the fifth: is being submitted at this moment; try again in a minute.",
         "the fourth: not cancelled, since its state is not known. "
