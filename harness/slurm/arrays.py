@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from detector.runs.folder import RunDir
 from harness.code.snapshot import snapshot_folder
 from harness.registry.declarations import Execution
 from harness.slurm.backend.limits import Limits, cut, never_starts, read_limits, room
+from harness.slurm.backend.programs import own_name
 from harness.slurm.backend.slurm import Slurm
 from harness.slurm.batch.script import Array, ArrayPlan, Shape, job_name, shape_of
 from harness.slurm.clusters import Cluster, for_job
@@ -64,7 +64,7 @@ class Planned:
 
 def ask_site(cluster: Cluster, runs: Path) -> Site:
     """What the Slurm of a cluster file says now. Raises SchedulerError where it does not answer."""
-    slurm, me = Slurm(cluster.slurm_conf or ""), getpass.getuser()
+    slurm, me = Slurm(cluster.slurm_conf or ""), own_name()
     answers = slurm.look(runs, slurm.name, [me])
     if answers.failed:
         raise SchedulerError(f"{answers.failed} Nothing was submitted.")

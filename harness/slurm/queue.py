@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +14,7 @@ from msgspec.structs import replace
 from detector.errors import SchedulerError
 from detector.runs.folder import RunDir
 from harness.slurm.backend.answers import Answers, Ended, QueuedJob
+from harness.slurm.backend.programs import own_name
 from harness.slurm.backend.slurm import Slurm
 from harness.slurm.reservations import GRACE_SECONDS, release
 from harness.slurm.states import Cause, Phase, SchedulerState
@@ -81,7 +81,7 @@ class Look:
 
     def hides(self, entry: Submission) -> bool:
         """Whether a job that is not shown may still be there."""
-        return self.hides_jobs and entry.user not in ("", getpass.getuser())
+        return self.hides_jobs and entry.user not in ("", own_name())
 
 
 class SlurmQueue:
@@ -122,7 +122,7 @@ class SlurmQueue:
         """What is known of one run of a submission."""
         entry, look = element.entry, self.look_of(element.entry)
         cluster = entry.options.cluster if entry.options else entry.cluster
-        user = "" if entry.user in ("", getpass.getuser()) else entry.user
+        user = "" if entry.user in ("", own_name()) else entry.user
         job = look.job(element)
 
         def state(phase: Phase, reason: str = "", **more: object) -> SchedulerState:
@@ -187,7 +187,7 @@ def look_at(runs: Path, submissions: Iterable[Submission], *, fresh: bool = Fals
     for entry in submissions:
         wanted = users.setdefault((entry.slurm, entry.conf), set())
         if entry.state not in ("ended", "refused"):
-            wanted.add(entry.user or getpass.getuser())
+            wanted.add(entry.user or own_name())
     return {key: _look(runs, *key, sorted(names), fresh=fresh) for key, names in users.items()}
 
 
@@ -273,7 +273,7 @@ def reconcile(
         }
         busy |= here
         jobs = [queued.job for queued in here.values() if queued.job]
-        if entry.user not in ("", getpass.getuser()):
+        if entry.user not in ("", own_name()):
             continue  # its own user writes it down
         if entry.state == "submitting" and jobs:
             recovered.append(replace(entry, state="submitted", job_id=jobs[0].base_id))

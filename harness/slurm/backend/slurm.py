@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from detector.errors import SchedulerError
 from detector.storage.outputs import path_part
 from harness.slurm.backend.answers import AnswerFile, Answers, Ended, QueuedJob
-from harness.slurm.backend.programs import Answer, NoAnswer, NoSlurm, ask
+from harness.slurm.backend.programs import Answer, NoAnswer, NoSlurm, ask, own_name
 
 ACCOUNTS_AT_ONCE = 500  # jobs per call of sacct: what a command line holds
 CANCELLED_AT_ONCE = 1_000  # jobs per call of scancel
@@ -47,7 +46,7 @@ class Slurm:
     @property
     def hides_jobs(self) -> bool:
         """Whether a user may see no jobs but his own (PrivateData)."""
-        return "jobs" in self.config.get("PrivateData", "") and getpass.getuser() != "root"
+        return "jobs" in self.config.get("PrivateData", "") and own_name() != "root"
 
     def submit(self, script: str) -> str:
         """Submit a batch script; returns the job's id.
@@ -81,7 +80,7 @@ class Slurm:
 
     def find(self, token: str) -> list[QueuedJob]:
         """The jobs of one submission, asked now. Raises SchedulerError where the queue gives no answer."""
-        return [job for job in self._queue([getpass.getuser()]) if job.token == token]
+        return [job for job in self._queue([own_name()]) if job.token == token]
 
     def cancel(self, jobs: Iterable[str]) -> None:
         """Cancel jobs, arrays or elements of arrays, in one call. Raises SchedulerError."""
@@ -146,7 +145,7 @@ def asked(program: str, *arguments: str, conf: str = "") -> Answer:
 
 
 def _file(runs: Path, name: str) -> AnswerFile:
-    whose = path_part(f"{name or 'slurm'}-{getpass.getuser()}", "ClusterName", raises=SchedulerError)
+    whose = path_part(f"{name or 'slurm'}-{os.getuid()}", "ClusterName", raises=SchedulerError)
     return AnswerFile(runs / "submissions" / "answers" / f"{whose}.json")
 
 

@@ -228,6 +228,16 @@ def test_a_job_of_another_user_is_asked_for_and_named(runs: Path, programs: Prog
     assert " -u you " in programs.calls_of("squeue")[0]
 
 
+def test_a_user_of_any_name_has_the_shared_answer(
+    runs: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for user in ("me@site", "SITE\\me", "m\u00e9"):
+        monkeypatch.setenv("LOGNAME", user)
+        write(runs, user=user)
+        programs.queue(squeue_line("17_0", "RUNNING", "None", "harness-abc-0", user=user))
+        assert state(runs, "one") == at("running", "17_0")
+
+
 def test_a_refused_submission_keeps_what_slurm_said(runs: Path, programs: Programs) -> None:
     write(runs, state="refused", message="sbatch refused table2: no", job_id=None)
     assert state(runs, "one") == at("refused", "", "sbatch refused table2: no")

@@ -323,9 +323,9 @@ def test_cancel_takes_held_runs_by_any_name(experiments: Path, tmp_path: Path, m
     submit(tmp_path / "runs", other, job_id="19", overrides=("optimizer.lr=0.5",))
     asked: list[dict[str, str]] = []
 
-    def cancel_queued(runs: Path, names: Mapping[str, str], say: Any) -> set[str]:
+    def cancel_queued(runs: Path, names: Mapping[str, str], say: Any) -> tuple[set[str], set[str]]:
         asked.append(dict(names))
-        return set(names)
+        return set(names), set()
 
     monkeypatch.setattr(slurm_queue, "cancel_queued", cancel_queued)
     both = {job.train.id: f"table2/L6, seed {job.train.seed}" for job in jobs}
