@@ -106,7 +106,7 @@ def submit_check(cluster: Cluster, shape: Shape, data: Path | None, *, runs: Pat
         token=token,
         cluster=short,
         shape=shape,
-        names=(token,),
+        names=(f"harness-{token}",),
         run_folders=(folder.root,),
         folder=folder.root,
         code=code,
