@@ -68,7 +68,8 @@ class Job:
         tools = self.root / "bin"
         tools.mkdir(exist_ok=True)
         texts = {"srun": SRUN, "scontrol": SCONTROL, "scancel": SCANCEL, "sbatch": OTHER}
-        for name, text in {**texts, "worker": f"#!/bin/bash\n{worker}\n"}.items():
+        begin = "#!/bin/bash\n"
+        for name, text in {**texts, "worker": f"{begin}{worker}\n"}.items():
             (tools / name).write_text(text)
             (tools / name).chmod(0o755)
         (self.root / "state").write_text(f"{state} \n")
@@ -202,8 +203,8 @@ def test_the_time_limit_itself_is_queued_again(job: Job) -> None:
 
 
 def test_a_cancelled_run_is_not_queued_again(job: Job) -> None:
-    process = job.start("trap 'exit 130' TERM\nsleep 30 & wait")
-    wait_for(lambda: any(call.startswith("srun") for call in job.calls))
+    process = job.start("trap 'exit 130' TERM\ntouch $CALLS.ready\nsleep 30 & wait")
+    wait_for((job.root / "calls.ready").exists)
     (job.root / "state").write_text(f"{CANCELLED} \n")
     process.send_signal(signal.SIGTERM)
     subprocess.run(["pkill", "-TERM", "-f", str(job.folder / "task-0.json")], check=False)
