@@ -40,9 +40,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Site:
-    """A cluster file, and what its Slurm says. queued: jobs of this user there; arrays: ours, and what is left of each.
+    """A cluster file, and what its Slurm says.
 
-    name: the ClusterName; "" where Slurm was not asked.
+    name: the ClusterName; "" where Slurm was not asked. queued: jobs of this user there. arrays: of ours, by job id,
+    how many elements are left; alone: those that are single jobs.
     """
 
     cluster: Cluster
@@ -51,6 +52,7 @@ class Site:
     limits: Limits = field(default_factory=Limits)
     queued: int = 0
     arrays: Mapping[str, int] = field(default_factory=dict)
+    alone: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,10 @@ def ask_site(cluster: Cluster, runs: Path) -> Site:
     mine = [job for job in answers.jobs if job.user == me and job.state not in OVER]
     arrays: dict[str, int] = {}
     for job in mine:
-        if job.token and "_" in job.id:
+        if job.token:
             arrays[job.base_id] = arrays.get(job.base_id, 0) + 1
-    return Site(cluster, slurm, slurm.name, read_limits(slurm.text, me), len(mine), arrays)
+    alone = frozenset(job.id for job in mine if "_" not in job.id)
+    return Site(cluster, slurm, slurm.name, read_limits(slurm.text, me), len(mine), arrays, alone)
 
 
 def plan_arrays(free: Sequence[Assignment], work: Work, sites: Sequence[Site], *, code: str) -> Planned:
@@ -172,7 +175,7 @@ def share_parallel(site: Site, submitted: Mapping[str, int]) -> None:
     if not site.arrays or not submitted:
         return
     shares = throttles(site.cluster.parallel, {**site.arrays, **submitted})
-    for job in site.arrays:
+    for job in site.arrays.keys() - site.alone:
         try:
             site.slurm.throttle(job, shares[job])
         except SchedulerError as error:

@@ -21,10 +21,20 @@ def submitted_outputs(run: RunDir) -> list[Path]:
     if not folder.is_dir():
         return found
     for token, index in _elements(runs, folder.stat().st_mtime_ns).get(run.root.name, ()):
-        for path in transport_folder(runs, token).glob("*_log.*"):
-            match = _ELEMENT.fullmatch(path.name)
-            if match and int(match["index"] or 0) == index:
-                found.append(path)
+        printed = transport_folder(runs, token)
+        if printed.is_dir():
+            found += _by_index(printed, printed.stat().st_mtime_ns).get(index, ())
+    return found
+
+
+@lru_cache(maxsize=64)
+def _by_index(folder: Path, changed: int) -> dict[int, list[Path]]:
+    """The output files of one submission by array index. changed: as in ``_elements``."""
+    found: dict[int, list[Path]] = {}
+    for path in folder.glob("*_log.*"):
+        match = _ELEMENT.fullmatch(path.name)
+        if match:
+            found.setdefault(int(match["index"] or 0), []).append(path)
     return found
 
 

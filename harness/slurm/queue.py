@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -184,14 +184,19 @@ def has_submissions(runs: Path) -> bool:
 def look_at(runs: Path, submissions: Iterable[Submission], *, fresh: bool = False) -> dict[tuple[str, str], Look]:
     """One look for each Slurm that has submissions, by its name and its configuration file."""
     users: dict[tuple[str, str], set[str]] = {}
+    newest: dict[tuple[str, str], float] = {}
     for entry in submissions:
-        wanted = users.setdefault((entry.slurm, entry.conf), set())
+        key = entry.slurm, entry.conf
+        wanted = users.setdefault(key, set())
         if entry.state not in ("ended", "refused"):
             wanted.add(entry.user or own_name())
-    return {key: _look(runs, *key, sorted(names), fresh=fresh) for key, names in users.items()}
+            newest[key] = max(newest.get(key, 0.0), entry.time)
+    return {
+        key: _look(runs, *key, sorted(names), fresh=fresh, since=newest.get(key, 0.0)) for key, names in users.items()
+    }
 
 
-def _look(runs: Path, name: str, conf: str, users: list[str], *, fresh: bool) -> Look:
+def _look(runs: Path, name: str, conf: str, users: list[str], *, fresh: bool, since: float) -> Look:
     slurm = Slurm(conf)
     if not users:  # all have ended
         return Look(slurm)
@@ -203,7 +208,7 @@ def _look(runs: Path, name: str, conf: str, users: list[str], *, fresh: bool) ->
     if name and name != here:
         told = f"It is a job of the cluster {name}; this machine reaches {here}."
         return Look(slurm, _by_element(slurm.last_answer(runs, name)), told, _seen(slurm.last_answer(runs, name)))
-    answers = slurm.look(runs, name or here, users, fresh=fresh)
+    answers = slurm.look(runs, name or here, users, fresh=fresh, since=since)
     problem = answers.failed
     return Look(slurm, _by_element(answers), problem, _seen(answers) if problem else None, hides)
 
@@ -305,60 +310,3 @@ def _how_to_release(runs: Path, element: Element, state: SchedulerState) -> str:
     file = submission_file(runs, element.entry.token)
     whose = f" of {state.user}" if state.user else ""
     return f" If job {state.job or element.entry.token}{whose} is gone for good, move {file} away."
-
-
-def cancel_queued(runs: Path, names: Mapping[str, str], say: Callable[[str], None]) -> tuple[set[str], set[str]]:
-    """Cancel the queued jobs of some runs, with as few calls as can be.
-
-    Returns the runs that were cancelled, and those that were not, since nobody knows their jobs now. A running job is
-    first told to save, as at its time limit, and is not queued again. names: what a person calls each run, by training
-    id. Raises SchedulerError where scancel fails.
-    """
-    if not has_submissions(runs):
-        return set(), set()
-    queue = SlurmQueue(runs, fresh=True, damaged=logger.warning)
-    cancelled, left, by_slurm = set[str](), set[str](), dict[tuple[str, str], list[tuple[Element, QueuedJob]]]()
-    for run in sorted(names):
-        state, element = queue.states(RunDir(runs / run)), queue.elements.get(run)
-        if state is None or element is None or state.phase in ("gone", "refused"):
-            continue
-        job = queue.job_of(run)
-        if state.phase == "submitting":
-            left.add(run)
-            say(f"{names[run]}: is being submitted at this moment; try again in a minute.")
-        elif state.phase == "unknown" or job is None:
-            left.add(run)
-            say(f"{names[run]}: not cancelled, since its state is not known. {state.reason}")
-        else:
-            by_slurm.setdefault((element.entry.slurm, element.entry.conf), []).append((element, job))
-    for key, found in by_slurm.items():
-        queue.looks[key].slurm.cancel(_whole_arrays(found))
-        for element, job in found:
-            run = element.entry.runs[element.index]
-            cancelled.add(run)
-            say(f"{names[run]}: cancelled job {job.id}" + ("" if job.state in WAITING else ", which saves and ends"))
-    return cancelled, left
-
-
-def _whole_arrays(found: Iterable[tuple[Element, QueuedJob]]) -> list[str]:
-    """What scancel is told: an array by its id where all of its elements are meant, and else ranges of elements."""
-    arrays: dict[str, tuple[Submission, set[int]]] = {}
-    for element, job in found:
-        entry, indices = arrays.setdefault(job.base_id, (element.entry, set()))
-        indices.add(element.index)
-    told = []
-    for job_id, (entry, indices) in arrays.items():
-        whole = len(entry.runs) == 1 or indices == set(range(len(entry.runs)))
-        told.append(job_id if whole else f"{job_id}_[{_ranges(sorted(indices))}]")
-    return told
-
-
-def _ranges(indices: list[int]) -> str:
-    """As Slurm writes it: 0-3,7."""
-    spans: list[list[int]] = []
-    for index in indices:
-        if spans and spans[-1][-1] == index - 1:
-            spans[-1].append(index)
-        else:
-            spans.append([index])
-    return ",".join(f"{span[0]}-{span[-1]}" if len(span) > 1 else str(span[0]) for span in spans)

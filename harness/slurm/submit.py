@@ -85,27 +85,35 @@ def _ask_sites(clusters: Sequence[Cluster], runs: Path) -> list[Site]:
 
 def _want(work: Work, skipped: Mapping[str, str]) -> tuple[str, ...]:
     """Ask the jobs that are there already for the evaluations that they were not asked for; whose job will do more."""
-    more = list[str]()
+    more, asked = list[str](), _asked(work.runs)
     for item in work.assignments:
         run = RunDir(Path(item.run_dir))
         missing = [job for job in item.evals if not run.record(job.id).exists()]
         if item.train.id in skipped and missing:
             known = {job.id for job in wanted(run)}
             want(run, missing)
-            more += [item.train.id] if {job.id for job in missing} - known - _asked(run, work.runs) else []
+            more += (
+                [item.train.id]
+                if {job.id for job in missing} - known - asked.get((_holder(run), item.train.id), set())
+                else []
+            )
     return tuple(more)
 
 
-def _asked(run: RunDir, runs: Path) -> set[str]:
-    """The evaluations that the run's submission was made for."""
-    holder = None
+def _asked(runs: Path) -> dict[tuple[str, str], set[str]]:
+    """The evaluations that each run was submitted for, by the submission's token and the training's id."""
+    return {
+        (entry.token, run): set(member.evals)
+        for entry in submissions.read_submissions(runs)
+        for run, member in zip(entry.runs, entry.members, strict=False)  # submissions of older versions have none
+    }
+
+
+def _holder(run: RunDir) -> str:
+    """The token of the submission that has reserved the run; "" where there is none."""
     with suppress(RecordError):  # whoever reserves runs tells it
-        holder = reservations.holder_of(run)
-    if holder is None:
-        return set()
-    entries = [item for item in submissions.read_submissions(runs) if item.token == holder]
-    members = [member for item in entries for member in item.members if member.train.id == run.root.name]
-    return {eval_id for member in members for eval_id in member.evals}
+        return reservations.holder_of(run) or ""
+    return ""
 
 
 def _reserve(array: Array, work: Work, code: str, *, living: set[str]) -> tuple[Submission, Array | None]:
@@ -186,6 +194,7 @@ def _submit_array(entry: Submission, array: Array, runs: Path) -> Submission:
         raise SchedulerError(told) from error
     entry = replace(entry, state="submitted", job_id=job_id)
     submissions.write_submission(runs, entry)
+    slurm.forget(runs, entry.slurm)
     return entry
 
 

@@ -16,6 +16,7 @@ from tests.slurm.jobs import ROW, cluster_text, runs_of, squeue, trained, wait_u
 
 pytestmark = pytest.mark.slurm
 
+STAY_SECONDS = 400  # a look each minute
 SMALL_ARRAYS = {"MaxArraySize": "4"}
 needs_accounts = pytest.mark.skipif(
     bool(missing_programs(accounts=True)),
@@ -64,7 +65,9 @@ def test_a_command_that_stays_submits_the_rest_when_there_is_room(tmp_path: Path
     place = make_workplace(tmp_path, iterations=2)
     given = tmp_path / "two.yaml"
     given.write_text(cluster_text("two", qos="two", nodes="1"))
-    said = place.harness(*ROW, "--seeds", "3", "--cluster", str(given), "--stay")
+    process = place.start(*ROW, "--seeds", "3", "--cluster", str(given), "--stay")
+    said = "".join(process.communicate(timeout=STAY_SECONDS))
+    assert process.returncode == 0, said
     wait_until_queue_is_empty(place)
     assert len(trained(place)) == 3, said
     assert sorted(len(item.runs) for item in read_submissions(runs_of(place))) == [1, 2]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,13 +64,22 @@ def shared_folder(root: Path) -> dict[str, OtherUser]:
     return people
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that others may enter; those of pytest are the user's alone."""
+    with tempfile.TemporaryDirectory(prefix="shared-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may run commands of other users")
 def test_jobs_of_another_user_that_are_not_shown_are_neither_gone_nor_submitted_again(
-    tmp_path: Path, start_slurm: StartSlurm
+    open_folder: Path, start_slurm: StartSlurm
 ) -> None:
     start_slurm(ClusterPlan(name="private", settings={"PrivateData": "jobs"}))
-    people = shared_folder(tmp_path)
-    given = tmp_path / "holding.yaml"
+    people = shared_folder(open_folder)
+    given = open_folder / "holding.yaml"
     given.write_text(cluster_text("holding", extra="{hold: true}"))
     command = (*ROW, "--seeds", "2", "--cluster", str(given))
     people["nobody"].harness(*command)
@@ -80,7 +91,7 @@ def test_jobs_of_another_user_that_are_not_shown_are_neither_gone_nor_submitted_
     said = people["daemon"].harness("status", *ROW[1:], "--seeds", "2")
     assert "nobody" in said, said
     assert "not started" not in said
-    people["daemon"].harness("cancel", *ROW[1:], "--seeds", "2", code=None)
+    people["daemon"].harness("cancel", *ROW[1:], code=None)
     assert len(squeue("-r", "-t", "PENDING")) == 2
     assert [item.state for item in read_submissions(runs_of(people["nobody"]))] == ["submitted"]
     assert "held" in people["nobody"].harness("status", *ROW[1:], "--seeds", "2")
@@ -114,7 +125,7 @@ def test_runs_are_spread_over_two_clusters_and_the_jobs_of_one_are_not_gone_wher
     assert {item.state for item in read_submissions(runs_of(place))} == {"submitted"}
     assert {conf: squeue_of(conf) for conf in (first, second)} == queued
 
-    place.harness("cancel", *ROW[1:], "--seeds", "4")
+    place.harness("cancel", *ROW[1:])
     assert squeue_of(first) + squeue_of(second) == []
 
 

@@ -59,7 +59,8 @@ class Answers(Struct, frozen=True, kw_only=True):
     """The newest answers. Times are seconds since the epoch; 0: never asked.
 
     jobs: what squeue said at ``queue_time``. failed: why it gave no answer at ``failed_time``. accounts: what sacct
-    said, by job; asked: the jobs that it was asked for at ``accounts_time``.
+    said, by job; asked: the jobs that it was asked for at ``accounts_time``. is_stale: a command has
+    changed the queue since.
     """
 
     users: tuple[str, ...] = ()
@@ -70,6 +71,7 @@ class Answers(Struct, frozen=True, kw_only=True):
     accounts_time: float = 0.0
     accounts: dict[str, Ended] = {}
     asked: tuple[str, ...] = ()
+    is_stale: bool = False
 
 
 def seconds_between() -> float:
@@ -90,29 +92,40 @@ class AnswerFile:
         self.now = now
 
     def jobs(
-        self, users: Sequence[str], ask: Callable[[Sequence[str]], list[QueuedJob]], *, fresh: bool = False
+        self,
+        users: Sequence[str],
+        ask: Callable[[Sequence[str]], list[QueuedJob]],
+        *,
+        fresh: bool = False,
+        since: float = 0.0,
     ) -> Answers:
         """What squeue says of the users' jobs, asked again only where the last answer is too old.
 
-        fresh: ask in any case. Where squeue gives no answer, ``failed`` says why, and ``jobs`` is the answer before.
+        fresh: ask in any case. since: an answer from before this time is too old. Where squeue gives no answer,
+        ``failed`` says why, and ``jobs`` is the answer before.
         """
 
         def is_new(answers: Answers) -> bool:
-            if fresh or not set(users) <= set(answers.users):
+            if fresh or answers.is_stale or not set(users) <= set(answers.users):
                 return False
-            return self._is_new(max(answers.queue_time, answers.failed_time))
+            newest = max(answers.queue_time, answers.failed_time)
+            return newest > min(since, self.now()) and self._is_new(newest)
 
         def renew(answers: Answers) -> Answers:
             wanted = sorted({*users, *(answers.users if self._is_new(answers.queue_time) else ())})
             try:
                 found = ask(wanted)
             except SchedulerError as error:
-                return replace(answers, users=tuple(wanted), failed=str(error), failed_time=self.now())
-            return replace(
-                answers, users=tuple(wanted), jobs=tuple(found), queue_time=self.now(), failed="", failed_time=0.0
-            )
+                known = replace(answers, users=tuple(wanted), is_stale=False)
+                return replace(known, failed=str(error), failed_time=self.now())
+            known = replace(answers, users=tuple(wanted), is_stale=False, jobs=tuple(found))
+            return replace(known, queue_time=self.now(), failed="", failed_time=0.0)
 
         return self._through(is_new, renew)
+
+    def forget(self) -> None:
+        """The queue is no longer what the newest answer says: the next look asks."""
+        self._through(lambda answers: answers.is_stale, lambda answers: replace(answers, is_stale=True))
 
     def accounts(self, jobs: Sequence[str], ask: Callable[[Sequence[str]], dict[str, Ended]]) -> dict[str, Ended]:
         """What sacct says of jobs that have left the queue, asked again only where the last answer is too old."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from detector.storage.outputs import path_part
 from harness.slurm.backend.answers import AnswerFile, Answers, Ended, QueuedJob
 from harness.slurm.backend.programs import Answer, NoAnswer, NoSlurm, ask, own_name
 
+CONFIG_SECONDS = 600.0  # for which a process keeps what it knows of the configuration
 ACCOUNTS_AT_ONCE = 500  # jobs per call of sacct: what a command line holds
 CANCELLED_AT_ONCE = 1_000  # jobs per call of scancel
 COMMENT = "harness-"  # and a submission's token: the comment of our jobs
@@ -35,8 +37,12 @@ class Slurm:
 
     @property
     def config(self) -> Mapping[str, str]:
-        """``scontrol show config``, asked once by each process. Raises SchedulerError where nobody answers."""
-        return _config(self.conf, *(os.environ.get(name, "") for name in ("SLURM_CONF", "PATH")))
+        """``scontrol show config``, asked seldom. Raises SchedulerError where nobody answers."""
+        return _config(
+            self.conf,
+            int(time.time() // CONFIG_SECONDS),
+            *(os.environ.get(name, "") for name in ("SLURM_CONF", "PATH")),
+        )
 
     @property
     def name(self) -> str:
@@ -63,12 +69,17 @@ class Slurm:
             raise NoAnswer(answer.complaint)
         raise SchedulerError(answer.complaint)
 
-    def look(self, runs: Path, name: str, users: Iterable[str], *, fresh: bool = False) -> Answers:
+    def look(self, runs: Path, name: str, users: Iterable[str], *, fresh: bool = False, since: float = 0.0) -> Answers:
         """The users' jobs in the queue, and those that ended some minutes ago. fresh: not from an earlier answer.
 
-        runs: the runs folder, which keeps the answer for other commands. name: of this Slurm.
+        runs: the runs folder, which keeps the answer for other commands. name: of this Slurm. since: nor from an answer
+        of before this time.
         """
-        return _file(runs, name).jobs(sorted(set(users)), self._queue, fresh=fresh)
+        return _file(runs, name).jobs(sorted(set(users)), self._queue, fresh=fresh, since=since)
+
+    def forget(self, runs: Path, name: str) -> None:
+        """After a change of the queue: what it said before must not be shown as what is."""
+        _file(runs, name).forget()
 
     def last_answer(self, runs: Path, name: str) -> Answers:
         """What the queue of the Slurm of this name said last, whenever that was."""
@@ -129,8 +140,8 @@ class Slurm:
 
 
 @lru_cache(maxsize=16)
-def _config(conf: str, *environment: str) -> Mapping[str, str]:
-    """Of the Slurm that these variables lead to. An error is not kept."""
+def _config(conf: str, period: int, *environment: str) -> Mapping[str, str]:
+    """Of the Slurm that these variables lead to, once in each period. An error is not kept."""
     answer = asked("scontrol", "show", "config", conf=conf)
     pairs = (line.split("=", 1) for line in answer.out.splitlines() if "=" in line)
     return {name.strip(): value.strip() for name, value in pairs}

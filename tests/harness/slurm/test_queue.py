@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from detector.errors import SchedulerError
 from detector.runs.folder import RunDir
 from detector.storage.files import write_json
+from harness.slurm.cancel import cancel_queued
 from harness.slurm.outputs import submitted_outputs
-from harness.slurm.queue import SlurmQueue, cancel_queued, has_submissions
+from harness.slurm.queue import SlurmQueue, has_submissions
 from harness.slurm.states import SchedulerState
 from harness.slurm.submissions import Options, Submission, transport_folder, write_submission
 from harness.status.kinds import Seen

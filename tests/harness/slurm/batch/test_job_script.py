@@ -68,8 +68,7 @@ class Job:
         tools = self.root / "bin"
         tools.mkdir(exist_ok=True)
         texts = {"srun": SRUN, "scontrol": SCONTROL, "scancel": SCANCEL, "sbatch": OTHER}
-        begin = "#!/bin/bash\n"
-        for name, text in {**texts, "worker": f"{begin}{worker}\n"}.items():
+        for name, text in {**texts, "worker": f"#!/bin/bash\n{worker}\n"}.items():
             (tools / name).write_text(text)
             (tools / name).chmod(0o755)
         (self.root / "state").write_text(f"{state} \n")
@@ -181,9 +180,10 @@ def test_preemption_without_grace_is_queued_again_at_once(job: Job) -> None:
 
 def test_preemption_with_grace_waits_for_the_run_to_save(job: Job) -> None:
     process = job.start(
-        f"trap '{says(phase='stopped', left='asked')}; sleep 1; touch $CALLS.saved; exit 130' TERM\nsleep 30 & wait"
+        f"trap '{says(phase='stopped', left='asked')}; sleep 1; touch $CALLS.saved; exit 130' TERM\n"
+        "touch $CALLS.ready\nsleep 30 & wait"
     )
-    wait_for(lambda: any(call.startswith("srun") for call in job.calls))
+    wait_for((job.root / "calls.ready").exists)
     (job.root / "state").write_text(f"{PREEMPTED.replace('COMPLETING', 'RUNNING')} \n")
     process.send_signal(signal.SIGTERM)
     subprocess.run(["pkill", "-TERM", "-f", str(job.folder / "task-0.json")], check=False)
