@@ -106,8 +106,8 @@ def test_a_container_program_that_is_not_there_is_told_in_its_own_words(tmp_path
     place.harness(*ROW, "--cluster", str(given))
     wait_until_queue_is_empty(place)
     said = place.harness("status", *ROW[1:])
-    assert "apptainer" in said
-    assert "died before start" in said, said
+    assert "apptainer" in said, said + said_by_jobs(place)
+    assert "died before start" in said
     assert show(the_submission(place).job_id)["Restarts"] == "0"
 
 
@@ -126,7 +126,7 @@ def test_starts_that_win_too_few_iterations_are_ended_with_the_reason(tmp_path: 
     wait_until_queue_is_empty(place)
     assert 2 <= int(show(entry.job_id)["Restarts"]) <= 4, said_by_jobs(place)
     said = place.harness("status", *ROW[1:])
-    assert re.search(r"failed|given up", said), said
+    assert re.search(r"failed|given up", said), said + said_by_jobs(place)
     assert "time_minutes" in run.log.read_text()
 
 
