@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from harness.planning.data import named_data
 from harness.registry.declarations import Execution
 from harness.registry.load import Registry
 from harness.slurm.backend.limits import read_limits
+from harness.slurm.backend.programs import own_name
 from harness.slurm.backend.slurm import Slurm
 from harness.slurm.batch.script import Shape, shape_with
 from harness.slurm.clusters import Cluster
@@ -46,7 +46,7 @@ def examine_cluster(
     if here.state == "fail":
         return [*findings, here]
     writable = folder_finding("HARNESS_RUNS", runs)
-    limits = read_limits(slurm.text, getpass.getuser())
+    limits = read_limits(slurm.text, own_name())
     findings += [here, *partition_findings(cluster, shape, limits), writable]
     if writable.state == "fail":
         return findings

@@ -121,7 +121,7 @@ def submit_check(cluster: Cluster, shape: Shape, data: Path | None, *, runs: Pat
         raise
     except SchedulerError as error:
         cancel_check(slurm, token)  # the answer may be lost although the job was submitted
-        raise SchedulerError(refusal(token, str(error), cluster)) from error
+        raise SchedulerError(refusal(plan.name, str(error), cluster)) from error
     except KeyboardInterrupt:
         cancel_check(slurm, token)
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from detector.runs.folder import RunDir
 from harness.code.snapshot import snapshot_folder
 from harness.registry.declarations import Execution
 from harness.slurm.backend.limits import Limits, cut, never_starts, read_limits, room
+from harness.slurm.backend.programs import own_name
 from harness.slurm.backend.slurm import Slurm
 from harness.slurm.batch.script import Array, ArrayPlan, Shape, job_name, shape_of
 from harness.slurm.clusters import Cluster, for_job
@@ -40,9 +40,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Site:
-    """A cluster file, and what its Slurm says. queued: jobs of this user there; arrays: ours, and what is left of each.
+    """A cluster file, and what its Slurm says.
 
-    name: the ClusterName; "" where Slurm was not asked.
+    name: the ClusterName; "" where Slurm was not asked. queued: jobs of this user there. arrays: of ours, by job id,
+    how many elements are left; alone: those that are single jobs.
     """
 
     cluster: Cluster
@@ -51,6 +52,7 @@ class Site:
     limits: Limits = field(default_factory=Limits)
     queued: int = 0
     arrays: Mapping[str, int] = field(default_factory=dict)
+    alone: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,17 @@ class Planned:
 
 def ask_site(cluster: Cluster, runs: Path) -> Site:
     """What the Slurm of a cluster file says now. Raises SchedulerError where it does not answer."""
-    slurm, me = Slurm(cluster.slurm_conf or ""), getpass.getuser()
+    slurm, me = Slurm(cluster.slurm_conf or ""), own_name()
     answers = slurm.look(runs, slurm.name, [me])
     if answers.failed:
         raise SchedulerError(f"{answers.failed} Nothing was submitted.")
     mine = [job for job in answers.jobs if job.user == me and job.state not in OVER]
     arrays: dict[str, int] = {}
     for job in mine:
-        if job.token and "_" in job.id:
+        if job.token:
             arrays[job.base_id] = arrays.get(job.base_id, 0) + 1
-    return Site(cluster, slurm, slurm.name, read_limits(slurm.text, me), len(mine), arrays)
+    alone = frozenset(job.id for job in mine if "_" not in job.id)
+    return Site(cluster, slurm, slurm.name, read_limits(slurm.text, me), len(mine), arrays, alone)
 
 
 def plan_arrays(free: Sequence[Assignment], work: Work, sites: Sequence[Site], *, code: str) -> Planned:
@@ -172,7 +175,7 @@ def share_parallel(site: Site, submitted: Mapping[str, int]) -> None:
     if not site.arrays or not submitted:
         return
     shares = throttles(site.cluster.parallel, {**site.arrays, **submitted})
-    for job in site.arrays:
+    for job in site.arrays.keys() - site.alone:
         try:
             site.slurm.throttle(job, shares[job])
         except SchedulerError as error:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from msgspec.structs import replace
 from detector.errors import SchedulerError
 from detector.runs.folder import RunDir
 from harness.slurm.backend.answers import Answers, Ended, QueuedJob
+from harness.slurm.backend.programs import own_name
 from harness.slurm.backend.slurm import Slurm
 from harness.slurm.reservations import GRACE_SECONDS, release
 from harness.slurm.states import Cause, Phase, SchedulerState
@@ -81,7 +81,7 @@ class Look:
 
     def hides(self, entry: Submission) -> bool:
         """Whether a job that is not shown may still be there."""
-        return self.hides_jobs and entry.user not in ("", getpass.getuser())
+        return self.hides_jobs and entry.user not in ("", own_name())
 
 
 class SlurmQueue:
@@ -122,7 +122,7 @@ class SlurmQueue:
         """What is known of one run of a submission."""
         entry, look = element.entry, self.look_of(element.entry)
         cluster = entry.options.cluster if entry.options else entry.cluster
-        user = "" if entry.user in ("", getpass.getuser()) else entry.user
+        user = "" if entry.user in ("", own_name()) else entry.user
         job = look.job(element)
 
         def state(phase: Phase, reason: str = "", **more: object) -> SchedulerState:
@@ -189,7 +189,7 @@ def look_at(runs: Path, submissions: Iterable[Submission], *, fresh: bool = Fals
         key = entry.slurm, entry.conf
         wanted = users.setdefault(key, set())
         if entry.state not in ("ended", "refused"):
-            wanted.add(entry.user or getpass.getuser())
+            wanted.add(entry.user or own_name())
             newest[key] = max(newest.get(key, 0.0), entry.time)
     return {
         key: _look(runs, *key, sorted(names), fresh=fresh, since=newest.get(key, 0.0)) for key, names in users.items()
@@ -278,7 +278,7 @@ def reconcile(
         }
         busy |= here
         jobs = [queued.job for queued in here.values() if queued.job]
-        if entry.user not in ("", getpass.getuser()):
+        if entry.user not in ("", own_name()):
             continue  # its own user writes it down
         if entry.state == "submitting" and jobs:
             recovered.append(replace(entry, state="submitted", job_id=jobs[0].base_id))
@@ -310,61 +310,3 @@ def _how_to_release(runs: Path, element: Element, state: SchedulerState) -> str:
     file = submission_file(runs, element.entry.token)
     whose = f" of {state.user}" if state.user else ""
     return f" If job {state.job or element.entry.token}{whose} is gone for good, move {file} away."
-
-
-def cancel_queued(runs: Path, names: Mapping[str, str], say: Callable[[str], None]) -> tuple[set[str], set[str]]:
-    """Cancel the queued jobs of some runs, with as few calls as can be.
-
-    Returns the runs that were cancelled, and those that were not, since nobody knows their jobs now. A running job is
-    first told to save, as at its time limit, and is not queued again. names: what a person calls each run, by training
-    id. Raises SchedulerError where scancel fails.
-    """
-    if not has_submissions(runs):
-        return set(), set()
-    queue = SlurmQueue(runs, fresh=True, damaged=logger.warning)
-    cancelled, left, by_slurm = set[str](), set[str](), dict[tuple[str, str], list[tuple[Element, QueuedJob]]]()
-    for run in sorted(names):
-        state, element = queue.states(RunDir(runs / run)), queue.elements.get(run)
-        if state is None or element is None or state.phase in ("gone", "refused"):
-            continue
-        job = queue.job_of(run)
-        if state.phase == "submitting":
-            left.add(run)
-            say(f"{names[run]}: is being submitted at this moment; try again in a minute.")
-        elif state.phase == "unknown" or job is None:
-            left.add(run)
-            say(f"{names[run]}: not cancelled, since its state is not known. {state.reason}")
-        else:
-            by_slurm.setdefault((element.entry.slurm, element.entry.conf), []).append((element, job))
-    for key, found in by_slurm.items():
-        queue.looks[key].slurm.cancel(_whole_arrays(found))
-        queue.looks[key].slurm.forget(runs, key[0])
-        for element, job in found:
-            run = element.entry.runs[element.index]
-            cancelled.add(run)
-            say(f"{names[run]}: cancelled job {job.id}" + ("" if job.state in WAITING else ", which saves and ends"))
-    return cancelled, left
-
-
-def _whole_arrays(found: Iterable[tuple[Element, QueuedJob]]) -> list[str]:
-    """What scancel is told: an array by its id where all of its elements are meant, and else ranges of elements."""
-    arrays: dict[str, tuple[Submission, set[int]]] = {}
-    for element, job in found:
-        entry, indices = arrays.setdefault(job.base_id, (element.entry, set()))
-        indices.add(element.index)
-    told = []
-    for job_id, (entry, indices) in arrays.items():
-        whole = len(entry.runs) == 1 or indices == set(range(len(entry.runs)))
-        told.append(job_id if whole else f"{job_id}_[{_ranges(sorted(indices))}]")
-    return told
-
-
-def _ranges(indices: list[int]) -> str:
-    """As Slurm writes it: 0-3,7."""
-    spans: list[list[int]] = []
-    for index in indices:
-        if spans and spans[-1][-1] == index - 1:
-            spans[-1].append(index)
-        else:
-            spans.append([index])
-    return ",".join(f"{span[0]}-{span[-1]}" if len(span) > 1 else str(span[0]) for span in spans)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ from harness.code.snapshot import take_snapshot
 from harness.slurm import queue as slurm_queue
 from harness.slurm import reservations, submissions
 from harness.slurm.arrays import Planned, Site, Work, ask_site, plan_arrays, share_parallel
-from harness.slurm.backend.programs import NoAnswer, NoSlurm
+from harness.slurm.backend.programs import NoAnswer, NoSlurm, own_name
 from harness.slurm.backend.slurm import Slurm
 from harness.slurm.batch.script import Array
 from harness.slurm.clusters import Cluster
@@ -155,7 +154,7 @@ def submission_of(array: Array, work: Work, code: str) -> Submission:
         options=work.options,
         slurm=array.slurm,
         conf=cluster.slurm_conf or "",
-        user=getpass.getuser(),
+        user=own_name(),
     )
 
 

@@ -160,7 +160,7 @@ def _by_folder(names: dict[Path, str]) -> dict[Path, dict[Path, str]]:
 def _stop(folder: Path, names: dict[Path, str]) -> bool:
     """Stop the runs of one runs folder. Returns whether any of them was queued or alive."""
     from harness.launch.cancel import stop_runs
-    from harness.slurm.queue import cancel_queued
+    from harness.slurm.cancel import cancel_queued
     from harness.store.cancelled import note_cancelled_run
 
     cancelled, left = cancel_queued(folder, {root.name: name for root, name in names.items()}, say)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import subprocess
 from collections.abc import Collection
@@ -38,6 +39,14 @@ class Answer:
         """Why it failed, in one line."""
         lines = [line.strip() for line in (self.err or self.out).splitlines() if line.strip()]
         return (lines or [f"exit code {self.code}"])[-1].rstrip(".")
+
+
+def own_name() -> str:
+    """Who runs this, as Slurm's programs take it: a number for a user without a name, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def ask(program: str, *arguments: str, conf: str = "", text: str | None = None, hidden: Collection[str] = ()) -> Answer:

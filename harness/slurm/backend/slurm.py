@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,8 +14,9 @@ from pathlib import Path
 from detector.errors import SchedulerError
 from detector.storage.outputs import path_part
 from harness.slurm.backend.answers import AnswerFile, Answers, Ended, QueuedJob
-from harness.slurm.backend.programs import Answer, NoAnswer, NoSlurm, ask
+from harness.slurm.backend.programs import Answer, NoAnswer, NoSlurm, ask, own_name
 
+CONFIG_SECONDS = 600.0  # for which a process keeps what it knows of the configuration
 ACCOUNTS_AT_ONCE = 500  # jobs per call of sacct: what a command line holds
 CANCELLED_AT_ONCE = 1_000  # jobs per call of scancel
 COMMENT = "harness-"  # and a submission's token: the comment of our jobs
@@ -36,8 +37,12 @@ class Slurm:
 
     @property
     def config(self) -> Mapping[str, str]:
-        """``scontrol show config``, asked once by each process. Raises SchedulerError where nobody answers."""
-        return _config(self.conf, *(os.environ.get(name, "") for name in ("SLURM_CONF", "PATH")))
+        """``scontrol show config``, asked seldom. Raises SchedulerError where nobody answers."""
+        return _config(
+            self.conf,
+            int(time.time() // CONFIG_SECONDS),
+            *(os.environ.get(name, "") for name in ("SLURM_CONF", "PATH")),
+        )
 
     @property
     def name(self) -> str:
@@ -47,7 +52,7 @@ class Slurm:
     @property
     def hides_jobs(self) -> bool:
         """Whether a user may see no jobs but his own (PrivateData)."""
-        return "jobs" in self.config.get("PrivateData", "") and getpass.getuser() != "root"
+        return "jobs" in self.config.get("PrivateData", "") and own_name() != "root"
 
     def submit(self, script: str) -> str:
         """Submit a batch script; returns the job's id.
@@ -86,7 +91,7 @@ class Slurm:
 
     def find(self, token: str) -> list[QueuedJob]:
         """The jobs of one submission, asked now. Raises SchedulerError where the queue gives no answer."""
-        return [job for job in self._queue([getpass.getuser()]) if job.token == token]
+        return [job for job in self._queue([own_name()]) if job.token == token]
 
     def cancel(self, jobs: Iterable[str]) -> None:
         """Cancel jobs, arrays or elements of arrays, in one call. Raises SchedulerError."""
@@ -135,8 +140,8 @@ class Slurm:
 
 
 @lru_cache(maxsize=16)
-def _config(conf: str, *environment: str) -> Mapping[str, str]:
-    """Of the Slurm that these variables lead to. An error is not kept."""
+def _config(conf: str, period: int, *environment: str) -> Mapping[str, str]:
+    """Of the Slurm that these variables lead to, once in each period. An error is not kept."""
     answer = asked("scontrol", "show", "config", conf=conf)
     pairs = (line.split("=", 1) for line in answer.out.splitlines() if "=" in line)
     return {name.strip(): value.strip() for name, value in pairs}
@@ -151,7 +156,7 @@ def asked(program: str, *arguments: str, conf: str = "") -> Answer:
 
 
 def _file(runs: Path, name: str) -> AnswerFile:
-    whose = path_part(f"{name or 'slurm'}-{getpass.getuser()}", "ClusterName", raises=SchedulerError)
+    whose = path_part(f"{name or 'slurm'}-{os.getuid()}", "ClusterName", raises=SchedulerError)
     return AnswerFile(runs / "submissions" / "answers" / f"{whose}.json")
 
 

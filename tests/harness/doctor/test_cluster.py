@@ -186,7 +186,9 @@ def test_doctor_tells_a_refusal_with_what_sbatch_said(here: Path) -> None:
     found = as_findings(result)
     assert found["Slurm"] == Finding("ok", "Slurm", "slurm 1.2, cluster here; squeue answers")
     assert found["sbatch"].state == "fail"
-    assert "sbatch refused doctor-0: sbatch: error: Invalid account. Compare the cluster" in found["sbatch"].text
+    assert (
+        "sbatch refused harness-doctor-0: sbatch: error: Invalid account. Compare the cluster" in found["sbatch"].text
+    )
     assert cancelled(here) == []
 
 
@@ -206,7 +208,13 @@ def test_doctor_asks_for_what_runs_ask_for_but_for_minutes_and_once(here: Path) 
     said = {line.removeprefix("#SBATCH ") for line in options if line.startswith("#SBATCH")}
     assert {
         *("--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4", "--cpus-per-task=3", "--time=10", "--no-requeue"),
-        *("--account=us", "--partition=main", "--signal=USR2@30", "--job-name=doctor-0", "--comment=harness-doctor-0"),
+        *(
+            "--account=us",
+            "--partition=main",
+            "--signal=USR2@30",
+            "--job-name=harness-doctor-0",
+            "--comment=harness-doctor-0",
+        ),
     } <= said
     assert "module load x" in options
     assert any(line.endswith(" watched=no") for line in options)  # no run is to be tried again

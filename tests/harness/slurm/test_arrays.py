@@ -176,7 +176,7 @@ def test_a_site_is_asked_for_its_limits_and_for_the_users_jobs(programs: Program
         squeue_line("20_0", "RUNNING", "None", "harness-ghi-0", user="you"),
     )
     found = ask_site(cluster(), tmp_path)
-    assert (found.name, found.queued, found.arrays) == ("here", 5, {"17": 3})
+    assert (found.name, found.queued, found.arrays, found.alone) == ("here", 5, {"17": 3, "18": 1}, {"18"})
     assert (found.limits.max_array, found.limits.max_jobs) == (4, 50)
 
 

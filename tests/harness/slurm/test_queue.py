@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from detector.errors import SchedulerError
 from detector.runs.folder import RunDir
 from detector.storage.files import write_json
+from harness.slurm.cancel import cancel_queued
 from harness.slurm.outputs import submitted_outputs
-from harness.slurm.queue import SlurmQueue, cancel_queued, has_submissions
+from harness.slurm.queue import SlurmQueue, has_submissions
 from harness.slurm.states import SchedulerState
 from harness.slurm.submissions import Options, Submission, transport_folder, write_submission
 from harness.status.kinds import Seen
@@ -228,6 +229,16 @@ def test_a_job_of_another_user_is_asked_for_and_named(runs: Path, programs: Prog
     assert " -u you " in programs.calls_of("squeue")[0]
 
 
+def test_a_user_of_any_name_has_the_shared_answer(
+    runs: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for user in ("me@site", "SITE\\me", "m\u00e9"):
+        monkeypatch.setenv("LOGNAME", user)
+        write(runs, user=user)
+        programs.queue(squeue_line("17_0", "RUNNING", "None", "harness-abc-0", user=user))
+        assert state(runs, "one") == at("running", "17_0")
+
+
 def test_a_refused_submission_keeps_what_slurm_said(runs: Path, programs: Programs) -> None:
     write(runs, state="refused", message="sbatch refused table2: no", job_id=None)
     assert state(runs, "one") == at("refused", "", "sbatch refused table2: no")
@@ -283,7 +294,7 @@ def test_cancel_names_the_elements_of_the_runs_and_no_others(runs: Path, program
     assert cancel_queued(runs, {"two": "the second", "three": "the third"}, said.append) == ({"two"}, set())
     assert programs.calls_of("scancel") == ["17_[1]"]
     assert said == ["the second: cancelled job 17_1"]
-    assert cancel_queued(runs, {"one": "the first"}, said.append)[0]
+    assert cancel_queued(runs, {"one": "the first"}, said.append) == ({"one"}, set())
     assert said[-1] == "the first: cancelled job 17_0, which saves and ends"
     assert cancel_queued(runs, {"three": "the third"}, said.append) == (set(), set())
     programs.fail("scancel", "no")

@@ -22,6 +22,7 @@ from harness.cli.runs import watch as cli_watch
 from harness.planning.selection import Selection
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve
+from harness.slurm import cancel as slurm_cancel
 from harness.slurm import queue as slurm_queue
 from harness.slurm.states import SchedulerState
 from harness.slurm.submissions import Member, Options, Submission, transport_folder, write_submission
@@ -327,7 +328,7 @@ def test_cancel_takes_held_runs_by_any_name(experiments: Path, tmp_path: Path, m
         asked.append(dict(names))
         return set(names), set()
 
-    monkeypatch.setattr(slurm_queue, "cancel_queued", cancel_queued)
+    monkeypatch.setattr(slurm_cancel, "cancel_queued", cancel_queued)
     both = {job.train.id: f"table2/L6, seed {job.train.seed}" for job in jobs}
     for name in (("table2/L6", "-p", "tiny"), ("17",)):
         invoke("cancel", *name)

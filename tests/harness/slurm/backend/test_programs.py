@@ -8,7 +8,7 @@ import pytest
 
 from detector.errors import SchedulerError
 from harness.slurm.backend import programs as module
-from harness.slurm.backend.programs import Answer, NoAnswer, NoSlurm, ask
+from harness.slurm.backend.programs import Answer, NoAnswer, NoSlurm, ask, own_name
 
 
 @pytest.fixture
@@ -98,3 +98,12 @@ def test_a_program_that_does_not_answer_is_not_waited_for(tools: Path, monkeypat
     put(tools, "tool", "exec sleep 60")
     with pytest.raises(NoAnswer, match="tool did not answer within 0 s"):
         ask("tool")
+
+
+def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    monkeypatch.setattr("os.getuid", lambda: 4711)
+    assert own_name() == "4711"

@@ -180,9 +180,10 @@ def test_preemption_without_grace_is_queued_again_at_once(job: Job) -> None:
 
 def test_preemption_with_grace_waits_for_the_run_to_save(job: Job) -> None:
     process = job.start(
-        f"trap '{says(phase='stopped', left='asked')}; sleep 1; touch $CALLS.saved; exit 130' TERM\nsleep 30 & wait"
+        f"trap '{says(phase='stopped', left='asked')}; sleep 1; touch $CALLS.saved; exit 130' TERM\n"
+        "touch $CALLS.ready\nsleep 30 & wait"
     )
-    wait_for(lambda: any(call.startswith("srun") for call in job.calls))
+    wait_for((job.root / "calls.ready").exists)
     (job.root / "state").write_text(f"{PREEMPTED.replace('COMPLETING', 'RUNNING')} \n")
     process.send_signal(signal.SIGTERM)
     subprocess.run(["pkill", "-TERM", "-f", str(job.folder / "task-0.json")], check=False)
@@ -202,8 +203,8 @@ def test_the_time_limit_itself_is_queued_again(job: Job) -> None:
 
 
 def test_a_cancelled_run_is_not_queued_again(job: Job) -> None:
-    process = job.start("trap 'exit 130' TERM\nsleep 30 & wait")
-    wait_for(lambda: any(call.startswith("srun") for call in job.calls))
+    process = job.start("trap 'exit 130' TERM\ntouch $CALLS.ready\nsleep 30 & wait")
+    wait_for((job.root / "calls.ready").exists)
     (job.root / "state").write_text(f"{CANCELLED} \n")
     process.send_signal(signal.SIGTERM)
     subprocess.run(["pkill", "-TERM", "-f", str(job.folder / "task-0.json")], check=False)
