@@ -180,7 +180,7 @@ def test_preemption_without_grace_is_queued_again_at_once(job: Job) -> None:
 
 def test_preemption_with_grace_waits_for_the_run_to_save(job: Job) -> None:
     process = job.start(
-        f"trap '{says(phase='stopped', left='asked')}; sleep 1; touch $CALLS.saved; exit 130' TERM\n"
+        f"save() {{ {says(phase='stopped', left='asked')}; sleep 1; touch $CALLS.saved; exit 130; }}\ntrap save TERM\n"
         "touch $CALLS.ready\nsleep 30 & wait"
     )
     wait_for((job.root / "calls.ready").exists)
