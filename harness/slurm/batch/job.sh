@@ -153,12 +153,17 @@ after_failure() { # CAUSE WORDS: at most max_retries times from one point
 }
 
 end_hung_step() { # SECONDS: the processes' stacks, then their end
-  local file rank text
+  local file rank text step_id steps=()
   declare -A sizes
   for file in "$folder/${job}"_*_log.out; do sizes[$file]=$(stat -c %s "$file" 2>/dev/null || echo 0); done
-  scancel --signal=QUIT "$SLURM_JOB_ID" # of the step, not of this script; each process prints its stacks
+  # Of the steps, not of this script, and by the element's own name: one element of an array has the array's id for its
+  # own, and that id means them all.
+  for step_id in $(squeue -h --steps --jobs="$SLURM_JOB_ID" -o %i | grep -E "^$job\\.[0-9]+$" || echo "$job.0"); do
+    steps+=("$step_id")
+  done
+  scancel --signal=QUIT "${steps[@]}" # each process prints its stacks
   sleep 5
-  scancel --signal=KILL "$SLURM_JOB_ID"
+  scancel --signal=KILL "${steps[@]}"
   say "no progress for $(($1 / 60)) min $(($1 % 60)) s; the stacks of its processes follow"
   for file in "${!sizes[@]}"; do
     rank=${file%_log.out}
