@@ -14,6 +14,8 @@ MOST_BYTES = 64 * 2**20  # of a log that is shown
 ANY_SIZE = 2**63
 _LAUNCHERS = re.compile(r"^submitit (?:INFO|ERROR) |(?:INFO|ERROR) submitit: ")
 # What srun, Slurm's daemon and the batch script print around a program's own words.
+# Where bash says of the batch script that a command is not there.
+_SCRIPT = re.compile(r"^\S*/slurm_script: line \d+: ")
 _SLURMS = re.compile(r"^(?:srun|slurmstepd|harness): ")
 
 
@@ -51,4 +53,4 @@ def last_word(text: str) -> str:
     """The last line that a run itself printed; of what Slurm and the launcher printed, where there is none."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     own = [line for line in lines if not _SLURMS.match(line) and not _LAUNCHERS.search(line)]
-    return (own or lines or [""])[-1]
+    return _SCRIPT.sub("", (own or lines or [""])[-1])

@@ -77,24 +77,3 @@ def test_a_time_limit_that_comes_while_no_process_hears_is_queued_again(
     log = run.log.read_text()
     assert re.search(r"the time limit was there before the run had stopped; queued again \(1 of", log), log
     assert_as_undisturbed(run, place, undisturbed)
-
-
-def test_three_starts_that_end_by_their_time_limit_at_one_point_are_the_last(
-    tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A start that takes longer than the time limit: as here, where each process hangs before it has begun."""
-    place = make_workplace(tmp_path, iterations=150)
-    given = tmp_path / "shortest.yaml"
-    given.write_text(cluster_text("shortest", time_minutes="1", signal_delay_seconds="50"))
-    text = (words / "sitecustomize.py").read_text().replace("os.unlink(path)", "pass")  # in every start
-    (words / "sitecustomize.py").write_text(text)
-    hang(words, rank=0)
-    hang(words, rank=1)
-    monkeypatch.setenv("HARNESS_SILENCE_SECONDS", "600")
-    place.harness(*ROW, "--cluster", str(given))
-    wait_until_queue_is_empty(place)
-    said = place.harness("status", *ROW[1:])
-    assert "given up: 3 starts in a row ended by their time limit at the same point" in said, said
-    assert "time_minutes" in said
-    assert show(the_submission(place).job_id)["Restarts"] == "2"
-    assert trained(place) == []

@@ -35,7 +35,8 @@ say() { # into the job's output and the run's log
 }
 
 field() { # NAME JSON: the value of a field of status.json
-  [[ $2 =~ \"$1\":[[:space:]]*\"?([^],\"[:space:]}]*) ]] && printf %s "${BASH_REMATCH[1]}"
+  local pattern="\"$1\":[[:space:]]*\"?([^],\"}[:space:]]*)" # the file has a line and an indent for each field
+  [[ $2 =~ $pattern ]] && printf %s "${BASH_REMATCH[1]}"
 }
 
 status() { # status.json as text; empty where it cannot be read in time, or is of another job

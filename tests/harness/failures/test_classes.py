@@ -396,6 +396,7 @@ def test_advice_names_the_key_that_matters_where_the_run_was_begun(name: Failure
 
 def test_last_word_is_the_runs_own_where_it_has_one() -> None:
     around = "harness: start 0\n{}srun: error: n1: task 0: Exited with exit code 127\n"
-    assert last_word(around.format("apptainer: command not found\n")) == "apptainer: command not found"
+    for where in ("", "/var/spool/slurmd/job00009/slurm_script: line 57: "):
+        assert last_word(around.format(f"{where}apptainer: command not found\n")) == "apptainer: command not found"
     assert last_word(around.format("")) == "srun: error: n1: task 0: Exited with exit code 127"
     assert last_word(" \n") == ""
