@@ -35,7 +35,7 @@ say() { # into the job's output and the run's log
 }
 
 field() { # NAME JSON: the value of a field of status.json
-  local pattern="\"$1\":[[:space:]]*\"?([^,\"}[:space:]]*)" # the file has a line and an indent for each field
+  local pattern="\"$1\":[[:space:]]*\"?([^],\"}[:space:]]*)" # the file has a line and an indent for each field
   [[ $2 =~ $pattern ]] && printf %s "${BASH_REMATCH[1]}"
 }
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from detector.runs.status import Status
+from detector.storage.files import write_json
 from harness.slurm.batch.script import ArrayPlan, Shape, batch_script
 from harness.slurm.clusters import Cluster, Fallback
 
@@ -135,10 +138,13 @@ def job(tmp_path: Path) -> Job:
     return Job(tmp_path, Cluster(name="c", title="t", time_minutes=60, python=sys.executable))
 
 
-def says(**values: object) -> str:
-    """Shell: the worker writes its heartbeat, as ``write_json`` lays it out."""
-    text = json.dumps({"job": "17", "progressed": "NOW", **values}, indent=2)
-    return "printf '%s' '" + text.replace('"NOW"', "'$(date +%s.%N)'") + "' >$STATUS"
+def says(**values: Any) -> str:
+    """Shell: the worker writes its heartbeat, as text that ``write_json`` makes of it. It got ahead just now."""
+    status = Status(**{"time": 0.0, "pid": 1, "job": "17", **values, "progressed": 0.5})
+    with tempfile.TemporaryDirectory() as folder:
+        write_json(Path(folder) / "status.json", status)
+        text = (Path(folder) / "status.json").read_text()
+    return f"printf '%s' '{text}' | sed 's/\"progressed\": 0.5/\"progressed\": '$(date +%s.%N)'/' >$STATUS"
 
 
 STOPPED_BY_TIME = f"{says(phase='stopped', left='time')}\nexit 130"
@@ -180,8 +186,8 @@ def test_preemption_without_grace_is_queued_again_at_once(job: Job) -> None:
 
 def test_preemption_with_grace_waits_for_the_run_to_save(job: Job) -> None:
     process = job.start(
-        f"save() {{ {says(phase='stopped', left='asked')}; sleep 1; touch $CALLS.saved; exit 130; }}\ntrap save TERM\n"
-        "touch $CALLS.ready\nsleep 30 & wait"
+        f"at_end() {{ {says(phase='stopped', left='asked')}; sleep 1; touch $CALLS.saved; exit 130; }}\n"
+        "trap at_end TERM\ntouch $CALLS.ready\nsleep 30 & wait"
     )
     wait_for((job.root / "calls.ready").exists)
     (job.root / "state").write_text(f"{PREEMPTED.replace('COMPLETING', 'RUNNING')} \n")
