@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from detector.runs.folder import RunDir
-from harness.slurm.submissions import Submission, submission_file, transport_folder, write_submission
+from harness.slurm.submissions import submission_file, transport_folder, write_submission
 from support.final_weights import assert_same_bits, final_weights
 from support.workplace import Workplace, make_workplace
 from tests.slurm.jobs import (
@@ -49,7 +50,7 @@ def test_two_runs_are_one_array_with_a_process_on_each_node(undisturbed: tuple[W
 def test_dry_run_prints_the_script_that_is_then_submitted(undisturbed: tuple[Workplace, dict[str, str]]) -> None:
     place, said = undisturbed
     entry = the_submission(place)
-    script = transport_folder(runs_of(place), entry.token) / f"{entry.job_id}_submission.sh"
+    script = transport_folder(runs_of(place), entry.token) / "job.sh"
     assert script.read_text() in said["dry"]
     assert "#SBATCH --array=0-1%2" in said["dry"]
 
@@ -74,7 +75,8 @@ def test_a_run_whose_time_is_up_saves_is_queued_again_and_ends_with_the_same_wei
     wait_until_queue_is_empty(place)
     assert [path.root for path in trained(place)] == [run.root], said_by_jobs(place)
     log = run.log.read_text()
-    assert re.search(r"stopped at iteration \d+; the state is saved; queued again \(1 of at most 100\)", log), log
+    assert re.search(r"stopped at iteration \d+; the state is saved\n", log), log
+    assert "the time was nearly up; queued again (1 of at most 100)" in log
     assert re.search(r"resumed after iteration \d+", log)
     assert show(job_id)["Restarts"] == "1"
     assert the_submission(place).job_id == job_id
@@ -92,7 +94,8 @@ def test_a_run_that_makes_room_for_an_urgent_job_saves_and_comes_back(tmp_path: 
     subprocess.run(urgent, check=True, capture_output=True)
     wait_until_queue_is_empty(place)
     log = run.log.read_text()
-    assert "the state is saved; queued again (1 of at most 100)" in log, said_by_jobs(place)
+    assert "the state is saved" in log, said_by_jobs(place)
+    assert "preempted; queued again (1 of at most 100)" in log, said_by_jobs(place)
     assert [path.root for path in trained(place)] == [run.root], said_by_jobs(place)
     assert show(job_id)["Restarts"] == "1"
 
@@ -105,13 +108,12 @@ def test_a_signal_during_the_imports_is_heeded_after_them(tmp_path: Path, cluste
     while not subprocess.check_output(["squeue", "-h", "--steps", "-j", str(job_id)], text=True).strip():
         assert time.monotonic() < deadline, said_by_jobs(place)
         time.sleep(0.02)
-    time.sleep(0.1)  # env has started Python, and Python is busy with submitit
+    time.sleep(0.1)  # env has started Python, and Python is busy with its imports
     subprocess.run(["scancel", "--signal=USR2", str(job_id)], check=True)
     wait_until_queue_is_empty(place)
     (run,) = trained(place)
-    assert re.search(r"stopped at iteration 1; the state is saved; queued again", run.log.read_text()), (
-        run.log.read_text()
-    )
+    log = run.log.read_text()
+    assert re.search(r"stopped at iteration 1; the state is saved\n.*the time was nearly up; queued again", log), log
     assert show(job_id)["Restarts"] == "1"
 
 
@@ -120,11 +122,11 @@ def test_a_cancelled_run_saves_and_stays_away(tmp_path: Path, cluster_file: Path
     place.harness(*ROW, "--cluster", str(cluster_file))
     run, job_id = wait_for_checkpoint(place), the_submission(place).job_id
     assert re.search(r"running \d+%, ETA", place.harness("status", *ROW[1:]))
-    assert "submitit" in place.harness("logs", *ROW[1:], "--rank", "1")
+    assert "harness: start 1" in place.harness("logs", *ROW[1:], "--rank", "0")
     said = place.harness("cancel", *ROW[1:])
     assert f"cancelled job {job_id}, which saves and ends" in said
     wait_until_queue_is_empty(place)
-    assert "stopped (stopped at iteration" in place.harness("status", *ROW[1:])
+    assert "cancelled (" in place.harness("status", *ROW[1:])
     status = run.read_status()
     assert status is not None
     assert re.fullmatch(r"stopped at iteration \d+; the state is saved", status.message), status
@@ -136,11 +138,8 @@ def test_a_crash_between_sbatch_and_noting_the_id_loses_nothing(tmp_path: Path, 
     place = make_workplace(tmp_path, iterations=8)
     place.harness(*ROW, "--cluster", str(holding_file))
     entry = the_submission(place)
-    # As after a crash: the id was never written down, nor were submitit's pickles moved to where the job looks.
-    write_submission(
-        runs_of(place), Submission(token=entry.token, cluster="two", runs=entry.runs, time=0.0, code=entry.code)
-    )
-    (transport_folder(runs_of(place), entry.token) / f"{entry.job_id}_submitted.pkl").unlink()
+    # As after a crash: the id was never written down.
+    write_submission(runs_of(place), replace(entry, state="submitting", job_id=None, time=0.0))
     said = place.harness(*ROW, "--cluster", str(holding_file))
     assert f"Found again: job {entry.job_id}" in said
     assert "Nothing was submitted." in said
@@ -219,5 +218,6 @@ def test_a_refused_job_is_told_and_leaves_nothing_behind(tmp_path: Path, cluster
     said = place.harness(*ROW, "--cluster", str(wrong), code=2)
     assert "invalid partition specified: nowhere" in said
     assert not list(runs_of(place).glob("*/claim.json"))
-    assert the_submission(place).state == "ended"
+    assert the_submission(place).state == "refused"
+    assert "refused" in place.harness("status", *ROW[1:])
     assert submission_file(runs_of(place), the_submission(place).token).exists()
