@@ -38,7 +38,7 @@ def test_a_killed_process_ends_the_others_and_the_run_is_tried_again(
     wait_until(lambda: show(job_id)["Restarts"] == "1", place)
     assert re.search(r"requeued 1x|starting|running", place.harness("status", *ROW[1:]))
     wait_until_queue_is_empty(place)
-    words = r"a process was killed \(signal 9\); queued again \(1 of at most 100\), retry 1 of at most 3 from here"
+    words = r"a process was killed \(signal 9\); retry 1 of at most 3 from here; queued again \(1 of at most 100\)"
     assert re.search(words, run.log.read_text()), run.log.read_text()
     assert_as_undisturbed(run, place, undisturbed)
 
