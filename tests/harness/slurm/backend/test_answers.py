@@ -72,6 +72,28 @@ def test_a_fresh_answer_is_asked_for_in_any_case_and_kept_for_the_others(queue: 
     assert len(queue.asked) == 2
 
 
+def test_after_a_change_of_the_queue_the_next_look_asks(queue: Queue, tmp_path: Path) -> None:
+    mine, yours = (queue.file(tmp_path / "a.json") for _ in range(2))
+    mine.jobs(["me"], queue.ask)
+    mine.forget()
+    for file in (yours, mine):
+        file.jobs(["me"], queue.ask)
+    assert len(queue.asked) == 2
+
+
+def test_an_answer_from_before_a_submission_says_nothing_of_it(queue: Queue, tmp_path: Path) -> None:
+    file = queue.file(tmp_path / "a.json")
+    file.jobs(["me"], queue.ask)
+    queue.time += 5
+    file.jobs(["me"], queue.ask, since=queue.time - 10)
+    assert len(queue.asked) == 1
+    file.jobs(["me"], queue.ask, since=queue.time - 1)
+    assert len(queue.asked) == 2
+    file.jobs(["me"], queue.ask, since=queue.time + 60)  # by a clock that goes before this machine's
+    file.jobs(["me"], queue.ask, since=queue.time + 60)
+    assert len(queue.asked) == 4
+
+
 def test_a_question_about_more_users_is_asked_for_all_of_them(queue: Queue, tmp_path: Path) -> None:
     file = queue.file(tmp_path / "a.json")
     file.jobs(["me"], queue.ask)
