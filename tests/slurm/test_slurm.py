@@ -169,8 +169,8 @@ def test_two_people_at_once_train_a_run_once(tmp_path: Path, holding_file: Path)
     people = [place.start(*ROW, "--seeds", "3", "--cluster", str(holding_file)) for _ in range(3)]
     said = ["".join(person.communicate(timeout=60)) for person in people]
     assert [person.returncode for person in people] == [0, 0, 0], said
-    listed = subprocess.check_output(["squeue", "-h", "-r", "-o", "%j"], text=True).split()
-    assert listed == [the_submission(place).name] * 3
+    listed = subprocess.check_output(["squeue", "-h", "-r", "-o", "%k"], text=True).split()
+    assert listed == [f"harness-{the_submission(place).token}"] * 3
     assert sorted("Nothing was submitted." in text for text in said) == [False, True, True]
     subprocess.run(["scancel", str(the_submission(place).job_id)], check=True)
     wait_until_queue_is_empty(place)
@@ -211,12 +211,21 @@ def test_slurm_accepts_a_script_with_gpus(tmp_path: Path) -> None:
     assert not list(runs_of(place).glob("submissions/*.json"))
 
 
-def test_a_refused_job_is_told_and_leaves_nothing_behind(tmp_path: Path, cluster_file: Path) -> None:
+def test_a_job_that_would_never_start_is_told_with_what_would_take_it(tmp_path: Path, cluster_file: Path) -> None:
     place = make_workplace(tmp_path, iterations=8)
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(cluster_file.read_text().replace("partition: main", "partition: nowhere"))
     said = place.harness(*ROW, "--cluster", str(wrong), code=2)
-    assert "invalid partition specified: nowhere" in said
+    assert "There is no partition nowhere. Partitions that would take it: main, urgent, cheap." in said
+    assert not list(runs_of(place).glob("submissions/*.json"))
+
+
+def test_a_refused_job_is_told_and_leaves_nothing_behind(tmp_path: Path, cluster_file: Path) -> None:
+    place = make_workplace(tmp_path, iterations=8)
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(f"{cluster_file.read_text()}reservation: nowhere\n")
+    said = place.harness(*ROW, "--cluster", str(wrong), code=2)
+    assert "Requested reservation is invalid" in said
     assert not list(runs_of(place).glob("*/claim.json"))
     assert the_submission(place).state == "refused"
     assert "refused" in place.harness("status", *ROW[1:])

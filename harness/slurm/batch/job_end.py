@@ -55,7 +55,7 @@ def reason_to_retry(end: JobEnd) -> str | None:
     """Why another start may help, in words; None where it would not. The job itself goes on: nobody cancelled it."""
     if end.code == 0:
         return None
-    if end.code == STOPPED or _STEP_CANCELLED.search(end.srun):
+    if end.code == STOPPED or _somebody_ended_the_step(end.srun):
         return "somebody ended the step, and not the job"
     name = classify(end.message, end.tail)
     if name not in (*TRANSIENT, "unknown"):
@@ -64,6 +64,12 @@ def reason_to_retry(end: JobEnd) -> str | None:
     if killed is not None:
         return killed_by(killed)
     return f"{name}: {end.message or 'no message'}" if name in TRANSIENT else None
+
+
+def _somebody_ended_the_step(said: str) -> bool:
+    """Whether the step was cancelled before a process of it had ended: else srun cancelled it because of that one."""
+    cancelled, ended = _STEP_CANCELLED.search(said), _OF_TASKS.search(said)
+    return cancelled is not None and (ended is None or cancelled.start() < ended.start())
 
 
 def killing_signal(end: JobEnd, *, late: bool) -> int | None:

@@ -131,6 +131,7 @@ def test_the_process_that_died_first_is_told_from_those_that_srun_ended_for_it(
     ("srun", "reason"),
     [
         (STEP_CANCELLED + TERMINATED, "somebody ended the step, and not the job"),
+        (KILLED + STEP_CANCELLED, "a process was killed (signal 9)"),  # srun cancels the step of the others
         (STEP_CANCELLED.replace(" ***", " DUE TO NODE FAILURE ***") + KILLED, "a process was killed (signal 9)"),
     ],
 )
