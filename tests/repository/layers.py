@@ -50,6 +50,7 @@ ORDER: dict[str, tuple[tuple[str, ...], ...]] = {
         ("doctor",),
         ("report", "launch", "bundles"),
         ("audit", "status"),
+        ("figures",),
         ("planning",),
         ("verdicts", "slurm", "weights", "scaffold"),
         ("registry", "console", "code"),
