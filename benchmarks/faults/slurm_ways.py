@@ -18,7 +18,7 @@ from support.slurm.machine import kill
 from support.slurm.plan import CHEAP
 
 MINUTES = 30
-QUEUE_SECONDS = 240.0
+QUEUE_SECONDS = 600.0
 AGAIN_SECONDS = 300.0  # how long a user tries again; the reservation of a command that died holds for three minutes
 NODES = ("n1", "n2")
 Strike = Callable[[Scene, str], None]
