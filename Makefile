@@ -54,9 +54,9 @@ slurm-ready: install
 	@$(BIN)/python -m tests.slurm.ready
 
 # Most of a test's time is waiting for Slurm, so three run side by side, each on a Slurm of its own. The limit is for a
-# test that hangs, and has room for a slow machine. The longest first, else one of the three ends alone.
+# test that hangs, and has room for a slow machine.
 test-slurm: slurm-ready
-	timeout 2400 $(BIN)/python -m pytest tests/slurm/test_hangs.py tests/slurm/test_endings.py tests/slurm -m slurm -n 3 --dist worksteal -v
+	timeout 2400 $(BIN)/python -m pytest tests/slurm -m slurm -n 3 --maxschedchunk 1 -v
 
 test-gpu: install
 	$(BIN)/python -m tests.gpu
