@@ -18,7 +18,7 @@ from support.slurm.machine import kill
 from support.slurm.plan import CHEAP
 
 MINUTES = 30
-QUEUE_SECONDS = 240.0
+QUEUE_SECONDS = 600.0
 AGAIN_SECONDS = 300.0  # how long a user tries again; the reservation of a command that died holds for three minutes
 NODES = ("n1", "n2")
 Strike = Callable[[Scene, str], None]
@@ -249,7 +249,7 @@ def submit_twice(scene: Scene) -> None:
 SLURM_WAYS: dict[str, Way] = {
     "slurm-usr2": Way("SIGUSR2 to the job", struck(say_time_is_up), 2),
     "slurm-limit": Way("a time limit of one minute", time_limit, 2, faults=0, iterations=600),
-    "slurm-limits": Way("a time limit of one minute, several times", time_limit, 2, faults=0, iterations=2000),
+    "slurm-limits": Way("a time limit of one minute, several times", time_limit, 2, faults=0, iterations=1000),
     "slurm-preempt": Way("an urgent job needs the nodes", struck(make_room), 2),
     "slurm-cheap": Way(
         "an urgent job takes the nodes of a cheap partition, without grace", struck(make_room, CHEAP), 2

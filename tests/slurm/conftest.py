@@ -17,6 +17,14 @@ from support.workplace import Workplace, make_workplace
 from tests.slurm.jobs import ROW, cluster_text, wait_until_queue_is_empty
 
 StartSlurm = Callable[[ClusterPlan], dict[str, str]]
+LONGEST = ("test_hangs", "test_endings", "test_retries", "test_wanted")  # files: their tests wait for minutes of Slurm
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, else one of several processes of pytest ends alone."""
+    mine = [item for item in items if item.path.parent == Path(__file__).parent]
+    if len(mine) == len(items):
+        items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 def fail_without_slurm() -> None:

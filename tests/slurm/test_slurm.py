@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from detector.runs.folder import RunDir
 from harness.slurm.submissions import submission_file, transport_folder, write_submission
 from support.final_weights import assert_same_bits, final_weights
+from support.slurm.machine import tasks
 from support.workplace import Workplace, make_workplace
 from tests.slurm.jobs import (
     JOB_SECONDS,
@@ -100,15 +101,16 @@ def test_a_run_that_makes_room_for_an_urgent_job_saves_and_comes_back(tmp_path: 
     assert show(job_id)["Restarts"] == "1"
 
 
-def test_a_signal_during_the_imports_is_heeded_after_them(tmp_path: Path, cluster_file: Path) -> None:
+def test_a_signal_during_the_imports_is_heeded_after_them(
+    tmp_path: Path, cluster_file: Path, slurm: dict[str, str]
+) -> None:
     place = make_workplace(tmp_path, iterations=20)
     place.harness(*ROW, "--cluster", str(cluster_file))
     job_id = the_submission(place).job_id
     deadline = time.monotonic() + JOB_SECONDS
-    while not subprocess.check_output(["squeue", "-h", "--steps", "-j", str(job_id)], text=True).strip():
+    while not all(tasks(slurm["SLURM_CONF"], rank) for rank in (0, 1)):  # until Python is busy with its imports
         assert time.monotonic() < deadline, said_by_jobs(place)
         time.sleep(0.02)
-    time.sleep(0.1)  # env has started Python, and Python is busy with its imports
     subprocess.run(["scancel", "--signal=USR2", str(job_id)], check=True)
     wait_until_queue_is_empty(place)
     (run,) = trained(place)

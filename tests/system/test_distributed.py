@@ -76,6 +76,7 @@ def test_two_processes_started_by_submitit_give_the_run_of_one(
     assert one.metrics == two.metrics
 
 
+@pytest.mark.slow
 def test_a_stop_signal_to_one_process_stops_all_at_the_same_step_and_saves(data: Path, tmp_path: Path) -> None:
     long = micro_job(write_experiments(tmp_path / "experiments", iterations=400))
     run = RunDir(tmp_path / "run")

@@ -169,6 +169,7 @@ def test_open_export_split_counts_the_images_of_the_coco_release(place: Workplac
 
 
 @pytest.mark.coco
+@pytest.mark.slow
 def test_detect_and_store_finds_on_real_images_what_their_evaluation_found(coco_tiny: Path, tmp_path: Path) -> None:
     """A network as it is before training, on the validation images with and without their labels."""
     import torch

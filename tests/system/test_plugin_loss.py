@@ -70,6 +70,7 @@ def install_broken(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_commands_know_a_loss_of_a_package_and_refuse_what_is_wrong(tmp_path: Path) -> None:
     said = reads(tmp_path, install_package(tmp_path), install_broken(tmp_path / "bad"))
     for text, name, field in zip(said["schema"], ("RecipeFile", "Row"), ("settings", "set"), strict=True):

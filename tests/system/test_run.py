@@ -122,6 +122,7 @@ def test_eval_with_other_test_settings_keeps_a_record_of_its_own(done: Workplace
     assert all(row["n"] == 1 for row in rows)
 
 
+@pytest.mark.slow
 def test_eval_of_the_runs_own_weights_as_a_file_gives_the_records_metrics(done: Workplace, tmp_path: Path) -> None:
     data = printed_first(done.harness("eval", "table2/L6", "--profile", "tiny", "--json"))
     root = next((done.root / "runs" / "data").iterdir())
@@ -134,6 +135,7 @@ def test_eval_of_the_runs_own_weights_as_a_file_gives_the_records_metrics(done: 
     assert "fills no table's cell" in found
 
 
+@pytest.mark.slow
 def test_a_batch_size_of_its_own_trains_the_same_epochs_and_fills_no_cell(done: Workplace) -> None:
     text = done.harness("run", "table3/dr", "--profile", "tiny", "--batch-size", "2")
     assert "With --batch-size 2 these runs are not the paper's" in text
@@ -144,6 +146,7 @@ def test_a_batch_size_of_its_own_trains_the_same_epochs_and_fills_no_cell(done: 
     assert {row["ref"]: row["seeds"] for row in data[0]["rows"]}["table3/dr"] == [0]
 
 
+@pytest.mark.slow
 def test_a_wrong_first_batch_stops_the_run_before_its_first_step_and_says_why(tmp_path: Path) -> None:
     place = make_workplace(tmp_path, iterations=8)
     path = place.root / "experiments" / "profiles" / "tiny.yaml"

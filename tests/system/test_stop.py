@@ -60,6 +60,7 @@ def test_run_killed_in_mid_training_resumes_to_the_same_weights(place: Workplace
     assert_same_result(place, undisturbed)
 
 
+@pytest.mark.slow
 def test_run_interrupted_by_ctrl_c_saves_and_goes_on(place: Workplace, undisturbed: Workplace) -> None:
     process = place.start("run", "table2/L6", "--profile", "tiny")
     wait_for_iteration(place.run_dir(), 10)
@@ -75,6 +76,7 @@ def test_run_interrupted_by_ctrl_c_saves_and_goes_on(place: Workplace, undisturb
     assert_same_result(place, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_second_command_follows_the_first_instead_of_training_twice(place: Workplace) -> None:
     first = place.start("run", "table2/L6", "--profile", "tiny")
     wait_for_iteration(place.run_dir(), 2)

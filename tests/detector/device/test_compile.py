@@ -64,6 +64,7 @@ def test_a_missing_compiler_is_one_clear_error(
 
 
 @pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own doings
+@pytest.mark.slow
 def test_another_size_of_image_is_not_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._dynamo.testing import CompileCounter  # a second of imports
 

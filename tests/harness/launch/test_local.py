@@ -179,6 +179,7 @@ def start_worker(assignment: Assignment) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_worker_that_comes_second_waits_and_finishes_what_the_first_leaves(job: EvalJob, tmp_path: Path) -> None:
     run, data = RunDir(tmp_path / "run"), micro_data(tmp_path / "data", job)
     with run.lock():

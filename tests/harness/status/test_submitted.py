@@ -240,7 +240,11 @@ def test_a_cancelled_run_is_not_lost_where_slurm_keeps_no_accounts(experiments: 
     assert listed("table2/L6")[job.train.id]["state"] == "lost"
 
 
-def test_a_queue_that_does_not_answer_leaves_the_last_known_state(experiments: Path, tmp_path: Path) -> None:
+def test_a_queue_that_does_not_answer_leaves_the_last_known_state(
+    experiments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
     jobs = [micro_job(experiments, seed=seed) for seed in range(2)]
     submit(tmp_path / "runs", *jobs)
     run = RunDir(tmp_path / "runs" / jobs[0].train.id)

@@ -220,6 +220,7 @@ def test_a_cancelled_run_is_not_queued_again(job: Job) -> None:
     assert not job.ends.exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_hangs_shows_its_stacks_and_is_queued_again(job: Job) -> None:
     job.cluster = Cluster(name="c", title="t", time_minutes=60, python=sys.executable, max_retries=1)
     job.folder.mkdir(parents=True)
@@ -243,6 +244,7 @@ def test_a_run_that_hangs_shows_its_stacks_and_is_queued_again(job: Job) -> None
     assert not job.is_queued_again
 
 
+@pytest.mark.slow
 def test_a_run_that_gets_ahead_is_left_alone(job: Job) -> None:
     steps = "\n".join(f"{says(phase='training', silence=2.0)}\nsleep 1.5" for number in range(4))
     job.finish(f"{steps}\nexit 0")
