@@ -63,7 +63,8 @@ def svg(figure: Figure, width: Width, prefix: str | None = None) -> str:
     variables = {style.INK: "currentColor", style.FAINT: f"var(--figure-faint, {style.FAINT})"}
     variables[style.PAPER] = "var(--figure-paper, transparent)"
     variables |= {colour: f"var(--figure-{i}, {colour})" for i, colour in enumerate(style.COLOURS, 1)}
-    return ElementTree.tostring(_tree(figure, width, prefix or figure.name, variables), encoding="unicode")
+    text: str = ElementTree.tostring(_tree(figure, width, prefix or figure.name, variables), encoding="unicode")
+    return text
 
 
 def numbers(figure: Figure) -> bytes:
@@ -84,7 +85,8 @@ def _cell(value: Cell) -> str:
 
 def _file_svg(figure: Figure, width: Width) -> bytes:
     tree = _tree(figure, width, figure.name, {})
-    return b'<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(tree, encoding="utf-8") + b"\n"
+    text: str = ElementTree.tostring(tree, encoding="unicode")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'.encode()
 
 
 def _tree(figure: Figure, width: Width, prefix: str, colours: dict[str, str]) -> ElementTree.Element:
