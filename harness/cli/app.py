@@ -31,7 +31,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (tables, report, show, compare, audit, plan, run, status, clean, trace, doctor, collect, model, test_dev, schema):
+for module in (
+    tables,
+    report,
+    show,
+    compare,
+    audit,
+    plan,
+    run,
+    status,
+    clean,
+    trace,
+    doctor,
+    collect,
+    model,
+    test_dev,
+    schema,
+):
     module.add_to(app)
 own_data.add_to(data.app)
 app.add_typer(bundle.app, name="bundle")

@@ -15,7 +15,7 @@ from harness.report.page.page import GENERATOR, Page, html
 
 MARKER: Final = ".harness-report"  # in a folder that we may replace
 PAGE: Final = "index.html"
-_BEGINNING: Final = f'<!doctype html>\n<!-- made by {GENERATOR} -->\n'
+_BEGINNING: Final = f"<!doctype html>\n<!-- made by {GENERATOR} -->\n"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ def check_out(out: Path, *, single_file: bool) -> None:
 
 def _check_file(out: Path) -> None:
     if out.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--single-file writes one page: --out must end in .html; got {out}. Such as --out report.html")
+        raise UsageError(
+            f"--single-file writes one page: --out must end in .html; got {out}. Such as --out report.html"
+        )
     if out.is_dir():
         raise UsageError(f"{out} is a folder, and --single-file writes one page. Choose another name for --out.")
     if out.exists() or out.is_symlink():

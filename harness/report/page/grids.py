@@ -20,7 +20,8 @@ TONES: Final[dict[str, str]] = {
     "not decidable here": "none",
     "pending": "none",
 }
-SIGNS: Final[dict[str, str]] = {"good": "✓", "fair": "≈", "bad": "✗", "open": "?", "none": "–"}
+DASH: Final = "\N{EN DASH}"  # where there is no number
+SIGNS: Final[dict[str, str]] = {"good": "✓", "fair": "≈", "bad": "✗", "open": "?", "none": DASH}
 # What the page's script reads as a number.
 _NUMBER = re.compile(r"\(?[+-]?[0-9]+(\.[0-9]+)?\)?( ±[0-9.]+)?( \(n [0-9]+\))?")
 
@@ -85,5 +86,5 @@ def words_grid(caption: str, headings: Sequence[str], rows: Sequence[Sequence[st
 def number(value: float | None, digits: int = 1, *, href: str = "", signed: bool = False) -> Cell:
     """A number, or a dash where there is none."""
     if value is None:
-        return Cell("–")
+        return Cell(DASH)
     return Cell(f"{value:+z.{digits}f}" if signed else f"{value:.{digits}f}", value, href)

@@ -132,7 +132,9 @@ def html(page: Page, *, whole: bool) -> str:
     environment = _environment(page.places)
     script, style = _asset("page.js"), _asset("style.css")
     links = {
-        name: f"data:text/csv;charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}" if whole else f"data/{name}"
+        name: f"data:text/csv;charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
+        if whole
+        else f"data/{name}"
         for name, text in page.data.items()
     }
     return environment.get_template("page.html.j2").render(

@@ -30,7 +30,10 @@ WITHOUT_RUNS: Final = ("fig2", "fig3")
 
 @dataclass(frozen=True)
 class FigurePart:
-    """A figure. svg: drawn, "" where ``missing`` says why not. claims: id, text, verdict, its sign and tone. csv: its numbers."""
+    """A figure. svg: drawn, "" where ``missing`` says why not. csv: its numbers.
+
+    claims: id, text, verdict, its sign and tone.
+    """
 
     name: str
     anchor: str

@@ -13,7 +13,7 @@ from harness.registry.ledger import SILENT, deviations, plain
 from harness.registry.load import Registry
 from harness.registry.resolution import Resolution
 from harness.registry.resolve import resolve, resolve_recipe
-from harness.report.page.grids import Cell, Grid, Line, anchor
+from harness.report.page.grids import DASH, Cell, Grid, Line, anchor
 from harness.report.page.scales import Scale
 from harness.report.page.tables import evidence_anchor
 from harness.verdicts.measure import measure
@@ -111,7 +111,9 @@ def ledger_parts(scales: Sequence[Scale]) -> list[LedgerPart]:
             LedgerPart(
                 anchor=ledger_anchor(i),
                 path=entry.path,
-                says=tuple((name, "says nothing" if value == SILENT else plain(value)) for name, value in stated.items()),
+                says=tuple(
+                    (name, "says nothing" if value == SILENT else plain(value)) for name, value in stated.items()
+                ),
                 used=used[i],
                 why=entry.why,
                 measured=Grid(
@@ -137,7 +139,9 @@ def _used(registry: Registry, scales: Sequence[Scale]) -> dict[int, str]:
                 counts = found.setdefault(registry.ledger.fields.index(item.entry), {})
                 counts[plain(item.used)] = counts.get(plain(item.used), 0) + 1
     return {
-        i: "; ".join(f"{value} in {_rows(count)}" for value, count in sorted(counts.items(), key=lambda x: (-x[1], x[0])))
+        i: "; ".join(
+            f"{value} in {_rows(count)}" for value, count in sorted(counts.items(), key=lambda x: (-x[1], x[0]))
+        )
         for i, counts in found.items()
     }
 
@@ -155,9 +159,15 @@ def _ablation(scale: Scale, ref: str) -> Line | None:
     cells = [Cell(ref, href=_evidence(scale, ref)), Cell(scale.name), _mean(values)]
     base = _beside(registry, str(registry.row(ref)[1].recipe), ref)
     if base is None or not runs.values(base, "AP"):
-        return Line((*cells, Cell(base or "–"), Cell("–"), Cell("–")))
+        return Line((*cells, Cell(base or DASH), Cell(DASH), Cell(DASH)))
     claim = Claim(
-        id="difference", text="", where="", metric="AP", kind="greater", decidable_in=(), contrasts=(Contrast(ref, base),)
+        id="difference",
+        text="",
+        where="",
+        metric="AP",
+        kind="greater",
+        decidable_in=(),
+        contrasts=(Contrast(ref, base),),
     )
     (pair,) = measure(claim, runs)
     half = f" ±{pair.estimate.half_width():.1f}" if pair.estimate else ""

@@ -108,13 +108,17 @@ def _how_sure(scale: Scale, verdicts: Verdicts) -> list[str]:
     seeds = sorted({len(item.kept) for item in scale.chosen.values() if item.kept})
     shown = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     parts = [
-        f"How sure: {shown} seed{'s' if seeds[-1] > 1 else ''} per row; the chance that even one claim is wrongly called "
-        f"supported is at most {100 * ALPHA:.0f}% (Holm's correction)."
+        f"How sure: {shown} seed{'s' if seeds[-1] > 1 else ''} per row; the chance that even one claim is wrongly "
+        f"called supported is at most {100 * ALPHA:.0f}% (Holm's correction)."
     ]
     if provisional := sum(verdict.provisional for verdict in verdicts.claims):
-        parts.append(f"{_count(provisional, 'verdict is', 'verdicts are')} provisional: a row has too few seeds to test.")
+        parts.append(
+            f"{_count(provisional, 'verdict is', 'verdicts are')} provisional: a row has too few seeds to test."
+        )
     if elsewhere := counts["not decidable here"]:
-        parts.append(f"{_count(elsewhere, 'claim is', 'claims are')} not decidable at this scale, each with its reason.")
+        parts.append(
+            f"{_count(elsewhere, 'claim is', 'claims are')} not decidable at this scale, each with its reason."
+        )
     return parts
 
 
@@ -149,10 +153,8 @@ def _missing_sentence(scale: Scale, missing: Missing) -> str:
     if not missing.refs:
         return f"Every row that this scale trains has a run ({_count(total, 'row', 'rows')})."
     hours = "an unknown number of hours" if missing.hours is None else _hours(missing.hours, missing.unit)
-    return (
-        f"{len(missing.refs)} of {_count(total, 'row', 'rows')} {'has' if len(missing.refs) == 1 else 'have'} no run: one "
-        f"run of each takes {_count(missing.trainings, 'training', 'trainings')} and {hours}."
-    )
+    have = "has" if len(missing.refs) == 1 else "have"
+    return f"{len(missing.refs)} of {_count(total, 'row', 'rows')} {have} no run: one run of each takes {_count(missing.trainings, 'training', 'trainings')} and {hours}."
 
 
 def _undecided_sentence(scale: Scale, verdicts: Verdicts) -> str:
@@ -163,12 +165,13 @@ def _undecided_sentence(scale: Scale, verdicts: Verdicts) -> str:
     within = [name for name in plan.decided if name in undecided]
     if not within or not plan.spent:
         return ""
-    named = f"{len(within)} of the {len(undecided)}" if len(undecided) > 1 else "the"
-    again = ", counting none of the committed ones" if plan.recorded else ""
+    which = "the undecided claim" if len(undecided) == 1 else f"{len(within)} of the {len(undecided)} undecided claims"
+    again = "; runs whose records are only committed are made again" if plan.recorded else ""
+    budget = f"{math.ceil(plan.spent)}{plan.unit.lower()}h"
     return (
-        f"To decide {named} undecided {'claims' if len(undecided) > 1 else 'claim'} with 80% power, together with all "
-        f"others that it can: {_count(plan.num_runs, 'run', 'runs')}, {_hours(plan.spent, plan.unit)}{again} "
-        f"(harness plan {scale.selection.target} --profile {scale.name} --budget {math.ceil(plan.spent)}{plan.unit.lower()}h)."
+        f"Deciding {which} too takes {_count(plan.num_runs, 'run', 'runs')}, {_hours(plan.spent, plan.unit)}: every "
+        f"claim that this scale can decide then is, with 80% power{again} "
+        f"(harness plan {scale.selection.target} --profile {scale.name} --budget {budget})."
     )
 
 
@@ -197,8 +200,10 @@ def _facts(scale: Scale, verdicts: Verdicts, missing: Missing) -> list[Fact]:
 
 
 def _hours(hours: float, unit: str) -> str:
-    name = "GPU-hours" if unit == "GPU" else "hours of a CPU process"
-    return f"{hours:,.0f} {name}" if hours >= 10 else f"{hours:,.2f} {name}"
+    device = "GPU" if unit == "GPU" else "CPU process"
+    if hours < 1:
+        return f"{_count(max(1, round(60 * hours)), 'minute', 'minutes')} of one {device}"
+    return f"{hours:,.0f} {device}-hours" if hours >= 10 else f"{hours:.1f} {device}-hours"
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.registry.declarations import METRICS
-from harness.report.page.grids import TONES, Cell, Grid, Line, anchor, number
+from harness.registry.ledger import table_notes
+from harness.report.page.grids import DASH, TONES, Cell, Grid, Line, anchor, number
 from harness.report.page.scales import Scale
 from harness.report.tables import RowView, TableView
 from harness.report.text import difference_text, mean_text, title_text, verdict_text
@@ -45,7 +46,7 @@ def table_grid(scale: Scale, view: TableView) -> Grid:
     headings = [", ".join(view.columns), "n", *METRICS, *METRICS]
     words = {0}
     if view.compared:
-        spans.append(("AP, ours − paper", 2))
+        spans.append(("AP, ours - paper", 2))
         headings += ["difference", "verdict"]
         words.add(len(headings) - 1)
     return Grid(
@@ -54,8 +55,15 @@ def table_grid(scale: Scale, view: TableView) -> Grid:
         lines=tuple(_line(scale, view, i) for i in range(len(view.rows))),
         words=frozenset(words),
         spans=tuple(spans),
-        notes=view.footnotes,
+        notes=_notes(scale, view),
     )
+
+
+def _notes(scale: Scale, view: TableView) -> tuple[str, ...]:
+    """The table's footnotes; those on disagreeing sources have a section of their own."""
+    trained = [row.ref for row in view.rows if not row.cited and row.status != "not at this scale"]
+    elsewhere = table_notes(scale.selection.registry, scale.selection.profile, trained)
+    return tuple(note for note in view.footnotes if note not in elsewhere)
 
 
 def _line(scale: Scale, view: TableView, i: int) -> Line:
@@ -67,14 +75,14 @@ def _line(scale: Scale, view: TableView, i: int) -> Line:
         if mean is not None:
             cells.append(Cell(mean_text(mean).strip(), mean.mean, href))
         else:
-            cells.append(Cell(row.status if j == 0 and not row.ours else "–"))
+            cells.append(Cell(row.status if j == 0 and not row.ours else DASH))
     for metric in METRICS:
         value = row.published.get(metric)
-        shown = "–" if value is None else f"{value:.1f}" if view.compared else f"({value:.1f})"
+        shown = DASH if value is None else f"{value:.1f}" if view.compared else f"({value:.1f})"
         cells.append(Cell(shown, value))
     if view.compared:
         verdict = row.verdicts.get("AP")
-        cells.append(Cell(difference_text(verdict) or "–", verdict.difference if verdict else None))
+        cells.append(Cell(difference_text(verdict) or DASH, verdict.difference if verdict else None))
         words = verdict_text(verdict) if verdict else "" if row.cited else "pending"
         cells.append(Cell(words, tone=TONES.get(verdict.outcome if verdict else words, "")))
     before = view.rows[i - 1].group if i else None
@@ -100,7 +108,7 @@ def _together(found: Sequence[tuple[Scale, TableView]]) -> Grid:
 
 def _ap_cells(scale: Scale, row: RowView | None) -> list[Cell]:
     if row is None or row.cited:
-        return [Cell(""), Cell("–")]
+        return [Cell(""), Cell(DASH)]
     mean = row.ours.get("AP")
     count = Cell(str(len(row.seeds)), float(len(row.seeds)))
     if mean is None:
