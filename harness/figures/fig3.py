@@ -67,7 +67,7 @@ def check(curves: Curves) -> tuple[Statement, ...]:
     smooth = [values for name, values in curves.items() if name != "hinge"]
     return (
         Statement(
-            "The larger L is, the closer is the logistic loss to the hinge loss, at most log(2) / L above it (at z = 0)",
+            "The larger L is, the closer the logistic loss is to the hinge loss, at most log(2) / L above it",
             WHERE,
             ", ".join(f"{distance:.3f} for L = {L:g}" for L, distance in zip(LS, of_L, strict=True)),
             of_L == sorted(of_L, reverse=True) and _close(of_L, bounds_L),
