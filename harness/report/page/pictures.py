@@ -103,7 +103,7 @@ def _verdicts(figure: Figure, scale: Scale) -> tuple[tuple[str, str, str, str, s
 
 def image_parts(scale: Scale) -> list[ImagePart]:
     """Images of the selection's runs, where the folder of one is here."""
-    from harness.figures.images import pictures_of
+    from harness.figures.images.pictures import pictures_of
 
     return [
         ImagePart(
