@@ -17,7 +17,7 @@ import typer
 from detector.errors import HarnessError, UsageError
 from detector.storage.shown import one_line, shown
 from harness.cli import interrupts
-from harness.cli.files import bundle, data, model, new, own_data, schema, test_dev, weights
+from harness.cli.files import browse, bundle, data, images, model, new, own_data, schema, test_dev, weights
 from harness.cli.options import say
 from harness.cli.results import audit, collect, compare, report, show, tables
 from harness.cli.runs import clean, doctor, plan, run, status, trace
@@ -45,11 +45,13 @@ for module in (
     doctor,
     collect,
     model,
+    images,
     test_dev,
     schema,
 ):
     module.add_to(app)
 own_data.add_to(data.app)
+browse.add_to(data.app)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(data.app, name="data")
 app.add_typer(new.app, name="new")
