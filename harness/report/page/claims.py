@@ -22,8 +22,8 @@ _MARGIN = 6.0
 class Interval:
     """One contrast as it is drawn: positions along a line of ``_WIDTH``, and the words for who does not see it.
 
-    low, high: the ends of the 95% interval; None where there is none. zero: where no difference is. paper: the number
-    that the paper prints; None where it prints none.
+    low, high: the ends of the 95% interval; None where there is none. zero: where no difference is. paper: the
+    difference of the paper's numbers; None where it prints none.
     """
 
     rows: tuple[tuple[str, str], ...]  # text, anchor
@@ -117,7 +117,7 @@ def _at_scale(scale: Scale, verdict: ClaimVerdict, family_size: int) -> AtScale:
         outcome=verdict.outcome,
         tone=TONES[verdict.outcome],
         provisional=verdict.provisional,
-        why="" if why == "." else f"{why[0].upper()}{why[1:]}",
+        why="" if why == "." else why if why.startswith("p ") else f"{why[0].upper()}{why[1:]}",
         intervals=_intervals(scale, verdict),
     )
 
@@ -127,9 +127,9 @@ def _intervals(scale: Scale, verdict: ClaimVerdict) -> tuple[Interval, ...]:
     claim = verdict.claim
     marks = [x for pair in verdict.measured for x in _ends(pair)]
     about_rows = any(pair.b is not None for pair in verdict.measured)
-    paper = claim.published if claim.kind in ("greater", "similar", "between") else None
+    papers = [scale.papers_differences.get((claim.id, pair.a, pair.b)) for pair in verdict.measured]
     marks += [0.0] if about_rows else [x for x in (claim.low, claim.high, claim.threshold) if x is not None]
-    marks += [paper] if paper is not None and about_rows else []
+    marks += [paper for paper in papers if paper is not None]
     if not marks:
         return ()
     low, high = min(marks), max(marks)
@@ -139,7 +139,7 @@ def _intervals(scale: Scale, verdict: ClaimVerdict) -> tuple[Interval, ...]:
         return None if value is None else _MARGIN + (value - low) / reach * (_WIDTH - 2 * _MARGIN)
 
     drawn = []
-    for pair in verdict.measured:
+    for pair, paper in zip(verdict.measured, papers, strict=True):
         half = pair.estimate.half_width() if pair.estimate else None
         drawn.append(
             Interval(
@@ -150,7 +150,7 @@ def _intervals(scale: Scale, verdict: ClaimVerdict) -> tuple[Interval, ...]:
                 zero=at(0.0 if about_rows else claim.threshold),
                 low=None if half is None else at(pair.value - half),
                 high=None if half is None else at(pair.value + half),
-                paper=at(paper) if about_rows else None,
+                paper=at(paper),
             )
         )
     return tuple(drawn)

@@ -95,7 +95,7 @@ def without_later_fields(scale: Scale) -> str:
     if not old:
         return ""
     return (
-        f"{old} of {len(scale.records)} records at profile {scale.name} are of format 1. They have no starts, no digests "
-        "of weights and images, no scores by bin, no curves and no kinds of error; what needs them is not shown. Runs "
-        f"that are made anew have all of it: harness run {scale.selection.target} --profile {scale.name}"
+        f"{old} of {len(scale.records)} records at profile {scale.name} are of format 1. They have no starts, no "
+        "digests of weights and images, no scores by bin, no curves and no kinds of error; what needs them is not "
+        f"shown. Runs that are made anew have all of it: harness run {scale.selection.target} --profile {scale.name}"
     )

@@ -45,7 +45,7 @@ class Page:
     ledger: tuple[LedgerPart, ...]
     code_differences: tuple[Any, ...]
     recipes: tuple[tuple[str, tuple[RecipePart, ...]], ...]
-    images: tuple[tuple[str, tuple[ImagePart, ...]], ...]
+    images: tuple[tuple[str, tuple[ImagePart, ...], str], ...]
     errors: tuple[tuple[str, Grid | None], ...]
     old_records: tuple[str, ...]
     costs: Grid
@@ -75,7 +75,7 @@ def page_of(scales: Sequence[Scale]) -> Page:
         ledger=tuple(ledger_parts(scales)),
         code_differences=tuple(selection.registry.ledger.code),
         recipes=tuple((scale.name, tuple(recipe_parts(scale))) for scale in scales),
-        images=tuple((scale.name, tuple(image_parts(scale))) for scale in scales),
+        images=tuple((scale.name, *image_parts(scale)) for scale in scales),
         errors=tuple((scale.name, errors_grid(scale)) for scale in scales),
         old_records=tuple(text for scale in scales if (text := without_later_fields(scale))),
         costs=costs_grid(scales),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from markupsafe import Markup
@@ -25,6 +26,7 @@ SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "errors": ("errors",),
     "costs": ("cost",),
 }
+IMAGE_BYTES: Final = 900_000  # of one scale
 WITHOUT_RUNS: Final = ("fig2", "fig3")
 
 
@@ -101,11 +103,17 @@ def _verdicts(figure: Figure, scale: Scale) -> tuple[tuple[str, str, str, str, s
     return tuple((v.claim.id, v.claim.text, v.outcome, SIGNS[TONES[v.outcome]], TONES[v.outcome]) for v in chosen)
 
 
-def image_parts(scale: Scale) -> list[ImagePart]:
-    """Images of the selection's runs, where the folder of one is here."""
-    from harness.figures.images.pictures import pictures_of
+def image_parts(scale: Scale) -> tuple[tuple[ImagePart, ...], str]:
+    """Images of the selection's runs, where the folder of one is here; and why there are no more, "" for all.
 
-    return [
+    As many as have ``IMAGE_BYTES`` together: the page is to be sent to people.
+    """
+    from harness.figures.images.pictures import pictures_of, why_none
+
+    found = pictures_of(scale.selection)
+    sizes = accumulate(len(picture.jpeg) for picture in found)
+    shown = found[: sum(size <= IMAGE_BYTES for size in sizes)]
+    parts = tuple(
         ImagePart(
             title=picture.title,
             caption=picture.caption,
@@ -114,5 +122,11 @@ def image_parts(scale: Scale) -> list[ImagePart]:
             height=picture.height,
             data=f"data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode()}",
         )
-        for picture in pictures_of(scale.selection)
-    ]
+        for picture in shown
+    )
+    if len(shown) < len(found):
+        return (
+            parts,
+            f"{len(found) - len(shown)} more are not here, for size: harness images ROW --profile {scale.name}",
+        )
+    return parts, "" if parts else why_none(scale.selection)

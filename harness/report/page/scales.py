@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from detector.runs.record import Record
+from harness.figures.rows.contrasts import judged_claims
 from harness.planning.selection import TEST_DEV, Selection, Targets
 from harness.planning.unequal import Chosen, choose
 from harness.report.check import CheckView
@@ -66,6 +67,16 @@ class Scale:
     def check(self) -> CheckView:
         """Verdicts on the targets' cells and claims."""
         return judge(self.selection)
+
+    @cached_property
+    def papers_differences(self) -> dict[tuple[str, str, str | None], float]:
+        """By claim and its two rows, the difference that the paper prints."""
+        return {
+            (item.claim.id, line.a, line.b): line.paper
+            for item in judged_claims(self.selection)
+            for line in item.lines
+            if line.paper is not None and not line.paper_is_least
+        }
 
     @cached_property
     def chosen(self) -> dict[str, Chosen]:

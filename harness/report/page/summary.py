@@ -89,7 +89,7 @@ def _answer(scale: Scale, verdicts: Verdicts) -> tuple[str, str]:
     what = f"the {decidable} claims that this scale can decide" if decidable > 1 else "the one claim that it can decide"
     supported, against, undecided = counts["supported"], counts["contradicted"], counts["undecided"]
     failed = sum(row.verdicts[m].outcome == "not reproduced" for row in verdicts.cells for m in row.verdicts)
-    held = f"{supported} of {what} {_are(supported)} supported"
+    held = f"{_none(supported)} of {what} {_are(supported)} supported"
     rest = f"{_none(against)} {_are(against)} contradicted, {_none(undecided)} {_are(undecided)} undecided"
     if against or failed:
         cells = f" {failed} cells are not reproduced." if failed > 1 else " One cell is not reproduced." * failed
@@ -154,7 +154,10 @@ def _missing_sentence(scale: Scale, missing: Missing) -> str:
         return f"Every row that this scale trains has a run ({_count(total, 'row', 'rows')})."
     hours = "an unknown number of hours" if missing.hours is None else _hours(missing.hours, missing.unit)
     have = "has" if len(missing.refs) == 1 else "have"
-    return f"{len(missing.refs)} of {_count(total, 'row', 'rows')} {have} no run: one run of each takes {_count(missing.trainings, 'training', 'trainings')} and {hours}."
+    return (
+        f"{len(missing.refs)} of {_count(total, 'row', 'rows')} {have} no run: one run of each takes "
+        f"{_count(missing.trainings, 'training', 'trainings')} and {hours}."
+    )
 
 
 def _undecided_sentence(scale: Scale, verdicts: Verdicts) -> str:
