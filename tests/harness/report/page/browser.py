@@ -151,5 +151,3 @@ class Tab:
     def close(self) -> None:
         """Close the page."""
         self.browser.send("Target.closeTarget", targetId=self.target)
-
-

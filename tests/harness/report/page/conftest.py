@@ -22,7 +22,16 @@ def stand_in(name: str, selection: Selection) -> Figure:
     numbers = Numbers(("x", "y"), ((0, 1.5), (1, None)))
     missing = "" if name != "curves" else "no record has a curve; next: harness run all --profile tiny"
     claims = ("dr-beats-focal",) if name == "fig3" else ()
-    return Figure(name, f"Title of {name}", "A caption.", numbers, lambda _: None, {}, claims, missing)
+    return Figure(
+        name=name,
+        title=f"Title of {name}",
+        caption="A caption.",
+        numbers=numbers,
+        draw=lambda _: None,
+        height={},
+        claims=claims,
+        missing=missing,
+    )
 
 
 @pytest.fixture(scope="package", autouse=True)

@@ -16,9 +16,7 @@ def names(place: Path) -> set[str]:
     return {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
 
 
-def test_folder_has_the_page_its_data_and_the_mark_and_nothing_stays_beside_it(
-    committed: Page, tmp_path: Path
-) -> None:
+def test_folder_has_the_page_its_data_and_the_mark_and_nothing_stays_beside_it(committed: Page, tmp_path: Path) -> None:
     out = tmp_path / "report"
     written = write(committed, out, single_file=False)
     data = {f"data/{name}" for name in ("tables-tiny.csv", "claims-tiny.csv", "fig3.csv", "claims-tiny.csv")}
@@ -73,8 +71,8 @@ def test_single_file_has_the_data_in_it_and_replaces_its_own_kind_only(committed
         write(committed, out, single_file=True)
     with pytest.raises(UsageError, match="must end in .html"):
         check_out(tmp_path / "report", single_file=True)
+    (tmp_path / "x.html").mkdir()
     with pytest.raises(UsageError, match="is a folder"):
-        (tmp_path / "x.html").mkdir()
         check_out(tmp_path / "x.html", single_file=True)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,10 @@ HOSTILE = "<script>alert(1)</script>\"'></style><img src=x onerror=alert(2)>\u20
 
 
 def put(store: Store, ref: str = "table2/L6", *, seeds: int = 1, **changes: object) -> None:
-    """Committed records of a row at the profile tiny."""
+    """Committed records of a row at the profile tiny, each seed with an AP of its own."""
     for cell in Selection(ref, "tiny", [], None).plan(seeds).cells:
-        record = replace(record_of(cell.job), **changes)
+        plain = record_of(cell.job)
+        record = replace(plain, metrics=plain.metrics | {"AP": 20.0 + 0.1 * cell.seed}, **changes)
         write_json(store.committed(record), record)
 
 
@@ -47,7 +49,7 @@ def test_page_has_one_heading_landmarks_and_a_way_past_them(committed_html: str)
     assert page.named("html")[0].attributes["lang"] == "en"
     assert page.named("a")[0].attributes["href"] == "#main"
     levels = [int(item.tag[1]) for item in page.elements if re.fullmatch("h[1-6]", item.tag)]
-    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert all(b - a <= 1 for a, b in pairwise(levels))
 
 
 def test_every_table_has_a_caption_and_its_headings_say_what_they_head(committed_html: str) -> None:
@@ -161,8 +163,8 @@ def test_scales_stand_side_by_side_and_each_has_its_own_table(store: Store) -> N
     assert sum(text.startswith(("Profile tiny:", "Profile paper:")) for text in captions) == 2
     assert len(page.named("h1")) == 1
     assert [item.text for item in page.named("p") if item.attributes.get("class", "").startswith("answer")] == [
-        "Not decided yet: none of the 5 claims that this scale can decide is supported, none is contradicted, "
-        "5 are undecided.",
+        "Not decided yet: none of the 3 claims that this scale can decide is supported, none is contradicted, "
+        "3 are undecided.",
         "Not known: no run at profile paper is finished.",
     ]
 
@@ -210,14 +212,12 @@ def tags_and_attributes(text: str) -> set[tuple[str, str]]:
     return {(item.tag, name) for item in read(text).elements for name in ("", *item.attributes)}
 
 
-def test_text_from_data_and_files_stays_text(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_text_from_data_and_files_stays_text(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(store, notes=("plain",), environment={"device": "cpu"})
     before = tags_and_attributes(page_html())
     own = tmp_path / "own"
     own.mkdir()
-    row = {"id": "mine", "cells": [HOSTILE], "recipe": "dr-r50-1x", "set": {"loss.L": 5.0}}
+    row = {"id": "mine", "cells": [HOSTILE], "recipe": "dr-r50-1x", "set": {"loss.surrogate.L": 5.0}}
     table = {"id": "table9", "title": HOSTILE, "split": "minival", "columns": [HOSTILE], "rows": [row]}
     (own / "table9.yaml").write_text(json.dumps(table))
     monkeypatch.setenv("HARNESS_EXPERIMENTS", str(own))
