@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 COMMITTED := HARNESS_EXPERIMENTS= HARNESS_RUNS=/nonexistent HARNESS_RESULTS=$(CURDIR)/results $(BIN)/harness
 QUICK := HARNESS_RUNS=$(CURDIR)/.quickstart/runs HARNESS_RESULTS=$(CURDIR)/.quickstart/results
 
-.PHONY: help install quickstart test test-slow slurm-ready test-slurm test-gpu test-lowest test-newest fidelity fuzz bench docs tables lint clean
+.PHONY: help install quickstart test test-slow slurm-ready test-slurm test-gpu test-lowest test-newest fidelity fuzz bench docs tables report lint clean
 
 help:
 	@echo "make quickstart  install, train table 2 at the tiny scale (minutes), print the table and the verdicts"
@@ -23,8 +23,9 @@ help:
 	@echo "make bench       compare costs with those of peers (half an hour; on a GPU, the GPU alone), and write docs/performance.md"
 	@echo "make docs        build the pages of docs/ as a site in docs/_build; every warning is an error"
 	@echo "make tables      render results/tables again from results/records"
+	@echo "make report      write the page of results/records to report/index.html"
 	@echo "make lint        ruff and mypy"
-	@echo "make clean       remove .venv, .quickstart and docs/_build"
+	@echo "make clean       remove .venv, .quickstart, docs/_build and report"
 
 install: $(STAMP)
 
@@ -99,10 +100,13 @@ tables: install
 	$(COMMITTED) table ablations --profile tiny --format md > results/tables/tiny/ablations.md
 	$(COMMITTED) check all --profile tiny --format md > results/tables/tiny/check.md
 
+report: install
+	$(COMMITTED) report all ablations --profile tiny --out report
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .venv-lowest .venv-newest .quickstart docs/_build
+	rm -rf $(VENV) .venv-lowest .venv-newest .quickstart docs/_build report

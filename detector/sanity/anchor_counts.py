@@ -43,7 +43,7 @@ def anchor_counts(
     found = []
     for boxes, shape in _resized(job, index, positions):
         labels = _labels(
-            job, torch.cat(_anchors(job, shape)), boxes if change is None else change(boxes, shape), matching
+            job, torch.cat(anchors_of(job, shape)), boxes if change is None else change(boxes, shape), matching
         )
         found.append((int((labels >= 0).sum()), int((labels == IGNORED).sum())))
     return np.array(found, dtype=np.int64).reshape(-1, 2)
@@ -58,7 +58,7 @@ def dead_levels(job: TrainJob, index: CocoIndex, positions: Iterable[int]) -> tu
     dead, looked = list(range(first, last + 1)), 0
     for boxes, shape in _resized(job, index, positions):
         looked += 1
-        levels = _anchors(job, shape)
+        levels = anchors_of(job, shape)
         positive = _labels(job, torch.cat(levels), boxes, job.matching) >= 0
         alive = [bool(part.any()) for part in torch.split(positive, [len(level) for level in levels])]
         dead = [level for level in dead if not alive[level - first]]
@@ -75,7 +75,7 @@ def loss_of_equal_scores(job: TrainJob, index: CocoIndex, positions: Iterable[in
     num_classes, size = len(index.category_ids), job.batch.images_per_group
     found = []
     for boxes, shape in _resized(job, index, positions):
-        labels = _labels(job, torch.cat(_anchors(job, shape)), boxes, job.matching)
+        labels = _labels(job, torch.cat(anchors_of(job, shape)), boxes, job.matching)
         positive, negative = int((labels >= 0).sum()), int((labels == BACKGROUND).sum())
         found.append((positive, negative * num_classes + positive * (num_classes - 1)))
     groups = [found[first : first + size] for first in range(0, len(found) - size + 1, size)]
@@ -142,8 +142,8 @@ def own_ranges(job: TrainJob, index: CocoIndex, positions: NDArray[np.int64]) ->
     return anchor_ranges(counts, job.batch.images) if len(counts) else None
 
 
-def _anchors(job: TrainJob, shape: Shape) -> tuple[torch.Tensor, ...]:
-    """Of each level."""
+def anchors_of(job: TrainJob, shape: Shape) -> tuple[torch.Tensor, ...]:
+    """The anchors of each level [R_l, 4] for an image of (H, W) = ``shape``, which is padded alone."""
     first, last = job.model.fpn_levels
     strides = tuple(2**level for level in range(first, last + 1))
     padded = padded_shape([shape])

@@ -69,7 +69,11 @@ def test_wheel_holds_the_packages_their_data_and_the_licence_and_nothing_else(wh
         for path in (PROJECT / package).rglob(f"*.{suffix}")
     }
     assert sources >= {"harness/py.typed", "detector/py.typed", "drloss/py.typed", "experiments/table2.yaml"}
-    assert {"harness/scaffold/templates/table.yaml.j2", "harness/slurm/batch/job.sh"} <= sources
+    assert {
+        "harness/scaffold/templates/table.yaml.j2",
+        "harness/report/page/templates/page.html.j2",
+        "harness/slurm/batch/job.sh",
+    } <= sources
     assert {name for name in names if ".dist-info/" not in name} == sources
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert "License-Expression: Apache-2.0" in text

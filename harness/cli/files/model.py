@@ -226,7 +226,10 @@ def detect(
     device: DeviceOption = "auto",
     force: ForceOption = False,
 ) -> None:
-    """Draw a trained detector's boxes on images, with names and scores, and list them in detections.json."""
+    """Draw a trained detector's boxes on images, with names and scores, and list them in detections.json.
+
+    Small images are drawn enlarged, and labels stand beside the objects. The list has pixels of the image itself.
+    """
     from detector.evaluation.detect import detect_files
     from detector.runs.folder import RunDir
     from harness.planning.selection import Selection
@@ -238,5 +241,7 @@ def detect(
     else:
         run, test = find_trained(Selection(ref, profile, [], data), seed)
     drawn = detect_files(run, images, out, test=test, min_score=min_score, device=pick_device(device), force=force)
-    for path, count in drawn:
-        put(f"{path}  {count} objects")
+    for one in drawn:
+        enlarged = f"  enlarged {one.factor:g} times" if one.factor != 1 else ""
+        left_out = f"  {one.unlabelled} without a label, for lack of room" if one.unlabelled else ""
+        put(f"{one.path}  {one.objects} objects{enlarged}{left_out}")

@@ -1,0 +1,132 @@
+"""Figures and images as the page holds them, each with its words; and why one cannot be shown."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final
+
+from markupsafe import Markup
+
+from detector.errors import HarnessError
+from harness.report.page.grids import SIGNS, TONES, anchor
+from harness.report.page.scales import Scale
+
+if TYPE_CHECKING:
+    from harness.figures.figure import Figure
+
+# By section of the page, its figures; what the paper draws is the same at every scale where no run is in it.
+SECTIONS: Final[dict[str, tuple[str, ...]]] = {
+    "figures": ("fig2", "fig3", "fig4"),
+    "claims": ("claims", "seeds"),
+    "tables": ("cells",),
+    "curves": ("curves",),
+    "errors": ("errors",),
+    "costs": ("cost",),
+}
+IMAGE_BYTES: Final = 900_000  # of one scale
+WITHOUT_RUNS: Final = ("fig2", "fig3")
+
+
+@dataclass(frozen=True)
+class FigurePart:
+    """A figure. svg: drawn, "" where ``missing`` says why not. csv: its numbers.
+
+    claims: id, text, verdict, its sign and tone.
+    """
+
+    name: str
+    anchor: str
+    scale: str
+    title: str
+    caption: str
+    svg: Markup
+    claims: tuple[tuple[str, str, str, str, str], ...]
+    csv: str
+    missing: str
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    """An image with boxes. data: its JPEG as an address that holds it."""
+
+    title: str
+    caption: str
+    alt: str
+    width: int
+    height: int
+    data: str
+
+
+def figure_parts(scales: Sequence[Scale]) -> dict[str, list[FigurePart]]:
+    """By section, every figure of the catalogue at every scale."""
+    from harness.figures.catalogue import FIGURES
+
+    found: dict[str, list[FigurePart]] = {section: [] for section in SECTIONS}
+    section_of = {name: section for section, names in SECTIONS.items() for name in names}
+    for name in FIGURES:
+        for scale in scales[:1] if name in WITHOUT_RUNS else scales:
+            found[section_of.get(name, "figures")].append(_figure_part(name, scale))
+    return found
+
+
+def _figure_part(name: str, scale: Scale) -> FigurePart:
+    from harness.figures.catalogue import build
+    from harness.figures.output import numbers, svg
+
+    scale_name = "" if name in WITHOUT_RUNS else scale.name
+    try:
+        figure = build(name, scale.selection)
+    except HarnessError as error:
+        return FigurePart(name, anchor("figure", scale.name, name), scale_name, name, "", Markup(), (), "", str(error))
+    # Ids in the drawing begin with the scale too: a page has each id once.
+    drawn = "" if figure.missing else svg(figure, "page", anchor("drawing", scale.name, name))
+    return FigurePart(
+        name=name,
+        anchor=anchor("figure", scale.name, name),
+        scale=scale_name,
+        title=figure.title,
+        caption=figure.caption,
+        svg=Markup(drawn),
+        claims=_verdicts(figure, scale),
+        csv="" if figure.missing else numbers(figure).decode(),
+        missing=figure.missing,
+    )
+
+
+def _verdicts(figure: Figure, scale: Scale) -> tuple[tuple[str, str, str, str, str], ...]:
+    parts = [part for part in (scale.check.paper, scale.check.own) if part is not None]
+    found = {verdict.claim.id: verdict for part in parts for verdict in part.claims}
+    chosen = [found[name] for name in figure.claims if name in found]
+    return tuple((v.claim.id, v.claim.text, v.outcome, SIGNS[TONES[v.outcome]], TONES[v.outcome]) for v in chosen)
+
+
+def image_parts(scale: Scale) -> tuple[tuple[ImagePart, ...], str]:
+    """Images of the selection's runs, where the folder of one is here; and why there are no more, "" for all.
+
+    As many as have ``IMAGE_BYTES`` together: the page is to be sent to people.
+    """
+    from harness.figures.images.pictures import pictures_of, why_none
+
+    found = pictures_of(scale.selection)
+    sizes = accumulate(len(picture.jpeg) for picture in found)
+    shown = found[: sum(size <= IMAGE_BYTES for size in sizes)]
+    parts = tuple(
+        ImagePart(
+            title=picture.title,
+            caption=picture.caption,
+            alt=picture.alt,
+            width=picture.width,
+            height=picture.height,
+            data=f"data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode()}",
+        )
+        for picture in shown
+    )
+    if len(shown) < len(found):
+        return (
+            parts,
+            f"{len(found) - len(shown)} more are not here, for size: harness images ROW --profile {scale.name}",
+        )
+    return parts, "" if parts else why_none(scale.selection)

@@ -1,0 +1,60 @@
+"""Pages of records, with stand-ins for the figures and images, which have tests of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.figures.figure import Figure, Numbers
+from harness.figures.images import pictures
+from harness.planning.selection import Selection
+from harness.report.page.page import Page, html, page_of
+from harness.report.page.scales import scales
+
+PROJECT = Path(__file__).resolve().parents[4]
+SVG = '<svg class="figure" viewBox="0 0 10 10" id="{}"><path d="M0 0h9" stroke="currentColor"/></svg>'
+STAND_INS = ("fig3", "claims", "curves")
+
+
+def stand_in(name: str, selection: Selection) -> Figure:
+    numbers = Numbers(("x", "y"), ((0, 1.5), (1, None)))
+    missing = "" if name != "curves" else "no record has a curve; next: harness run all --profile tiny"
+    claims = ("dr-beats-focal",) if name == "fig3" else ()
+    return Figure(
+        name=name,
+        title=f"Title of {name}",
+        caption="A caption.",
+        numbers=numbers,
+        draw=lambda _: None,
+        height={},
+        claims=claims,
+        missing=missing,
+    )
+
+
+@pytest.fixture(scope="package", autouse=True)
+def stand_ins() -> Iterator[None]:
+    """Small figures in the place of those of matplotlib, and no images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.figures.catalogue.FIGURES", STAND_INS)
+        patch.setattr("harness.figures.catalogue.build", stand_in)
+        patch.setattr("harness.figures.output.svg", lambda figure, width, prefix: SVG.format(prefix))
+        patch.setattr(pictures, "pictures_of", lambda selection: [])
+        yield
+
+
+@pytest.fixture(scope="package")
+def committed() -> Iterator[Page]:
+    """The page of the committed records."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_RUNS", "/nonexistent")
+        patch.setenv("HARNESS_RESULTS", str(PROJECT / "results"))
+        patch.delenv("HARNESS_EXPERIMENTS", raising=False)
+        yield page_of(scales(["all", "ablations"], ["tiny"], None, None))
+
+
+@pytest.fixture(scope="package")
+def committed_html(committed: Page) -> str:
+    return html(committed, whole=True)
