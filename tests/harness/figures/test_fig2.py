@@ -27,7 +27,7 @@ def test_densities_are_those_of_an_exponentially_tilted_gaussian(lambda_: float,
     peak = 1 / (fig2.LARGE * math.sqrt(2 * math.pi))
     for low, high, density in zip(found.edges, found.edges[1:], found.density[lambda_], strict=False):
         wanted = (tilted.cdf(high) - tilted.cdf(low)) / (high - low)
-        assert density == pytest.approx(wanted, abs=0.06 * peak)
+        assert density == pytest.approx(wanted, abs=0.1 * peak)
     assert found.mean[lambda_] == pytest.approx(tilted.mean, abs=0.05 * fig2.LARGE)
 
 
