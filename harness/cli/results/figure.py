@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -152,11 +154,18 @@ def _described(figure: Figure, paths: list[str], verdicts: dict[str, Any]) -> di
 
 
 def _text(found: dict[str, Any]) -> str:
-    """The same for a terminal: files, caption, and one line per statement and claim."""
+    """The same for a terminal, as wide as it is: files, caption, and what is said of each statement and claim."""
     lines = [f"wrote {', '.join(found['files'])}", found["title"], found["caption"]]
     for each in found["statements"]:
         lines.append(f"  {'holds' if each['holds'] else 'does not hold'}: {each['text']} ({each['where']})")
     for each in found["claims"]:
         reason = f" ({each['reason']})" if each["reason"] else ""
         lines.append(f"  {each['outcome']}: {each['id']}: {each['text']}{reason}")
-    return "\n".join(lines)
+    wide = max(40, shutil.get_terminal_size((100, 24)).columns)
+    return "\n".join(_wrapped(line, wide) for line in lines)
+
+
+def _wrapped(line: str, wide: int) -> str:
+    """A line on as many as it takes; what follows an indented one stands further in."""
+    inner = "    " if line.startswith(" ") else ""
+    return textwrap.fill(line, wide, subsequent_indent=inner, break_long_words=False, break_on_hyphens=False)

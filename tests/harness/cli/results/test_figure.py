@@ -22,11 +22,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "work"
 
 
-def test_a_figure_is_written_with_its_numbers_and_what_holds_of_it(place: Path) -> None:
+def test_a_figure_is_written_with_its_numbers_and_what_holds_of_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     text = invoke("figure", "fig3", "--profile", "tiny").stdout
     assert text.startswith("wrote fig3.svg, fig3.csv\n")
     assert "holds: The larger L is" in text
     assert "does not hold" not in text
+    assert max(map(len, text.splitlines())) <= 80
     before = {path.name: path.read_bytes() for path in place.iterdir()}
     assert set(before) == {"fig3.svg", "fig3.csv"}
     invoke("figure", "fig3", "--profile", "tiny")  # the same once more is no conflict
