@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 COMMITTED := HARNESS_EXPERIMENTS= HARNESS_RUNS=/nonexistent HARNESS_RESULTS=$(CURDIR)/results $(BIN)/harness
 QUICK := HARNESS_RUNS=$(CURDIR)/.quickstart/runs HARNESS_RESULTS=$(CURDIR)/.quickstart/results
 
-.PHONY: help install quickstart test test-slow slurm-ready test-slurm test-gpu test-lowest test-newest fidelity fuzz bench docs tables report lint clean
+.PHONY: help install quickstart test test-slow slurm-ready test-slurm test-gpu test-lowest test-newest fidelity fuzz bench docs tables figures report lint clean
 
 help:
 	@echo "make quickstart  install, train table 2 at the tiny scale (minutes), print the table and the verdicts"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench       compare costs with those of peers (half an hour; on a GPU, the GPU alone), and write docs/performance.md"
 	@echo "make docs        build the pages of docs/ as a site in docs/_build; every warning is an error"
 	@echo "make tables      render results/tables again from results/records"
+	@echo "make figures     draw results/figures again from results/records"
 	@echo "make report      write the page of results/records to report/index.html"
 	@echo "make lint        ruff and mypy"
 	@echo "make clean       remove .venv, .quickstart, docs/_build and report"
@@ -99,6 +100,9 @@ tables: install
 	$(COMMITTED) table all --profile tiny --format latex > results/tables/tiny/tables.tex
 	$(COMMITTED) table ablations --profile tiny --format md > results/tables/tiny/ablations.md
 	$(COMMITTED) check all --profile tiny --format md > results/tables/tiny/check.md
+
+figures: install
+	$(COMMITTED) figure all --profile tiny --out results/figures/tiny --force
 
 report: install
 	$(COMMITTED) report all ablations --profile tiny --out report

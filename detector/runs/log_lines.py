@@ -12,6 +12,7 @@ from detector.runs.timing import StepTiming
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 STARTED: Final = "training "  # the run's id follows
 FINAL_AP: Final = "AP "  # the AP follows
+_SO_FAR = re.compile(r"after iteration (\d+): AP (\d+(?:\.\d+)?(?:e-\d+)?)\n")
 _RESUMED = re.compile(r"resumed after iteration (\d+)\n")
 
 
@@ -29,6 +30,16 @@ def iteration_resumed(log: str) -> int | None:
     """The first iteration in ``log`` of which ``resumed_after`` was said; None where there is none."""
     found = _RESUMED.search(log)
     return int(found[1]) if found else None
+
+
+def ap_so_far(iteration: int, ap: float | None) -> str:
+    """What a training says of an evaluation on its way. ap: in percent."""
+    return f"after iteration {iteration}: AP {ap}"
+
+
+def aps_so_far(log: str) -> dict[int, float]:
+    """By iteration, the AP (percent) that ``ap_so_far`` told in ``log``; the last where one was evaluated again."""
+    return {int(found[1]): float(found[2]) for found in _SO_FAR.finditer(log)}
 
 
 def window_text(

@@ -127,7 +127,10 @@ def _caption(selection: Selection, costs: Sequence[RowCost]) -> str:
         spent = sum(cost.runs * cost.total for cost in of_unit)
         parts.append(f"{number} runs of {len(of_unit)} rows, {spent:.3g} {unit}-hours in all")
     estimated = sorted({cost.basis for cost in costs if not cost.runs})
-    expected = f" Crossed: no finished run yet; what is left of one, {'; '.join(estimated)}." if estimated else ""
+    expected = ""
+    if estimated:
+        why = "; ".join(estimated)
+        expected = f" Crossed: no finished run; what is left of one, {why}. A training that rows share is in each."
     unnoted = (
         " Waiting for data is part of the training where records do not say it."
         if any(cost.runs and not cost.hours[PARTS[1]] for cost in costs)
@@ -147,10 +150,11 @@ def _draw(canvas: Canvas, costs: Sequence[RowCost]) -> None:
     units = list(dict.fromkeys(cost.unit for cost in costs))
     panels = row_panels(canvas, [cost.label for cost in costs], [f"{unit}-hours per run" for unit in units])
     for axes, unit in zip(panels, units, strict=True):
+        axes.grid(visible=False)
         for at, cost in enumerate(costs):
             if cost.unit == unit:
                 _draw_bar(axes, at, cost)
-        axes.set_xlim(0, 1.15 * max(cost.total for cost in costs if cost.unit == unit) or 1.0)
+        axes.set_xlim(0, 1.35 * max(cost.total for cost in costs if cost.unit == unit) or 1.0)
     canvas.legend(handles=_legend(costs), loc="outside lower center", ncols=2)
 
 
@@ -160,8 +164,13 @@ def _draw_bar(axes: Axes, at: int, cost: RowCost) -> None:
         if hours:
             axes.barh([at], [hours], left=left, height=0.62, label=part, **_look(number, estimated=not cost.runs))
             left += hours
-    runs = f" n={cost.runs}" if cost.runs else " estimate"
-    axes.annotate(f"{cost.total:.2g}{runs}", (left, at), (2, 0), textcoords="offset points", va="center")
+    runs = f"n={cost.runs}" if cost.runs else "estimate"
+    axes.annotate(f"{hours_text(cost.total)} {runs}", (left, at), (2, 0), textcoords="offset points", va="center")
+
+
+def hours_text(hours: float) -> str:
+    """Two digits, and no power of ten."""
+    return f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}"
 
 
 def _look(number: int, *, estimated: bool) -> dict[str, Any]:
@@ -178,5 +187,5 @@ def _legend(costs: Sequence[RowCost]) -> list[Any]:
     used = [number for number, part in enumerate(PARTS) if any(cost.runs and cost.hours[part] for cost in costs)]
     handles = [Patch(label=PARTS[number], **_look(number, estimated=False)) for number in used]
     if any(not cost.runs for cost in costs):
-        handles.append(Patch(label="estimated: training, then evaluation", **_look(0, estimated=True)))
+        handles.append(Patch(label="estimated", **_look(0, estimated=True)))
     return handles

@@ -85,8 +85,8 @@ def _caption(selection: Selection, rows: Sequence[ShownRow]) -> str:
     return (
         f"AP (at IoU 0.5, in points) that each row would win if all errors of one kind were mended, after TIDE, at "
         f"profile {selection.profile.name} ({have}): the mean over seeds{spread}. The kinds: right box but wrong "
-        "class; right class but poor box; both wrong; a second detection of an object; a detection of background; an object "
-        f"that was missed. They do not add up, since one mended error hides another.{pair}"
+        "class; right class but poor box; both wrong; a second detection of an object; a detection of background; "
+        f"an object that was missed. They do not add up, since one mended error hides another.{pair}"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Literal
 
 from detector.runs.record import Record
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # The rows whose losses the paper's figure compares, in its order.
 ROWS: Final = {"ablations/cross-entropy": "cross entropy", "table2/focal": "focal loss", "table3/dr": "DR loss"}
 MOST_LINEAR: Final = 12.0  # a density above it makes the axis logarithmic: the others would lie on the ground
+MARKED: Final = 12  # every so many bins a marker
 LEAST: Final = 1e-4  # the lowest density that a logarithmic axis shows
 Set = Literal["negatives", "positives"]
 SETS: Final[tuple[Set, ...]] = ("negatives", "positives")
@@ -60,20 +62,20 @@ def figure(selection: Selection) -> Figure:
     profile = selection.profile.name
     records = {ref: choose(found).kept for ref, found in selection.row_records().items() if ref in ROWS}
     spreads = spreads_of(records)
-    lacks = [f"{ROWS[ref]} ({_why(ref, records.get(ref, ()), profile)})" for ref in ROWS if not _has(spreads, ref)]
-    said = f" Not shown: {'; '.join(lacks)}." if lacks else ""
+    lacking = _lacking(spreads, records, profile)
     return Figure(
         name="fig4",
         title="Scores after training with each loss (Fig. 4)",
         caption=(
             f"Densities of the scores of (a) negative and (b) positive entries, one entry per anchor and class, over "
-            f"the whole test split at profile {profile}. {_seeds(spreads)} Lines straight up: the expectations.{said}"
+            f"the whole test split at profile {profile}. {_seeds(spreads)} Vertical lines: the expectations."
+            f"{' ' * bool(lacking)}{lacking}"
         ),
         numbers=_numbers(spreads),
         draw=lambda canvas: _draw(canvas, spreads),
         height={"column": 4.2, "page": 2.8},
         claims=tuple(claim.id for claim in selection.registry.claims if "Fig. 4" in claim.where),
-        missing="" if spreads else f"no record has the scores of its entries. Not shown: {'; '.join(lacks)}.",
+        missing="" if spreads else f"there is nothing to draw. {lacking}",
     )
 
 
@@ -83,7 +85,8 @@ def spreads_of(records: Mapping[str, Sequence[Record]]) -> list[Spread]:
 
 
 def _spread(ref: str, name: Set, records: Sequence[Record]) -> Spread | None:
-    densities, means = [], []
+    densities = list[tuple[float, ...]]()
+    means = list[float]()
     for record in sorted(records, key=lambda record: record.job.train.seed):
         if record.scores is None:
             continue
@@ -96,22 +99,23 @@ def _spread(ref: str, name: Set, records: Sequence[Record]) -> Spread | None:
     return Spread(ref, name, tuple(densities), tuple(means)) if densities else None
 
 
-def _has(spreads: Sequence[Spread], ref: str) -> bool:
-    return any(spread.ref == ref for spread in spreads)
-
-
-def _why(ref: str, records: Sequence[Record], profile: str) -> str:
-    """Why a row is not drawn, and the command that would give it."""
-    have = "no run" if not records else "its records are of format 1, which has no spread of scores"
-    fresh = " --fresh" if records else ""
-    return f"{have}; next: harness run {ref} --profile {profile}{fresh}"
+def _lacking(spreads: Sequence[Spread], records: Mapping[str, Sequence[Record]], profile: str) -> str:
+    """Which rows are not drawn, why, and the command that would give them; empty where all are."""
+    lack = [ref for ref in ROWS if not any(spread.ref == ref for spread in spreads)]
+    old = [ref for ref in lack if records.get(ref)]
+    reasons = {"no run": [ref for ref in lack if ref not in old], "records of format 1 have no spread of scores": old}
+    said = [f"{', '.join(ROWS[ref] for ref in refs)} ({why})" for why, refs in reasons.items() if refs]
+    fresh = " --fresh" if old else ""
+    return (
+        f"Not shown: {'; '.join(said)}. Next: harness run {' '.join(lack)} --profile {profile}{fresh}" if lack else ""
+    )
 
 
 def _seeds(spreads: Sequence[Spread]) -> str:
     counts = {ROWS[spread.ref]: len(spread.means) for spread in spreads}
     said = ", ".join(f"{name} {count}" for name, count in counts.items())
     bands = " Bands: from the lowest to the highest seed." if any(count > 1 for count in counts.values()) else ""
-    return f"Means over seeds: {said}.{bands}"
+    return f"Means over seeds, of which there are: {said}.{bands}" if counts else ""
 
 
 def _numbers(spreads: Sequence[Spread]) -> Numbers:
@@ -140,16 +144,18 @@ def _panel(axes: Axes, spreads: Sequence[Spread]) -> None:
         axes.set_yscale("log", nonpositive="clip")
         style.powers_of_ten(axes.yaxis)
     for spread in spreads:
-        look = style.series(list(ROWS).index(spread.ref))
+        index = list(ROWS).index(spread.ref)
+        look, centres = style.series(index), [(low + high) / 2 for low, high in pairwise(spread.edges)]
         mean, low, high = spread.over_seeds()
-        label = f"{ROWS[spread.ref]}, {spread.mean:.3f}"
-        axes.stairs(mean, spread.edges, baseline=None, label=label, **look)
+        # Dashes would be lost in the steps of a density: markers tell the losses apart, dashes their expectations.
+        every = (MARKED * index // len(ROWS), MARKED)
+        solid = {**look, "linestyle": "-", "marker": style.marker(index), "markevery": every}
+        axes.plot(centres, mean, label=f"{ROWS[spread.ref]}, {spread.mean:.3f}", **solid)
         if len(spread.means) > 1:
-            ends = {"step": "post", "color": look["color"], "alpha": style.BAND, "linewidth": 0}
-            axes.fill_between(spread.edges, [*low, low[-1]], [*high, high[-1]], **ends)
-        axes.axvline(spread.mean, **{**look, "linewidth": style.HAIR})
+            axes.fill_between(centres, low, high, color=look["color"], alpha=style.BAND, linewidth=0)
+        axes.vlines(spread.mean, 0.0, highest, colors=look["color"], linestyles=look["linestyle"], linewidth=style.HAIR)
     # Room above the curves for the legend.
-    axes.set_ylim((LEAST, highest * 300.0) if log else (0.0, highest * 1.6))
+    axes.set_ylim((LEAST, highest * 500.0) if log else (0.0, highest * 1.8))
     axes.set_xlim(0.0, 1.0)
     axes.set_ylabel("density")
     if spreads:

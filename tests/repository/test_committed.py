@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.figures import catalogue
+from harness.figures.figure import Figure
+from harness.figures.output import files
+from harness.planning.selection import Selection
+
 PROJECT = Path(__file__).resolve().parents[2]
 RENDERED = {
     "tables.md": ("table", "all", "--format", "md"),
@@ -62,6 +67,35 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.parametrize("name", RENDERED)
 def test_rendered_files_are_those_of_the_committed_records(name: str, printed: dict[str, str]) -> None:
     assert (PROJECT / "results" / "tables" / "tiny" / name).read_text() == printed[name], "make tables"
+
+
+FIGURES = PROJECT / "results" / "figures" / "tiny"
+
+
+@pytest.fixture
+def selection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Selection:
+    """The committed records alone."""
+    monkeypatch.setenv("HARNESS_RUNS", str(tmp_path))
+    monkeypatch.setenv("HARNESS_RESULTS", str(PROJECT / "results"))
+    return Selection("all", "tiny", [], None)
+
+
+def stale(figure: Figure) -> list[str]:
+    """The committed files of a figure that are not what the records give."""
+    wanted = files(figure, FIGURES / f"{figure.name}.svg", "column") if not figure.missing else {}
+    found = {path for path in FIGURES.iterdir() if path.stem == figure.name}
+    return [path.name for path in found | set(wanted) if path not in found or path.read_bytes() != wanted.get(path)]
+
+
+def test_drawn_figures_are_those_of_the_committed_records(selection: Selection) -> None:
+    assert {path.stem for path in FIGURES.iterdir()} <= set(catalogue.FIGURES)
+    for name in set(catalogue.FIGURES) - {"fig2"}:
+        assert not stale(catalogue.build(name, selection)), "make figures"
+
+
+@pytest.mark.slow
+def test_figure_2_of_ten_million_points_is_the_committed_one(selection: Selection) -> None:
+    assert not stale(catalogue.build("fig2", selection)), "make figures"
 
 
 def test_committed_records_fill_tables_1_to_3_with_three_seeds(printed: dict[str, str]) -> None:

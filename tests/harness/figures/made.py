@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from detector.runs.timing import StepTiming
 from harness.planning.selection import Selection
 from support.records import record_of
 
-METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL")
-
 
 def made_records(profile: str, values: Mapping[str, Mapping[int, float]], **fields: Any) -> dict[str, list[Record]]:
     """Per row a record per seed of that AP; the other metrics follow from it. fields: of every record."""
@@ -29,7 +26,7 @@ def made_records(profile: str, values: Mapping[str, Mapping[int, float]], **fiel
             record = record_of(job)
             metrics = record.metrics | {"AP": ap, "AP50": ap + 18, "AP75": ap + 2, "APS": ap - 16, "APM": ap + 4}
             metrics |= {"APL": ap + 13, "positive_score": 0.6 + ap / 1000, "negative_score": 0.08}
-            record = replace(record, profile=profile, metrics=metrics, **{"train_seconds": 3600.0} | fields)
+            record = replace(record, profile=profile, metrics=metrics, **fields)
             made.setdefault(ref, []).append(_sealed(record))
     return made
 
@@ -71,8 +68,3 @@ def lost(seed: int, background: float = 5.0) -> LostAP:
 def timing(seconds: float, data: float) -> StepTiming:
     """Of a training of so many seconds, of which it waited so many for data."""
     return StepTiming(iterations=10, seconds=seconds, data_seconds=data, host_seconds=1.0, images_per_second=10.0)
-
-
-def digest(data: bytes) -> str:
-    """For comparing bytes in a short message."""
-    return hashlib.sha256(data).hexdigest()[:12]

@@ -1,0 +1,135 @@
+"""The curves of a row's trainings: of their records, else of the runs' folders, also of those that are not finished."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from msgspec.structs import replace
+
+from detector.errors import RecordError
+from detector.runs.findings import MOST_POINTS
+from detector.runs.folder import RunDir, read_train_job
+from detector.runs.job import AnnotatedFolder, TrainJob
+from detector.runs.log_lines import aps_so_far
+from detector.runs.record import Record
+from detector.storage.reading import read_bytes
+from harness.figures.rows.shown import labels, shown_rows
+from harness.planning.selection import Selection
+from harness.store.curves import read_curve
+from harness.store.replaced import RUN_FOLDER
+
+CURVES: Final = ("classification", "bbox_regression", "lr")
+SO_FAR: Final = "AP"  # of evaluations during the training; the last point is that of the record
+_MOST_LOG: Final = 256 * 2**20  # bytes
+
+Points = Mapping[int, float]  # iteration -> value
+
+
+@dataclass(frozen=True)
+class Training:
+    """The curves of one training, by name; a curve of which nothing is known is left out.
+
+    done: 1 for a finished one, else the share of its iterations that was logged.
+    """
+
+    seed: int
+    curves: Mapping[str, Points]
+    done: float = 1.0
+
+
+@dataclass(frozen=True)
+class RowCurves:
+    """A row's trainings. job: of any of them. unknown: finished ones of which no curve is known."""
+
+    label: str
+    job: TrainJob
+    finished: tuple[Training, ...] = ()
+    unfinished: tuple[Training, ...] = field(default=())
+    unknown: int = 0
+
+
+def row_curves(selection: Selection) -> list[RowCurves]:
+    """Of each of the target's rows that has a training, in its order; rows that are the same trainings once."""
+    shown = shown_rows(selection, same=lambda record: record.train_id)
+    begun = _unfinished(selection)
+    found: dict[str, RowCurves] = {}
+    for row in shown:
+        known = [_finished(record, selection.store.run_dir(record.train_id)) for record in row.records]
+        whole = tuple(training for training in known if training.curves.keys() - {SO_FAR})
+        on_way = begun.get(_key(row.records[0].job.train), ())
+        job = row.records[0].job.train
+        found[row.ref] = RowCurves(row.label, job, whole, tuple(on_way), len(known) - len(whole))
+    taken = {ref for row in shown for ref in row.refs}
+    rest: dict[TrainJob, list[str]] = {}
+    for job in selection.plan_of(list(selection.refs), 1).cells if begun else ():
+        if job.ref not in taken and _key(job.job.train) in begun:
+            rest.setdefault(_key(job.job.train), []).append(job.ref)
+    names = labels(selection.refs)
+    for key, refs in rest.items():
+        found[refs[0]] = RowCurves(" = ".join(names[ref] for ref in refs), key, (), tuple(begun[key]))
+    return [found[ref] for ref in selection.refs if ref in found]
+
+
+def _key(job: TrainJob) -> TrainJob:
+    """What a row's trainings share, whatever the seed and the data set."""
+    data = job.data
+    if isinstance(data, AnnotatedFolder):
+        data = replace(data, train_sha256=None, test_sha256=None)
+    return replace(job, seed=0, data=data)
+
+
+def _finished(record: Record, run: RunDir) -> Training:
+    curves = dict[str, Points]()
+    if record.curves is not None:
+        for name in CURVES:
+            values = record.curves.values.get(name, ())
+            pairs = zip(record.curves.iterations, values, strict=False)
+            if points := {iteration: value for iteration, value in pairs if value is not None}:
+                curves[name] = points
+    else:
+        curves |= _logged(run)[0]
+    so_far = _so_far(run)
+    final = record.metrics.get("AP")
+    if so_far and final is not None:
+        curves[SO_FAR] = so_far | {record.job.train.schedule.iterations: final}
+    return Training(record.job.train.seed, curves)
+
+
+def _logged(run: RunDir) -> tuple[dict[str, Points], int]:
+    """Curves of the run's log, thinned as those of records are, and the last logged iteration."""
+    try:
+        lines = read_curve(run) if run.metrics.exists() else []
+    except RecordError:  # damaged: what is left of the run shows as without curves
+        lines = []
+    count = min(MOST_POINTS, len(lines))
+    kept = [lines[round(i * (len(lines) - 1) / max(1, count - 1))] for i in range(count)]
+    curves = {name: {int(line["iteration"]): line[name] for line in kept if name in line} for name in CURVES}
+    return {name: points for name, points in curves.items() if points}, int(kept[-1]["iteration"]) if kept else 0
+
+
+def _so_far(run: RunDir) -> dict[int, float]:
+    with suppress(RecordError):
+        if run.log.exists():
+            return aps_so_far(read_bytes(run.log, most=_MOST_LOG).decode(errors="replace"))
+    return {}
+
+
+def _unfinished(selection: Selection) -> dict[TrainJob, Sequence[Training]]:
+    """Trainings in the runs folder that logged something and have no record, by what a row's trainings share."""
+    recorded = {record.train_id for record in selection.store.records}
+    found: dict[TrainJob, list[Training]] = {}
+    for path in sorted(selection.store.runs.glob(RUN_FOLDER)):
+        run = RunDir(path)
+        with suppress(RecordError, OSError):
+            if path.name not in recorded and run.metrics.exists():
+                job = read_train_job(run)
+                curves, last = _logged(run)
+                if so_far := _so_far(run):
+                    curves[SO_FAR] = so_far
+                if curves:
+                    share = min(1.0, last / job.schedule.iterations)
+                    found.setdefault(_key(job), []).append(Training(job.seed, curves, share))
+    return {key: sorted(trainings, key=lambda training: training.seed) for key, trainings in found.items()}
