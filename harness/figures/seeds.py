@@ -124,7 +124,7 @@ def _draw(canvas: Canvas, families: Sequence[Family]) -> None:
         axes.axvline(0.0, **style.reference())
     at = 0
     for family in families:
-        place = {"xycoords": ("axes fraction", "data"), "xytext": (2, 0), "textcoords": "offset points"}
+        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (2, 0), "textcoords": "offset points"}
         heading = panels[0].annotate(_heading(family), (0, at), **place, va="center", color=style.FAINT)
         heading.set_in_layout(False)  # it reaches into the other panel
         _draw_family(panels, family, at + 1, seeds)

@@ -64,9 +64,9 @@ def row_curves(selection: Selection) -> list[RowCurves]:
         found[row.ref] = RowCurves(row.label, job, whole, tuple(on_way), len(known) - len(whole))
     taken = {ref for row in shown for ref in row.refs}
     rest: dict[TrainJob, list[str]] = {}
-    for job in selection.plan_of(list(selection.refs), 1).cells if begun else ():
-        if job.ref not in taken and _key(job.job.train) in begun:
-            rest.setdefault(_key(job.job.train), []).append(job.ref)
+    for cell in selection.plan_of(selection.refs, 1).cells if begun else ():
+        if cell.ref not in taken and _key(cell.job.train) in begun:
+            rest.setdefault(_key(cell.job.train), []).append(cell.ref)
     names = labels(selection.refs)
     for key, refs in rest.items():
         found[refs[0]] = RowCurves(" = ".join(names[ref] for ref in refs), key, (), tuple(begun[key]))
