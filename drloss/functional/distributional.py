@@ -195,10 +195,18 @@ def expected_value(values: Tensor, candidates: Tensor, lambda_: float) -> Tensor
     # Relative to the largest value: exp cannot overflow, the largest weight is 1, no digits cancel for small lambda.
     largest = values.detach().amax(dim=1, keepdim=True)
     below = values - largest
-    weights = (below / lambda_).masked_fill_(~candidates, -torch.inf).exp_()
+    weights = hardest_weights(below, candidates, lambda_)
     # At least 1 (the largest weight) unless the row is empty; then 0 / 1.
     normalizer = weights.sum(dim=1, dtype=torch.float64).clamp(min=1.0)
     return (weights * below).sum(dim=1, dtype=torch.float64) / normalizer + largest.squeeze(1)
+
+
+def hardest_weights(below: Tensor, candidates: Tensor, lambda_: float) -> Tensor:
+    """q_j of Propositions 1 and 2 up to its normaliser: exp(below_j / lambda), 0 outside the candidates. [N, M].
+
+    below: each value less the largest one of its row. Divided by their sum over a row, the weights are q.
+    """
+    return (below / lambda_).masked_fill_(~candidates, -torch.inf).exp_()
 
 
 def _check(

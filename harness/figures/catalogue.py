@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +18,8 @@ FIGURES: Final[tuple[str, ...]] = ("fig2", "fig3", "fig4", "curves", "claims", "
 def known(name: str) -> str:
     """``name``, if there is such a figure. Raises UsageError with those that there are."""
     if name not in FIGURES:
+        from difflib import get_close_matches
+
         close = get_close_matches(name, FIGURES, n=1)
         meant = f" Did you mean {close[0]}?" if close else ""
         raise UsageError(f"Unknown figure {name!r}.{meant} Known: {', '.join(FIGURES)}.")

@@ -131,6 +131,7 @@ def _panel(axes: Axes, title: str, z: list[float], curves: Curves, shown: dict[s
     for i, (name, label) in enumerate(shown.items()):
         # The first dashes are solid, as the hinge's line is.
         axes.plot(z, curves[name], label=label, **style.series(i + 1))
-    axes.set_xlim(-1.0, 1.0)
+    axes.set_xlim(-SIDE, SIDE)
+    axes.set_xticks([-1.0, -0.5, 0.0, 0.5, 1.0])
     axes.set_ylim(-0.03, 1.1)
     axes.legend(loc="upper left")

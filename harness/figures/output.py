@@ -18,7 +18,8 @@ from harness.figures.figure import INCHES, Cell, Figure, Width
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-FORMATS: Final = ("svg", "pdf", "png")
+Format = Literal["svg", "pdf", "png"]
+FORMATS: Final[tuple[Format, ...]] = ("svg", "pdf", "png")
 _XLINK = "{http://www.w3.org/1999/xlink}href"
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
 _REFERENCE = re.compile(r"url\(#")
@@ -42,13 +43,19 @@ def files(figure: Figure, path: Path, width: Width) -> dict[Path, bytes]:
 
     Raises UsageError for another ending, and, with the figure's own reason, where there is nothing to draw.
     """
-    kind = path.suffix.lower().lstrip(".")
-    if kind not in FORMATS:
-        raise UsageError(f"{path} does not end in a format of figures. Known: .svg, .pdf, .png.")
+    kind = format_of(path)
     if figure.missing:
         raise UsageError(f"{figure.name}: {figure.missing}")
-    picture = _file_svg(figure, width) if kind == "svg" else _written(figure, width, "pdf" if kind == "pdf" else "png")
+    picture = _file_svg(figure, width) if kind == "svg" else _written(figure, width, kind)
     return {path: picture, path.with_suffix(".csv"): numbers(figure)}
+
+
+def format_of(path: Path) -> Format:
+    """By the ending of a file's name. Raises UsageError for another one."""
+    for kind in FORMATS:
+        if path.suffix.lower() == f".{kind}":
+            return kind
+    raise UsageError(f"{path} does not end in a format of figures. Known: .svg, .pdf, .png.")
 
 
 def svg(figure: Figure, width: Width, prefix: str | None = None) -> str:
@@ -127,7 +134,7 @@ def _attribute(key: str, value: str, prefix: str, colours: dict[str, str]) -> st
     return _COLOUR.sub(lambda found: colours.get(found[0], found[0]), value) if colours else value
 
 
-def _written(figure: Figure, width: Width, kind: Literal["svg", "pdf", "png"]) -> bytes:
+def _written(figure: Figure, width: Width, kind: Format) -> bytes:
     """What matplotlib writes, without its version and the time."""
     metadata: dict[str, dict[str, str | None]] = {
         "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},

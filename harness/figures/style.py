@@ -24,7 +24,7 @@ PAPER: Final = "#ffffff"  # behind a label that lies on lines
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8b5a2b")
 Dashes = str | tuple[int, tuple[float, ...]]
 LINES: Final[tuple[Dashes, ...]] = (
-    *("-", "--", "-.", ":"),
+    *("-", "--", "-.", (0, (1.2, 0.9))),
     *((0, (5.0, 1.0, 1.0, 1.0, 1.0, 1.0)), (0, (8.0, 2.0)), (0, (3.0, 1.0))),
 )
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")

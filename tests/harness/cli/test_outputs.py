@@ -32,6 +32,7 @@ def words_of(command: str, place: Workplace, out: Path) -> tuple[str, ...]:
     image = next((root / "val2017").iterdir())
     return {
         "schema": ("schema", "table", "--out", str(out)),
+        "figure": ("figure", "fig3", *SCRATCH, "--out", str(out)),
         "convert": ("weights", "convert", str(run / "checkpoints/final.pt"), "--to", "harness", "--out", str(out)),
         "bundle": ("bundle", "export", str(out)),
         "trace": ("trace", ROW, *SCRATCH, "--steps", "1", "--device", "cpu", "--output", str(out)),
@@ -51,11 +52,23 @@ def words_of(command: str, place: Workplace, out: Path) -> tuple[str, ...]:
     }[command]
 
 
-FILES = {"schema": "s.json", "convert": "w.pth", "bundle": "b.zip", "trace": "t.json"}
+FILES = {"schema": "s.json", "figure": "f.svg", "convert": "w.pth", "bundle": "b.zip", "trace": "t.json"}
 WITH_FORCE = (*FILES, "detect", "export", "eval")
 SLOW = pytest.mark.slow
 COMMANDS = (
-    *("schema", "convert", "bundle", "detect", "export", "eval", "subset", "new table", "new recipe", "new profile"),
+    *(
+        "schema",
+        "figure",
+        "convert",
+        "bundle",
+        "detect",
+        "export",
+        "eval",
+        "subset",
+        "new table",
+        "new recipe",
+        "new profile",
+    ),
     *("new cluster", "new loss"),
 )
 
@@ -98,7 +111,7 @@ def state(path: Path) -> tuple[int, ...]:
     return found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-@pytest.mark.parametrize("command", ["schema", "convert", "bundle"])
+@pytest.mark.parametrize("command", ["schema", "figure", "convert", "bundle"])
 @pytest.mark.parametrize("what", ["a link", "a named pipe", "a folder"])
 def test_what_is_no_file_is_not_replaced_even_with_force(
     command: str, what: str, place: Workplace, tmp_path: Path
