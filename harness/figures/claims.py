@@ -147,13 +147,16 @@ def _draw(canvas: Canvas, judged: Sequence[JudgedClaim], profile: str) -> None:
     for panel, items in panels(judged).items():
         inside = _num_lines(items) * _LINE
         place = (left / wide, (top - inside) / high, (wide - left - _RIGHT) / wide, inside / high)
-        _draw_panel(canvas.add_axes(place), panel, items, names, left)
+        _draw_panel(canvas.add_axes(place), panel, items, names, (left, wide))
         top -= inside + _AXIS + _GAP
     _write_reasons(canvas, _reasons(judged, width), profile, top)
 
 
-def _draw_panel(axes: Axes, panel: str, items: Sequence[JudgedClaim], names: dict[str, str], left: float) -> None:
-    """left: inches of the names beside it."""
+def _draw_panel(
+    axes: Axes, panel: str, items: Sequence[JudgedClaim], names: dict[str, str], inches: tuple[float, float]
+) -> None:
+    """inches: of the names beside it, and of the whole figure's width."""
+    left, wide = inches
     ends = limits(items)
     axes.set_xlim(*ends)
     axes.set_ylim(_num_lines(items) - 0.5, -0.5)
@@ -162,7 +165,7 @@ def _draw_panel(axes: Axes, panel: str, items: Sequence[JudgedClaim], names: dic
     axes.spines["left"].set_visible(False)
     at = 0
     for item in items:
-        _write_claim(axes, item, at, left)
+        _write_claim(axes, item, at, left, wide)
         for line in item.lines:
             at += 1
             _shade(axes, item, at, ends)
@@ -178,12 +181,11 @@ def _draw_panel(axes: Axes, panel: str, items: Sequence[JudgedClaim], names: dic
         at += 1
 
 
-def _write_claim(axes: Axes, item: JudgedClaim, at: int, left: float) -> None:
+def _write_claim(axes: Axes, item: JudgedClaim, at: int, left: float, wide: float) -> None:
     """Its id and, where there is room, its text on the left, and the verdict on the right."""
     verdict = item.verdict
     colour = style.OUTCOMES[verdict.outcome].colour
     said = f"{SYMBOLS[verdict.outcome]} {verdict.outcome}" + (" (provisional)" if verdict.provisional else "")
-    wide = axes.figure.get_size_inches()[0]
     letters = int((wide - _RIGHT) / _LETTER) - len(said) - 3
     text = item.claim.id
     if letters > len(text) + 30:
@@ -206,7 +208,7 @@ def _draw_line(axes: Axes, item: JudgedClaim, line: Line, at: int, ends: tuple[f
     mark = style.OUTCOMES[item.verdict.outcome]
     if line.paper is not None:
         shape = ">" if line.paper_is_least else "D"
-        look = {"color": style.FAINT, "markerfacecolor": style.PAPER, "markersize": 4.5}
+        look: dict[str, Any] = {"color": style.FAINT, "markerfacecolor": style.PAPER, "markersize": 4.5}
         axes.plot([line.paper], [at], linestyle="none", marker=shape, zorder=2, **look)
     if line.value is None:
         axes.annotate("no run", (0.06, at), **_INSIDE, va="center", color=style.FAINT)

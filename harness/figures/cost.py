@@ -125,7 +125,9 @@ def _caption(selection: Selection, costs: Sequence[RowCost]) -> str:
         of_unit = [cost for cost in measured if cost.unit == unit]
         number = sum(cost.runs for cost in of_unit)
         spent = sum(cost.runs * cost.total for cost in of_unit)
-        parts.append(f"{number} runs of {len(of_unit)} rows, {spent:.3g} {unit}-hours in all")
+        rows = f"{len(of_unit)} row" + ("s" if len(of_unit) > 1 else "")
+        runs = f"{number} run" + ("s" if number > 1 else "")
+        parts.append(f"{runs} of {rows}, {hours_text(spent)} {unit}-hours in all")
     estimated = sorted({cost.basis for cost in costs if not cost.runs})
     expected = ""
     if estimated:

@@ -121,9 +121,9 @@ def _joined(at: int, row: RowCurves, trainings: Sequence[Training], curve: str, 
 def _missing(selection: Selection, found: Sequence[RowCurves]) -> str:
     if not found:
         return nothing(selection)
-    number, profile = sum(row.unknown for row in found), selection.profile.name
+    number, profile = _trainings(sum(row.unknown for row in found)), selection.profile.name
     return (
-        f"Nothing is known of how the {number} trainings of {selection.target} at profile {profile} went: their "
+        f"Nothing is known of how {number} of {selection.target} at profile {profile} went: their "
         "records are of format 1, without curves, and their runs' folders are not here. New runs have them: "
         f"harness run {selection.target} --profile {profile}"
     )
@@ -153,9 +153,13 @@ def _caption(
         parts.append("No training was evaluated on its way, or its folder is not here: no AP so far.")
     unknown = [row.label for row in found if row.unknown]
     if unknown:
-        number = sum(row.unknown for row in found)
-        parts.append(f"{number} trainings of {', '.join(unknown)} have no curves: their records are of format 1.")
+        number = _trainings(sum(row.unknown for row in found))
+        parts.append(f"Without curves, since their records are of format 1: {number} of {', '.join(unknown)}.")
     return " ".join(parts)
+
+
+def _trainings(number: int) -> str:
+    return f"{number} training" if number == 1 else f"{number} trainings"
 
 
 def _cells(panel: str, line: CurveLine) -> list[tuple[Cell, ...]]:

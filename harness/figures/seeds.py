@@ -124,7 +124,7 @@ def _draw(canvas: Canvas, families: Sequence[Family]) -> None:
         axes.axvline(0.0, **style.reference())
     at = 0
     for family in families:
-        place = {"xycoords": ("axes fraction", "data"), "xytext": (2, 0), "textcoords": "offset points"}
+        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (2, 0), "textcoords": "offset points"}
         heading = panels[0].annotate(_heading(family), (0, at), **place, va="center", color=style.FAINT)
         heading.set_in_layout(False)  # it reaches into the other panel
         _draw_family(panels, family, at + 1, seeds)
@@ -136,22 +136,24 @@ def _draw(canvas: Canvas, families: Sequence[Family]) -> None:
 
 def _draw_family(panels: Sequence[Axes], family: Family, first: int, seeds: Sequence[int]) -> None:
     """first: the place of its first row. In the second panel the row's mean is taken off."""
-    places = list(range(first, first + len(family.rows)))
+    places: list[float] = list(range(first, first + len(family.rows)))
     values = [row.by_seed("AP") for row in family.rows]
     means = [statistics.fmean(row.values()) for row in values]
     for mean, place in zip(means, places, strict=True):
         panels[0].plot([mean, mean], [place - 0.32, place + 0.32], **style.reference())
-    for number, seed in enumerate(seeds):
-        look = _look(number, len(seeds))
-        for axes, offsets in zip(panels, ([0.0] * len(means), means), strict=False):
-            found = [row.get(seed, math.nan) - offset for row, offset in zip(values, offsets, strict=True)]
-            axes.plot(found, places, label=f"seed {seed}", **look)
-
-
-def _look(number: int, num_seeds: int) -> dict[str, Any]:
-    if num_seeds > NAMED_SEEDS:
-        return {"color": style.FAINT, "linewidth": style.HAIR, "marker": ".", "markersize": 2}
-    return style.series(number) | {"marker": style.marker(number), "linewidth": style.HAIR}
+    for axes, offsets in zip(panels, ([0.0] * len(means), means), strict=False):
+        lines = [
+            [row.get(seed, math.nan) - offset for row, offset in zip(values, offsets, strict=True)] for seed in seeds
+        ]
+        if len(seeds) > NAMED_SEEDS:  # as one line with gaps: thousands of lines would take minutes
+            gap = [math.nan]
+            found = [value for line in lines for value in line + gap]
+            thin: dict[str, Any] = {"color": style.FAINT, "linewidth": style.HAIR, "marker": ".", "markersize": 2}
+            axes.plot(found, (places + gap) * len(seeds), **thin)
+            continue
+        for number, (seed, line) in enumerate(zip(seeds, lines, strict=True)):
+            look = style.series(number) | {"marker": style.marker(number), "linewidth": style.HAIR}
+            axes.plot(line, places, label=f"seed {seed}", **look)
 
 
 def _heading(family: Family) -> str:

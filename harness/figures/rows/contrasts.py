@@ -12,7 +12,8 @@ from harness.registry.claims import Claim, Contrast
 from harness.registry.declarations import METRICS
 from harness.registry.load import Registry
 from harness.verdicts.judge import ClaimVerdict, judge_claims
-from harness.verdicts.measure import COLLAPSE_RATIO, Measured
+from harness.verdicts.measure import Measured
+from harness.verdicts.runs import COLLAPSE_RATIO
 
 COLUMNS: Final = (
     "claim",

@@ -57,19 +57,14 @@ def row_curves(selection: Selection) -> list[RowCurves]:
     begun = _unfinished(selection)
     found: dict[str, RowCurves] = {}
     for row in shown:
+        job = row.records[0].job.train
         known = [_finished(record, selection.store.run_dir(record.train_id)) for record in row.records]
         whole = tuple(training for training in known if training.curves.keys() - {SO_FAR})
-        on_way = begun.get(_key(row.records[0].job.train), ())
-        job = row.records[0].job.train
+        _, on_way = begun.pop(_key(job), ((), ()))
         found[row.ref] = RowCurves(row.label, job, whole, tuple(on_way), len(known) - len(whole))
-    taken = {ref for row in shown for ref in row.refs}
-    rest: dict[TrainJob, list[str]] = {}
-    for job in selection.plan_of(list(selection.refs), 1).cells if begun else ():
-        if job.ref not in taken and _key(job.job.train) in begun:
-            rest.setdefault(_key(job.job.train), []).append(job.ref)
     names = labels(selection.refs)
-    for key, refs in rest.items():
-        found[refs[0]] = RowCurves(" = ".join(names[ref] for ref in refs), key, (), tuple(begun[key]))
+    for job, (refs, on_way) in begun.items():
+        found[refs[0]] = RowCurves(" = ".join(names[ref] for ref in refs), job, (), tuple(on_way))
     return [found[ref] for ref in selection.refs if ref in found]
 
 
@@ -117,19 +112,32 @@ def _so_far(run: RunDir) -> dict[int, float]:
     return {}
 
 
-def _unfinished(selection: Selection) -> dict[TrainJob, Sequence[Training]]:
-    """Trainings in the runs folder that logged something and have no record, by what a row's trainings share."""
+Begun = tuple[Sequence[str], Sequence[Training]]  # rows, and what they have begun
+
+
+def _unfinished(selection: Selection) -> dict[TrainJob, Begun]:
+    """Trainings of the target's rows that logged something and have no record, by what a row's trainings share."""
     recorded = {record.train_id for record in selection.store.records}
+    runs = [RunDir(path) for path in sorted(selection.store.runs.glob(RUN_FOLDER)) if path.name not in recorded]
+    if not runs or not selection.refs:
+        return {}
+    rows: dict[TrainJob, list[str]] = {}
+    for cell in (cell for plan in selection.reading_plans(selection.refs) for cell in plan.cells):
+        refs = rows.setdefault(_key(cell.job.train), [])
+        if cell.ref not in refs:
+            refs.append(cell.ref)
     found: dict[TrainJob, list[Training]] = {}
-    for path in sorted(selection.store.runs.glob(RUN_FOLDER)):
-        run = RunDir(path)
-        with suppress(RecordError, OSError):
-            if path.name not in recorded and run.metrics.exists():
-                job = read_train_job(run)
-                curves, last = _logged(run)
-                if so_far := _so_far(run):
-                    curves[SO_FAR] = so_far
-                if curves:
-                    share = min(1.0, last / job.schedule.iterations)
-                    found.setdefault(_key(job), []).append(Training(job.seed, curves, share))
-    return {key: sorted(trainings, key=lambda training: training.seed) for key, trainings in found.items()}
+    for run in runs:
+        with suppress(RecordError, OSError):  # a folder of another user, or no run
+            job = read_train_job(run)
+            if (key := _key(job)) in rows and (training := _on_its_way(job, run)) is not None:
+                found.setdefault(key, []).append(training)
+    return {key: (rows[key], sorted(begun, key=lambda training: training.seed)) for key, begun in found.items()}
+
+
+def _on_its_way(job: TrainJob, run: RunDir) -> Training | None:
+    """None where it logged nothing yet."""
+    curves, last = _logged(run)
+    if so_far := _so_far(run):
+        curves[SO_FAR] = so_far
+    return Training(job.seed, curves, min(1.0, last / job.schedule.iterations)) if curves else None

@@ -24,7 +24,13 @@ def made_records(profile: str, values: Mapping[str, Mapping[int, float]], **fiel
         for seed, ap in by_seed.items():
             job = replace(cell.job, train=replace(cell.job.train, seed=seed))
             record = record_of(job)
-            metrics = record.metrics | {"AP": ap, "AP50": ap + 18, "AP75": ap + 2, "APS": ap - 16, "APM": ap + 4}
+            metrics = record.metrics | {
+                "AP": ap,
+                "AP50": ap + 18,
+                "AP75": ap + 2,
+                "APS": max(0.0, ap - 16),
+                "APM": ap + 4,
+            }
             metrics |= {"APL": ap + 13, "positive_score": 0.6 + ap / 1000, "negative_score": 0.08}
             record = replace(record, profile=profile, metrics=metrics, **fields)
             made.setdefault(ref, []).append(_sealed(record))

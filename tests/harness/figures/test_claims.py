@@ -80,11 +80,10 @@ def test_all_claims_fit_without_touching_each_other(results: Path, width: str) -
     boxes = [axes.get_position() for axes in canvas.axes]
     assert all(0 <= box.y0 < box.y1 <= 1 and 0 < box.x0 < box.x1 <= 1 for box in boxes)
     assert all(upper.y0 > lower.y1 for upper, lower in pairwise(boxes))
-    renderer = canvas.canvas.get_renderer()  # type: ignore[attr-defined]
     right = canvas.bbox.width
     for axes in canvas.axes:
         for text in axes.texts:
-            extent = text.get_window_extent(renderer)
+            extent = text.get_window_extent()
             assert extent.x0 >= -1, text.get_text()
             assert extent.x1 <= right + 1, text.get_text()
 

@@ -22,7 +22,7 @@ def test_the_parts_of_a_bar_are_those_of_the_records(results: Path) -> None:
     assert [patch.get_width() for patch in axes.patches] == pytest.approx([1.5, 0.5, 0.5])
     assert [patch.get_x() for patch in axes.patches] == pytest.approx([0.0, 1.5, 2.0])
     assert len({patch.get_hatch() for patch in axes.patches}) == len(PARTS)
-    assert "2 runs of 1 rows, 5 CPU-hours in all" in made.caption
+    assert "2 runs of 1 row, 5 CPU-hours in all" in made.caption
     assert ("table2/L6", "CPU", 2, "measured", "evaluation", 0.5) in made.numbers.rows
 
 

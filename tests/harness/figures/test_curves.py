@@ -67,9 +67,7 @@ def test_a_training_that_is_not_finished_ends_in_a_mark_and_is_not_averaged(resu
     write_folder(tmp_path, job_of("table2/L6", 1), last=100, aps={50: 7.5, 100: 11.25})
     write_folder(tmp_path, job_of("table2/focal", 0), last=40, aps={})
     made = figure(Selection("table2", "tiny", [], None))
-    assert "not finished: L6 seed 1 at 25%, focal seed 0 at 10%" in made.caption or (
-        "not finished: focal seed 0 at 10%, L6 seed 1 at 25%" in made.caption
-    )
+    assert "not finished: focal seed 0 at 10%, L6 seed 1 at 25%." in made.caption
     canvas = draw(made)
     so_far = titled(canvas, "AP so far")
     assert [float(value) for value in so_far.lines[0].get_ydata()] == [7.5, 11.25]
@@ -93,10 +91,10 @@ def test_a_finished_training_ends_at_the_ap_of_its_record(results: Path, tmp_pat
 def test_records_without_curves_are_named_and_alone_are_missing(results: Path) -> None:
     write(results, made_records("tiny", {"table2/focal": {0: 20.0}}))
     alone = figure(Selection("table2", "tiny", [], None))
-    assert alone.missing.startswith("Nothing is known of how the 1 trainings of table2 at profile tiny went")
+    assert alone.missing.startswith("Nothing is known of how 1 training of table2 at profile tiny went")
     assert alone.missing.endswith("harness run table2 --profile tiny")
     write(results, made_records("tiny", {"table2/L6": {0: 23.0}}, curves=curves_of(0)))
-    assert "1 trainings of focal have no curves" in figure(Selection("table2", "tiny", [], None)).caption
+    assert "records are of format 1: 1 training of focal." in figure(Selection("table2", "tiny", [], None)).caption
 
 
 def test_seeds_that_were_logged_at_other_iterations_are_joined(results: Path) -> None:

@@ -52,7 +52,7 @@ def test_records_of_format_1_are_named_and_alone_are_missing(results: Path) -> N
     write(results, made_records("tiny", {"table2/L6": AP}, lost_ap=lost(0)))
     made = figure(Selection("table2", "tiny", [], None))
     assert "Of records of format 1, which do not say it: focal." in made.caption
-    assert names(titled(draw(made), "missed")) == ["L6"]
+    assert names(titled(draw(made), "wrong class")) == ["L6"]
 
 
 def test_a_kind_that_costs_nothing_or_less_is_drawn(results: Path) -> None:

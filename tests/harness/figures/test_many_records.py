@@ -19,7 +19,7 @@ NUMBER = 1000
 @pytest.fixture(scope="module")
 def records() -> list[Record]:
     """Of one row, a seed each. The full number is not needed to count."""
-    values = {"table2/L6": {seed: 20.0 + (seed % 17) / 10 for seed in range(NUMBER)}}
+    values = {"table2/L6": {seed: 20.0 + seed / 1000 for seed in range(NUMBER)}}
     return made_records("tiny", values, curves=curves_of(0), lost_ap=lost(0))["table2/L6"]
 
 
@@ -39,7 +39,7 @@ def test_a_thousand_seeds_are_drawn_by_a_bounded_number_of_artists(
     made = make(selection)
     canvas = draw(made)
     assert len(asked) <= 4
-    assert sum(len(axes.lines) + len(axes.patches) for axes in canvas.axes) <= 2 * NUMBER + 100
+    assert sum(len(axes.lines) + len(axes.patches) for axes in canvas.axes) <= 100
 
 
 def test_more_rows_than_fit_are_counted() -> None:
