@@ -98,7 +98,7 @@ def _hatch(image: Image.Image, box: tuple[float, float, float, float], colour: s
 
 def draw_points(pen: Pen, points: Points, scale: float, offset: tuple[int, int], width: int) -> None:
     """Dots or crosses. scale: of the picture; offset: where the image begins on it."""
-    radius = max(1.5, 0.8 * width)
+    radius = max(2.2, 0.9 * width)
     for x, y in (points.at * scale + offset).tolist():
         if points.shape == "dot":
             pen.ellipse((x - radius - 1, y - radius - 1, x + radius + 1, y + radius + 1), fill=PAPER)

@@ -38,8 +38,8 @@ class Picture:
 def pictures_of(selection: Selection) -> list[Picture]:
     """Of each row its worst image, its best, and the one that changed most against the first row of its table.
 
-    Of one seed, the lowest that is here.     Empty where no run's folder is here, or not the data: ``why_none``. A training
-    that fills several rows is shown once.
+    Of one seed, the lowest that is here. Empty where no run's folder is here, or not the data: ``why_none``. A
+    training that fills several rows is shown once.
     """
     records, shown = selection.row_records(), set[str]()
     firsts: dict[tuple[str, int], Scene | None] = {}
