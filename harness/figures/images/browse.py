@@ -140,9 +140,9 @@ def _label(index: CocoIndex, name: str) -> int:
 def _unmatched_text(sheets: Sequence[_Sheet]) -> str:
     boxes = sum(int(sheet.matched.trained.sum()) for sheet in sheets)
     bare = sum(int(sheet.matched.unmatched.sum()) for sheet in sheets)
-    return f"Of {boxes:,} boxes that are trained on, {bare:,} are learnt by no anchor" + (
-        " (called out with a dashed line)." if bare else "."
-    )
+    if not bare:
+        return f"Each of the {boxes:,} boxes that are trained on is learnt by an anchor."
+    return f"Of {boxes:,} boxes that are trained on, {bare:,} are learnt by no anchor (called out with a dashed line)."
 
 
 def _item(sheet: _Sheet) -> Item:

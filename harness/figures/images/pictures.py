@@ -83,7 +83,7 @@ def why_none(selection: Selection) -> str:
             else "Set HARNESS_DATA to its folder."
         )
         return f"The folders of the runs are here, but not the data set that their images are of. {how}"
-    if not pictures_of(selection):
+    if all(_scene(selection, ref, records.get(ref, [])) is None for ref in selection.refs):
         return "The detections of these runs cannot be read; 'harness images ROW' says what is wrong with them."
     return ""
 

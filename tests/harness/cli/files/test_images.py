@@ -81,7 +81,7 @@ def test_browse_shows_boxes_crowds_and_what_no_anchor_learns(tmp_path: Path) -> 
     (root / "train" / "2.jpg").write_bytes(b"no image")
     out = tmp_path / "out"
     result = invoke("data", "browse", str(root), "--out", str(out))
-    assert "3 images of train. Of 3 boxes that are trained on, 0 are learnt by no anchor." in result.stderr
+    assert "3 images of train. Each of the 3 boxes that are trained on is learnt by an anchor." in result.stderr
     text = (out / "index.html").read_text()
     assert pictures(out / "index.html") == 3
     assert "2 boxes and 1 crowd region;" in text
