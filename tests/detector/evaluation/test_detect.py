@@ -136,6 +136,8 @@ def test_small_images_of_odd_modes_are_drawn_enlarged_and_listed_in_their_own_pi
     ]
     drawn = detect(images, tmp_path / "out")
     assert {one.factor for one in drawn} == {20}
-    assert all(Image.open(one.path).width >= 640 for one in drawn)
+    for one in drawn:
+        with Image.open(one.path) as picture:
+            assert picture.width >= 640
     listed = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert {tuple(entry["box"]) for found in listed.values() for entry in found} == {(0, 0, 16, 10)}

@@ -23,7 +23,8 @@ def pictures(page: Path) -> int:
     names = set(re.findall(r'src="(\d{3}\.jpg)"', text))
     assert names == {path.name for path in page.parent.glob("*.jpg")}
     for name in names:
-        Image.open(page.parent / name).load()
+        with Image.open(page.parent / name) as image:
+            image.load()
     return len(names)
 
 
