@@ -15,7 +15,7 @@ from detector.evaluation.pictures.marks import INK, PAPER, Line, Mark, Points
 Pen = ImageDraw.ImageDraw
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 # Lengths of a stroke and of the gap after it, in widths of the line; None: one stroke.
-_PATTERNS: Final[dict[Line, tuple[float, float] | None]] = {"solid": None, "dashed": (5, 3), "dotted": (1.2, 1.8)}
+_PATTERNS: Final[dict[Line, tuple[float, float] | None]] = {"solid": None, "dashed": (5, 3), "dotted": (1.5, 2)}
 _MOST_STROKES = 4000  # of one side: more would be a line of pixels in an enormous image
 
 
@@ -70,12 +70,12 @@ def draw_box(image: Image.Image, box: tuple[float, float, float, float], mark: M
 def _strokes(
     start: tuple[float, float], end: tuple[float, float], line: Line, width: int
 ) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
-    """The strokes of one side; both of its ends are drawn."""
+    """The strokes of one side, without the half width that each has beyond its ends; both ends of the side are drawn."""
     pattern, length = _PATTERNS[line], max(abs(end[0] - start[0]), abs(end[1] - start[1]))
     if pattern is None or length < 2 * width:
         yield start, end
         return
-    stroke, period = pattern[0] * width, (pattern[0] + pattern[1]) * width
+    stroke, period = (pattern[0] - 1) * width, (pattern[0] + pattern[1]) * width
     count = min(_MOST_STROKES, max(1, round((length - stroke) / period)))
     for number in range(count + 1):
         first = (length - stroke) * number / count

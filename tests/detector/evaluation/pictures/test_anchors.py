@@ -29,7 +29,7 @@ def test_positive_anchors_are_those_of_the_training(job: TrainJob, tmp_path: Pat
     assert found.num_positive[1] == 0
     assert found.num_positive.sum() == len(found.positives) == anchor_counts(job, index, [0])[0, 0]
     first = found.positives[found.boxes_of_positives == 0]
-    assert np.abs(first - [14, 13]).max() < 8  # around the middle of the box, in the image's own pixels
+    assert np.abs(first - [14, 13]).max() < 10  # around the middle of the box, in the image's own pixels
     assert not found.unmatched.any()
 
 

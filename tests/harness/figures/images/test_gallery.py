@@ -22,7 +22,7 @@ def test_text_from_data_injects_nothing_into_the_page(tmp_path: Path) -> None:
     assert "<script" not in page
     assert 'onload="x' not in page
     assert not {"\x1b", "\u202e"} & set(page)
-    assert page.count("&lt;script&gt;") == 11
+    assert page.count("&lt;script&gt;") == 13
     assert page == write_gallery(tmp_path / "again", gallery(EVIL)).read_text(encoding="utf-8")
 
 

@@ -60,7 +60,7 @@ def test_without_runs_folders_or_data_there_are_none_and_words_say_why(
     said = why_none(selection())
     assert "not the data set" in said
     assert (
-        "harness data synth --out '$HARNESS_RUNS/data/shapes-v1-s0-64px-3c-24-6' --size 64 --train 24 --test 6" in said
+        'harness data synth --out "$HARNESS_RUNS/data/shapes-v1-s0-64px-3c-24-6" --size 64 --train 24 --test 6' in said
     )
     for path in runs.rglob(DETECTIONS):
         path.unlink()
