@@ -70,7 +70,7 @@ def draw_box(image: Image.Image, box: tuple[float, float, float, float], mark: M
 def _strokes(
     start: tuple[float, float], end: tuple[float, float], line: Line, width: int
 ) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
-    """The strokes of one side, without the half width that each has beyond its ends; both ends of the side are drawn."""
+    """The strokes of one side, both of its ends among them; each is drawn half a width longer at either end."""
     pattern, length = _PATTERNS[line], max(abs(end[0] - start[0]), abs(end[1] - start[1]))
     if pattern is None or length < 2 * width:
         yield start, end
