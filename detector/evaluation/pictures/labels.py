@@ -57,7 +57,7 @@ def _candidates(box: Array, size: Array, image: tuple[float, float]) -> tuple[Ar
         tried += [(x1 - width - away, y, step) for y in down]
         tried += [(x2 + away, y, step) for y in down]
     # Inside, where nothing else is free: a label on its object is better than none.
-    tried += [(x1 + GAP, y1 + GAP, 0.0), (x2 - width - GAP, y2 - height - GAP, 0.0)]
+    tried += [(x1 + GAP, y1 + GAP, 8.0), (x2 - width - GAP, y2 - height - GAP, 8.0)]
     places = np.array(tried)
     # Not far beside the image: the margin is as wide as the widest label that stands in it.
     places[:, 0] = np.clip(places[:, 0], -width - GAP, image[0] + GAP)

@@ -15,7 +15,7 @@ from detector.evaluation.pictures.marks import INK, PAPER, Line, Mark, Points
 Pen = ImageDraw.ImageDraw
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 # Lengths of a stroke and of the gap after it, in widths of the line; None: one stroke.
-_PATTERNS: Final[dict[Line, tuple[float, float] | None]] = {"solid": None, "dashed": (5, 3), "dotted": (1.2, 1.8)}
+_PATTERNS: Final[dict[Line, tuple[float, float] | None]] = {"solid": None, "dashed": (5, 3), "dotted": (1.5, 2)}
 _MOST_STROKES = 4000  # of one side: more would be a line of pixels in an enormous image
 
 
@@ -70,12 +70,12 @@ def draw_box(image: Image.Image, box: tuple[float, float, float, float], mark: M
 def _strokes(
     start: tuple[float, float], end: tuple[float, float], line: Line, width: int
 ) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
-    """The strokes of one side; both of its ends are drawn."""
+    """The strokes of one side, both of its ends among them; each is drawn half a width longer at either end."""
     pattern, length = _PATTERNS[line], max(abs(end[0] - start[0]), abs(end[1] - start[1]))
     if pattern is None or length < 2 * width:
         yield start, end
         return
-    stroke, period = pattern[0] * width, (pattern[0] + pattern[1]) * width
+    stroke, period = (pattern[0] - 1) * width, (pattern[0] + pattern[1]) * width
     count = min(_MOST_STROKES, max(1, round((length - stroke) / period)))
     for number in range(count + 1):
         first = (length - stroke) * number / count
@@ -98,7 +98,7 @@ def _hatch(image: Image.Image, box: tuple[float, float, float, float], colour: s
 
 def draw_points(pen: Pen, points: Points, scale: float, offset: tuple[int, int], width: int) -> None:
     """Dots or crosses. scale: of the picture; offset: where the image begins on it."""
-    radius = max(1.5, 0.8 * width)
+    radius = max(2.2, 0.9 * width)
     for x, y in (points.at * scale + offset).tolist():
         if points.shape == "dot":
             pen.ellipse((x - radius - 1, y - radius - 1, x + radius + 1, y + radius + 1), fill=PAPER)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from detector.errors import DataError, UsageError
-from detector.runs.job import TrainJob
+from detector.runs.job import MatchSettings, TrainJob
 from harness.figures.images.gallery import Gallery, Item, Section
 
 if TYPE_CHECKING:
@@ -87,13 +87,20 @@ def browse(
             f"{index.num_images:,} images and {len(index.boxes):,} boxes of {len(names):,} categories; "
             f"{len(sheets):,} images are shown.",
             f"The matching is that of {setting}: the image's short side {job.augmentation.short_sides[-1]} pixels, "
-            f"positive from IoU {job.matching.foreground_iou:g}, ignored from {job.matching.background_iou:g}"
-            + (", and the best anchors of each box positive in any case." if job.matching.allow_low_quality else "."),
+            f"{_rule(job.matching)}.",
             "The number at a box is how many anchors learn it. Dots of its colour: centres of these anchors; grey "
             "crosses: of ignored ones; several anchors share a centre.",
         ],
         sections=[Section("Images", _unmatched_text(sheets), [_item(sheet) for sheet in sheets])],
     )
+
+
+def _rule(matching: MatchSettings) -> str:
+    """How anchors are matched, in words."""
+    low, high = matching.background_iou, matching.foreground_iou
+    ignored = f"ignored from {low:g}" if low < high else "none ignored"
+    best = ", and the best anchors of each box positive in any case" if matching.allow_low_quality else ""
+    return f"anchors are positive from IoU {high:g}, {ignored}{best}"
 
 
 def _positions(index: CocoIndex, ids: Sequence[int], classes: Sequence[str], count: int) -> list[int]:
@@ -133,9 +140,9 @@ def _label(index: CocoIndex, name: str) -> int:
 def _unmatched_text(sheets: Sequence[_Sheet]) -> str:
     boxes = sum(int(sheet.matched.trained.sum()) for sheet in sheets)
     bare = sum(int(sheet.matched.unmatched.sum()) for sheet in sheets)
-    return f"Of {boxes:,} boxes that are trained on, {bare:,} are learnt by no anchor" + (
-        " (called out with a dashed line)." if bare else "."
-    )
+    if not bare:
+        return f"Each of the {boxes:,} boxes that are trained on is learnt by an anchor."
+    return f"Of {boxes:,} boxes that are trained on, {bare:,} are learnt by no anchor (called out with a dashed line)."
 
 
 def _item(sheet: _Sheet) -> Item:
@@ -147,7 +154,7 @@ def _item(sheet: _Sheet) -> Item:
     caption = (
         f"image {index.image_ids[i]} ({index.file_name(i)}), {index.widths[i]} x {index.heights[i]} pixels: "
         f"{len(matched.trained) - crowd:,} boxes"
-        + (f" and {crowd:,} crowd regions" if crowd else "")
+        + (f" and {crowd:,} crowd region{'s' * (crowd > 1)}" if crowd else "")
         + (f", {int(matched.unmatched.sum()):,} without an anchor" if matched.unmatched.any() else "")
         + f"; at {matched.size[0]} x {matched.size[1]} pixels {len(matched.positives):,} positive and "
         f"{len(matched.ignored):,} ignored of {matched.num_anchors:,} anchors"

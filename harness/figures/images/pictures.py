@@ -38,8 +38,8 @@ class Picture:
 def pictures_of(selection: Selection) -> list[Picture]:
     """Of each row its worst image, its best, and the one that changed most against the first row of its table.
 
-    Of one seed, the lowest that is here.     Empty where no run's folder is here, or not the data: ``why_none``. A training
-    that fills several rows is shown once.
+    Of one seed, the lowest that is here. Empty where no run's folder is here, or not the data: ``why_none``. A
+    training that fills several rows is shown once.
     """
     records, shown = selection.row_records(), set[str]()
     firsts: dict[tuple[str, int], Scene | None] = {}
@@ -77,13 +77,12 @@ def why_none(selection: Selection) -> str:
         open_data(here[0], scene_data(here[0], selection.given_data, selection.store.runs))
     except HarnessError:
         source = here[0].job.train.data
-        how = (
-            f"Make it again: {synth_command(source, '$HARNESS_RUNS/data/' + _folder(source))}"
-            if isinstance(source, Shapes)
-            else "Set HARNESS_DATA to its folder."
-        )
+        how = "Set HARNESS_DATA to its folder."
+        if isinstance(source, Shapes):
+            folder = f'"$HARNESS_RUNS/data/{_folder(source)}"'
+            how = f"Make it again: {synth_command(source, folder)}"
         return f"The folders of the runs are here, but not the data set that their images are of. {how}"
-    if not pictures_of(selection):
+    if all(_scene(selection, ref, records.get(ref, [])) is None for ref in selection.refs):
         return "The detections of these runs cannot be read; 'harness images ROW' says what is wrong with them."
     return ""
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 AP50_OF_AN_IMAGE = (
     "AP50 of an image: its detections of all categories in one ranking; (1/objects) times the sum over the true ones "
-    "of the best precision from there on. A box is true where its IoU with an object of its category that nothing better "
-    "scored has found is at least 0.5, as in COCO's matching. Images without objects are left out."
+    "of the best precision from there on. A box is true where its IoU with an object of its category that nothing "
+    "better scored has found is at least 0.5, as in COCO's matching. Images without objects are left out."
 )
 
 

@@ -77,15 +77,19 @@ def scene_data(record: Record, given: Path | None, runs: Path) -> Path:
     except UsageError as error:
         raise DataError(f"The images are of {_split(record)} of a COCO root. {error}") from error
     if not (root / "annotations").is_dir():
-        how = f"Make it again: {synth_command(source, root)}" if isinstance(source, Shapes) else "Name it with --data."
+        how = (
+            f"Make it again: {synth_command(source, shlex.quote(str(root)))}"
+            if isinstance(source, Shapes)
+            else "Name it with --data."
+        )
         raise DataError(f"The data set that the images are of is not at {root}. {how}")
     return root
 
 
-def synth_command(source: Shapes, root: Path | str) -> str:
-    """The command that draws a generated set again."""
+def synth_command(source: Shapes, folder: str) -> str:
+    """The command that draws a generated set again. folder: as a shell reads it."""
     return (
-        f"harness data synth --out {shlex.quote(str(root))} --size {source.size} --train {source.num_train} "
+        f"harness data synth --out {folder} --size {source.size} --train {source.num_train} "
         f"--test {source.num_test} --classes {source.num_classes} --seed {source.seed}"
     )
 

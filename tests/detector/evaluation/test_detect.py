@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.errors import DataError
-from detector.evaluation.load import open_upright
+from detector.errors import DataError, UsageError
+from detector.evaluation.detect import Drawing, detect_files
+from detector.evaluation.load import Found, open_upright
+from detector.runs.folder import RunDir
 from tests.own_roots import SIZE, root_of
 
 
@@ -75,3 +79,65 @@ def test_open_upright_refuses_floats_and_what_is_no_image(tmp_path: Path, monkey
     monkeypatch.setattr("detector.data.images.MOST_PIXELS", 9_999)
     with pytest.raises(DataError, match="is not an image that can be read: the image is too large: 10,000 pixels"):
         open_upright(path)
+
+
+class Detector:
+    """Finds one object in each image."""
+
+    def detect(self, image: Image.Image) -> list[Found]:
+        return [Found("thing", 0.9, (0.0, 0.0, image.width / 2, image.height / 2))]
+
+
+@pytest.fixture
+def detector_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detector.evaluation.detect.load_run", lambda *_, **__: Detector())
+
+
+def detect(images: list[Path], out: Path, *, force: bool = True) -> list[Drawing]:
+    return detect_files(RunDir(out), images, out, test=None, min_score=0.5, device="cpu", force=force)
+
+
+@pytest.mark.usefixtures("detector_of_one")
+@pytest.mark.parametrize("how", ["itself", "a symlink", "a hard link", "another spelling", "a linked folder"])
+def test_a_drawing_never_replaces_an_input_by_whatever_name(tmp_path: Path, how: str) -> None:
+    own = saved(tmp_path / "photo.png", Image.new("RGB", (64, 64)))
+    before, out, given = own.read_bytes(), tmp_path, own
+    if how == "a symlink":
+        given = tmp_path / "elsewhere" / "photo.png"
+        given.parent.mkdir()
+        given.symlink_to(own)
+    elif how == "a hard link":
+        given = tmp_path / "elsewhere" / "photo.jpg"
+        given.parent.mkdir()
+        os.link(own, given)
+    elif how == "another spelling":
+        (tmp_path / "elsewhere").mkdir()
+        given = tmp_path / "elsewhere" / ".." / "photo.png"
+    elif how == "a linked folder":
+        out = tmp_path / "elsewhere"
+        out.symlink_to(tmp_path)
+    with pytest.raises(UsageError, match="is one of the images; its drawing does not replace it"):
+        detect([given], out)
+    assert own.read_bytes() == before
+    assert not (tmp_path / "detections.json").exists()
+
+
+@pytest.mark.usefixtures("detector_of_one")
+def test_two_names_that_a_file_system_may_not_tell_apart_are_refused(tmp_path: Path) -> None:
+    images = [saved(tmp_path / name, Image.new("RGB", (64, 64))) for name in ("a.png", "A.jpg")]
+    with pytest.raises(DataError, match="would overwrite each other"):
+        detect(images, tmp_path / "out")
+
+
+@pytest.mark.usefixtures("detector_of_one")
+def test_small_images_of_odd_modes_are_drawn_enlarged_and_listed_in_their_own_pixels(tmp_path: Path) -> None:
+    images = [
+        saved(tmp_path / f"{mode}.png", Image.new(mode, (32, 20))) for mode in ("1", "L", "LA", "P", "RGBA", "I;16")
+    ]
+    drawn = detect(images, tmp_path / "out")
+    assert {one.factor for one in drawn} == {20}
+    for one in drawn:
+        with Image.open(one.path) as picture:
+            assert picture.width >= 640
+    listed = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert {tuple(entry["box"]) for found in listed.values() for entry in found} == {(0, 0, 16, 10)}

@@ -42,6 +42,8 @@ def words_of(command: str, place: Workplace, out: Path) -> tuple[str, ...]:
             *("eval", "--recipe", "dr-r101-1x", "--weights", str(run / "checkpoints/final.pt"), *SCRATCH),
             *("--data", str(root), "--device", "cpu", "--out", str(out)),
         ),
+        "images": ("images", str(run), "--images", "1", "--data", str(root), "--out", str(out)),
+        "browse": ("data", "browse", str(root), *SCRATCH, "--images", "1", "--out", str(out)),
         "synth": ("data", "synth", "--train", "2", "--test", "1", "--size", "32", "--out", str(out)),
         "subset": ("data", "subset", str(root), "--images", "2", "--split", "val2017", "--out", str(out)),
         "new table": ("new", "table", "mine", "--out", str(out)),
@@ -56,20 +58,8 @@ FILES = {"schema": "s.json", "figure": "f.svg", "convert": "w.pth", "bundle": "b
 WITH_FORCE = (*FILES, "detect", "export", "eval")
 SLOW = pytest.mark.slow
 COMMANDS = (
-    *(
-        "schema",
-        "figure",
-        "convert",
-        "bundle",
-        "detect",
-        "export",
-        "eval",
-        "subset",
-        "new table",
-        "new recipe",
-        "new profile",
-    ),
-    *("new cluster", "new loss"),
+    *("schema", "figure", "convert", "bundle", "detect", "export", "eval", "subset", "images", "browse", "new table"),
+    *("new recipe", "new profile", "new cluster", "new loss"),
 )
 
 

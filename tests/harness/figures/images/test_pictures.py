@@ -1,0 +1,97 @@
+"""Pictures for the report: few, small, the same each time, and none without a run's folder."""
+
+from __future__ import annotations
+
+import shutil
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from harness.figures.images.choose import best_and_worst, changed, image_aps
+from harness.figures.images.pictures import MOST_BYTES, pictures_of, why_none
+from harness.figures.images.scenes import DETECTIONS, open_scene, scene_data
+from harness.planning.selection import Selection
+from tests.pictured import pictured
+
+
+def selection(target: str = "table2") -> Selection:
+    return Selection(target, "tiny", [], None)
+
+
+def scene_of(runs: Path, ref: str):  # type: ignore[no-untyped-def]
+    (record,) = selection().row_records()[ref]
+    path = runs / record.train_id / "evals" / record.eval_id / DETECTIONS
+    return open_scene(ref, record, path, scene_data(record, None, runs))
+
+
+def test_each_row_has_its_worst_and_best_image_and_what_changed_against_the_first_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictured(tmp_path, monkeypatch, focal=0.5, L6=0.2)
+    found = pictures_of(selection())
+    assert [picture.title for picture in found] == [
+        "table2/focal: worst image",
+        "table2/focal: best image",
+        "table2/L6: worst image",
+        "table2/L6: best image",
+        "table2/L6 and table2/focal: most changed",
+    ]
+    for picture in found:
+        assert len(picture.jpeg) <= MOST_BYTES * 1.5
+        with Image.open(BytesIO(picture.jpeg)) as image:
+            assert image.size == (picture.width, picture.height)
+        assert str(tmp_path) not in picture.caption + picture.alt
+    assert [picture.jpeg for picture in pictures_of(selection())] == [picture.jpeg for picture in found]
+    assert why_none(selection()) == ""
+    assert [p.title for p in pictures_of(selection("table1/hp-e_hn-3.5"))] == [
+        "table1/hp-e_hn-3.5: worst image",
+        "table1/hp-e_hn-3.5: best image",
+    ]  # the training of table2/L6
+
+
+def test_without_runs_folders_or_data_there_are_none_and_words_say_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = pictured(tmp_path, monkeypatch, L6=0.2)
+    shutil.move(runs / "data", tmp_path / "away")
+    assert pictures_of(selection()) == []
+    said = why_none(selection())
+    assert "not the data set" in said
+    assert (
+        'harness data synth --out "$HARNESS_RUNS/data/shapes-v1-s0-64px-3c-24-6" --size 64 --train 24 --test 6' in said
+    )
+    for path in runs.rglob(DETECTIONS):
+        path.unlink()
+    assert pictures_of(selection()) == []
+    assert "which a record does not hold" in why_none(selection())
+    assert str(tmp_path) not in said + why_none(selection())
+    monkeypatch.setenv("HARNESS_RUNS", str(tmp_path / "none"))
+    assert "harness run table2 --profile tiny" in why_none(selection())
+
+
+def test_best_worst_and_changed_images_are_those_of_the_extreme_aps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = pictured(tmp_path, monkeypatch, focal=1.0, L6=0.5)
+    scene, other = scene_of(runs, "table2/L6"), scene_of(runs, "table2/focal")
+    values = image_aps(scene)
+    best, worst = best_and_worst(scene, 2)
+    assert [values[i] for i in best] == sorted(values.values(), reverse=True)[:2]
+    assert [values[i] for i in worst] == sorted(values.values())[:2]
+    every = best_and_worst(scene, 99)
+    assert sorted([*every[0], *every[1]]) == sorted(values)
+    above, below = changed(scene, other, 3)
+    assert above[0].ap - above[0].other == max(values.values()) > 0
+    assert below == []
+    assert set(image_aps(other).values()) == {0.0}
+
+
+def test_an_image_that_cannot_be_read_is_called_out_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = pictured(tmp_path, monkeypatch, L6=0.2)
+    for path in (runs / "data").rglob("val2017/*"):
+        path.write_bytes(b"no image")
+    assert len(pictures_of(selection())) == 2
