@@ -100,13 +100,14 @@ class LostParts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 def impossible_parts(parts: LostParts, *, boxes: int) -> Iterator[str]:
     """What cannot be of the parts of a test set of so many boxes, in sentences without their end."""
-    every = (("of size", parts.sizes), ("of images with objects", parts.objects))
-    for what, named in every:
-        for name, part in named.items():
-            yield from _impossible_part(f"{what} {name}", part.boxes, part.AP50, asdict(part.lost), most=boxes)
+    named = [(f"of size {name}", part) for name, part in parts.sizes.items()]
+    named += [(f"of images with objects {name}", part) for name, part in parts.objects.items()]
+    for what, part in named:
+        yield from _impossible_part(what, part.boxes, part.AP50, asdict(part.lost), most=boxes)
     yield from _impossible_sum("images by number of objects", [part.boxes for part in parts.objects.values()], boxes)
     classes = parts.classes
-    columns = {"names": classes.names, "boxes": classes.boxes, "AP50": classes.AP50, **classes.lost}
+    columns: dict[str, Sequence[object]] = {"names": classes.names, "boxes": classes.boxes, "AP50": classes.AP50}
+    columns |= {str(kind): values for kind, values in classes.lost.items()}
     count = len(classes.ids)
     if missing := [kind for kind in KINDS if kind not in classes.lost]:
         yield f"its classes have no lost AP of the kind {', '.join(missing)}"
@@ -118,7 +119,7 @@ def impossible_parts(parts: LostParts, *, boxes: int) -> Iterator[str]:
         yield "its classes are not in the order of their ids, or one is there twice"
     else:
         for i, key in enumerate(classes.ids):
-            lost = {kind: values[i] for kind, values in classes.lost.items()}
+            lost: dict[str, float] = {kind: values[i] for kind, values in classes.lost.items()}
             yield from _impossible_part(f"of class {key}", classes.boxes[i], classes.AP50[i], lost, most=boxes)
         yield from _impossible_sum("classes", classes.boxes, boxes)
 

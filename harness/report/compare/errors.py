@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from msgspec.structs import asdict
 
 from detector.errors import HarnessError
-from detector.runs.findings import KINDS, MOST_CLASSES, LostAP, LostParts, Part
+from detector.runs.findings import KINDS, MOST_CLASSES, OBJECTS, SIZES, LostAP, LostParts
 from detector.runs.record import Record
 from harness.folders import runs_folder
 from harness.planning.data import data_root
@@ -151,15 +151,15 @@ def _found(record: Record, lost: LostAP, parts: LostParts | None) -> _Found:
     found: _Found = {("all", "all"): _numbers("all", None, record.metrics["AP50"] or 0.0, asdict(lost))}
     if parts is None:
         return found
-    named: tuple[tuple[Group, Mapping[str, Part]], ...] = (
-        ("size", dict(parts.sizes)),
-        ("objects", dict(parts.objects)),
-    )
-    for group, those in named:
-        found |= {(group, name): _numbers(name, one.boxes, one.AP50, asdict(one.lost)) for name, one in those.items()}
+    for size in SIZES:
+        if one := parts.sizes.get(size):
+            found["size", size] = _numbers(size, one.boxes, one.AP50, asdict(one.lost))
+    for objects in OBJECTS:
+        if one := parts.objects.get(objects):
+            found["objects", objects] = _numbers(objects, one.boxes, one.AP50, asdict(one.lost))
     classes = parts.classes
     for i, key in enumerate(classes.ids):
-        lost_to = {kind: classes.lost[kind][i] for kind in KINDS}
+        lost_to: dict[str, float] = {kind: classes.lost[kind][i] for kind in KINDS}
         found["class", str(key)] = _numbers(classes.names[i], classes.boxes[i], classes.AP50[i], lost_to)
     return found
 
