@@ -210,7 +210,7 @@ def test_the_first_format_has_no_lost_parts(record: Record) -> None:
 
 def test_a_record_of_80_classes_with_full_curves_has_less_than_40_kilobytes(with_parts: Record, tmp_path: Path) -> None:
     numbers = tuple(12.3456 + i / 7 for i in range(MOST_POINTS))
-    names = ("classification", "bbox_regression", "lr", "loss", "positives", "gradient_backbone", "gradient_boxes")
+    names = [f"gradient_of_part_{i}" for i in range(12)]
     curves = Curves(
         iterations=tuple(range(0, 450 * MOST_POINTS, 450)),
         values={name: tuple(float(f"{number:.4g}") for number in numbers) for name in names},
