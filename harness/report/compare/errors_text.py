@@ -14,7 +14,7 @@ from harness.report.compare.noise import Difference
 
 WIDTH = 80
 MOST_CLASSES = 5  # that are shown
-NAME_WIDTH = 22  # of a class
+NAME_WIDTH = 20  # of a class
 WHAT_LOST_IS = (
     "Lost is what AP50 would win if all errors of one kind were mended and no others (TIDE, Bolya et al., 2020); the "
     "kinds do not add up. classification: wrong class, right place; localisation: IoU of 0.1 to 0.5; both: of the two "
@@ -112,7 +112,7 @@ def _classes(pair: tuple[str, str], i: int, errors: Errors) -> str:
     if not rows:
         return ""
     count = "" if len(changed) <= MOST_CLASSES else f"{MOST_CLASSES} of {len(changed)} "
-    heads = [f"{count}classes by AP50", "boxes", first, other, f"{other} - {first}", "lost most changed"]
+    heads = [f"{count}classes", "boxes", f"AP50 of {first}", other, f"{other} - {first}", "lost most changed"]
     return _table(heads, rows)
 
 

@@ -132,10 +132,10 @@ def test_errors_in_text_keep_to_80_columns_whatever_classes_are_called(runs: Pat
     text = comparison_text(compare(SIDES, "tiny", None))
     blocks = errors_text(compare(SIDES, "tiny", None), MARKS)
     assert max(len(line) for block in blocks for line in block.splitlines()) <= 80
-    assert "5 of 9 classes by AP50" in text
+    assert "5 of 9 classes" in text
     assert "\x1b" not in text
     assert "\u202e" not in text
-    assert r"\x1b[31mred\nnnn..." in text
+    assert r"\x1b[31mred\nnnnn..." in text
 
 
 def test_errors_of_older_records_are_shown_as_far_as_they_go_with_what_gives_the_rest(runs: Path) -> None:
@@ -224,8 +224,10 @@ def test_errors_of_an_older_record_are_unknown_without_its_data(
     assert "its data set is not here" in (compare(names, "tiny", tmp_path / "nowhere").errors.unknown[0] or "")
     assert "A COCO root" in (compare(names, "tiny", None).errors.unknown[0] or "")
     annotations = annotation_file(root, "val")
-    annotations.write_text(annotations.read_text() + " ")
+    content = annotations.read_text()
+    annotations.write_text(content + " ")
     assert "are not those that the run was planned with" in (compare(names, "tiny", root).errors.unknown[0] or "")
+    annotations.write_text(content)
     (detections,) = made[0].root.glob("evals/*/detections.json.gz")
     detections.write_bytes(b"no gzip")
     assert "detections.json.gz" in (compare(names, "tiny", root).errors.unknown[0] or "")
