@@ -132,7 +132,9 @@ def _mended(base: _Ranked, found: Judged, kind: int) -> _Ranked:
     best = np.flatnonzero((found.kinds == kind) & (found.targets >= 0))
     targets = found.targets[best]
     wins = found.inside[:, targets] & ~found.found[:, targets] & (ranked.states[:, best] == ABSENT)
-    ranked.states[:, best] = np.where(wins, COUNTS_AS_RIGHT, ranked.states[:, best])
+    # Right in a size though wrong in all, which two boxes of one category make: not under another name.
+    others = np.int8(ABSENT) if kind == CLASS else ranked.states[:, best]
+    ranked.states[:, best] = np.where(wins, np.int8(COUNTS_AS_RIGHT), others)
     if kind != CLASS:
         return ranked
     labels = base.labels.copy()
