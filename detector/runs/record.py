@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from detector.errors import HarnessError, MissingLossError, RecordError
 from detector.runs.code import Code
-from detector.runs.findings import Curves, Health, LostAP, Scores
+from detector.runs.findings import Curves, Health, LostAP, LostParts, Scores, impossible_parts
 from detector.runs.job import LARGEST, EvalJob
 from detector.runs.origin.loss_package import missing_loss
 from detector.runs.provenance import Inputs, Start, unlike, unlike_images, unlike_weights
@@ -35,7 +35,7 @@ MOST_SECONDS: Final = 10 * 365 * 86400.0  # ten years
 MOST_BYTES: Final = 2**20  # a record has 4 kB, with its curves some 30
 ROUNDING: Final = 1e-6  # percent: two means of the same numbers may differ in their last bits
 # Of format 2; format 1 has none of them.
-_LATER: Final = ("starts", "evaluation", "inputs", "health", "scores", "curves", "lost_ap", "sha256")
+_LATER: Final = ("starts", "evaluation", "inputs", "health", "scores", "curves", "lost_ap", "lost_parts", "sha256")
 
 
 class SplitFingerprint(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -57,7 +57,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit
     Format 2 adds what follows ``timing``; in format 1 it is unknown, and neither there nor written. ``environment`` and
     ``code`` are those of the training's last start; in format 1, those of the evaluation. ``starts``: of the training,
     the first first. ``evaluation``: what scored it. ``health``: empty where nothing was found. ``sha256``: of all other
-    fields (``content_hash``).
+    fields (``content_hash``). ``lost_parts`` came later: without it a record is what it was, its hash included.
     """
 
     format: int
@@ -82,6 +82,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit
     scores: Scores | None = None
     curves: Curves | None = None
     lost_ap: LostAP | None = None
+    lost_parts: LostParts | None = None
     sha256: str | None = None
 
 
@@ -215,6 +216,10 @@ def _impossible(record: Record) -> Iterator[str]:
         yield f"its time of finishing is {record.finished[:40]!r}, which is no time"
     if record.scores is not None and len(record.scores.positives) != len(record.scores.negatives):
         yield "its scores have other bins for positives than for negatives"
+    if record.lost_parts is not None:
+        if record.lost_ap is None:
+            yield "it has lost AP in parts of its test set and none in all"
+        yield from impossible_parts(record.lost_parts, boxes=record.test_split.boxes)
     if record.curves is not None:
         points = len(record.curves.iterations)
         yield from (

@@ -23,7 +23,7 @@ from detector.device.environment import start_here
 from detector.device.precision import precision_context
 from detector.device.world import World
 from detector.evaluation.detections import Detections, write_detections
-from detector.evaluation.errors import lost_ap
+from detector.evaluation.errors import errors_of
 from detector.evaluation.inference import detect_split
 from detector.evaluation.matches import write_matches
 from detector.evaluation.score_sums import ScoreSums
@@ -234,6 +234,7 @@ def evaluate_and_record(
         retry(lambda: write_detections(run.detections(job.id), detections), f"writing {run.detections(job.id)}")
         trained = training_part(final, job.train.precision)
         found = evaluation_health(len(detections), metrics)
+        lost, parts = errors_of(index, detections)
         for health in found:
             logger.warning("%s: %s", health.name, health.message)
         record = replace(
@@ -244,7 +245,8 @@ def evaluate_and_record(
             health=joined_health(trained.health, found),
             scores=sums.recorded(),
             curves=curves_of(log_lines(run.metrics)),
-            lost_ap=lost_ap(index, detections),
+            lost_ap=lost,
+            lost_parts=parts,
         )
         record = replace(record, sha256=content_hash(record))
         retry(lambda: write_json(run.record(job.id), record), f"writing {run.record(job.id)}")

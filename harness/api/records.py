@@ -25,7 +25,8 @@ def records(target: Targets | None = None, profile: str | None = None) -> pd.Dat
     ``eval_seconds``, ``finished`` (UTC), ``commit`` (of the code that ran), ``notes``. Then every field of the record
     under its path: job.train.optimizer.lr, job.test.nms_iou, environment.torch, test_split.images, code.modified, ...
     NaN where a record has no such field: timing.data_seconds, timing.device_busy, ... of trainings before these were
-    noted.
+    noted. What errors cost at IoU 0.5 is in lost_ap.missed, ..., lost_parts.sizes.small.AP50,
+    lost_parts.objects.2-4.lost.missed, ...; of classes as tuples in the order of lost_parts.classes.names.
 
     target: "all" (the four tables), a table, a row, or several; None for every record, also of no row. profile: the
     scale; None for all. ``attrs["set_aside"]``: files that are no usable records, and why. Raises UsageError for an

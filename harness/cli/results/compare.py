@@ -27,7 +27,7 @@ def compare(
     data: DataOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two things or more with the first: metrics, differences with their noise, settings, inputs, curves.
+    """Compare two things or more with the first: metrics with their noise, kinds of errors, settings, inputs, curves.
 
     A difference has two kinds of noise, each as half of a 95% interval: that of the seeds, and that of the test set's
     images, which is known where runs have their matches per image beside them. What was never run is compared by its

@@ -13,6 +13,7 @@ from msgspec import to_builtins
 from detector.runs.findings import LostAP
 from harness.report.compare.conditions import Unequal, unequal_conditions, unequal_inputs, unequal_settings
 from harness.report.compare.curves import SideCurve, common_iterations, side_curves
+from harness.report.compare.errors import Errors, side_errors
 from harness.report.compare.noise import SHOWN, Contrast, contrast, image_draws
 from harness.report.compare.operands import Side, find_sides
 from harness.verdicts.images import mean_of, standard_errors
@@ -50,6 +51,7 @@ class Comparison:
     profile: str
     sides: tuple[SideView, ...]
     contrasts: tuple[Contrast, ...]
+    errors: Errors
     settings: tuple[Unequal, ...]
     inputs: tuple[Unequal, ...]
     conditions: tuple[Unequal, ...]
@@ -65,6 +67,7 @@ def compare(names: Sequence[str], profile: str, data: Path | None) -> Comparison
         profile=profile,
         sides=tuple(_view(side, draws.get(side.name), missing.get(side.name)) for side in sides),
         contrasts=tuple(contrast(run[0], side, draws) for side in run[1:] if run[0] is sides[0]),
+        errors=side_errors(sides, data),
         settings=tuple(unequal_settings(sides)),
         inputs=tuple(unequal_inputs(run)),
         conditions=tuple(unequal_conditions(run)),

@@ -46,24 +46,41 @@ def contrast(a: Side, b: Side, images: Mapping[str, Mapping[int, Any]]) -> Contr
 
     images: as ``image_draws``.
     """
-    common = sorted(set(a.seeds) & set(b.seeds))
-    over_common = len(common) > 1 or (len(common) == 1 and min(len(a.seeds), len(b.seeds)) == 1)
-    seeds_a, seeds_b = (common if over_common else side.seeds for side in (a, b))
+    found = pairing(a, b)
     errors = {}
     if {a.name, b.name} <= images.keys():
         draws_a, draws_b = (
-            mean_of([images[side.name][seed] for seed in seeds]) for side, seeds in ((a, seeds_a), (b, seeds_b))
+            mean_of([images[side.name][seed] for seed in seeds])
+            for side, seeds in ((a, found.seeds_a), (b, found.seeds_b))
         )
         errors = standard_errors(draws_b - draws_a)
     differences = {}
     for metric in SHOWN:
-        values_a, values_b = _values(a, metric, seeds_a), _values(b, metric, seeds_b)
+        values_a, values_b = _values(a, metric, found.seeds_a), _values(b, metric, found.seeds_b)
         if values_a and values_b:
             error = errors.get(metric)
             half_images = None if error is None else t_quantile(0.975, math.inf) * error
-            differences[metric] = _difference(values_a, values_b, half_images, paired_by_seed=over_common)
+            differences[metric] = difference(values_a, values_b, half_images, by_seed=found.by_seed)
     images_by = f"{RESAMPLES} resamples, the same for both" if errors else "unknown, see below"
-    return Contrast(a.name, b.name, differences, _seeds_by(a, b, common), images_by)
+    return Contrast(a.name, b.name, differences, _seeds_by(a, b, found.common), images_by)
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which seeds of two sides are compared. by_seed: one by one. common: all that both sides have."""
+
+    seeds_a: Sequence[int]
+    seeds_b: Sequence[int]
+    by_seed: bool
+    common: Sequence[int]
+
+
+def pairing(a: Side, b: Side) -> Pairing:
+    """The seeds that both sides have; all where they share none, or one of several."""
+    common = sorted(set(a.seeds) & set(b.seeds))
+    over_common = len(common) > 1 or (len(common) == 1 and min(len(a.seeds), len(b.seeds)) == 1)
+    seeds_a, seeds_b = (common if over_common else side.seeds for side in (a, b))
+    return Pairing(seeds_a, seeds_b, over_common, common)
 
 
 def _seeds_by(a: Side, b: Side, common: Sequence[int]) -> str:
@@ -85,11 +102,14 @@ def _values(side: Side, metric: str, seeds: Collection[int]) -> dict[int, float]
     return {seed: value for seed, value in found if value is not None and seed in seeds}
 
 
-def _difference(a: dict[int, float], b: dict[int, float], images: float | None, *, paired_by_seed: bool) -> Difference:
+def difference(
+    a: Mapping[int, float], b: Mapping[int, float], images: float | None = None, *, by_seed: bool
+) -> Difference:
+    """b - a of values by seed, with their noise. images: half width of the other noise. by_seed: as in ``Pairing``."""
     value = statistics.fmean(b.values()) - statistics.fmean(a.values())
     if min(len(a), len(b)) < 2:
         return Difference(value, None, images)
-    if paired_by_seed and a.keys() == b.keys():
+    if by_seed and a.keys() == b.keys():
         estimate = paired([b[seed] for seed in a], list(a.values()))
     else:
         estimate = welch(list(b.values()), list(a.values()))

@@ -11,6 +11,7 @@ from tabulate import tabulate
 from harness.report.compare.comparison import Comparison, SideMean, SideView
 from harness.report.compare.conditions import Unequal
 from harness.report.compare.curves import CURVES, SideCurve, common_iterations, sparkline
+from harness.report.compare.errors_text import errors_text
 from harness.report.compare.noise import SHOWN, Contrast, Difference
 
 WIDTH = 80
@@ -35,7 +36,7 @@ def comparison_text(view: Comparison) -> str:
     if view.contrasts:
         blocks.append(_wrap(WHAT_NOISE_IS))
     blocks += _images_unknown(view, marks)
-    blocks += _lost_ap(view.sides, marks)
+    blocks += errors_text(view, marks)
     blocks.append(_unequal("Settings that differ", view.settings, marks, "Settings: all the same but for the seed."))
     if len(run) > 1:
         blocks.append(
@@ -130,15 +131,6 @@ def _images_unknown(view: Comparison, marks: Sequence[str]) -> list[str]:
             )
         paragraphs.append("\n".join(lines))
     return paragraphs
-
-
-def _lost_ap(sides: Sequence[SideView], marks: Sequence[str]) -> list[str]:
-    known = [(mark, side.lost_ap) for mark, side in zip(marks, sides, strict=True) if side.lost_ap is not None]
-    if not known:
-        return []
-    rows = [[kind, *(f"{lost[kind]:.1f}" for _, lost in known)] for kind in known[0][1]]
-    right = ["left", *["right"] * len(known)]
-    return [tabulate(rows, ["AP50 lost to", *(mark for mark, _ in known)], disable_numparse=True, colalign=right)]
 
 
 def _unequal(title: str, rows: Sequence[Unequal], marks: Sequence[str], none: str) -> str:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from detector.data.coco.index import load_index
 from detector.errors import WeightsError
 from detector.evaluation.detections import read_detections
-from detector.evaluation.errors import lost_ap
+from detector.evaluation.errors import errors_of
 from detector.evaluation.matches import read_matches
 from detector.evaluation.reweighted import AP_METRICS, reweighted_ap
 from detector.evaluation.training_part import UNNAMED
@@ -58,4 +58,4 @@ def test_evaluate_and_record_keeps_matches_and_ap_lost_by_kind_of_error(tmp_path
     (ap,) = reweighted_ap(matches, np.ones((1, index.num_images), np.int64))
     expected = np.array([record.metrics[name] for name in AP_METRICS], dtype=np.float64)
     np.testing.assert_array_equal(ap, expected)
-    assert record.lost_ap == lost_ap(index, found)
+    assert (record.lost_ap, record.lost_parts) == errors_of(index, found)

@@ -10,6 +10,7 @@ import pytest
 import harness
 from detector.errors import UsageError
 from tests.conftest import PROJECT
+from tests.harness.report.compare.test_errors import finished, parts
 
 RECORDS = PROJECT / "results" / "records"
 
@@ -87,3 +88,14 @@ def test_a_record_with_other_settings_fills_no_row(tmp_path: Path, monkeypatch: 
     assert frame["rows"].tolist() == [()]
     assert frame["job.train.optimizer.lr"].tolist() == [0.123]
     assert len(harness.records("all")) == 0
+
+
+def test_ap_lost_by_kind_of_error_is_in_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_RESULTS", str(tmp_path / "results"))
+    finished(tmp_path / "runs", "table2/L6", 0, 45.0, lost_parts=parts(45.0))
+    (line,) = harness.records("table2/L6", "tiny").to_dict("records")
+    assert line["lost_ap.missed"] == 5.0
+    assert line["lost_parts.sizes.medium.AP50"] == 44.0
+    assert line["lost_parts.objects.2-4.lost.missed"] == 4.0
+    assert line["lost_parts.classes.names"] == ("circle", "star")
+    assert line["lost_parts.classes.lost.missed"] == (27.5, 35.0)
