@@ -19,7 +19,7 @@ from detector.storage.shown import one_line, shown
 from harness.cli import interrupts
 from harness.cli.files import bundle, data, model, new, own_data, schema, test_dev, weights
 from harness.cli.options import say
-from harness.cli.results import audit, collect, compare, show, tables
+from harness.cli.results import audit, collect, compare, dump, show, tables
 from harness.cli.runs import clean, doctor, plan, run, status, trace
 from harness.folders import refused_text
 
@@ -31,7 +31,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (tables, show, compare, audit, plan, run, status, clean, trace, doctor, collect, model, test_dev, schema):
+for module in (
+    tables,
+    show,
+    compare,
+    audit,
+    plan,
+    run,
+    status,
+    clean,
+    trace,
+    doctor,
+    collect,
+    dump,
+    model,
+    test_dev,
+    schema,
+):
     module.add_to(app)
 own_data.add_to(data.app)
 app.add_typer(bundle.app, name="bundle")
