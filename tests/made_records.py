@@ -31,5 +31,5 @@ def made_record(ref: str, seed: int, **changes: Any) -> Record:
 def commit(record: Record, results: Path) -> Path:
     """Write the record where ``harness collect`` would. Returns its file."""
     path = results / "records" / record.profile / f"{record.eval_id}.json"
-    write_json(path, record)
+    write_json(path, record, flush=False)
     return path

@@ -33,6 +33,7 @@ def words_of(command: str, place: Workplace, out: Path) -> tuple[str, ...]:
     return {
         "schema": ("schema", "table", "--out", str(out)),
         "convert": ("weights", "convert", str(run / "checkpoints/final.pt"), "--to", "harness", "--out", str(out)),
+        "card": ("weights", "card", ROW, *SCRATCH, "--out", str(out)),
         "bundle": ("bundle", "export", str(out)),
         "dump": ("dump", ROW, *SCRATCH, "--to", "csv", "--out", str(out)),
         "dump board": ("dump", ROW, *SCRATCH, "--to", "tensorboard", "--out", str(out)),
@@ -53,12 +54,12 @@ def words_of(command: str, place: Workplace, out: Path) -> tuple[str, ...]:
     }[command]
 
 
-FILES = {"schema": "s.json", "convert": "w.pth", "bundle": "b.zip", "dump": "d.csv", "trace": "t.json"}
+FILES = {"schema": "s.json", "convert": "w.pth", "bundle": "b.zip", "dump": "d.csv", "card": "c.md", "trace": "t.json"}
 WITH_FORCE = (*FILES, "detect", "export", "eval")
 SLOW = pytest.mark.slow
 COMMANDS = (
     *("schema", "convert", "bundle", "detect", "export", "eval", "subset", "new table", "new recipe", "new profile"),
-    *("new cluster", "new loss", "dump", "dump board"),
+    *("new cluster", "new loss", "dump", "dump board", "card"),
 )
 
 
