@@ -99,7 +99,10 @@ def _beside_paper(facts: CardFacts) -> Iterator[str]:
         for name, published in facts.row.published.items()
         if name in facts.row.ours
     ]
-    yield from _table(["metric", f"ours, n {len(facts.row.seeds)}", "paper", "verdict"], rows)
+    if rows:
+        yield from _table(["metric", f"ours, n {len(facts.row.seeds)}", "paper", "verdict"], rows)
+    else:
+        yield "Its row has no result yet on the split that the paper's numbers are of."
 
 
 def _verdict(facts: CardFacts, metric: str) -> str:
