@@ -52,7 +52,7 @@ class Board:
     def _write(self) -> None:
         """Raises OSError and RecordError; then all of it is written with the next values."""
         path = self._path or self._open()
-        content = b"".join(_record(event.SerializeToString()) for event in self._unwritten)
+        content = b"".join(framed(event.SerializeToString()) for event in self._unwritten)
         with open(path, "r+b", buffering=0) as file:
             file.truncate(self._size)  # what an earlier attempt left half-written
             file.seek(self._size)
@@ -111,7 +111,8 @@ def whole_records(file: BinaryIO) -> int:
     return ends[-1]
 
 
-def _record(content: bytes) -> bytes:
+def framed(content: bytes) -> bytes:
+    """One record of an event file: its content between its length and sums."""
     from tensorboardX.record_writer import masked_crc32c
 
     head = _LENGTH.pack(len(content))

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Iterator
 
 import pandas as pd
 
-from detector.errors import RecordError, UsageError
 from harness.api.targets import Folder, Overrides, override_texts, path_of, select
 from harness.launch.run import Request, RunResult, run_target
-from harness.planning.selection import Targets, missing, unusable
-from harness.status.find import KnownRun, RunFinder
-from harness.store.curves import read_curve
-
-logger = logging.getLogger(__name__)
+from harness.planning.selection import Targets
+from harness.report.export.curves import curves_of
+from harness.report.export.jobs import job_lines
+from harness.store.records import Source
 
 
 def plan(
@@ -45,23 +41,8 @@ def plan(
     2        (table3/dr,)     0         400  False
     """
     selection = select(target, profile, overrides=overrides, data=data, batch_size=batch_size)
-    planned = selection.plan(seeds)
-    to_do = {*missing(planned, selection.store), *unusable(planned, selection.store)}
-    lines = [
-        {
-            "id": train_id,
-            "rows": tuple(planned.refs_of(train_id)),
-            "seed": job.seed,
-            "backbone": job.model.backbone,
-            "iterations": job.schedule.iterations,
-            "images": job.batch.images,
-            "lr": job.optimizer.lr,
-            "done": train_id not in to_do,
-        }
-        for train_id, job in planned.trainings.items()
-    ]
-    frame = pd.DataFrame(lines)
-    frame.attrs = {"profile": profile, "scale": planned.profile.title, "identity_is_open": selection.identity_is_open}
+    frame = pd.DataFrame(job_lines(selection, seeds))
+    frame.attrs = {"profile": profile, "scale": selection.profile.title, "identity_is_open": selection.identity_is_open}
     return frame
 
 
@@ -130,55 +111,31 @@ def curves(
     batch_size: int | None = None,
     overrides: Overrides | None = None,
     data: Folder | None = None,
+    source: Source | None = None,
 ) -> pd.DataFrame:
-    """The losses of the target's runs on this machine while they trained: one line per row, seed and logged iteration.
+    """The losses of the target's runs while they trained: one line per row, seed and logged iteration.
 
-    Columns: ``row``, ``seed``, ``train_id``, ``iteration`` (steps taken), and means since the line before: ``loss`` and
-    its parts, ``lr`` (learning rate), ``seconds_per_iteration``, of which ``data_seconds_per_iteration`` waiting for
-    data and ``host_seconds_per_iteration`` at work in the loop (``detector.runs.timing``), ``images_per_second``; of
-    runs on a GPU also ``device_busy`` (0..1) and ``peak_memory_gib``. A training that serves several rows of the target
-    is there once for each. Records hold no curves: of runs that were made elsewhere there are none.
+    Columns: ``row``, ``seed``, ``train_id``, ``points`` ("all" that the run's folder on this machine has, or those that
+    the record of a finished run keeps: "thinned", 200 at most), ``iteration`` (steps taken), and means since the point
+    logged before: ``loss`` and its parts, ``lr`` (learning rate), ``seconds_per_iteration``, of which
+    ``data_seconds_per_iteration`` waiting for data and ``host_seconds_per_iteration`` at work in the loop
+    (``detector.runs.timing``), ``images_per_second``; of runs on a GPU also ``device_busy`` (0..1) and
+    ``peak_memory_gib``. A training that serves several rows of the target is there once for each. Records of format 1
+    hold no curves.
 
-    seeds: so many runs per row, 0, 1, ..., must be there; None for those that are. The rest is as for ``plan``.
+    seeds: so many runs per row, 0, 1, ..., must be there; None for those that are. source: "local" for the runs folder
+    only, "committed" for the records of the results folder only. The rest is as for ``plan``.
 
     Raises:
-        UsageError: no run of the target has its folder here, or one of those that ``seeds`` asks for.
+        UsageError: no run of the target has a curve here, or one of those that ``seeds`` asks for.
         RecordError: the files of all of them are damaged; one that is damaged among others is left out, with a warning.
 
     >>> import harness
     >>> frame = harness.curves("table2/L6", profile="tiny")
     >>> frame.columns.tolist()
-    ['row', 'seed', 'train_id', 'iteration', 'classification', 'bbox_regression', 'loss', 'lr',
+    ['row', 'seed', 'train_id', 'points', 'iteration', 'classification', 'bbox_regression', 'loss', 'lr',
      'seconds_per_iteration', 'data_seconds_per_iteration', 'host_seconds_per_iteration', 'images_per_second',
      'gradient_backbone', 'gradient_pyramid', 'gradient_classifier', 'gradient_boxes']
     """
-    selection = select(target, profile, overrides=overrides, data=data, batch_size=batch_size)
-    found = [known for known in RunFinder(selection, seeds=0).find().runs if known.run and known.run.metrics.exists()]
-    wanted = found if seeds is None else [known for known in found if known.seed < seeds]
-    there = {(ref, known.seed) for known in wanted for ref in known.refs}
-    lacking = [(ref, seed) for ref in selection.refs for seed in range(seeds or 0) if (ref, seed) not in there]
-    if lacking or not wanted:
-        ref, seed = lacking[0] if lacking else (selection.refs[0], 0)
-        raise UsageError(
-            f"No curve of {ref}, seed {seed}, profile {profile}: it has no run in {selection.store.runs}. "
-            f"Train it: harness run {ref} --profile {profile} --seeds {seed + 1}"
-        )
-    lines, damaged = list[dict[str, object]](), list[RecordError]()
-    for known in wanted:
-        try:
-            lines += _curve_lines(known)
-        except RecordError as error:
-            damaged.append(error)
-    if damaged and not lines:
-        raise damaged[0]
-    for reason in damaged:
-        logger.warning("left out: %s", reason)
-    return pd.DataFrame(lines)
-
-
-def _curve_lines(known: KnownRun) -> Iterator[dict[str, object]]:
-    assert known.run is not None
-    points = read_curve(known.run)
-    for ref in known.refs:
-        head = {"row": ref, "seed": known.seed, "train_id": known.run.root.name}
-        yield from (head | {"iteration": int(point["iteration"])} | point for point in points)
+    selection = select(target, profile, overrides=overrides, data=data, batch_size=batch_size, source=source)
+    return pd.DataFrame([line for curve in curves_of(selection, seeds) for line in curve.lines()])

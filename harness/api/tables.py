@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pandas as pd
 
 from harness.api.targets import Folder, Overrides, override_texts, path_of, select
 from harness.planning.selection import Selection, Targets, target_names
 from harness.registry.declarations import METRICS
-from harness.report.tables import TableView
+from harness.report.export.verdicts import cell_lines, claim_lines
 from harness.report.views import judge, table_views
 from harness.store.records import Source
-from harness.verdicts.judge import ClaimVerdict
-from harness.verdicts.measure import Measured
 
 CLAIM_COLUMNS = {
     "id": "str",
@@ -79,8 +74,7 @@ def table(
         for name in target_names(target)
         for view in table_views(Selection(name, profile, options, path_of(data), batch_size, source=source))
     ]
-    lines = {line["row"]: line for view in views for line in _table_lines(view)}
-    frame = pd.DataFrame(list(lines.values())).set_index("row")
+    frame = pd.DataFrame(cell_lines(views)).set_index("row")
     numbers = [*METRICS, *(f"{metric}_sd" for metric in METRICS), *(f"paper_{metric}" for metric in METRICS)]
     frame = frame.astype(dict.fromkeys(numbers, "float64"))
     frame.attrs = {
@@ -91,13 +85,6 @@ def table(
         "footnotes": {view.id: list(view.footnotes) for view in views},
     }
     return frame
-
-
-def _table_lines(view: TableView) -> Iterator[dict[str, Any]]:
-    for row, line in zip(view.rows, view.lines(), strict=True):
-        values = {key.replace(" ", "_"): value for key, value in line.items() if key not in ("ref", *view.columns)}
-        head = {"row": row.ref, "label": " / ".join(row.label), "status": row.status, "n": len(row.seeds)}
-        yield head | {"split": view.split} | values
 
 
 def claims(
@@ -124,41 +111,8 @@ def claims(
     [2.5, 0.7, 4.3, 1.0]
     """
     view = judge(select(target, profile, data=data, source=source))
+    frame = pd.DataFrame(claim_lines(view), columns=list(CLAIM_COLUMNS)).astype(CLAIM_COLUMNS)
     parts = [(part, own) for part, own in ((view.paper, False), (view.own, True)) if part is not None]
-    lines = [{**line, "own": own} for part, own in parts for verdict in part.claims for line in _claim_lines(verdict)]
-    frame = pd.DataFrame(lines, columns=list(CLAIM_COLUMNS)).astype(CLAIM_COLUMNS)
     families = {"own" if own else "paper": part.family_size for part, own in parts}
     frame.attrs = {"profile": profile, "scale": view.scale, "claims_in_family": families, "notes": list(view.notes)}
     return frame
-
-
-def _claim_lines(verdict: ClaimVerdict) -> Iterator[dict[str, Any]]:
-    claim = verdict.claim
-    measured = {(pair.a, pair.b): pair for pair in verdict.measured}
-    named = {"id": claim.id, "text": claim.text, "where": claim.where, "metric": claim.metric, "kind": claim.kind}
-    judged = {
-        "p": verdict.p_value,
-        "outcome": verdict.outcome,
-        "provisional": verdict.provisional,
-        "reason": verdict.reason,
-        "published": claim.published,
-        "seeds_needed": verdict.seeds,
-    }
-    for a, b in [(claim.row or "", None)] if claim.row else [(pair.a, pair.b) for pair in claim.contrasts]:
-        yield {**named, "a": a, "b": b, **_numbers(measured.get((a, b))), **judged}
-
-
-def _numbers(pair: Measured | None) -> dict[str, Any]:
-    if pair is None:
-        return {"n_a": 0, "n_b": 0}
-    reach = pair.estimate.half_width() if pair.estimate is not None else float("nan")
-    return {
-        "n_a": pair.n_a,
-        "n_b": pair.n_b,
-        "mean_a": pair.mean_a,
-        "mean_b": pair.mean_b,
-        "quantity": pair.quantity,
-        "difference": pair.value,
-        "low": pair.value - reach,
-        "high": pair.value + reach,
-    }

@@ -19,7 +19,7 @@ from detector.storage.shown import one_line, shown
 from harness.cli import interrupts
 from harness.cli.files import browse, bundle, data, images, model, new, own_data, schema, test_dev, weights
 from harness.cli.options import say
-from harness.cli.results import audit, collect, compare, figure, report, show, tables
+from harness.cli.results import audit, collect, compare, dump, figure, report, show, tables
 from harness.cli.runs import clean, doctor, plan, run, status, trace
 from harness.folders import refused_text
 
@@ -32,8 +32,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for module in (
-    *(tables, figure, report, show, compare, audit, plan, run, status, clean, trace, doctor, collect, model, images),
-    *(test_dev, schema),
+    *(tables, figure, report, show, compare, audit, plan, run, status, clean, trace, doctor, collect, dump, model),
+    *(images, test_dev, schema),
 ):
     module.add_to(app)
 own_data.add_to(data.app)

@@ -76,7 +76,8 @@ class Store:
 
     def path_of(self, record: Record) -> Path:
         """The file of one of ``records``."""
-        return (self._committed.files | self._local.files)[record.eval_id]
+        local = self._local.files.get(record.eval_id)
+        return local if local is not None else self._committed.files[record.eval_id]
 
     def overruled(self, record: Record) -> Record | None:
         """The committed record of the same evaluation where it has other metrics than this one, which is local."""

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from detector.storage.outputs import claim_file
-from harness.cli.options import AsJson, ForceOption, print_json, put, say
+from harness.cli.options import AsJson, ForceOption, ProfileOption, print_json, put, say
+from harness.units import MAX_SEEDS
 
 if TYPE_CHECKING:
     from detector.weights.network import Format
 
-app = typer.Typer(help="Look at weights files of many projects, and convert them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at weights files of many projects, convert them, and describe trained ones.", no_args_is_help=True
+)
 
 FileArgument = Annotated[
     Path,
@@ -63,3 +66,49 @@ def convert(
     for note in notes:
         say(f"note: {note}")
     say(f"{out}  ({to}). What it is: harness weights show {out}")
+
+
+@app.command(short_help="Write the model card of a trained run.")
+def card(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="A row such as table2/L6, an id or its first digits, a run's folder, or a record's file.",
+        ),
+    ],
+    profile: ProfileOption = "paper",
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, max=MAX_SEEDS - 1, help="Which of a row's runs. Default: the lowest seed there."),
+    ] = None,
+    licence: Annotated[
+        str,
+        typer.Option(
+            "--license",
+            metavar="NAME",
+            help="The licence that you give these weights, as hubs name it: apache-2.0, ...",
+        ),
+    ] = "unknown",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The file to write. Default: print the card.")
+    ] = None,
+    force: ForceOption = False,
+) -> None:
+    """Write a model card in Markdown, with the head that model hubs read.
+
+    It has the metrics, the data, every setting with its source, limits, files with their sums, how to load them, and
+    what is known of licences. Numbers of the paper stand beside it only where the profile compares with them.
+    """
+    from detector.storage.files import write_atomic
+    from harness.report.card.facts import card_facts
+    from harness.report.card.text import model_card
+
+    if out is not None:
+        claim_file(out, force=force)  # before weights are read
+    text = model_card(card_facts(run, profile, seed), licence)
+    if out is None:
+        put(text, nl=False)
+    else:
+        write_atomic(out, text.encode())
+        say(f"{out}  (model card)")

@@ -34,7 +34,10 @@ def words_of(command: str, place: Workplace, out: Path) -> tuple[str, ...]:
         "schema": ("schema", "table", "--out", str(out)),
         "figure": ("figure", "fig3", *SCRATCH, "--out", str(out)),
         "convert": ("weights", "convert", str(run / "checkpoints/final.pt"), "--to", "harness", "--out", str(out)),
+        "card": ("weights", "card", ROW, *SCRATCH, "--out", str(out)),
         "bundle": ("bundle", "export", str(out)),
+        "dump": ("dump", ROW, *SCRATCH, "--to", "csv", "--out", str(out)),
+        "dump board": ("dump", ROW, *SCRATCH, "--to", "tensorboard", "--out", str(out)),
         "trace": ("trace", ROW, *SCRATCH, "--steps", "1", "--device", "cpu", "--output", str(out)),
         "detect": ("detect", str(image), "--run", str(run), "--device", "cpu", "--out", str(out)),
         "export": ("export", ROW, *SCRATCH, "--device", "cpu", "--out", str(out)),
@@ -54,12 +57,15 @@ def words_of(command: str, place: Workplace, out: Path) -> tuple[str, ...]:
     }[command]
 
 
-FILES = {"schema": "s.json", "figure": "f.svg", "convert": "w.pth", "bundle": "b.zip", "trace": "t.json"}
+FILES = {
+    **{"schema": "s.json", "figure": "f.svg", "convert": "w.pth", "bundle": "b.zip", "dump": "d.csv", "card": "c.md"},
+    "trace": "t.json",
+}
 WITH_FORCE = (*FILES, "detect", "export", "eval")
 SLOW = pytest.mark.slow
 COMMANDS = (
     *("schema", "figure", "convert", "bundle", "detect", "export", "eval", "subset", "images", "browse", "new table"),
-    *("new recipe", "new profile", "new cluster", "new loss"),
+    *("new recipe", "new profile", "new cluster", "new loss", "dump", "dump board", "card"),
 )
 
 
@@ -101,7 +107,7 @@ def state(path: Path) -> tuple[int, ...]:
     return found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-@pytest.mark.parametrize("command", ["schema", "figure", "convert", "bundle"])
+@pytest.mark.parametrize("command", ["schema", "figure", "convert", "bundle", "dump"])
 @pytest.mark.parametrize("what", ["a link", "a named pipe", "a folder"])
 def test_what_is_no_file_is_not_replaced_even_with_force(
     command: str, what: str, place: Workplace, tmp_path: Path

@@ -89,6 +89,22 @@ def test_a_local_record_comes_before_the_committed_one_of_its_evaluation(registr
     assert again.overruled(again.records[0]) is None  # the same numbers
 
 
+def test_the_file_of_a_record_is_found_without_a_merge_of_all_files(registry: Registry, store: Store) -> None:
+    """A merge for each record makes the list of all runs grow with the square of their number."""
+
+    class Files(dict[str, Path]):
+        def __or__(self, other: object) -> Files:  # type: ignore[override]
+            raise AssertionError("all files were merged")
+
+    records = [record_of(job_of(registry, "tiny", seed), "tiny") for seed in (0, 1)]
+    paths = [put(store, records[0]), store.committed(records[1])]
+    write_json(paths[1], records[1])
+    assert len(store.records) == 2
+    for part in (store._local, store._committed):
+        object.__setattr__(part, "files", Files(part.files))
+    assert [store.path_of(record) for record in records] == paths
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b'{"format": 1}', b"\xff\xfe"])
 def test_damaged_files_are_set_aside_by_name_and_the_others_read(
     registry: Registry, store: Store, content: bytes
