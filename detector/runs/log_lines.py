@@ -13,6 +13,7 @@ LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 STARTED: Final = "training "  # the run's id follows
 FINAL_AP: Final = "AP "  # the AP follows
 _RESUMED = re.compile(r"resumed after iteration (\d+)\n")
+_EVALUATED = re.compile(r": after iteration (\d+): AP (\d+\.?\d*(?:e-?\d+)?)$", re.MULTILINE)
 
 
 def of_worker(level: Literal["INFO", "ERROR"], start: str = "") -> str:
@@ -29,6 +30,16 @@ def iteration_resumed(log: str) -> int | None:
     """The first iteration in ``log`` of which ``resumed_after`` was said; None where there is none."""
     found = _RESUMED.search(log)
     return int(found[1]) if found else None
+
+
+def evaluated_after(iteration: int, ap: float | None) -> str:
+    """What a training says of an evaluation on its way. ap: percent; None in processes that do not know it."""
+    return f"after iteration {iteration}: AP {ap}"
+
+
+def ap_by_iteration(log: str) -> dict[int, float]:
+    """Iteration -> AP (percent) of the evaluations on a training's way; of one made twice, the later."""
+    return {int(iteration): float(ap) for iteration, ap in _EVALUATED.findall(log)}
 
 
 def window_text(

@@ -16,6 +16,7 @@ from detector.storage.shown import one_line
 from harness.registry.declarations import METRICS
 from harness.report.check import CheckView, Verdicts
 from harness.report.markup import TextTable, html_fragment, latex, markdown
+from harness.report.progress.in_flight import so_far_text, status_text
 from harness.report.tables import RowView, TableView
 from harness.report.text import (
     check_text,
@@ -23,6 +24,7 @@ from harness.report.text import (
     explanation_text,
     mean_text,
     measured_text,
+    n_text,
     table_text,
     title_text,
     verdict_text,
@@ -95,15 +97,19 @@ def _text_table(view: TableView) -> TextTable:
 
 def _table_line(row: RowView, compared: bool) -> list[str]:
     blank = [""] * (len(METRICS) - 1)
-    ours = [mean_text(row.ours.get(metric)).strip() for metric in METRICS] if row.ours else [row.status, *blank]
+    ours = [mean_text(row.ours.get(metric)).strip() for metric in METRICS] if row.ours else [_status(row), *blank]
     shown = "{:.1f}" if compared else "({:.1f})"
     paper = [shown.format(row.published[metric]) if metric in row.published else "" for metric in METRICS]
-    n = "" if row.cited else str(len(row.seeds))
+    n = "" if row.cited else n_text(row)
     line = [*row.label, n, *ours, *paper]
     if compared:
         verdict = row.verdicts.get("AP")
         line += [difference_text(verdict), verdict_text(verdict) if verdict else ""]
     return line
+
+
+def _status(row: RowView) -> str:
+    return "; ".join(filter(None, [status_text(row), so_far_text(row)]))
 
 
 def _table_data(view: TableView) -> dict[str, Any]:
@@ -131,6 +137,10 @@ def _row_data(view: TableView, row: RowView) -> dict[str, Any]:
         "published": dict(row.published),
         "cited": row.cited,
         "verdicts": {metric: asdict(verdict) for metric, verdict in row.verdicts.items()},
+        "state": row.state,
+        "also": list(row.also),
+        "in_flight": [{"seed": run.seed, "state": run.kind, "progress": run.progress} for run in row.in_flight],
+        "so_far": asdict(row.so_far) if row.so_far else None,
     }
 
 
@@ -158,7 +168,14 @@ def _tables_csv(views: Sequence[TableView]) -> str:
         for row, line in zip(view.rows, view.lines(), strict=True):
             rest = {key: value for key, value in line.items() if key not in ("ref", *view.columns)}
             label = " / ".join(row.label)
-            lines.append({"table": view.id, "profile": view.profile, "ref": row.ref, "label": label} | rest)
+            so_far = {"AP so far": row.so_far and row.so_far.ap, "iteration": row.so_far and row.so_far.iteration}
+            shared = {
+                "state": row.state,
+                "progress": status_text(row) if row.in_flight else "",
+                "also": " ".join(row.also),
+            }
+            head = {"table": view.id, "profile": view.profile, "ref": row.ref, "label": label}
+            lines.append(head | rest | shared | so_far)
     return _csv(lines)
 
 

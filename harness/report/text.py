@@ -10,6 +10,7 @@ from itertools import zip_longest
 from harness.registry.claims import Claim
 from harness.registry.declarations import METRICS
 from harness.report.check import CheckView, Verdicts
+from harness.report.progress.in_flight import so_far_text, status_text
 from harness.report.tables import Mean, RowView, TableView
 from harness.verdicts.judge import CellVerdict, ClaimOutcome, ClaimVerdict
 from harness.verdicts.measure import Measured
@@ -43,9 +44,11 @@ def _row_lines(row: RowView, compared: bool, label_width: int) -> list[list[str]
     """Cells of each line; a line with fewer cells than columns ends in free text."""
     lines: list[list[str]] = []
     if row.status != "cited":
-        n = str(len(row.seeds)) if row.seeds else "0"
+        n = n_text(row)
         ours = [mean_text(row.ours.get(metric)) for metric in METRICS]
-        lines.append(["ours", n, *(ours if row.ours else [row.status, *[""] * (len(METRICS) - 1)])])
+        lines.append(["ours", n, *(ours if row.ours else [status_text(row), *[""] * (len(METRICS) - 1)])])
+        if text := so_far_text(row):
+            lines.append(["", "", text])
     if row.published:
         shown = "{:4.1f}" if compared else "({:.1f})"
         source = "cited" if row.cited else "paper"
@@ -75,6 +78,11 @@ def title_text(view: TableView) -> str:
     """``Table 2. What it shows``; with the split where ours and the paper's numbers share it."""
     name = view.id.capitalize().replace("Table", "Table ")
     return f"{name}. {view.title}" + (f" ({view.split})" if view.compared else "")
+
+
+def n_text(row: RowView) -> str:
+    """How many seeds; of how many, where some are missing."""
+    return f"{len(row.seeds)}/{row.wanted}" if row.ours and len(row.seeds) < row.wanted else str(len(row.seeds))
 
 
 def mean_text(value: Mean | None) -> str:

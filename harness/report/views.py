@@ -9,6 +9,7 @@ from harness.planning.unequal import apart, choose
 from harness.registry.ledger import table_notes
 from harness.report.check import CheckView, build_check
 from harness.report.evidence.notes import format_one_note, record_notes
+from harness.report.progress.in_flight import with_progress
 from harness.report.tables import TableView, build_table
 
 
@@ -29,7 +30,7 @@ def table_views(selection: Selection) -> list[TableView]:
                 notes += record_notes(selection, trained, TEST_DEV)
             notes = tuple(dict.fromkeys(notes))
             view = build_table(table, profile, seen, wanted, notes, registry.own_rows, departures=selection.departures)
-            views.append(view)
+            views.append(with_progress(view, selection))
     return views
 
 
