@@ -76,7 +76,10 @@ class RowView:
 
 @dataclass(frozen=True)
 class TableView:
-    """A filled table. ``compared``: whether the profile's numbers may stand against the paper's."""
+    """A filled table. ``compared``: whether the profile's numbers may stand against the paper's.
+
+    ``settings``: those of the footnotes that list settings on which the sources differ, their heading first.
+    """
 
     id: str
     title: str
@@ -87,6 +90,7 @@ class TableView:
     columns: tuple[str, ...]
     rows: tuple[RowView, ...]
     footnotes: tuple[str, ...] = field(default=())
+    settings: tuple[str, ...] = ()
 
     def lines(self) -> list[dict[str, Any]]:
         """One line per row, all with the same keys; numbers are unrounded and in percent, None where there is none."""

@@ -19,8 +19,9 @@ from harness.registry.declarations import METRICS
 from harness.registry.load import Registry
 from harness.report.check import CheckView, build_check
 from harness.report.formats import FORMATS, render_check, render_tables
-from harness.report.markup import TextTable, html_fragment, latex_escape, markdown
+from harness.report.markup import TextTable, html_fragment, markdown
 from harness.report.tables import TableView, build_table
+from harness.report.typeset.symbols import latex_text
 from harness.verdicts.runs import RowRuns
 
 EXPERIMENTS = Path(__file__).resolve().parents[3] / "experiments"
@@ -170,10 +171,10 @@ def test_render_latex_is_balanced_ascii_with_equal_columns(
 
 
 def test_latex_escapes_what_latex_reads() -> None:
-    assert latex_escape("50% & a_b #1 {x} $") == r"50\% \& a\_b \#1 \{x\} \$"
-    assert latex_escape("\\~^<>") == (r"\textbackslash{}\textasciitilde{}\textasciicircum{}\textless{}\textgreater{}")
-    assert latex_escape("h+") == "$h_{+}$"
-    assert latex_escape("\N{GREEK SMALL LETTER RHO} = 0.2 ±1") == r"$\rho$ = 0.2 $\pm$1"
+    assert latex_text("50% & a_b #1 {x} $") == r"50\% \& a\_b \#1 \{x\} \$"
+    assert latex_text("\\~^<>") == (r"\textbackslash{}\textasciitilde{}\textasciicircum{}\textless{}\textgreater{}")
+    assert latex_text("h+") == "$h_{+}$"
+    assert latex_text("\N{GREEK SMALL LETTER RHO} = 0.2 ±1") == r"$\rho = 0.2$ $\pm$1"
 
 
 class _Balance(HTMLParser):
@@ -182,7 +183,7 @@ class _Balance(HTMLParser):
         self.open: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag != "br":
+        if tag not in ("br", "meta"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
