@@ -164,7 +164,7 @@ def test_render_latex_is_balanced_ascii_with_equal_columns(
     assert bare.count("$") % 2 == 0
     begun, ended = (re.findall(rf"\\{word}\{{(\w+\*?)\}}", text) for word in ("begin", "end"))
     assert sorted(begun) == sorted(ended)
-    for body in re.findall(r"\\begin\{tabular\}\{(l+r+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+    for body in re.findall(r"\\begin\{tabular\}\{@\{\}(l+r+)@\{\}\}(.*?)\\end\{tabular\}", text, re.DOTALL):
         for line in re.findall(r"^(.*) \\\\$", body[1], re.MULTILINE):
             spans = sum(int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d+)\}", line))
             assert len(re.findall(r"(?<!\\)&", line)) + 1 + spans == len(body[0]), line
