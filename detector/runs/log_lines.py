@@ -12,8 +12,8 @@ from detector.runs.timing import StepTiming
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 STARTED: Final = "training "  # the run's id follows
 FINAL_AP: Final = "AP "  # the AP follows
-_SO_FAR = re.compile(r"after iteration (\d+): AP (\d+(?:\.\d+)?(?:e-\d+)?)\n")
 _RESUMED = re.compile(r"resumed after iteration (\d+)\n")
+_EVALUATED = re.compile(r": after iteration (\d+): AP (\d+\.?\d*(?:e-?\d+)?)$", re.MULTILINE)
 
 
 def of_worker(level: Literal["INFO", "ERROR"], start: str = "") -> str:
@@ -32,14 +32,14 @@ def iteration_resumed(log: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def ap_so_far(iteration: int, ap: float | None) -> str:
-    """What a training says of an evaluation on its way. ap: in percent."""
+def evaluated_after(iteration: int, ap: float | None) -> str:
+    """What a training says of an evaluation on its way. ap: percent; None in processes that do not know it."""
     return f"after iteration {iteration}: AP {ap}"
 
 
-def aps_so_far(log: str) -> dict[int, float]:
-    """By iteration, the AP (percent) that ``ap_so_far`` told in ``log``; the last where one was evaluated again."""
-    return {int(found[1]): float(found[2]) for found in _SO_FAR.finditer(log)}
+def ap_by_iteration(log: str) -> dict[int, float]:
+    """Iteration -> AP (percent) of the evaluations on a training's way; of one made twice, the later."""
+    return {int(iteration): float(ap) for iteration, ap in _EVALUATED.findall(log)}
 
 
 def window_text(

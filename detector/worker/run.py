@@ -33,7 +33,7 @@ from detector.model.retinanet import RetinaNet
 from detector.runs.assignment import WORKER_LOG, Assignment
 from detector.runs.folder import RunDir
 from detector.runs.job import DataSource, EvalJob, ModelSettings
-from detector.runs.log_lines import FINAL_AP, STARTED, ap_so_far
+from detector.runs.log_lines import FINAL_AP, STARTED, evaluated_after
 from detector.runs.provenance import FileDigest, Inputs
 from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint, content_hash
 from detector.runs.timing import recorded
@@ -87,7 +87,7 @@ def train_to_final(
     def evaluate(iteration: int) -> None:
         with stop.at_once(signals_at_once(world)):
             ap = evaluate_so_far(assignment, model, world=world, heartbeat=heartbeat)
-        logger.info(ap_so_far(iteration, ap))
+        logger.info("%s", evaluated_after(iteration, ap))
         if heartbeat is not None:
             heartbeat.beat("training", force=True, ap=ap)
 

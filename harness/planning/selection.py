@@ -9,9 +9,10 @@ from shlex import quote
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from detector.errors import MissingLossError, RecordError, UsageError
-from detector.runs.job import AnnotatedFolder, DataSource, EvalJob
+from detector.runs.job import AnnotatedFolder, DataSource, EvalJob, TrainJob
 from detector.runs.record import Record
 from harness.folders import results_folder, runs_folder
 from harness.planning import data as planning_data
@@ -133,6 +134,22 @@ class Selection:
     def row_jobs(self) -> list[EvalJob]:
         """What every row that this project trains evaluates, with seed 0."""
         return [cell.job for plan in self._plans_of_all for cell in plan.cells]
+
+    @cached_property
+    def trainings(self) -> dict[TrainJob, dict[str, EvalJob]]:
+        """What trains the rows that ``row_records`` reads, with seed 0 (``training_key``); of each, its rows' jobs."""
+        found: dict[TrainJob, dict[str, EvalJob]] = {}
+        for plan in self._plans_of_all:
+            for cell in plan.cells:
+                found.setdefault(self.training_key(cell.job.train), {})[cell.ref] = cell.job
+        return found
+
+    def training_key(self, train: TrainJob) -> TrainJob:
+        """What a training has in common with those of other seeds, and of other folders where none was named."""
+        first = replace(train, seed=0)
+        if isinstance(first.data, AnnotatedFolder) and self.identity_is_open:
+            return replace(first, data=replace(first.data, train_sha256=None, test_sha256=None))
+        return first
 
     @cached_property
     def _plans_of_all(self) -> list[Plan]:

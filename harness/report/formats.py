@@ -2,55 +2,80 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import msgspec
 
 from detector.errors import UsageError
-from detector.storage.shown import one_line
+from detector.storage.sheets import csv_text
 from harness.registry.declarations import METRICS
 from harness.report.check import CheckView, Verdicts
-from harness.report.markup import TextTable, html_fragment, latex, markdown
+from harness.report.markup import TextTable, html_document, html_fragment, markdown
+from harness.report.progress.in_flight import so_far_text, status_text
 from harness.report.tables import RowView, TableView
 from harness.report.text import (
+    WIDTH,
     check_text,
     difference_text,
     explanation_text,
     mean_text,
     measured_text,
+    n_text,
     table_text,
     title_text,
     verdict_text,
 )
+from harness.report.typeset.notes import chosen_notes
+from harness.report.typeset.options import Look
+from harness.report.typeset.paper import paper_latex
+from harness.report.typeset.prose import prose_latex
+from harness.report.typeset.terminal import terminal_table
 from harness.verdicts.judge import ClaimVerdict
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # also of full width
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 FORMATS = ("text", "md", "latex", "csv", "json", "html")
-_MARKUP = {"md": markdown, "latex": latex, "html": html_fragment}
+_MARKUP = {"md": markdown, "latex": prose_latex}
+_BOOKTABS = "% \\usepackage{booktabs}\n"
 
 
-def render_tables(views: Sequence[TableView], fmt: str) -> str:
+def render_tables(views: Sequence[TableView], fmt: str, look: Look | None = None) -> str:
     """Tables one after another; JSON is a list of them, CSV one sheet with a ``table`` column.
+
+    The same tables and the same ``look`` give the same text everywhere.
 
     Raises UsageError for an unknown format.
     """
     check_format(fmt)
+    look = look or Look()
+    if fmt == "latex":
+        return _BOOKTABS + "\n\n".join(paper_latex(view, look) for view in views)
     if fmt == "json":
         return _json([_table_data(view) for view in views])
     if fmt == "csv":
         return _tables_csv(views)
     if fmt == "text":
-        return "\n\n".join(table_text(view) for view in views)
-    return "\n\n".join(_MARKUP[fmt](_text_table(view)) for view in views)
+        return "\n\n".join(_text(view, look) for view in views)
+    tables = [_text_table(replace(view, footnotes=tuple(chosen_notes(view, look.notes or "all")))) for view in views]
+    if fmt == "html":
+        names = ", ".join(dict.fromkeys(view.id for view in views))
+        return html_document(f"DR Loss: {names} at profile {views[0].profile if views else ''}", tables)
+    return "\n\n".join(markdown(table) for table in tables)
 
 
-def render_check(view: CheckView, fmt: str) -> str:
+def table_fragment(view: TableView) -> str:
+    """A table as a part of somebody's page: style, table, notes."""
+    return html_fragment(_text_table(view))
+
+
+def _text(view: TableView, look: Look) -> str:
+    """For a terminal as wide as it is; for a file or a pipe always the same."""
+    if look.terminal is not None:
+        return terminal_table(view, look.terminal, look.notes or "short")
+    return table_text(replace(view, footnotes=tuple(chosen_notes(view, look.notes or "all"))))
+
+
+def render_check(view: CheckView, fmt: str, look: Look | None = None) -> str:
     """Verdicts on cells and claims; CSV has the claims only, one line per contrast (cells: the CSV of the tables)."""
     check_format(fmt)
     if fmt == "json":
@@ -58,7 +83,8 @@ def render_check(view: CheckView, fmt: str) -> str:
     if fmt == "csv":
         return _claims_csv(view)
     if fmt == "text":
-        return check_text(view)
+        terminal = (look or Look()).terminal
+        return check_text(view) if terminal is None else check_text(view, max(20, min(terminal, WIDTH)))
     tables = []
     for verdicts, own in ((view.paper, False), (view.own, True)):
         if verdicts is not None:
@@ -66,6 +92,8 @@ def render_check(view: CheckView, fmt: str) -> str:
             tables.append(_claims_table(view, verdicts, own=own))
     if tables:
         tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *view.notes))
+    if fmt == "html":
+        return html_document(f"DR Loss: verdicts on {view.target} at profile {view.profile}", tables)
     return "\n\n".join(_MARKUP[fmt](table) for table in tables)
 
 
@@ -90,20 +118,26 @@ def _text_table(view: TableView) -> TextTable:
         (i, f"{group} detectors") for i, group in enumerate(groups) if group and (i == 0 or groups[i - 1] != group)
     )
     rows = [_table_line(row, view.compared) for row in view.rows]
-    return TextTable(title_text(view), headings, rows, len(view.columns), view.footnotes, spans, sections)
+    first = len(view.columns) + 1  # of ours: where a row without numbers says why
+    verdicts = (first, len(headings) - 1)
+    return TextTable(title_text(view), headings, rows, len(view.columns), view.footnotes, spans, sections, verdicts)
 
 
 def _table_line(row: RowView, compared: bool) -> list[str]:
     blank = [""] * (len(METRICS) - 1)
-    ours = [mean_text(row.ours.get(metric)).strip() for metric in METRICS] if row.ours else [row.status, *blank]
+    ours = [mean_text(row.ours.get(metric)).strip() for metric in METRICS] if row.ours else [_status(row), *blank]
     shown = "{:.1f}" if compared else "({:.1f})"
     paper = [shown.format(row.published[metric]) if metric in row.published else "" for metric in METRICS]
-    n = "" if row.cited else str(len(row.seeds))
+    n = "" if row.cited else n_text(row)
     line = [*row.label, n, *ours, *paper]
     if compared:
         verdict = row.verdicts.get("AP")
         line += [difference_text(verdict), verdict_text(verdict) if verdict else ""]
     return line
+
+
+def _status(row: RowView) -> str:
+    return "; ".join(filter(None, [status_text(row), so_far_text(row)]))
 
 
 def _table_data(view: TableView) -> dict[str, Any]:
@@ -131,24 +165,11 @@ def _row_data(view: TableView, row: RowView) -> dict[str, Any]:
         "published": dict(row.published),
         "cited": row.cited,
         "verdicts": {metric: asdict(verdict) for metric, verdict in row.verdicts.items()},
+        "state": row.state,
+        "also": list(row.also),
+        "in_flight": [{"seed": run.seed, "state": run.kind, "progress": run.progress} for run in row.in_flight],
+        "so_far": asdict(row.so_far) if row.so_far else None,
     }
-
-
-def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Lines under the union of their keys, in order of appearance."""
-    sheet = io.StringIO()
-    writer = csv.DictWriter(sheet, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _no_formula(value) for key, value in line.items()} for line in lines)
-    return sheet.getvalue().rstrip("\n")
-
-
-def _no_formula(value: Any) -> Any:
-    """Text that a spreadsheet would calculate gets an apostrophe before it; numbers, also as text, stay numbers."""
-    if not isinstance(value, str):
-        return value
-    text = one_line(value)
-    return f"'{text}" if value.lstrip(" ")[:1] in _FORMULA and not _NUMBER.fullmatch(value) else text
 
 
 def _tables_csv(views: Sequence[TableView]) -> str:
@@ -158,14 +179,22 @@ def _tables_csv(views: Sequence[TableView]) -> str:
         for row, line in zip(view.rows, view.lines(), strict=True):
             rest = {key: value for key, value in line.items() if key not in ("ref", *view.columns)}
             label = " / ".join(row.label)
-            lines.append({"table": view.id, "profile": view.profile, "ref": row.ref, "label": label} | rest)
-    return _csv(lines)
+            so_far = {"AP so far": row.so_far and row.so_far.ap, "iteration": row.so_far and row.so_far.iteration}
+            shared = {
+                "state": row.state,
+                "progress": status_text(row) if row.in_flight else "",
+                "also": " ".join(row.also),
+            }
+            head = {"table": view.id, "profile": view.profile, "ref": row.ref, "label": label}
+            lines.append(head | rest | shared | so_far)
+    return csv_text(lines)
 
 
 def _cells_table(view: CheckView, verdicts: Verdicts, *, own: bool) -> TextTable:
     rows = [[row.ref, str(len(row.seeds)), *(_cell(row, metric) for metric in METRICS)] for row in verdicts.cells]
     caption = f"Verdicts on {'your own' if own else 'the'} cells of {view.target} (profile {view.profile})"
-    return TextTable(caption, ["row", "n", *METRICS], rows, 1)
+    columns = tuple(range(2, 2 + len(METRICS)))
+    return TextTable(caption, ["row", "n", *METRICS], rows, 1, verdicts=columns)
 
 
 def _cell(row: RowView, metric: str) -> str:
@@ -186,7 +215,7 @@ def _claims_table(view: CheckView, verdicts: Verdicts, *, own: bool) -> TextTabl
     whose = "Your own" if own else "The paper's"
     caption = f"{whose} claims about {view.target} (profile {view.profile}: {view.scale})"
     headings = ["verdict", "claim", "measured", "paper", "why"]
-    return TextTable(caption, headings, rows, len(headings), verdicts.notes)
+    return TextTable(caption, headings, rows, len(headings), verdicts.notes, verdicts=(0,))
 
 
 def _check_data(view: CheckView) -> dict[str, Any]:
@@ -252,4 +281,4 @@ def _claims_csv(view: CheckView) -> str:
             estimate = pair.pop("estimate", None) or {}
             numbers = {"standard_error": estimate.get("standard_error"), "df": estimate.get("df")}
             lines.append(head | pair | numbers | ({"own": True} if is_own else {}))
-    return _csv(lines)
+    return csv_text(lines)

@@ -1,4 +1,4 @@
-"""A table of strings as Markdown, LaTeX or HTML. It knows nothing of tables, claims or numbers."""
+"""A table of strings as Markdown or HTML. It knows nothing of tables, claims or numbers."""
 
 from __future__ import annotations
 
@@ -9,28 +9,40 @@ from dataclasses import dataclass
 
 from detector.storage.shown import one_line, shown
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    **{char: f"\\{char}" for char in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "±": r"$\pm$",
-    "§": r"\S{}",
-    "\N{GREEK SMALL LETTER RHO}": r"$\rho$",
-    "\N{GREEK SMALL LETTER LAMDA}": r"$\lambda$",
-}
 # What ends a cell, begins a tag or an entity, or makes a link of GitHub's Markdown; all else is left readable.
 _MARKDOWN = re.compile(r"[\\|`]|<(?=[A-Za-z/!?])|&(?=#|\w+;)|\](?=[(\[:])|!(?=\[)|://|(?i:mailto:|xmpp:|www\.)|@")
 _ENTITIES = {"|": r"\|", **{char: f"&#{ord(char)};" for char in "\\`<&]!:/.@"}}
+# A verdict is told by a sign and by its letters' form, not by its colour alone.
+_VERDICTS = {
+    "not reproduced": "bad",
+    "contradicted": "bad",
+    "reproduced": "good",
+    "supported": "good",
+    "consistent": "fair",
+    "inconclusive": "open",
+    "undecided": "open",
+    "not decidable here": "open",
+    "pending": "open",
+    "running": "open",
+}
 _STYLE = (
     "<style>.harness{font:14px/1.45 system-ui,sans-serif;border-collapse:collapse}"
     ".harness caption{text-align:left;font-weight:600;padding:.4em .6em}"
-    ".harness th,.harness td{padding:.25em .6em;text-align:left;vertical-align:top;border-bottom:1px solid #d0d7de}"
+    ".harness th,.harness td{padding:.25em .6em;text-align:left;vertical-align:top;border-bottom:1px solid #8886}"
     ".harness td.number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}"
-    ".harness tr.section td{font-style:italic;background:#f6f8fa}"
-    ".harness-notes{font:12px/1.45 system-ui,sans-serif;color:#57606a}</style>"
+    ".harness tr.section td{font-style:italic;background:#8882}"
+    ".harness .good{color:#116329;font-weight:600}.harness .good::before{content:'\\2713  '}"
+    ".harness .fair{color:#0550ae}.harness .fair::before{content:'\\2248  '}"
+    ".harness .open{color:#57606a}.harness .open::before{content:'?  '}"
+    ".harness .bad{color:#a40e26;font-weight:600;text-decoration:underline}.harness .bad::before{content:'\\2717  '}"
+    ".harness .provisional{font-style:italic}"
+    ".harness-notes{font:12px/1.45 system-ui,sans-serif;color:#57606a}"
+    "@media(prefers-color-scheme:dark){.harness .good{color:#56d364}.harness .fair{color:#79c0ff}"
+    ".harness .open,.harness-notes{color:#9198a1}.harness .bad{color:#ff7b72}}</style>"
+)
+_PAGE_STYLE = (
+    "<style>:root{color-scheme:light dark}body{margin:1em auto;padding:0 1em;max-width:90em;"
+    "font:14px/1.45 system-ui,sans-serif}section{overflow-x:auto;margin-bottom:2em}</style>"
 )
 
 
@@ -39,7 +51,8 @@ class TextTable:
     """``spans`` group neighbouring columns under a heading (their widths add up to the columns; may be empty).
 
     ``sections``: row index -> a line that stands before that row. ``num_labels``: left-aligned columns at the start;
-    the others are numbers, except in a table of prose (``num_labels`` equal to the columns).
+    the others are numbers, except in a table of prose (``num_labels`` equal to the columns). ``verdicts``: the columns
+    that may hold a verdict or how far a run is.
     """
 
     caption: str
@@ -49,6 +62,7 @@ class TextTable:
     notes: Sequence[str] = ()
     spans: Sequence[tuple[str, int]] = ()
     sections: tuple[tuple[int, str], ...] = ()
+    verdicts: tuple[int, ...] = ()
 
 
 def markdown(table: TextTable) -> str:
@@ -75,48 +89,8 @@ def markdown_escape(text: str) -> str:
     return _MARKDOWN.sub(lambda found: "".join(_ENTITIES.get(char, char) for char in found[0]), text)
 
 
-def latex_escape(text: str) -> str:
-    """Text for LaTeX with its plain packages; h+ and h- become mathematics.
-
-    A bracket or a star at the start would be read as an argument of the row's end before it.
-    """
-    text = shown(text)
-    if text.startswith(("[", "*")):
-        return "{}" + latex_escape(f" {text}").removeprefix(" ")
-    if match := re.fullmatch(r"h([+-])", text):
-        return f"$h_{{{match.group(1)}}}$"
-    return "".join(_LATEX.get(char, char) for char in text)
-
-
-def latex(table: TextTable) -> str:
-    """A ``table*`` without packages; prose is a ``longtable`` of equal paragraphs, since it may fill pages."""
-    prose = table.num_labels == len(table.headings)
-    width = len(table.headings)
-    columns = f"p{{{0.85 / width:.3f}\\textwidth}}" * width if prose else "l" * table.num_labels
-    columns += "" if prose else "r" * (width - table.num_labels)
-    caption = f"\\caption{{{latex_escape(one_line(table.caption))}}}"
-    if prose:
-        lines = [r"% \usepackage{longtable}, in a document of one column", r"\begingroup\footnotesize\raggedright"]
-        lines += [f"\\begin{{longtable}}{{{columns}}}", f"{caption} \\\\", r"\hline"]
-    else:
-        lines = [r"\begin{table*}", r"\centering\footnotesize", caption]
-        lines += [f"\\begin{{tabular}}{{{columns}}}", r"\hline"]
-    if table.spans:
-        spans = (f"\\multicolumn{{{span}}}{{c}}{{{latex_escape(one_line(name))}}}" for name, span in table.spans)
-        lines.append(" & ".join(spans) + r" \\")
-    lines += [" & ".join(latex_escape(one_line(heading)) for heading in table.headings) + r" \\", r"\hline"]
-    sections = dict(table.sections)
-    for i, row in enumerate(table.rows):
-        if i in sections:
-            lines.append(f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{latex_escape(one_line(sections[i]))}}}}} \\\\")
-        lines.append(" & ".join(latex_escape(cell).replace("\n", "; ") for cell in row) + r" \\")
-    lines += [r"\hline", r"\end{longtable}" if prose else r"\end{tabular}"]
-    lines += [f"\\par\\smallskip\\raggedright {latex_escape(one_line(note))}" for note in table.notes]
-    return "\n".join([*lines, r"\endgroup" if prose else r"\end{table*}", ""])
-
-
 def html_fragment(table: TextTable) -> str:
-    """A standalone fragment: style, table, notes. Everything is escaped."""
+    """A part of a page: style, table, notes. Everything is escaped."""
     spans = "".join(f'<th colspan="{width}">{_cell(name)}</th>' for name, width in table.spans)
     heads = "".join(f"<th>{_cell(heading)}</th>" for heading in table.headings)
     head = (f"<tr>{spans}</tr>" if spans else "") + f"<tr>{heads}</tr>"
@@ -125,10 +99,7 @@ def html_fragment(table: TextTable) -> str:
     for i, row in enumerate(table.rows):
         if i in sections:
             body.append(f'<tr class="section"><td colspan="{len(table.headings)}">{_cell(sections[i])}</td></tr>')
-        cells = (
-            f"<td>{_cell(cell)}</td>" if j < table.num_labels else f'<td class="number">{_cell(cell)}</td>'
-            for j, cell in enumerate(row)
-        )
+        cells = (_html_cell(table, j, cell) for j, cell in enumerate(row))
         body.append(f"<tr>{''.join(cells)}</tr>")
     notes = "".join(f"<li>{_cell(note)}</li>" for note in table.notes)
     return "\n".join(
@@ -142,6 +113,26 @@ def html_fragment(table: TextTable) -> str:
             f'<ul class="harness-notes">{notes}</ul>' if notes else "",
         ]
     )
+
+
+def html_document(title: str, tables: Sequence[TextTable]) -> str:
+    """A whole page with the tables, in light or in dark, that needs no other file."""
+    sections = "\n".join(f"<section>\n{html_fragment(table)}\n</section>" for table in tables)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(one_line(title))}</title>\n{_PAGE_STYLE}\n</head>\n<body>\n<main>\n{sections}\n"
+        "</main>\n</body>\n</html>"
+    )
+
+
+def _html_cell(table: TextTable, column: int, text: str) -> str:
+    names = [] if column < table.num_labels else ["number"]
+    if column in table.verdicts:
+        kind = next((name for word, name in _VERDICTS.items() if text.startswith(word)), None)
+        names += [kind] if kind else []
+        names += ["provisional"] if "(provisional)" in text else []
+    return f'<td class="{" ".join(names)}">{_cell(text)}</td>' if names else f"<td>{_cell(text)}</td>"
 
 
 def _cell(text: str) -> str:

@@ -11,11 +11,13 @@ from typing import Any, Literal
 from msgspec.structs import replace
 
 from harness.registry.declarations import METRICS, Profile, Row, Table
+from harness.status.in_flight import InFlight
 from harness.verdicts.estimates import Spread
 from harness.verdicts.judge import DELTA, CellVerdict, judge_cell
 from harness.verdicts.runs import ProfileRuns, RowRuns
 
 Status = Literal["measured", "pending", "not at this scale", "awaiting server", "cited"]
+State = Literal["pending", "running", "stopped", "provisional", "final", ""]
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,22 @@ class Mean:
 
 
 @dataclass(frozen=True)
+class SoFar:
+    """The mean AP (percent) of n runs of a row after the same iteration, on their way: no result."""
+
+    iteration: int
+    ap: float
+    n: int
+
+
+@dataclass(frozen=True)
 class RowView:
-    """A line: ``ours`` and ``published`` by metric; ``verdicts`` by metric where numbers are compared."""
+    """A line: ``ours`` and ``published`` by metric; ``verdicts`` by metric where numbers are compared.
+
+    ``also``: other rows of the paper that the same trainings fill. ``in_flight``: begun runs without a record.
+    ``wanted``: the most seeds that a row of the table has or will have; 0 where nothing is in flight. ``so_far``: of
+    the runs that go on and of finished ones, after an iteration that is the same for every row of the table.
+    """
 
     ref: str
     label: tuple[str, ...]
@@ -39,11 +55,31 @@ class RowView:
     published: Mapping[str, float]
     verdicts: Mapping[str, CellVerdict]
     cited: str | None
+    also: tuple[str, ...] = ()
+    in_flight: tuple[InFlight, ...] = ()
+    wanted: int = 0
+    so_far: SoFar | None = None
+
+    @property
+    def state(self) -> State:
+        """How far the row is. Provisional: seeds are missing, or the verdict rests on an assumed deviation."""
+        if self.ours:
+            verdict = self.verdicts.get("AP")
+            assumed = verdict is not None and verdict.provisional
+            return "provisional" if assumed or len(self.seeds) < self.wanted else "final"
+        if self.status != "pending":
+            return ""
+        if not self.in_flight:
+            return "pending"
+        return "running" if any(item.lives for item in self.in_flight) else "stopped"
 
 
 @dataclass(frozen=True)
 class TableView:
-    """A filled table. ``compared``: whether the profile's numbers may stand against the paper's."""
+    """A filled table. ``compared``: whether the profile's numbers may stand against the paper's.
+
+    ``settings``: those of the footnotes that list settings on which the sources differ, their heading first.
+    """
 
     id: str
     title: str
@@ -54,6 +90,7 @@ class TableView:
     columns: tuple[str, ...]
     rows: tuple[RowView, ...]
     footnotes: tuple[str, ...] = field(default=())
+    settings: tuple[str, ...] = ()
 
     def lines(self) -> list[dict[str, Any]]:
         """One line per row, all with the same keys; numbers are unrounded and in percent, None where there is none."""

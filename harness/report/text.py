@@ -1,15 +1,16 @@
-"""Tables and verdicts for a terminal of 120 columns: the paper's number below ours, digit under digit."""
+"""Tables and verdicts as text of 120 columns: the paper's number below ours, digit under digit."""
 
 from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
 from harness.registry.claims import Claim
 from harness.registry.declarations import METRICS
 from harness.report.check import CheckView, Verdicts
+from harness.report.progress.in_flight import so_far_text, status_text
 from harness.report.tables import Mean, RowView, TableView
 from harness.verdicts.judge import CellVerdict, ClaimOutcome, ClaimVerdict
 from harness.verdicts.measure import Measured
@@ -43,9 +44,11 @@ def _row_lines(row: RowView, compared: bool, label_width: int) -> list[list[str]
     """Cells of each line; a line with fewer cells than columns ends in free text."""
     lines: list[list[str]] = []
     if row.status != "cited":
-        n = str(len(row.seeds)) if row.seeds else "0"
+        n = n_text(row)
         ours = [mean_text(row.ours.get(metric)) for metric in METRICS]
-        lines.append(["ours", n, *(ours if row.ours else [row.status, *[""] * (len(METRICS) - 1)])])
+        lines.append(["ours", n, *(ours if row.ours else [status_text(row), *[""] * (len(METRICS) - 1)])])
+        if text := so_far_text(row):
+            lines.append(["", "", text])
     if row.published:
         shown = "{:4.1f}" if compared else "({:.1f})"
         source = "cited" if row.cited else "paper"
@@ -67,14 +70,26 @@ def _join(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=False)).rstrip()
 
 
-def _wrap(text: str, indent: str, bullet: str = "") -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=bullet, subsequent_indent=indent, break_on_hyphens=False)
+def _wrap(text: str, indent: str, bullet: str = "", width: int = WIDTH) -> list[str]:
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=bullet,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=width == WIDTH,
+    )
 
 
 def title_text(view: TableView) -> str:
     """``Table 2. What it shows``; with the split where ours and the paper's numbers share it."""
     name = view.id.capitalize().replace("Table", "Table ")
     return f"{name}. {view.title}" + (f" ({view.split})" if view.compared else "")
+
+
+def n_text(row: RowView) -> str:
+    """How many seeds; of how many, where some are missing."""
+    return f"{len(row.seeds)}/{row.wanted}" if row.ours and len(row.seeds) < row.wanted else str(len(row.seeds))
 
 
 def mean_text(value: Mean | None) -> str:
@@ -125,44 +140,46 @@ def explanation_text(verdict: ClaimVerdict, family_size: int) -> str:
     return "; ".join(part.rstrip(".") for part in parts) + "."
 
 
-def check_text(view: CheckView) -> str:
+def check_text(view: CheckView, width: int = WIDTH) -> str:
     """Of the paper, then of the user's own: cells (or why there are none), then each claim with what was measured."""
-    lines = [f"Verdicts on {view.target}, profile {view.profile}: {view.scale}"]
+    lines = _wrap(f"Verdicts on {view.target}, profile {view.profile}: {view.scale}", "  ", width=width)
     if view.audit:
-        lines += ["", *_wrap(view.audit, "  ")]
+        lines += ["", *_wrap(view.audit, "  ", width=width)]
     if view.paper is not None:
         lines += [
             "",
-            *_cell_lines(view, view.paper),
+            *_cell_lines(view, view.paper, width),
             "",
-            *_claim_lines(view.paper, f"{len(view.paper.claims)} claims of the paper"),
+            *_claim_lines(view.paper, f"{len(view.paper.claims)} claims of the paper", width),
         ]
     if notes := [*view.notes, *([view.unknown] if view.unknown else [])]:
-        lines += ["", *(line for note in notes for line in _wrap(note, "  ", "- "))]
+        lines += ["", *(line for note in notes for line in _wrap(note, "  ", "- ", width))]
     if view.own is not None:
         lines += ["", "Your own; no verdict on the paper counts them:"]
         if view.own.cells or view.paper is None:
-            lines += ["", *_cell_lines(view, view.own)]
-        lines += ["", *_claim_lines(view.own, f"Claims of your own, {len(view.own.claims)} in all")]
+            lines += ["", *_cell_lines(view, view.own, width)]
+        lines += ["", *_claim_lines(view.own, f"Claims of your own, {len(view.own.claims)} in all", width)]
     return "\n".join(lines)
 
 
-def _claim_lines(verdicts: Verdicts, heading: str) -> list[str]:
+def _claim_lines(verdicts: Verdicts, heading: str, width: int) -> list[str]:
     counts = Counter(verdict.outcome for verdict in verdicts.claims)
     summary = ", ".join(f"{counts[outcome]} {outcome}" for outcome in CLAIM_OUTCOMES)
-    lines = [f"{heading}: {summary}."]
+    lines = _wrap(f"{heading}: {summary}.", "  ", width=width)
     indent = " " * 4
     for outcome in CLAIM_OUTCOMES:
         for verdict in (verdict for verdict in verdicts.claims if verdict.outcome == outcome):
             claim = verdict.claim
             published = f", paper: {claim.published}" if claim.published is not None else ""
             provisional = " (provisional)" if verdict.provisional else ""
-            lines += ["", f"{outcome.upper()}{provisional}  {claim.id}  ({claim.metric}{published}{_bounds(claim)})"]
-            lines += _wrap(f"{claim.text} {claim.where}.", indent, indent)
-            lines += [f"{indent}{measured_text(pair, claim.metric)}" for pair in verdict.measured]
-            lines += _wrap(explanation_text(verdict, verdicts.family_size), indent, indent)
+            head = f"{outcome.upper()}{provisional}  {claim.id}  ({claim.metric}{published}{_bounds(claim)})"
+            lines += ["", *([head] if len(head) <= width else _wrap(head, indent, width=width))]
+            lines += _wrap(f"{claim.text} {claim.where}.", indent, indent, width)
+            for pair in verdict.measured:
+                lines += _wrap(measured_text(pair, claim.metric), f"{indent}  ", indent, width)
+            lines += _wrap(explanation_text(verdict, verdicts.family_size), indent, indent, width)
     if verdicts.notes:
-        lines += ["", *(line for note in verdicts.notes for line in _wrap(note, "  ", "- "))]
+        lines += ["", *(line for note in verdicts.notes for line in _wrap(note, "  ", "- ", width))]
     return lines
 
 
@@ -173,25 +190,41 @@ def _bounds(claim: Claim) -> str:
     return f", {claim.kind} {claim.threshold:g}" if claim.threshold is not None else ""
 
 
-def _cell_lines(view: CheckView, verdicts: Verdicts) -> list[str]:
+def _cell_lines(view: CheckView, verdicts: Verdicts, width: int) -> list[str]:
     if not view.compared:
         return _wrap(
             f"Cells: the numbers of profile {view.profile} are at another scale than the paper's, so none is compared.",
             "",
+            width=width,
         )
     run = [row for row in verdicts.cells if row.verdicts]
     waiting = Counter(row.status for row in verdicts.cells if not row.verdicts)
     rest = "".join(f", {count} {status}" for status, count in waiting.items())
-    lines = [
-        f"Cells: {len(run)} of {len(verdicts.cells)} rows measured{rest}. *: provisional, the deviation is assumed."
-    ]
+    measured = f"Cells: {len(run)} of {len(verdicts.cells)} rows measured{rest}."
     if not run:
-        return [lines[0].removesuffix(" *: provisional, the deviation is assumed.")]
+        return _wrap(measured, "  ", width=width)
+    lines = _wrap(f"{measured} *: provisional, the deviation is assumed.", "  ", width=width)
+    table = _cell_table(run, dict.fromkeys(_SIGNS, ""))
+    if max(map(len, table)) > width:
+        table = _cell_table(run, _SIGNS)
+        lines += _wrap("; ".join(f"{sign}: {outcome}" for outcome, sign in _SIGNS.items()) + ".", "  ", width=width)
+    return [*lines, *table]
+
+
+_SIGNS = {"reproduced": "yes", "consistent": "ok", "inconclusive": "?", "not reproduced": "NO"}
+
+
+def _cell_table(rows: Sequence[RowView], signs: Mapping[str, str]) -> list[str]:
+    """signs: by outcome, what stands for it; "" for the outcome's own words."""
     head = ["row", "n", *METRICS]
-    table = [[row.ref, str(len(row.seeds)), *(_short(row.verdicts.get(metric)) for metric in METRICS)] for row in run]
+    table = [
+        [row.ref, str(len(row.seeds)), *(_short(row.verdicts.get(metric), signs) for metric in METRICS)] for row in rows
+    ]
     widths = [max(len(line[i]) for line in [head, *table]) for i in range(len(head))]
-    return [*lines, _join(head, widths), "  ".join("-" * w for w in widths), *(_join(line, widths) for line in table)]
+    return [_join(head, widths), "  ".join("-" * w for w in widths), *(_join(line, widths) for line in table)]
 
 
-def _short(verdict: CellVerdict | None) -> str:
-    return "-" if verdict is None else verdict.outcome + ("*" if verdict.provisional else "")
+def _short(verdict: CellVerdict | None, signs: Mapping[str, str]) -> str:
+    if verdict is None:
+        return "-"
+    return (signs.get(verdict.outcome) or verdict.outcome) + ("*" if verdict.provisional else "")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from harness.planning.selection import TEST_DEV, Selection
 from harness.planning.unequal import apart, choose
 from harness.registry.ledger import table_notes
 from harness.report.check import CheckView, build_check
 from harness.report.evidence.notes import format_one_note, record_notes
+from harness.report.progress.elsewhere import records_elsewhere
+from harness.report.progress.in_flight import with_progress
 from harness.report.tables import TableView, build_table
 
 
@@ -24,12 +27,15 @@ def table_views(selection: Selection) -> list[TableView]:
         if wanted:
             seen = runs | server if table.split == "test-dev" else runs
             trained = [ref for ref in table.refs(profile.name) if ref in wanted]
-            notes = table_notes(registry, profile, trained) + record_notes(selection, trained)
+            settings = table_notes(registry, profile, trained)
+            notes = settings + record_notes(selection, trained)
             if table.split == "test-dev":
                 notes += record_notes(selection, trained, TEST_DEV)
             notes = tuple(dict.fromkeys(notes))
             view = build_table(table, profile, seen, wanted, notes, registry.own_rows, departures=selection.departures)
-            views.append(view)
+            views.append(with_progress(replace(view, settings=settings), selection))
+    if views and not any(row.ours for view in views for row in view.rows) and (where := records_elsewhere(selection)):
+        views[0] = replace(views[0], footnotes=(where, *views[0].footnotes))
     return views
 
 
@@ -38,7 +44,8 @@ def judge(selection: Selection, looks: Sequence[int] = ()) -> CheckView:
     registry, found = selection.registry, selection.row_records()
     kept = {ref: choose(records).kept for ref, records in found.items()}
     different = apart(kept)
-    notes = list(record_notes(selection, selection.refs))
+    where = records_elsewhere(selection)
+    notes = [*([where] if where else []), *record_notes(selection, selection.refs)]
     if beside := [ref for ref in different if ref not in selection.refs]:
         notes.append(f"No claim is judged by {', '.join(beside)}, whose runs had other inputs than those of most rows.")
     shown = {record.eval_id: record for ref in selection.refs for record in kept.get(ref, ())}

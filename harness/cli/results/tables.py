@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,6 +23,7 @@ from harness.cli.options import (
     TargetsOrAllArgument,
     print_json,
     put,
+    refuse,
     refuse_two_forms,
 )
 
@@ -79,19 +82,65 @@ def table(
     data: DataOption = None,
     source: SourceOption = None,
     as_json: AsJson = False,
+    notes: Annotated[
+        Literal["all", "short", "none"] | None,
+        typer.Option(
+            "--notes",
+            metavar="all|short|none",
+            help="Notes under the table. Default: short in a terminal, none in LaTeX, else all.",
+        ),
+    ] = None,
+    width: Annotated[
+        Literal["column", "page"],
+        typer.Option("--width", metavar="column|page", help="LaTeX: as wide as a column or a page of a paper."),
+    ] = "page",
+    layout: Annotated[
+        Literal["paper", "both"],
+        typer.Option(
+            "--layout", metavar="paper|both", help="LaTeX: our numbers as the paper prints its own, or both beside it."
+        ),
+    ] = "both",
+    columns: Annotated[
+        str | None,
+        typer.Option("--columns", metavar="NAME,...", help="LaTeX: of n, ours, sd, paper, diff, verdict."),
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", metavar="NAME,...", help="LaTeX: of AP, AP50, AP75, APS, APM, APL.")
+    ] = None,
 ) -> None:
     """Print tables, or rows of them, from the finished records: our numbers beside the paper's.
 
-    With --set or --batch-size: the numbers of runs with these options, which fill no cell of the paper's tables.
+    While runs go on, each row says how far it is; --source committed shows finished ones alone. With --set or
+    --batch-size: the numbers of runs with these options, which fill no cell of the paper's tables.
     """
     from harness.planning.selection import Selection
+    from harness.registry.declarations import METRICS
     from harness.report.formats import check_format, render_tables
+    from harness.report.typeset.options import COLUMNS, Look, parse_names
     from harness.report.views import table_views
 
     check_format(fmt)
     refuse_two_forms(context, fmt, as_json=as_json)
+    fmt = "json" if as_json else fmt
+    if fmt != "latex":
+        refuse(context, ["width", "layout", "columns", "metrics"], "goes with --format latex alone.")
+    if fmt in ("csv", "json"):
+        refuse(context, ["notes"], f"does not go with {fmt}, which has data alone.")
+    look = Look(
+        terminal=terminal_width(),
+        notes=notes,
+        width=width,
+        layout=layout,
+        columns=parse_names(columns, COLUMNS, "--columns") if columns is not None else None,
+        metrics=parse_names(metrics, METRICS, "--metrics") if metrics is not None else METRICS,
+    )
     views = table_views(Selection(targets, profile, overrides or [], data, batch_size, source=source))
-    put(render_tables(views, "json" if as_json else fmt))
+    put(render_tables(views, fmt, look))
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that reads the output; None for a file or a pipe, which never depend on one."""
+    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else None
 
 
 def check(
@@ -121,6 +170,7 @@ def check(
     from harness.audit.audit import audit
     from harness.planning.selection import Selection
     from harness.report.formats import check_format, render_check
+    from harness.report.typeset.options import Look
     from harness.report.views import judge
     from harness.verdicts.sequential import parse_looks
 
@@ -130,7 +180,7 @@ def check(
     verdicts = judge(selection, parse_looks(looks) if looks is not None else ())
     if as_json or fmt in ("text", "json"):
         verdicts = replace(verdicts, audit=audit(selection).line)
-    put(render_check(verdicts, "json" if as_json else fmt))
+    put(render_check(verdicts, "json" if as_json else fmt, Look(terminal=terminal_width())))
     if strict and verdicts.failed:
         raise typer.Exit(1)
 

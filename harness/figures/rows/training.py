@@ -13,7 +13,7 @@ from detector.errors import RecordError
 from detector.runs.findings import MOST_POINTS
 from detector.runs.folder import RunDir, read_train_job
 from detector.runs.job import AnnotatedFolder, TrainJob
-from detector.runs.log_lines import aps_so_far
+from detector.runs.log_lines import ap_by_iteration
 from detector.runs.record import Record
 from detector.storage.reading import read_bytes
 from harness.figures.rows.shown import labels, shown_rows
@@ -108,7 +108,7 @@ def _logged(run: RunDir) -> tuple[dict[str, Points], int]:
 def _so_far(run: RunDir) -> dict[int, float]:
     with suppress(RecordError):
         if run.log.exists():
-            return aps_so_far(read_bytes(run.log, most=_MOST_LOG).decode(errors="replace"))
+            return ap_by_iteration(read_bytes(run.log, most=_MOST_LOG).decode(errors="replace"))
     return {}
 
 

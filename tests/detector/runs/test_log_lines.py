@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detector.runs.log_lines import ap_so_far, aps_so_far, window_text
+from detector.runs.log_lines import ap_so_far, ap_by_iteration, window_text
 from detector.runs.timing import StepTiming
 
 LOSSES = {"classification": 0.31234, "bbox_regression": 0.22, "loss": 0.53234}
@@ -38,6 +38,6 @@ def test_a_window_is_one_line_with_losses_rate_pace_memory_and_time_left(
 
 def test_the_aps_on_the_way_are_read_back_the_last_of_each_iteration() -> None:
     told = [(1000, 7.25), (2000, 1e-05), (1000, 7.5), (3000, None)]
-    log = "".join(f"2026-11-28 INFO detector.worker: {ap_so_far(iteration, ap)}\n" for iteration, ap in told)
-    assert aps_so_far(log) == {1000: 7.5, 2000: 1e-05}
-    assert aps_so_far("after iteration 4000: AP 9.1") == {}  # a line that is not whole yet
+    log = "".join(f"2026-11-28 INFO detector.worker: {evaluated_after(iteration, ap)}\n" for iteration, ap in told)
+    assert ap_by_iteration(log) == {1000: 7.5, 2000: 1e-05}
+    assert ap_by_iteration("after iteration 4000: AP 9.1") == {}  # a line that is not whole yet

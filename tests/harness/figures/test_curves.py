@@ -34,7 +34,7 @@ def write_folder(tmp_path: Path, job: TrainJob, last: int, aps: dict[int, float]
         {"iteration": i, "classification": 2.0 / i, "bbox_regression": 1.0 / i, "lr": 0.1} for i in range(1, last + 1)
     )
     run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    run.log.write_text("".join(f"date INFO detector.worker: {ap_so_far(i, ap)}\n" for i, ap in aps.items()))
+    run.log.write_text("".join(f"date INFO detector.worker: {evaluated_after(i, ap)}\n" for i, ap in aps.items()))
 
 
 def test_a_line_is_the_mean_of_the_seeds_and_the_band_their_range(results: Path) -> None:

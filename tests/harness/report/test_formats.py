@@ -19,8 +19,9 @@ from harness.registry.declarations import METRICS
 from harness.registry.load import Registry
 from harness.report.check import CheckView, build_check
 from harness.report.formats import FORMATS, render_check, render_tables
-from harness.report.markup import TextTable, html_fragment, latex_escape, markdown
+from harness.report.markup import TextTable, html_fragment, markdown
 from harness.report.tables import TableView, build_table
+from harness.report.typeset.symbols import latex_text
 from harness.verdicts.runs import RowRuns
 
 EXPERIMENTS = Path(__file__).resolve().parents[3] / "experiments"
@@ -163,17 +164,17 @@ def test_render_latex_is_balanced_ascii_with_equal_columns(
     assert bare.count("$") % 2 == 0
     begun, ended = (re.findall(rf"\\{word}\{{(\w+\*?)\}}", text) for word in ("begin", "end"))
     assert sorted(begun) == sorted(ended)
-    for body in re.findall(r"\\begin\{tabular\}\{(l+r+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+    for body in re.findall(r"\\begin\{tabular\}\{@\{\}(l+r+)@\{\}\}(.*?)\\end\{tabular\}", text, re.DOTALL):
         for line in re.findall(r"^(.*) \\\\$", body[1], re.MULTILINE):
             spans = sum(int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d+)\}", line))
             assert len(re.findall(r"(?<!\\)&", line)) + 1 + spans == len(body[0]), line
 
 
 def test_latex_escapes_what_latex_reads() -> None:
-    assert latex_escape("50% & a_b #1 {x} $") == r"50\% \& a\_b \#1 \{x\} \$"
-    assert latex_escape("\\~^<>") == (r"\textbackslash{}\textasciitilde{}\textasciicircum{}\textless{}\textgreater{}")
-    assert latex_escape("h+") == "$h_{+}$"
-    assert latex_escape("\N{GREEK SMALL LETTER RHO} = 0.2 ±1") == r"$\rho$ = 0.2 $\pm$1"
+    assert latex_text("50% & a_b #1 {x} $") == r"50\% \& a\_b \#1 \{x\} \$"
+    assert latex_text("\\~^<>") == (r"\textbackslash{}\textasciitilde{}\textasciicircum{}\textless{}\textgreater{}")
+    assert latex_text("h+") == "$h_{+}$"
+    assert latex_text("\N{GREEK SMALL LETTER RHO} = 0.2 ±1") == r"$\rho = 0.2$ $\pm$1"
 
 
 class _Balance(HTMLParser):
@@ -182,7 +183,7 @@ class _Balance(HTMLParser):
         self.open: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag != "br":
+        if tag not in ("br", "meta"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
