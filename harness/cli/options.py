@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +13,7 @@ import typer
 
 from detector.errors import UsageError
 from detector.storage.shown import shown
+from harness.console import layout
 from harness.units import MAX_SEEDS
 
 
@@ -169,7 +171,7 @@ def refuse_two_forms(context: typer.Context, fmt: str, *, as_json: bool) -> None
 
 def print_json(value: Any) -> None:
     """Indented JSON on the standard output."""
-    put(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    put(msgspec.json.format(msgspec.json.encode(value), indent=2).decode(), exact=True)
 
 
 def print_metrics(metrics: dict[str, float | None]) -> None:
@@ -191,12 +193,16 @@ def pick_device(name: str) -> Literal["cpu", "cuda"]:
 
 def say(text: str) -> None:
     """Tell the person at the terminal: on stderr, so that stdout holds data only. Nothing in the text acts on it."""
-    typer.echo(shown(text), err=True)
+    typer.echo(layout.wrapped(shown(text), layout.columns(sys.stderr)), err=True)
 
 
-def put(text: object, *, nl: bool = True) -> None:
-    """A command's result, on stdout; nothing in the text acts on a terminal. nl: whether a line end follows."""
-    typer.echo(shown(str(text)), nl=nl)
+def put(text: object, *, nl: bool = True, exact: bool = False) -> None:
+    """A command's result, on stdout; nothing in the text acts on a terminal, whose width its lines keep to.
+
+    nl: whether a line end follows. exact: leave lines as they are: they are for a program, or to be copied.
+    """
+    lines = shown(str(text))
+    typer.echo(lines if exact else layout.wrapped(lines, layout.columns()), nl=nl)
 
 
 def run_options(overrides: list[str] | None, batch_size: int | None, data: Path | None) -> tuple[str, ...]:

@@ -146,11 +146,14 @@ def loss(
     folder, table = new_loss(out, name), f"table-{name}"
     where, place = shlex.quote(str(folder)), experiments_place(None)
     put(f"Wrote {folder}/: its pyproject.toml, the loss and its test. Install it, and test it:\n")
-    put(f"  pip install -e {where}\n  python -m pytest {where}\n\nA table with a row of it, and its training:\n")
+    put(
+        f"  pip install -e {where}\n  python -m pytest {where}\n\nA table with a row of it, and its training:\n",
+        exact=True,
+    )
     put(f"  harness new table {table}")
     if place.export is not None:
-        put(f"  {place.export}")
-    put(f"  cat >> {shlex.quote(str(place.folder / f'{table}.yaml'))} <<'END'\n{row_of(name)}\nEND")
+        put(f"  {place.export}", exact=True)
+    put(f"  cat >> {shlex.quote(str(place.folder / f'{table}.yaml'))} <<'END'\n{row_of(name)}\nEND", exact=True)
     put(f"  harness run {table}/mine --profile tiny")
 
 

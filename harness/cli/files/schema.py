@@ -34,6 +34,6 @@ def schema(
         raise UsageError(f"Unknown kind of file {kind!r}. Known: {', '.join(kinds)}.")
     text = msgspec.json.format(msgspec.json.encode(file_schema(kinds[kind])), indent=2).decode()
     if out is None:
-        put(text)
+        put(text, exact=True)
     else:
         write_atomic(claim_file(out, force=force), f"{text}\n".encode())

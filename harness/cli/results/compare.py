@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import AsJson, DataOption, ProfileOption, print_json, put
+from harness.console.layout import columns
 
 
 def add_to(app: typer.Typer) -> None:
@@ -41,4 +42,4 @@ def compare(
     if as_json:
         print_json(as_data(found))
     else:
-        put(comparison_text(found))
+        put(comparison_text(found, columns()))

@@ -18,6 +18,7 @@ from harness.cli.options import (
     put,
     refuse,
 )
+from harness.console.layout import columns
 
 
 def add_to(app: typer.Typer) -> None:
@@ -61,4 +62,4 @@ def show(
     if as_json:
         print_json(found)
     else:
-        put(evidence_text(found))
+        put(evidence_text(found, columns()))

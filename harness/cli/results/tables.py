@@ -23,6 +23,7 @@ from harness.cli.options import (
     put,
     refuse_two_forms,
 )
+from harness.console.layout import columns
 
 
 def add_to(app: typer.Typer) -> None:
@@ -55,7 +56,7 @@ def list_(
         if as_json:
             print_json(found)
         else:
-            put(finished_runs_as_text(found))
+            put(finished_runs_as_text(found, columns()))
         return
     if profile is not None:
         raise UsageError("--profile goes with --runs; tables, rows and recipes are listed for all profiles.")
@@ -66,7 +67,7 @@ def list_(
     if as_json:
         print_json(registry_as_data(registry))
     else:
-        put(registry_as_text(registry))
+        put(registry_as_text(registry, columns()))
 
 
 def table(
@@ -91,7 +92,7 @@ def table(
     check_format(fmt)
     refuse_two_forms(context, fmt, as_json=as_json)
     views = table_views(Selection(targets, profile, overrides or [], data, batch_size, source=source))
-    put(render_tables(views, "json" if as_json else fmt))
+    put(render_tables(views, "json" if as_json else fmt), exact=True)
 
 
 def check(
@@ -130,7 +131,7 @@ def check(
     verdicts = judge(selection, parse_looks(looks) if looks is not None else ())
     if as_json or fmt in ("text", "json"):
         verdicts = replace(verdicts, audit=audit(selection).line)
-    put(render_check(verdicts, "json" if as_json else fmt))
+    put(render_check(verdicts, "json" if as_json else fmt), exact=True)
     if strict and verdicts.failed:
         raise typer.Exit(1)
 
@@ -151,4 +152,4 @@ def explain(
     if as_json:
         print_json(data)
     else:
-        put(explanation_as_text(data))
+        put(explanation_as_text(data, columns()))

@@ -18,6 +18,7 @@ from harness.cli.options import (
     put,
     refuse,
 )
+from harness.console.layout import columns
 
 if TYPE_CHECKING:
     from harness.planning.selection import Selection
@@ -79,7 +80,7 @@ def plan(
     if as_json:
         print_json(plan_as_data(selection, planned, limit, wanted))
     else:
-        put(plan_as_text(selection, planned, seeds, limit, wanted))
+        put(plan_as_text(selection, planned, seeds, limit, wanted, columns()))
 
 
 def _plan_budget(selection: Selection, budget: str, gpus: str | None, *, as_json: bool) -> None:
@@ -90,4 +91,4 @@ def _plan_budget(selection: Selection, budget: str, gpus: str | None, *, as_json
     if as_json:
         print_json(budget_as_data(bought))
     else:
-        put(budget_as_text(bought))
+        put(budget_as_text(bought, columns()))
