@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from detector.errors import UsageError
+from detector.errors import UsageError, did_you_mean
 from detector.storage.files import write_atomic
 from detector.storage.outputs import claim_file
 from harness.cli.options import ForceOption, put
@@ -31,7 +31,7 @@ def schema(
 
     kinds: dict[str, type[msgspec.Struct]] = {**FILE_KINDS, "cluster": Cluster}
     if kind not in kinds:
-        raise UsageError(f"Unknown kind of file {kind!r}. Known: {', '.join(kinds)}.")
+        raise UsageError(f"Unknown kind of file {kind!r}. Known: {', '.join(kinds)}.{did_you_mean(kind, kinds)}")
     text = msgspec.json.format(msgspec.json.encode(file_schema(kinds[kind])), indent=2).decode()
     if out is None:
         put(text, exact=True)

@@ -67,7 +67,9 @@ def finished_runs_as_text(found: dict[str, Any], width: int | None = None) -> st
         ]
         for line in found["runs"]
     ]
-    parts = [table(lines, heads, width, disable_numparse=True)] if lines else ["No finished run."]
+    short = [[*line[:1], line[1].replace("(and ", "(+").replace(" more)", ")"), *line[2:]] for line in lines]
+    listed = table(lines, heads, width, narrow=(short, heads), disable_numparse=True)
+    parts = [listed] if lines else ["No finished run."]
     if lines:
         parts.append("All of one run, and how to make it again: harness show EVALUATION")
     if found["set_aside"]:
