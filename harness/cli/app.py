@@ -11,6 +11,7 @@ import sys
 import warnings
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -18,7 +19,8 @@ from detector.errors import HarnessError, UsageError
 from detector.storage.shown import one_line, shown
 from harness.cli import interrupts
 from harness.cli.files import bundle, data, model, new, own_data, schema, test_dev, weights
-from harness.cli.options import say
+from harness.cli.groups import Commands, GroupedCommands
+from harness.cli.options import put, say
 from harness.cli.results import audit, collect, compare, show, tables
 from harness.cli.runs import clean, doctor, plan, run, status, trace
 from harness.folders import refused_text
@@ -27,6 +29,8 @@ app = typer.Typer(
     name="harness",
     help="Reproduces the tables and claims of 'DR Loss: Improving Object Detection by Distributional Ranking'.\n\n"
     "Start with: harness run table2 --profile tiny; then harness table table2 --profile tiny.",
+    cls=GroupedCommands,
+    context_settings={"help_option_names": ["--help", "-h"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -34,10 +38,31 @@ app = typer.Typer(
 for module in (tables, show, compare, audit, plan, run, status, clean, trace, doctor, collect, model, test_dev, schema):
     module.add_to(app)
 own_data.add_to(data.app)
-app.add_typer(bundle.app, name="bundle")
-app.add_typer(data.app, name="data")
-app.add_typer(new.app, name="new")
-app.add_typer(weights.app, name="weights")
+app.add_typer(bundle.app, name="bundle", cls=Commands)
+app.add_typer(data.app, name="data", cls=Commands)
+app.add_typer(new.app, name="new", cls=Commands)
+app.add_typer(weights.app, name="weights", cls=Commands)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from harness.code.version import current_code
+
+        code = current_code()
+        commit = f", commit {code.commit[:12]}{' with changes' if code.modified else ''}" if code.commit else ""
+        put(f"harness {code.version}{commit}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and the commit."),
+    ] = False,
+) -> None:
+    """Options of ``harness`` itself."""
+
 
 _LONGEST = 10_000  # letters of an error: more are of no use in a terminal
 
@@ -81,7 +106,7 @@ def main() -> None:
 
 
 def _run() -> None:
-    if "--help" not in sys.argv:
+    if not {"--help", "-h"} & set(sys.argv):
         _log_plainly()
     warnings.formatwarning = _warning
     try:

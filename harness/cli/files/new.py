@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli import completion
 from harness.cli.options import put
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ OutOption = Annotated[
 @app.command()
 def table(
     name: NameArgument,
-    recipe: Annotated[str, typer.Option(metavar="RECIPE", help="The recipe that the rows start from.")] = "dr-r50-1x",
+    recipe: Annotated[
+        str,
+        typer.Option(metavar="RECIPE", help="The recipe that the rows start from.", autocompletion=completion.recipes),
+    ] = "dr-r50-1x",
     out: OutOption = None,
 ) -> None:
     """A table of your own: a recipe, and what differs from it."""
@@ -45,7 +49,9 @@ def table(
 @app.command()
 def recipe(
     name: NameArgument,
-    extends: Annotated[str, typer.Option(metavar="RECIPE", help="The recipe that it differs from.")] = "dr-r50-1x",
+    extends: Annotated[
+        str, typer.Option(metavar="RECIPE", help="The recipe that it differs from.", autocompletion=completion.recipes)
+    ] = "dr-r50-1x",
     out: OutOption = None,
 ) -> None:
     """A recipe of your own: what differs from another, with sources."""

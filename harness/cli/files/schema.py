@@ -11,7 +11,10 @@ import typer
 from detector.errors import UsageError, did_you_mean
 from detector.storage.files import write_atomic
 from detector.storage.outputs import claim_file
+from harness.cli import completion
 from harness.cli.options import ForceOption, put
+
+KINDS = ("table", "recipe", "profile", "claims", "ledger", "speeds", "cluster")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -20,7 +23,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def schema(
-    kind: Annotated[str, typer.Argument(help="table, recipe, profile, claims, ledger, speeds or cluster.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="table, recipe, profile, claims, ledger, speeds or cluster.", autocompletion=completion.choices(KINDS)
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
     force: ForceOption = False,
 ) -> None:

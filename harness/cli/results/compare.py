@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.completion import rows_and_recipes
 from harness.cli.options import AsJson, DataOption, ProfileOption, print_json, put
 from harness.console.layout import columns
 
@@ -22,6 +23,7 @@ def compare(
             metavar="A B [C ...]",
             help="Each a row (table2/L6), a recipe, either with other settings (table2/L6@optimizer.lr=0.005), a "
             "training's id, a run's folder, or a record's file.",
+            autocompletion=rows_and_recipes,
         ),
     ],
     profile: ProfileOption = "paper",

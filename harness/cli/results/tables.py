@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from detector.errors import UsageError
+from harness.cli.completion import rows_and_recipes
 from harness.cli.options import (
     AsJson,
     BatchSizeOption,
@@ -138,7 +139,12 @@ def check(
 
 def explain(
     ref: Annotated[
-        str, typer.Argument(metavar="ROW|RECIPE", help="A row, such as table2/L6, or a recipe, such as dr-r101-1x.")
+        str,
+        typer.Argument(
+            metavar="ROW|RECIPE",
+            help="A row, such as table2/L6, or a recipe, such as dr-r101-1x.",
+            autocompletion=rows_and_recipes,
+        ),
     ],
     profile: ProfileOption = "paper",
     batch_size: BatchSizeOption = None,

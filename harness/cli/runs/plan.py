@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli import completion
 from harness.cli.options import (
     AsJson,
     BatchSizeOption,
@@ -55,7 +56,12 @@ def plan(
     ] = None,
     gpus: Annotated[
         str | None,
-        typer.Option("--gpus", metavar="NxKIND", help="The GPUs to plan for, such as 8xH100 or 1xA100."),
+        typer.Option(
+            "--gpus",
+            metavar="NxKIND",
+            help="The GPUs to plan for, such as 8xH100 or 1xA100.",
+            autocompletion=completion.gpus,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
