@@ -5,6 +5,7 @@ Commands import what is slow only when they run, so that ``--help`` and completi
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -23,7 +24,7 @@ from harness.cli.groups import Commands, GroupedCommands
 from harness.cli.options import put, say
 from harness.cli.results import audit, collect, compare, show, tables
 from harness.cli.runs import clean, doctor, plan, run, status, trace
-from harness.folders import refused_text
+from harness.folders import elsewhere_text, refused_text
 
 app = typer.Typer(
     name="harness",
@@ -142,4 +143,15 @@ def _refusal(error: OSError) -> str:
         path = os.fspath(error.filename)
         return f"{path}: {error.strerror}. {refused_text(Path(path))}"
     files = " to ".join(os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None)
-    return f"{files}: {error.strerror}" if files and error.strerror else str(error)
+    if not (files and error.strerror):
+        return str(error)
+    return f"{files}: {error.strerror}" + _other_folder(error)
+
+
+def _other_folder(error: OSError) -> str:
+    """A sentence with the variable that names another folder, where the system refused to write into that one."""
+    refused = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.EIO, errno.ENAMETOOLONG)
+    if error.errno not in refused or not isinstance(error.filename, str | os.PathLike):
+        return ""
+    elsewhere = elsewhere_text(Path(os.fspath(error.filename)))
+    return f".{elsewhere}" if elsewhere else ""
