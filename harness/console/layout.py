@@ -11,7 +11,10 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 NARROWEST = 40  # columns; below that words are broken by the terminal
 GAP = 2  # columns between those of a table
@@ -30,6 +33,11 @@ def columns(stream: TextIO | None = None) -> int | None:
     except (OSError, ValueError, AttributeError):  # closed, or without a number of its own
         known = shutil.get_terminal_size().columns
     return max(NARROWEST, known or 80)
+
+
+def draws(console: Console) -> bool:
+    """Whether a rich console may draw what moves: on a terminal that can, whatever FORCE_COLOR says of others."""
+    return console.file.isatty() and not console.is_dumb_terminal
 
 
 def text_width(width: int | None, most: int = 80) -> int:
