@@ -8,7 +8,7 @@ import typer
 
 from harness.cli.completion import rows_and_recipes
 from harness.cli.options import AsJson, DataOption, ProfileOption, print_json, put
-from harness.console.layout import columns
+from harness.console import layout
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,4 +44,4 @@ def compare(
     if as_json:
         print_json(as_data(found))
     else:
-        put(comparison_text(found, columns()))
+        put(comparison_text(found, layout.columns()))

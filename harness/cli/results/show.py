@@ -20,7 +20,7 @@ from harness.cli.options import (
     put,
     refuse,
 )
-from harness.console.layout import columns
+from harness.console import layout
 
 
 def add_to(app: typer.Typer) -> None:
@@ -69,4 +69,4 @@ def show(
     if as_json:
         print_json(found)
     else:
-        put(evidence_text(found, columns()))
+        put(evidence_text(found, layout.columns()))

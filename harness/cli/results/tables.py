@@ -24,7 +24,7 @@ from harness.cli.options import (
     put,
     refuse_two_forms,
 )
-from harness.console.layout import columns
+from harness.console import layout
 
 
 def add_to(app: typer.Typer) -> None:
@@ -57,7 +57,7 @@ def list_(
         if as_json:
             print_json(found)
         else:
-            put(finished_runs_as_text(found, columns()))
+            put(finished_runs_as_text(found, layout.columns()))
         return
     if profile is not None:
         raise UsageError("--profile goes with --runs; tables, rows and recipes are listed for all profiles.")
@@ -68,7 +68,7 @@ def list_(
     if as_json:
         print_json(registry_as_data(registry))
     else:
-        put(registry_as_text(registry, columns()))
+        put(registry_as_text(registry, layout.columns()))
 
 
 def table(
@@ -158,4 +158,4 @@ def explain(
     if as_json:
         print_json(data)
     else:
-        put(explanation_as_text(data, columns()))
+        put(explanation_as_text(data, layout.columns()))

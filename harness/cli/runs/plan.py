@@ -19,7 +19,7 @@ from harness.cli.options import (
     put,
     refuse,
 )
-from harness.console.layout import columns
+from harness.console import layout
 
 if TYPE_CHECKING:
     from harness.planning.selection import Selection
@@ -86,7 +86,7 @@ def plan(
     if as_json:
         print_json(plan_as_data(selection, planned, limit, wanted))
     else:
-        put(plan_as_text(selection, planned, seeds, limit, wanted, columns()))
+        put(plan_as_text(selection, planned, seeds, limit, wanted, layout.columns()))
 
 
 def _plan_budget(selection: Selection, budget: str, gpus: str | None, *, as_json: bool) -> None:
@@ -97,4 +97,4 @@ def _plan_budget(selection: Selection, budget: str, gpus: str | None, *, as_json
     if as_json:
         print_json(budget_as_data(bought))
     else:
-        put(budget_as_text(bought, columns()))
+        put(budget_as_text(bought, layout.columns()))
