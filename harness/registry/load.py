@@ -188,9 +188,10 @@ class Registry:
         for row in table.rows:
             if row.id == row_id:
                 return table, row
+        near = did_you_mean(row_id, (row.id for row in table.rows)).replace("mean '", f"mean '{table_id}/")
         raise UsageError(
             f"Unknown row {row_id!r} of {table_id}. Known: {', '.join(row.id for row in table.rows)}. "
-            f"Run 'harness list'.{did_you_mean(ref, (f'{table_id}/{row.id}' for row in table.rows))}"
+            f"Run 'harness list'.{near}"
         )
 
     def table(self, table_id: str) -> Table:
