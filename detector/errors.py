@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class HarnessError(Exception):
     """Base: the command line prints its one message without a traceback and exits with 2.
@@ -40,3 +42,21 @@ class TrainingError(HarnessError):
 
 class SchedulerError(HarnessError):
     """The cluster's scheduler is not there, does not answer, or refuses a job."""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'table2'?`` for the end of a message about an unknown name; nothing where none is near.
+
+    Upper and lower case, and ``-`` against ``_``, count as near.
+    """
+    from difflib import get_close_matches  # not above: only errors need it
+
+    plain: dict[str, str] = {}
+    for name in known:
+        plain.setdefault(_plain(name), name)
+    near = get_close_matches(_plain(given), plain, n=1)
+    return f" Did you mean {plain[near[0]]!r}?" if near else ""
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", "-")

@@ -131,7 +131,7 @@ def refused_text(path: Path) -> str:
     place = next(refused, places[0])
     found = place.lstat()
     if os.statvfs(place).f_flag & os.ST_RDONLY:
-        return f"{place} is on a disk that is mounted read-only."
+        return f"{place} is on a disk that is mounted read-only.{elsewhere_text(place)}"
     if found.st_uid == os.geteuid():
         return f"{place} is yours: chmod -R u+rwX {quote(str(place))}"
     owner, group = _name(pwd.getpwuid, found.st_uid), _name(grp.getgrgid, found.st_gid)
@@ -161,11 +161,22 @@ def _name(find: Callable[[int], Any], number: int) -> str:
         return str(number)
 
 
+def elsewhere_text(path: Path) -> str:
+    """`` For another folder: HARNESS_RUNS=DIR``, for the end of a sentence; nothing for a path of no variable's."""
+    return next((f" For a folder elsewhere: {name}=DIR harness ..." for name in _of_variable(path.absolute())), "")
+
+
 def _of_variable(place: Path) -> Iterator[str]:
-    """The environment variable that names the folder which the place is in."""
-    for variable, folder in (("HARNESS_RUNS", runs_folder), ("HARNESS_RESULTS", results_folder)):
+    """The environment variable that names the folder which the place is in, or which is to be made in it."""
+    folders: dict[str, Callable[[], Path | None]] = {
+        "HARNESS_RUNS": runs_folder,
+        "HARNESS_RESULTS": results_folder,
+        "HARNESS_DATA": lambda: named_folder("HARNESS_DATA"),
+    }
+    for variable, find in folders.items():
         with suppress(UsageError):
-            if place == folder() or folder() in place.parents or place in folder().parents:
+            folder = find()
+            if folder is not None and (place == folder or folder in place.parents or place in folder.parents):
                 yield variable
 
 

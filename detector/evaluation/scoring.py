@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from detector.data.coco.annotations import find
 from detector.data.coco.files import is_labelled
 from detector.data.coco.index import CocoIndex
-from detector.errors import DataError, UsageError
+from detector.errors import DataError, UsageError, did_you_mean
 from detector.evaluation.detections import Detections, check_detections
 from detector.evaluation.matches import Matches, matches_of
 from detector.runs.record import COCO_METRICS
@@ -111,7 +111,8 @@ def named_backend(name: str) -> Backend:
         if backend == name:
             _load(backend)
             return backend
-    raise UsageError(f"Unknown backend '{name}'. Known: {', '.join(_MODULES)}, fast.")
+    near = did_you_mean(name, [*_MODULES, "fast"])
+    raise UsageError(f"Unknown backend '{name}'. Known: {', '.join(_MODULES)}, fast.{near}")
 
 
 def _load(backend: Backend) -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from detector.errors import WeightsError
+from detector.errors import WeightsError, did_you_mean
 from detector.runs.backbones import BACKBONES
 from detector.storage.files import write_atomic
 from detector.storage.outputs import claim_file
@@ -62,7 +62,8 @@ def convert(weights: Weights, to: Format) -> Conversion:
     Raises WeightsError for an unknown format, and where its network is another than the weights'.
     """
     if to not in get_args(Format):
-        raise WeightsError(f"Unknown format {to!r}. Known: {', '.join(get_args(Format))}.")
+        near = did_you_mean(to, get_args(Format))
+        raise WeightsError(f"Unknown format {to!r}. Known: {', '.join(get_args(Format))}.{near}")
     if weights.network is None:
         raise WeightsError(
             f"{weights.file} does not say which network its weights are of. Evaluate it with: harness eval --recipe "

@@ -5,12 +5,14 @@ Commands import what is slow only when they run, so that ``--help`` and completi
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
 import warnings
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -18,15 +20,18 @@ from detector.errors import HarnessError, UsageError
 from detector.storage.shown import one_line, shown
 from harness.cli import interrupts
 from harness.cli.files import browse, bundle, data, images, model, new, own_data, schema, test_dev, weights
-from harness.cli.options import say
+from harness.cli.groups import Commands, GroupedCommands
+from harness.cli.options import put, say
 from harness.cli.results import audit, collect, compare, dump, figure, report, show, tables
 from harness.cli.runs import clean, doctor, plan, run, status, trace
-from harness.folders import refused_text
+from harness.folders import elsewhere_text, refused_text
 
 app = typer.Typer(
     name="harness",
     help="Reproduces the tables and claims of 'DR Loss: Improving Object Detection by Distributional Ranking'.\n\n"
     "Start with: harness run table2 --profile tiny; then harness table table2 --profile tiny.",
+    cls=GroupedCommands,
+    context_settings={"help_option_names": ["--help", "-h"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -38,10 +43,31 @@ for module in (
     module.add_to(app)
 own_data.add_to(data.app)
 browse.add_to(data.app)
-app.add_typer(bundle.app, name="bundle")
-app.add_typer(data.app, name="data")
-app.add_typer(new.app, name="new")
-app.add_typer(weights.app, name="weights")
+app.add_typer(bundle.app, name="bundle", cls=Commands)
+app.add_typer(data.app, name="data", cls=Commands)
+app.add_typer(new.app, name="new", cls=Commands)
+app.add_typer(weights.app, name="weights", cls=Commands)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from harness.code.version import current_code
+
+        code = current_code()
+        commit = f", commit {code.commit[:12]}{' with changes' if code.modified else ''}" if code.commit else ""
+        put(f"harness {code.version}{commit}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and the commit."),
+    ] = False,
+) -> None:
+    """Options of ``harness`` itself."""
+
 
 _LONGEST = 10_000  # letters of an error: more are of no use in a terminal
 
@@ -85,7 +111,7 @@ def main() -> None:
 
 
 def _run() -> None:
-    if "--help" not in sys.argv:
+    if not {"--help", "-h"} & set(sys.argv):
         _log_plainly()
     warnings.formatwarning = _warning
     try:
@@ -121,4 +147,15 @@ def _refusal(error: OSError) -> str:
         path = os.fspath(error.filename)
         return f"{path}: {error.strerror}. {refused_text(Path(path))}"
     files = " to ".join(os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None)
-    return f"{files}: {error.strerror}" if files and error.strerror else str(error)
+    if not (files and error.strerror):
+        return str(error)
+    return f"{files}: {error.strerror}" + _other_folder(error)
+
+
+def _other_folder(error: OSError) -> str:
+    """A sentence with the variable that names another folder, where the system refused to write into that one."""
+    refused = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.EIO, errno.ENAMETOOLONG)
+    if error.errno not in refused or not isinstance(error.filename, str | os.PathLike):
+        return ""
+    elsewhere = elsewhere_text(Path(os.fspath(error.filename)))
+    return f".{elsewhere}" if elsewhere else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,14 +13,9 @@ import typer
 
 from detector.errors import UsageError
 from detector.storage.shown import shown
+from harness.cli import completion
+from harness.console import layout
 from harness.units import MAX_SEEDS
-
-
-def _clusters(incomplete: str) -> list[str]:
-    from harness.slurm.clusters import known_clusters
-
-    return [name for name in known_clusters() if name.startswith(incomplete)]
-
 
 ClusterOption = Annotated[
     str | None,
@@ -27,7 +23,7 @@ ClusterOption = Annotated[
         "--cluster",
         metavar="NAME",
         help="Submit to this Slurm cluster and return at once: a file in $HARNESS_CLUSTERS, or a path (.yaml).",
-        autocompletion=_clusters,
+        autocompletion=completion.clusters,
     ),
 ]
 CheckedClusterOption = Annotated[
@@ -36,7 +32,7 @@ CheckedClusterOption = Annotated[
         "--cluster",
         metavar="NAME",
         help="Check this Slurm cluster with one short job: a file in $HARNESS_CLUSTERS, or a path (.yaml).",
-        autocompletion=_clusters,
+        autocompletion=completion.clusters,
     ),
 ]
 
@@ -66,22 +62,7 @@ DryRunOption = Annotated[
 ]
 
 
-def complete_targets(incomplete: str) -> list[str]:
-    """Names of targets that begin so, for the shell."""
-    from harness.registry.load import Registry
-
-    registry = Registry()
-    refs = [ref for table in registry.tables.values() for ref in table.refs()]
-    return [name for name in ["all", *registry.tables, *refs] if name.startswith(incomplete)]
-
-
-def complete_profiles(incomplete: str) -> list[str]:
-    """Names of profiles that begin so, for the shell."""
-    from harness.registry.load import Registry
-
-    return [name for name in Registry().profiles if name.startswith(incomplete)]
-
-
+complete_targets, complete_profiles = completion.targets, completion.profiles
 _TARGETS = "all (the paper's tables), a table such as table2, a row such as table2/L6; or several of them."
 TargetsArgument = Annotated[
     list[str], typer.Argument(metavar="TARGET", help=_TARGETS, autocompletion=complete_targets, show_default=False)
@@ -108,7 +89,12 @@ SeedsOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Override one setting, such as optimizer.lr=0.005 (repeatable)."),
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Override one setting, such as optimizer.lr=0.005 (repeatable).",
+        autocompletion=completion.settings,
+    ),
 ]
 BatchSizeOption = Annotated[
     int | None,
@@ -125,6 +111,7 @@ SourceOption = Annotated[
         "--source",
         metavar="local|committed",
         help="Only records of the runs folder, or only of the results folder. Default: both, local ones first.",
+        autocompletion=completion.choices(("local", "committed")),
     ),
 ]
 DataOption = Annotated[
@@ -144,8 +131,20 @@ WeightsOption = Annotated[
 SeedOption = Annotated[
     int, typer.Option("--seed", min=0, max=MAX_SEEDS - 1, help="Which of the row's runs, by its seed: 0 to 999.")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto (a GPU if there is one).")]
-FormatOption = Annotated[str, typer.Option("--format", "-f", help="text, md, latex, csv, json or html.")]
+DEVICES = ("auto", "cpu", "cuda")
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device", help="cpu, cuda, or auto (a GPU if there is one).", autocompletion=completion.choices(DEVICES)
+    ),
+]
+FORMATS = ("text", "md", "latex", "csv", "json", "html")
+FormatOption = Annotated[
+    str,
+    typer.Option(
+        "--format", "-f", help="text, md, latex, csv, json or html.", autocompletion=completion.choices(FORMATS)
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace files of an earlier command that are there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -169,7 +168,7 @@ def refuse_two_forms(context: typer.Context, fmt: str, *, as_json: bool) -> None
 
 def print_json(value: Any) -> None:
     """Indented JSON on the standard output."""
-    put(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    put(msgspec.json.format(msgspec.json.encode(value), indent=2).decode(), exact=True)
 
 
 def print_metrics(metrics: dict[str, float | None]) -> None:
@@ -191,12 +190,16 @@ def pick_device(name: str) -> Literal["cpu", "cuda"]:
 
 def say(text: str) -> None:
     """Tell the person at the terminal: on stderr, so that stdout holds data only. Nothing in the text acts on it."""
-    typer.echo(shown(text), err=True)
+    typer.echo(layout.wrapped(shown(text), layout.columns(sys.stderr)), err=True)
 
 
-def put(text: object, *, nl: bool = True) -> None:
-    """A command's result, on stdout; nothing in the text acts on a terminal. nl: whether a line end follows."""
-    typer.echo(shown(str(text)), nl=nl)
+def put(text: object, *, nl: bool = True, exact: bool = False) -> None:
+    """A command's result, on stdout; nothing in the text acts on a terminal, whose width its lines keep to.
+
+    nl: whether a line end follows. exact: leave lines as they are: they are for a program, or to be copied.
+    """
+    lines = shown(str(text))
+    typer.echo(lines if exact else layout.wrapped(lines, layout.columns()), nl=nl)
 
 
 def run_options(overrides: list[str] | None, batch_size: int | None, data: Path | None) -> tuple[str, ...]:

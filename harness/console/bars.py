@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from detector.storage.shown import one_line
+from harness.console.layout import draws
 
 LINE_SECONDS = 20.0
 
@@ -27,7 +28,7 @@ def count_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar over ``total`` things. Yields the function that advances it by a count. Silent without a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not draws(console)) as progress:
         task = progress.add_task(one_line(what), total=total)
         yield lambda count: progress.advance(task, count)
 
@@ -43,7 +44,7 @@ def download_bar() -> Iterator[Callable[[str, int, int], None]]:
         TimeRemainingColumn(),
     )
     tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not draws(console)) as progress:
 
         def move(what: str, done: int, total: int) -> None:
             if what not in tasks:
@@ -59,13 +60,13 @@ def share_bar(what: str) -> Iterator[Callable[[float], None]]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     said = time.monotonic()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not draws(console)) as progress:
         task = progress.add_task(one_line(what), total=1.0)
 
         def report(share: float) -> None:
             nonlocal said
             progress.update(task, completed=share)
-            if not console.is_terminal and time.monotonic() - said >= LINE_SECONDS:
+            if not draws(console) and time.monotonic() - said >= LINE_SECONDS:
                 said = time.monotonic()
                 console.print(f"{one_line(what)}: {share:.0%}", highlight=False, markup=False)
 

@@ -13,8 +13,11 @@ from rich.text import Text
 from detector.runs.status import Status, fraction_done, progress_text
 from detector.storage.shown import one_line, shown
 from harness.console.bars import LINE_SECONDS
+from harness.console.layout import draws, wrapped
 from harness.units import duration
 
+BAR = 20  # columns
+PERCENT = 7  # columns of a bar's percentage, and of the space around it
 BAR_WIDTH = 30  # columns of a bar, its percentage, and the space around them
 TEXT_WIDTH = 80
 
@@ -22,13 +25,14 @@ TEXT_WIDTH = 80
 class _Bars(Progress):
     """A bar per task, and its text beside it, or in a line of its own where that does not fit."""
 
-    def __init__(self, console: Console, *, beside: bool) -> None:
+    def __init__(self, console: Console, *, names: int, beside: bool) -> None:
         self.beside = beside  # first: the parent draws at once
+        bar = min(BAR, max(BAR // 4, console.width - names - PERCENT))
         text = (TextColumn(" {task.fields[text]}", markup=False),) if beside else ()
         percent = TextColumn("{task.percentage:>4.0f}%")
         super().__init__(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=bar),
             percent,
             *text,
             console=console,
@@ -43,7 +47,8 @@ class _Bars(Progress):
         for task in self.tasks:
             yield self.make_tasks_table([task])
             if task.fields["text"]:
-                yield Text(f"  {task.fields['text']}", no_wrap=True, overflow="ellipsis")
+                lines = wrapped(f"  {task.fields['text']}", self.console.width)
+                yield Text(lines, no_wrap=True, overflow="ellipsis")
 
 
 class RunsView:
@@ -57,13 +62,14 @@ class RunsView:
         self.started = time.monotonic()
         self.last_line = self.started
         self.tasks: dict[str, TaskID] = {}
-        self.width = 2 + max(map(len, names.values()), default=0)
-        self.progress = _Bars(console, beside=console.width >= self.width + BAR_WIDTH + TEXT_WIDTH)
+        room = console.width - BAR // 4 - PERCENT
+        self.width = min(room, 2 + max(map(len, names.values()), default=0))
+        self.progress = _Bars(console, names=self.width, beside=console.width >= self.width + BAR_WIDTH + TEXT_WIDTH)
         self.total = self.progress.add_task(f"{f'{len(names)} runs':{self.width}}", total=1.0, text="")
         self.noted: set[str] = set()
 
     def __enter__(self) -> RunsView:
-        if self.console.is_terminal:
+        if draws(self.console):
             self.progress.start()
         return self
 
@@ -81,14 +87,14 @@ class RunsView:
             self.first.setdefault(train_id, self.done[train_id])
         if train_id not in self.tasks:
             self.tasks[train_id] = self.progress.add_task(
-                f"{f'  {self.names[train_id]}':{self.width}}", total=1.0, text=""
+                f"{_cut(f'  {self.names[train_id]}', self.width):{self.width}}", total=1.0, text=""
             )
         if status.note and train_id not in self.noted:
             self.noted.add(train_id)
             self.note(train_id, status.note)
         self.progress.update(self.tasks[train_id], completed=self.done[train_id], text=one_line(progress_text(status)))
         self.progress.update(self.total, completed=self.overall, text=self._summary())
-        if not self.console.is_terminal and time.monotonic() - self.last_line >= LINE_SECONDS:
+        if not draws(self.console) and time.monotonic() - self.last_line >= LINE_SECONDS:
             self.last_line = time.monotonic()
             self.console.print(f"{self.overall:4.0%}  {self._summary()}", highlight=False)
 
@@ -122,6 +128,10 @@ class RunsView:
         gained = self.overall - sum(self.first.values()) / len(self.done)
         eta = duration(self.elapsed * (1 - self.overall) / gained) if gained > 0.01 else "?"
         return f"ETA {eta}, {self.finished}/{len(self.names)} done, {duration(self.elapsed)} elapsed"
+
+
+def _cut(name: str, width: int) -> str:
+    return name if len(name) <= width else f"{name[: width - 3]}..."
 
 
 def runs_view(names: dict[str, str]) -> RunsView:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from detector.errors import UsageError
+from detector.errors import UsageError, did_you_mean
 from detector.runs.record import Record
 from harness.planning.rates import gpu_of
 from harness.registry.speeds import GpuKind, SpeedsFile, plain_name
@@ -51,5 +51,6 @@ def gpu_set(count: int, name: str, speeds: SpeedsFile, records: Iterable[Record]
     known = ", ".join(dict.fromkeys([*(kind.name for kind in speeds.gpus), *others])) or "none"
     raise UsageError(
         f"--gpus: no GPU named {name!r} is known. Known: {known}. Another one can be described in a speeds.yaml of "
-        "your own (HARNESS_EXPERIMENTS names its folder); its form: harness schema speeds"
+        "your own (HARNESS_EXPERIMENTS names its folder); its form: harness schema speeds."
+        f"{did_you_mean(name, (kind.name for kind in speeds.gpus))}"
     )

@@ -7,14 +7,14 @@ into jobs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from detector.errors import RegistryError, UsageError
+from detector.errors import RegistryError, UsageError, did_you_mean
 from harness.folders import VARIABLE, experiments_folders
 from harness.registry.claims import Claim
 from harness.registry.core_schema import Keys
@@ -129,7 +129,7 @@ class Registry:
         for ref in claim.refs():
             if ref not in known:
                 where = document.find(ref, below=("claims", i))
-                raise document.error(where, f"claim {claim.id!r} names the unknown row {ref!r}. {_known(known)}")
+                raise document.error(where, f"claim {claim.id!r} names the unknown row {ref!r}. {_known(known, ref)}")
         for key, names in (("decidable_in", claim.decidable_in), ("reasons", claim.reasons)):
             for name in names:
                 if name not in self.profiles:
@@ -137,7 +137,7 @@ class Registry:
                         ("claims", i, key, name) if key == "reasons" else document.find(name, below=("claims", i, key))
                     )
                     raise document.error(
-                        where, f"claim {claim.id!r} names the unknown profile {name!r}. {_known(self.profiles)}"
+                        where, f"claim {claim.id!r} names the unknown profile {name!r}. {_known(self.profiles, name)}"
                     )
 
     @cached_property
@@ -154,7 +154,7 @@ class Registry:
                 for value in values:
                     if value not in known:
                         raise source.document.error(
-                            ("fields", i, key), f"{entry.path}: unknown {key[:-1]} {value!r}. {_known(known)}"
+                            ("fields", i, key), f"{entry.path}: unknown {key[:-1]} {value!r}. {_known(known, value)}"
                         )
         ledger: LedgerFile = source.value
         return ledger
@@ -172,27 +172,46 @@ class Registry:
     def profile(self, name: str) -> Profile:
         """The profile of that name. Raises UsageError with the known ones."""
         if name not in self.profiles:
-            raise UsageError(f"Unknown profile {name!r}. Known: {', '.join(self.profiles)}. Run 'harness list'.")
+            raise UsageError(
+                f"Unknown profile {name!r}. Known: {', '.join(self.profiles)}. Run 'harness list'."
+                f"{did_you_mean(name, self.profiles)}"
+            )
         profile: Profile = self.profiles[name].value
         return profile
 
     def row(self, ref: str) -> tuple[Table, Row]:
         """The table and row of ``table/row``. Raises UsageError with the valid choices."""
         table_id, _, row_id = ref.partition("/")
-        table = self.table(table_id)
+        if table_id not in self.tables:
+            raise self._unknown_table(table_id, ref)
+        table = self.tables[table_id]
         for row in table.rows:
             if row.id == row_id:
                 return table, row
+        near = did_you_mean(row_id, (row.id for row in table.rows)).replace("mean '", f"mean '{table_id}/")
         raise UsageError(
             f"Unknown row {row_id!r} of {table_id}. Known: {', '.join(row.id for row in table.rows)}. "
-            "Run 'harness list'."
+            f"Run 'harness list'.{near}"
         )
 
     def table(self, table_id: str) -> Table:
         """The table of that id. Raises UsageError with the known ones."""
         if table_id not in self.tables:
-            raise UsageError(f"Unknown table {table_id!r}. Known: {', '.join(self.tables)}. Run 'harness list'.")
+            raise self._unknown_table(table_id, table_id)
         return self.tables[table_id]
+
+    def _unknown_table(self, table_id: str, target: str) -> UsageError:
+        """With what was meant perhaps: another target, the row of some table, or a profile or recipe."""
+        refs = [f"{table.id}/{row.id}" for table in self.tables.values() for row in table.rows]
+        rows = [ref for ref in refs if ref.partition("/")[2].casefold() == target.casefold()]
+        if target in self.profiles:
+            meant = f" {target!r} is a profile: --profile {target}."
+        elif target in self.recipes:
+            meant = f" {target!r} is a recipe: harness explain {target}."
+        else:
+            meant = did_you_mean(target, ["all", *self.tables, *refs])
+            meant = f" Did you mean {' or '.join(map(repr, rows))}?" if rows else meant
+        return UsageError(f"Unknown table {table_id!r}. Known: {', '.join(self.tables)}. Run 'harness list'.{meant}")
 
     def select(self, target: str, profile: str | None = None) -> list[str]:
         """Refs of the rows that ``target`` trains: ``all`` (the paper's tables), a table, or ``table/row``.
@@ -246,11 +265,13 @@ class Registry:
                 raise document.error(where, f"row {row.id!r} needs either a recipe or a citation ('cited').")
             unknown = set(row.profiles or ()) - set(self.profiles)
             if unknown:
+                first = min(unknown)
                 raise document.error(
-                    ("rows", i, "profiles"), f"unknown profile {sorted(unknown)[0]!r}. {_known(self.profiles)}"
+                    ("rows", i, "profiles"), f"unknown profile {first!r}. {_known(self.profiles, first)}"
                 )
             if row.recipe is not None and row.recipe not in self.recipes:
-                raise document.error(("rows", i, "recipe"), f"unknown recipe {row.recipe!r}. {_known(self.recipes)}")
+                known = _known(self.recipes, row.recipe)
+                raise document.error(("rows", i, "recipe"), f"unknown recipe {row.recipe!r}. {known}")
 
 
 def leaves(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -262,5 +283,6 @@ def leaves(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def _known(names: Any) -> str:
-    return f"Known: {', '.join(sorted(names))}."
+def _known(names: Iterable[str], given: str) -> str:
+    names = sorted(names)
+    return f"Known: {', '.join(names)}.{did_you_mean(given, names)}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 from msgspec import to_builtins
 
-from detector.errors import UsageError
+from detector.errors import UsageError, did_you_mean
 from detector.runs.job import UNIT_RGB, EvalJob, TestSettings, TrainJob
 from drloss.plugins import package_of
 from harness.registry.batch_rule import rescale
@@ -49,7 +49,9 @@ def _extended(registry: Registry, name: str) -> list[str]:
         document = registry.recipes[names[-1]].document
         if extends not in registry.recipes:
             raise document.error(
-                ("extends",), f"unknown recipe {extends!r}. Known: {', '.join(sorted(registry.recipes))}."
+                ("extends",),
+                f"unknown recipe {extends!r}. Known: {', '.join(sorted(registry.recipes))}."
+                f"{did_you_mean(extends, registry.recipes)}",
             )
         if extends in names:
             circle = " -> ".join([*names[names.index(extends) :][:MOST_NAMED], extends])
@@ -139,7 +141,10 @@ def resolve_recipe(
     Raises as ``resolve``, and UsageError for an unknown name.
     """
     if name not in registry.recipes:
-        raise UsageError(f"Unknown recipe {name!r}. Known: {', '.join(sorted(registry.recipes))}.")
+        raise UsageError(
+            f"Unknown recipe {name!r}. Known: {', '.join(sorted(registry.recipes))}."
+            f"{did_you_mean(name, registry.recipes)}"
+        )
     resolution = recipe(registry, name)
     _apply_profile(registry, profile, resolution, set(), f"recipe {name}")
     _require_right(registry, resolution, profile, f"recipe {name}")
@@ -158,11 +163,21 @@ def _require_right(registry: Registry, resolution: Resolution, profile: Profile,
 def _override(resolution: Resolution, overrides: Mapping[str, Any]) -> None:
     for path, value in overrides.items():
         if path not in resolution.origins and resolution.get(path) is None:
-            raise UsageError(f"--set: unknown setting {path!r}. Known: {', '.join(sorted(resolution.origins))}.")
+            raise UsageError(f"--set: unknown setting {path!r}. {_known_settings(path, resolution.origins)}")
         resolution.put(path, value, "--set")
     wrong = wrong_in(resolution) if overrides else None
     if wrong is not None:
         raise UsageError(f"--set: {wrong[1]}")
+
+
+def _known_settings(given: str, paths: Iterable[str]) -> str:
+    """The settings beside the one that was given, or the first parts of all, and which one was meant perhaps."""
+    known = sorted(paths)
+    block = given.partition(".")[0]
+    beside = [path for path in known if path.startswith(f"{block}.")]
+    shown = beside or dict.fromkeys(path.partition(".")[0] for path in known)
+    rest = "" if beside else " All of a row, with what is below these: harness explain TABLE/ROW."
+    return f"Known: {', '.join(shown)}.{rest}{did_you_mean(given, known)}"
 
 
 def _apply_row(registry: Registry, ref: str, row: Row, resolution: Resolution) -> set[str]:
@@ -171,7 +186,7 @@ def _apply_row(registry: Registry, ref: str, row: Row, resolution: Resolution) -
     for path, value in row.set.items():
         if resolution.get(path) is None:
             document, keys = registry.source_of(ref)
-            raise document.error((*keys, "set", path), f"unknown setting {path!r}. Known: {', '.join(sorted(before))}.")
+            raise document.error((*keys, "set", path), f"unknown setting {path!r}. {_known_settings(path, before)}")
         resolution.put(path, value, f"row {ref}")
     try:
         msgspec.convert(resolution.settings, ResolvedSettings)
@@ -209,8 +224,7 @@ def _apply_profile(registry: Registry, profile: Profile, resolution: Resolution,
             raise document.error(keys, f"profile {profile.name} sets {path}, which the row {ref} compares.")
         block = path.split(".")[0]
         if block != "data" and resolution.get(path) is None:
-            known = sorted(name for name in resolution.origins if name.startswith(f"{block}."))
-            raise document.error(keys, f"unknown setting {path!r}. Known: {', '.join(known or resolution.settings)}.")
+            raise document.error(keys, f"unknown setting {path!r}. {_known_settings(path, resolution.origins)}")
     for block, value in profile.settings.items():
         resolution.put(block, value, origin)
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import inspect
 
-from detector.errors import RegistryError
+from detector.errors import RegistryError, did_you_mean
 from detector.storage.reading import read_text
 from drloss.plugins import why_unknown
 from harness.registry.claims import ONE_LINE
@@ -97,9 +96,8 @@ def explain(error: msgspec.ValidationError, data: Any, kind: Any) -> tuple[Keys,
     unknown = re.match(r"Object contains unknown field `(.*)`", problem)
     if unknown:
         choices = sorted(_fields(inspect.type_info(kind), data, keys))
-        near = get_close_matches(unknown.group(1), choices, n=1)
-        parts = [f"unknown key {unknown.group(1)!r}.", _listing("Known keys", choices)]
-        return (*keys, unknown.group(1)), " ".join([*parts, *(f"Did you mean {name!r}?" for name in near)])
+        listed = f"unknown key {unknown.group(1)!r}. {_listing('Known keys', choices)}"
+        return (*keys, unknown.group(1)), listed + did_you_mean(unknown.group(1), choices)
     missing = re.match(r"Object missing required field `(.*)`", problem)
     if missing:
         return keys, f"{_name(keys)} lacks the required key {missing.group(1)!r}."

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msgspec import to_builtins
-from tabulate import tabulate
 
+from harness.console.layout import table
 from harness.planning.budget import BudgetPlan
 from harness.planning.costs import START_UP_SECONDS, RunCost
 from harness.units import byte_size
@@ -51,14 +51,14 @@ def _total(values: Iterable[float | None]) -> dict[str, float | int | None]:
     return {"value": None if unknown else sum(known), "known": sum(known), "unknown_runs": unknown}
 
 
-def costs_as_lines(costs: Sequence[RunCost], wall_time: float | None) -> list[str]:
-    """One line per kind of run, then totals of time and disk."""
+def costs_as_lines(costs: Sequence[RunCost], wall_time: float | None, width: int | None = None) -> list[str]:
+    """One line per kind of run, then totals of time and disk. width: of the terminal, if it is one."""
     if not costs:
         return []
     rows = [_backbone_row(same, wall_time) for same in alike(costs)]
     headers = ["backbone", "runs", "on each", "s/iteration", "training per run", "testing per run", "device-hours"]
-    table = tabulate(rows, [*headers, *(["requeues"] if wall_time else [])], disable_numparse=True)
-    lines = ["", "What is left to do costs (times scaled to the images of each row):", table]
+    listed = table(rows, [*headers, *(["requeues"] if wall_time else [])], width, disable_numparse=True)
+    lines = ["", "What is left to do costs (times scaled to the images of each row):", listed]
     lines += [f"  {backbone}: {text}" for backbone, text in _sources(costs).items()]
     data = costs_as_data(costs, wall_time)
     for key, name, device in (("gpu_hours", "GPU-hours", "GPU"), ("cpu_process_hours", "CPU-process-hours", "CPU")):
@@ -137,12 +137,15 @@ _UNKNOWN_SHARE = (
 )
 
 
-def budget_as_text(plan: BudgetPlan) -> str:
-    """Rows and seeds, the claims that they decide and those that they do not, and the commands to type."""
+def budget_as_text(plan: BudgetPlan, width: int | None = None) -> str:
+    """Rows and seeds, the claims that they decide and those that they do not, and the commands to type.
+
+    width: of the terminal, if it is one.
+    """
     hours = f"{plan.unit}-hours" if plan.unit == "GPU" else "CPU-process-hours"
     rows = [[" = ".join(line.refs), line.seeds, line.done, f"{line.hours:,.2f}"] for line in plan.lines]
     lines = [
-        tabulate(rows, ["rows", "seeds", "done", hours], maxcolwidths=[60], colalign=("left", *["right"] * 3))
+        table(rows, ["rows", "seeds", "done", hours], width, maxcolwidths=[60], colalign=("left", *["right"] * 3))
         if rows
         else "Nothing: no claim can be decided within it.",
         "",

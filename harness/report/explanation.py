@@ -6,10 +6,10 @@ import textwrap
 from typing import Any
 
 from msgspec import to_builtins
-from tabulate import tabulate
 
 from detector.errors import UsageError
 from detector.runs.job import EvalJob
+from harness.console.layout import table, text_width
 from harness.planning.selection import Selection
 from harness.registry.declarations import ResolvedSettings
 from harness.registry.ledger import SILENT, as_data, deviations, plain
@@ -32,7 +32,7 @@ def explanation(ref: str, profile: str, overrides: list[str], batch_size: int | 
     selection = Selection(ref, profile, overrides, None, batch_size)
     if "/" not in ref:
         raise UsageError(f"explain takes one row, such as table2/L6, or a recipe; got {ref!r}. Run 'harness list'.")
-    table, row = selection.registry.row(ref)
+    listed_in, row = selection.registry.row(ref)
     resolution = resolve(
         selection.registry, ref, selection.profile, overrides=parse_overrides(overrides), batch_size=batch_size
     )
@@ -44,7 +44,7 @@ def explanation(ref: str, profile: str, overrides: list[str], batch_size: int | 
         if other != ref and _train_id(selection, other) == job.train.id
     ]
     return {
-        **row_as_data(table, row),
+        **row_as_data(listed_in, row),
         "released": to_builtins(selection.registry.recipes[str(row.recipe)].value.released),
         "profile": profile,
         **_settings(selection.registry, ref, resolution),
@@ -94,8 +94,11 @@ def _derived(job: EvalJob) -> dict[str, float]:
     return {name: getattr(loss, name) for name in ("lambda_pos", "lambda_neg") if hasattr(loss, name)}
 
 
-def explanation_as_text(data: dict[str, Any]) -> str:
-    """The explanation as a table, block by block in the recipe's order, then what the sources disagree on."""
+def explanation_as_text(data: dict[str, Any], width: int | None = None) -> str:
+    """The explanation as a table, block by block in the recipe's order, then what the sources disagree on.
+
+    width: of the terminal, if it is one.
+    """
     order = ResolvedSettings.__struct_fields__
     settings = sorted(data["settings"], key=lambda item: order.index(item["path"].split(".")[0]))
     rows = [[item["path"], plain(item["value"]), item["source"]] for item in settings]
@@ -105,9 +108,9 @@ def explanation_as_text(data: dict[str, Any]) -> str:
     if data["released"]:
         lines.append(f"The recipe is the authors' released configuration {released_as_text(data['released'])}.")
     lines.append("")
-    lines.append(tabulate(rows, ["setting", "value", "source"], disable_numparse=True, maxcolwidths=[None, 48, 40]))
+    lines.append(table(rows, ["setting", "value", "source"], width, disable_numparse=True, maxcolwidths=[None, 48, 40]))
     lines.append("")
-    lines += _deviations_as_text(data)
+    lines += _deviations_as_text(data, width)
     if data["derived"]:
         derived = ", ".join(f"{name} = {value:.4f}" for name, value in data["derived"].items())
         lines.append(f"derived: {derived} (lambda_pos = 1 / log(h_pos), lambda_neg = 0.1 / log(h_neg))")
@@ -120,7 +123,7 @@ def explanation_as_text(data: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _deviations_as_text(data: dict[str, Any]) -> list[str]:
+def _deviations_as_text(data: dict[str, Any], width: int | None) -> list[str]:
     lines = []
     if data["deviations"]:
         lines.append("Where the paper, its released configuration, its base codebase and this row are not all equal:")
@@ -131,7 +134,10 @@ def _deviations_as_text(data: dict[str, Any]) -> list[str]:
             stated = {name: item[name] for name in ("paper", "released", "base")} | others
             says = "; ".join(f"{name} {plain(value)}" for name, value in stated.items())
             lines.append(f"  {item['path']}: used {plain(item['used'])}  ({says})")
-            lines += [f"      {line}" for line in textwrap.wrap(item["why"], 110)]
+            lines += [
+                f"      {line}"
+                for line in textwrap.wrap(item["why"], text_width(width, 116) - 6, break_on_hyphens=False)
+            ]
             lines.append(f"      to try another value: harness run {' or '.join(item['ablations'])}")
         lines.append("")
     if data["code"]:
@@ -140,7 +146,11 @@ def _deviations_as_text(data: dict[str, Any]) -> list[str]:
         for item in data["code"]:
             says = "; ".join(f"{name} {item[name]}" for name in ("released", "base") if item[name] != SILENT)
             lines += textwrap.wrap(
-                f"{item['what']}: {item['used']}  ({says})", 114, initial_indent="  ", subsequent_indent="      "
+                f"{item['what']}: {item['used']}  ({says})",
+                text_width(width, 114),
+                initial_indent="  ",
+                subsequent_indent="      ",
+                break_on_hyphens=False,
             )
         lines.append("")
     return lines

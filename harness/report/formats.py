@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from detector.errors import UsageError
+from detector.errors import UsageError, did_you_mean
 from detector.storage.sheets import csv_text
 from harness.registry.declarations import METRICS
 from harness.report.check import CheckView, Verdicts
@@ -100,7 +100,10 @@ def render_check(view: CheckView, fmt: str, look: Look | None = None) -> str:
 def check_format(fmt: str) -> None:
     """Raises UsageError for an unknown format, before any work is done for it."""
     if fmt not in FORMATS:
-        raise UsageError(f"Unknown format {fmt!r}. Known: {', '.join(FORMATS)}. Run 'harness table --help'.")
+        raise UsageError(
+            f"Unknown format {fmt!r}. Known: {', '.join(FORMATS)}. Run 'harness table --help'."
+            f"{did_you_mean(fmt, FORMATS)}"
+        )
 
 
 def _json(value: Any) -> str:

@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgspec import to_builtins
-from tabulate import tabulate
 
+from harness.console.layout import table, text_width
 from harness.planning.costs import START_UP_SECONDS, RunCost, wall_seconds_on
 from harness.planning.gpus import GpuSet
 from harness.planning.plan import Plan
 from harness.planning.rates import Figure
 from harness.report.costs import alike, costs_as_data, or_unknown, rough_duration, sum_text
 from harness.units import byte_size
-
-WIDTH = 80
 
 
 def gpu_costs_as_data(costs: Sequence[RunCost], gpus: GpuSet) -> dict[str, Any]:
@@ -30,24 +28,31 @@ def gpu_costs_as_data(costs: Sequence[RunCost], gpus: GpuSet) -> dict[str, Any]:
 
 
 def gpu_plan_as_lines(
-    plan: Plan, costs: Sequence[RunCost], gpus: GpuSet, wall_time: float | None, notes: Sequence[str]
+    plan: Plan,
+    costs: Sequence[RunCost],
+    gpus: GpuSet,
+    wall_time: float | None,
+    notes: Sequence[str],
+    width: int | None = None,
 ) -> list[str]:
-    """Kinds of runs with their cost, totals, the basis of each figure, then ``notes``; 80 characters wide."""
+    """Kinds of runs with their cost, totals, the basis of each figure, then ``notes``; at most 80 characters wide."""
+    within = text_width(width)
     done = len(plan.trainings) - len(costs)
     lines = _wrapped(
+        within,
         f"{len(plan.cells)} cells -> {len(plan.trainings)} trainings, {len(costs)} to do, {done} done "
-        f"(profile {plan.profile.name}: {plan.profile.title}), on {gpus.text()}."
+        f"(profile {plan.profile.name}: {plan.profile.title}), on {gpus.text()}.",
     )
     if costs:
-        lines += ["", _table(plan, costs), "", *_totals(costs, gpus, wall_time)]
+        lines += ["", _table(plan, costs, width), "", *_totals(costs, gpus, wall_time, within)]
         for key, value in _bases(plan, costs).items():
-            lines += ["", *_wrapped(f"{key}: {value.text()}.")]
-            lines += [line for rule in value.rules for line in _wrapped(rule, first="  - ", rest="    ")]
+            lines += ["", *_wrapped(within, f"{key}: {value.text()}.")]
+            lines += [line for rule in value.rules for line in _wrapped(within, rule, first="  - ", rest="    ")]
         lines += [""]
-    return [*lines, *(line for note in notes for line in _wrapped(note))]
+    return [*lines, *(line for note in notes for line in _wrapped(within, note))]
 
 
-def _table(plan: Plan, costs: Sequence[RunCost]) -> str:
+def _table(plan: Plan, costs: Sequence[RunCost], width: int | None) -> str:
     rows = []
     for same in alike(costs):
         one = same[0]
@@ -61,10 +66,10 @@ def _table(plan: Plan, costs: Sequence[RunCost]) -> str:
         ]
         rows.append(row)
     headers = ["trainings", "runs", "GPUs", "s/it", "per run", "GPU-h"]
-    return tabulate(rows, headers, disable_numparse=True)
+    return table(rows, headers, width, disable_numparse=True)
 
 
-def _totals(costs: Sequence[RunCost], gpus: GpuSet, wall_time: float | None) -> list[str]:
+def _totals(costs: Sequence[RunCost], gpus: GpuSet, wall_time: float | None, width: int) -> list[str]:
     data = costs_as_data(costs, wall_time)
     hours = wall_seconds_on(costs, gpus.count)
     each = max(cost.devices for cost in costs)
@@ -84,7 +89,7 @@ def _totals(costs: Sequence[RunCost], gpus: GpuSet, wall_time: float | None) -> 
             f"Requeues with {rough_duration(wall_time)} per start ({START_UP_SECONDS:.0f} s of it for starting up, "
             f"stated): {sum_text(data['requeues'], '{:,.0f}')}, at most {most} of one run."
         )
-    return [line for text in lines for line in _wrapped(text)]
+    return [line for text in lines for line in _wrapped(width, text)]
 
 
 def _bases(plan: Plan, costs: Sequence[RunCost]) -> dict[str, Figure]:
@@ -102,7 +107,7 @@ def _first(plan: Plan, same: Sequence[RunCost]) -> str:
     return plan.refs_of(same[0].train_id)[0] + more
 
 
-def _wrapped(text: str, first: str = "", rest: str = "") -> list[str]:
+def _wrapped(width: int, text: str, first: str = "", rest: str = "") -> list[str]:
     return textwrap.wrap(
-        text, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False, break_long_words=False
+        text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False, break_long_words=False
     )

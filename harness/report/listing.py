@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from msgspec import to_builtins
-from tabulate import tabulate
 
+from harness.console import layout
 from harness.registry.declarations import METRICS, Row, Table
 from harness.registry.load import Registry
 from harness.registry.sources import Source
@@ -66,27 +66,28 @@ def row_as_data(table: Table, row: Row) -> dict[str, Any]:
     }
 
 
-def registry_as_text(registry: Registry) -> str:
+def registry_as_text(registry: Registry, width: int | None = None) -> str:
     """Tables with their rows and published numbers, then profiles, recipes and claims.
 
-    What is the user's own has its folder in a last column, which is there only where something is.
+    What is the user's own has its folder in a last column, which is there only where something is. width: of the
+    terminal, if it is one.
     """
     blocks = []
     for table in registry.tables.values():
         rows = [[row.id, *row.cells, *(row.published or [""] * 6), row.recipe or "cited"] for row in table.rows]
         files = [registry.file_of(f"{table.id}/{row.id}") for row in table.rows]
         head = f"{table.id}: {table.title} ({table.split})"
-        listed = _listed(rows, ["row", *table.columns, *METRICS, "recipe"], files, floatfmt=".1f")
+        listed = _listed(rows, ["row", *table.columns, *METRICS, "recipe"], files, width, floatfmt=".1f")
         blocks.append(f"{head}\n{listed}")
     profiles = list(registry.profiles.values())
     lines = [[p.value.name, p.value.title, p.value.needs] for p in profiles]
-    blocks.append(_listed(lines, ["profile", "scale", "needs"], profiles, maxcolwidths=[None, 60, 50]))
+    blocks.append(_listed(lines, ["profile", "scale", "needs"], profiles, width, maxcolwidths=[None, 60, 50]))
     recipes = list(registry.recipes.values())
     lines = [
         [r.value.name, r.value.title, r.value.extends or "", released_as_text(to_builtins(r.value.released))]
         for r in recipes
     ]
-    blocks.append(_listed(lines, ["recipe", "what", "extends", "released by the authors as"], recipes))
+    blocks.append(_listed(lines, ["recipe", "what", "extends", "released by the authors as"], recipes, width))
     blocks.append(f"{len(registry.claims)} claims of section 4: harness check")
     for source in registry.claims_files:
         if source.own is not None:
@@ -104,11 +105,11 @@ def released_as_text(released: dict[str, Any] | None) -> str:
     return f"{released['config']} (AP {released['minival']} minival, {released['test_dev']} test-dev)"
 
 
-def _listed(lines: list[list[Any]], headings: list[str], sources: list[Source], **how: Any) -> str:
+def _listed(lines: list[list[Any]], headings: list[str], sources: list[Source], width: int | None, **how: Any) -> str:
     """A table with the folders of the user's own lines, where there are any."""
     if any(source.own is not None for source in sources):
         lines = [[*line, _folder(source) or ""] for line, source in zip(lines, sources, strict=True)]
         headings = [*headings, "your own, from"]
         if "maxcolwidths" in how:
             how["maxcolwidths"] = [*how["maxcolwidths"], None]
-    return tabulate(lines, headings, **how)
+    return layout.table(lines, headings, width, **how)

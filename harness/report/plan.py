@@ -7,8 +7,8 @@ import textwrap
 from typing import Any
 
 from msgspec import to_builtins
-from tabulate import tabulate
 
+from harness.console.layout import table, text_width
 from harness.planning.costs import plan_costs
 from harness.planning.gpus import GpuSet
 from harness.planning.plan import Plan
@@ -56,35 +56,38 @@ def plan_as_data(
 
 
 def plan_as_text(
-    selection: Selection, plan: Plan, seeds: int, wall_time: float | None = None, gpus: GpuSet | None = None
+    selection: Selection,
+    plan: Plan,
+    seeds: int,
+    wall_time: float | None = None,
+    gpus: GpuSet | None = None,
+    width: int | None = None,
 ) -> str:
     """One line per training, what is left to do costs, and which differences the seeds can show.
 
-    wall_time, gpus: as ``plan_as_data``. With ``gpus`` no line is longer than 80 characters.
+    wall_time, gpus: as ``plan_as_data``. width: of the terminal, if it is one. With ``gpus`` no line is longer than 80
+    characters.
     """
     to_do, broken = missing(plan, selection.store), unusable(plan, selection.store)
     costs = plan_costs(plan, selection.rates(gpus), selection.store, to_do)
     if gpus is not None:
         notes = _rescaled(plan, selection.batch_size) if selection.batch_size is not None else []
-        notes += [line for why in broken.values() for line in textwrap.wrap(why, 80, break_on_hyphens=False)]
+        notes += [
+            line for why in broken.values() for line in textwrap.wrap(why, text_width(width), break_on_hyphens=False)
+        ]
         return "\n".join(
             gpu_plan_as_lines(
-                plan, costs, gpus, wall_time, [*notes, *_seeds_as_lines(_resolution(selection, plan, seeds))]
+                plan, costs, gpus, wall_time, [*notes, *_seeds_as_lines(_resolution(selection, plan, seeds))], width
             )
         )
-    rows = []
-    for train_id, job in plan.trainings.items():
-        state = "broken record" if train_id in broken else "to do" if train_id in to_do else "done"
-        state = "planned" if selection.identity_is_open else state
-        size = f"{job.schedule.iterations:,} x {job.batch.images}"
-        rate = f"{job.optimizer.lr:g}"
-        rows.append([train_id, job.seed, " = ".join(plan.refs_of(train_id)), job.model.backbone, size, rate, state])
+    states = {
+        train_id: "broken record" if train_id in broken else "to do" if train_id in to_do else "done"
+        for train_id in plan.trainings
+    }
+    if selection.identity_is_open:
+        states = dict.fromkeys(states, "planned")
     lines = [
-        tabulate(
-            rows,
-            ["training", "seed", "rows", "backbone", "iterations x images", "learning rate", "state"],
-            maxcolwidths=[None, None, 46],
-        ),
+        _trainings(plan, states, width),
         "",
         f"{len(plan.cells)} cells -> {len(plan.trainings)} trainings, {len(to_do)} to do "
         f"(profile {plan.profile.name}: {plan.profile.title}).",
@@ -94,8 +97,26 @@ def plan_as_text(
         lines += _rescaled(plan, selection.batch_size)
     if selection.identity_is_open:
         lines.append("The data is a folder: with --data DIR the ids above become those of its runs.")
-    lines += costs_as_lines(costs, wall_time)
+    lines += costs_as_lines(costs, wall_time, width)
     return "\n".join([*lines, *_seeds_as_lines(_resolution(selection, plan, seeds))])
+
+
+def _trainings(plan: Plan, states: dict[str, str], width: int | None) -> str:
+    """One line per training; where that is too wide, the backbone stands below the rows."""
+    rows, narrow = [], []
+    for train_id, job in plan.trainings.items():
+        refs, state = plan.refs_of(train_id), states[train_id]
+        size = f"{job.schedule.iterations:,} x {job.batch.images}"
+        rows.append([train_id, job.seed, " = ".join(refs), job.model.backbone, size, f"{job.optimizer.lr:g}", state])
+        below = "\n".join([" =\n".join(refs), job.model.backbone])
+        narrow.append([train_id, job.seed, below, size, job.optimizer.lr, state])
+    return table(
+        rows,
+        ["training", "seed", "rows", "backbone", "iterations x images", "learning rate", "state"],
+        width,
+        narrow=(narrow, ["training", "seed", "rows, backbone", "iterations x images", "learning rate", "state"]),
+        maxcolwidths=[None, None, 46],
+    )
 
 
 def _seeds_as_lines(seeds: dict[str, Any]) -> list[str]:

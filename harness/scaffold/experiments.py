@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from detector.errors import UsageError
+from detector.errors import UsageError, did_you_mean
 from harness.registry.load import Registry
 from harness.scaffold.profile import NewProfile, class_count, duration, profile_text, shapes_profile_text
 from harness.scaffold.render import check_unused, checked_name, render, write_new
@@ -63,7 +63,8 @@ def new_cluster(folder: Path, name: str, known: set[str]) -> Path:
 
 def _known_recipe(registry: Registry, name: str) -> None:
     if name not in registry.recipes:
-        raise UsageError(f"Unknown recipe {name!r}. Known: {', '.join(registry.recipes)}.")
+        near = did_you_mean(name, registry.recipes)
+        raise UsageError(f"Unknown recipe {name!r}. Known: {', '.join(registry.recipes)}.{near}")
 
 
 def _written(path: Path, text: str) -> Path:

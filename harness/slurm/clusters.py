@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta
 from msgspec.structs import replace
 
-from detector.errors import UsageError
+from detector.errors import UsageError, did_you_mean
 from detector.runs.job import Settings
 from harness.folders import experiments_folders, named_folder
 from harness.registry.core_schema import Keys
@@ -263,6 +263,7 @@ def _found(given: str) -> Cluster:
         raise UsageError(
             f"Unknown cluster {given!r}. Known: {', '.join(known)}. Copy {_folders()[-1] / 'example.yaml'} to a folder "
             "of your own, set HARNESS_CLUSTERS to it, or name the file: --cluster path/to/mine.yaml."
+            f"{did_you_mean(given, known)}"
         )
     cluster = read_cluster(known[given])
     if cluster.name != given:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from detector.errors import UsageError
+from harness.cli import completion
 from harness.cli.options import (
     AsJson,
     DataOption,
@@ -30,6 +31,7 @@ BackendOption = Annotated[
     typer.Option(
         "--backend",
         help="Scores with pycocotools or, to the same bits, ultrafast or hotcoco; fast: whichever is installed.",
+        autocompletion=completion.choices(("pycocotools", "ultrafast", "hotcoco", "fast")),
     ),
 ]
 
@@ -43,9 +45,18 @@ def add_to(app: typer.Typer) -> None:
 
 def evaluate(
     context: typer.Context,
-    ref: Annotated[str | None, typer.Argument(metavar="TABLE/ROW", help="A trained row, such as table2/L6.")] = None,
+    ref: Annotated[
+        str | None,
+        typer.Argument(metavar="TABLE/ROW", help="A trained row, such as table2/L6.", autocompletion=completion.rows),
+    ] = None,
     name: Annotated[
-        str | None, typer.Option("--recipe", metavar="NAME", help="With --weights: the model and test of this recipe.")
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="NAME",
+            help="With --weights: the model and test of this recipe.",
+            autocompletion=completion.recipes,
+        ),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="A detector's weights, of any known format.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli import completion
 from harness.cli.options import put
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ OutOption = Annotated[
 @app.command()
 def table(
     name: NameArgument,
-    recipe: Annotated[str, typer.Option(metavar="RECIPE", help="The recipe that the rows start from.")] = "dr-r50-1x",
+    recipe: Annotated[
+        str,
+        typer.Option(metavar="RECIPE", help="The recipe that the rows start from.", autocompletion=completion.recipes),
+    ] = "dr-r50-1x",
     out: OutOption = None,
 ) -> None:
     """A table of your own: a recipe, and what differs from it."""
@@ -45,7 +49,9 @@ def table(
 @app.command()
 def recipe(
     name: NameArgument,
-    extends: Annotated[str, typer.Option(metavar="RECIPE", help="The recipe that it differs from.")] = "dr-r50-1x",
+    extends: Annotated[
+        str, typer.Option(metavar="RECIPE", help="The recipe that it differs from.", autocompletion=completion.recipes)
+    ] = "dr-r50-1x",
     out: OutOption = None,
 ) -> None:
     """A recipe of your own: what differs from another, with sources."""
@@ -146,11 +152,14 @@ def loss(
     folder, table = new_loss(out, name), f"table-{name}"
     where, place = shlex.quote(str(folder)), experiments_place(None)
     put(f"Wrote {folder}/: its pyproject.toml, the loss and its test. Install it, and test it:\n")
-    put(f"  pip install -e {where}\n  python -m pytest {where}\n\nA table with a row of it, and its training:\n")
+    put(
+        f"  pip install -e {where}\n  python -m pytest {where}\n\nA table with a row of it, and its training:\n",
+        exact=True,
+    )
     put(f"  harness new table {table}")
     if place.export is not None:
-        put(f"  {place.export}")
-    put(f"  cat >> {shlex.quote(str(place.folder / f'{table}.yaml'))} <<'END'\n{row_of(name)}\nEND")
+        put(f"  {place.export}", exact=True)
+    put(f"  cat >> {shlex.quote(str(place.folder / f'{table}.yaml'))} <<'END'\n{row_of(name)}\nEND", exact=True)
     put(f"  harness run {table}/mine --profile tiny")
 
 

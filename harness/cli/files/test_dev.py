@@ -16,6 +16,7 @@ from detector.runs.job import EvalJob
 from detector.runs.record import Record, content_hash
 from detector.storage.files import write_atomic, write_json
 from detector.storage.outputs import claim_file
+from harness.cli import completion
 from harness.cli.options import (
     AsJson,
     DataOption,
@@ -49,7 +50,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def export(
-    ref: Annotated[str, typer.Argument(metavar="TABLE/ROW", help="A trained row, such as table4/dr-r101.")],
+    ref: Annotated[
+        str,
+        typer.Argument(
+            metavar="TABLE/ROW", help="A trained row, such as table4/dr-r101.", autocompletion=completion.rows
+        ),
+    ],
     split: SplitOption = "test-dev2017",
     name: Annotated[
         str | None, typer.Option("--name", help="Part of the file's name. Default: the row and the evaluation's id.")
@@ -116,7 +122,11 @@ def record(
     context: typer.Context,
     ref: Annotated[
         str | None,
-        typer.Argument(metavar="TABLE/ROW", help="The exported row. Default: the one without an answer yet."),
+        typer.Argument(
+            metavar="TABLE/ROW",
+            help="The exported row. Default: the one without an answer yet.",
+            autocompletion=completion.rows,
+        ),
     ] = None,
     answer: Annotated[
         Path,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from detector.storage.outputs import claim_file
+from harness.cli import completion
 from harness.cli.options import AsJson, ForceOption, ProfileOption, print_json, put, say
 from harness.units import MAX_SEEDS
 
@@ -52,6 +53,9 @@ def convert(
             metavar="FORMAT",
             help="harness, maskrcnn-benchmark, detectron2, torchvision-retinanet, caffe2 "
             "or torchvision (the last two: backbones).",
+            autocompletion=completion.choices(
+                ("harness", "maskrcnn-benchmark", "detectron2", "torchvision-retinanet", "caffe2", "torchvision")
+            ),
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import AsJson, DataOption, ProfileOption, TargetsOrAllArgument, print_json, put
+from harness.console import layout
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,6 +37,6 @@ def audit(
     if as_json:
         print_json(view.as_data())
     else:
-        put(audit_text(view))
+        put(audit_text(view, layout.columns()))
     if strict and view.findings:
         raise typer.Exit(1)

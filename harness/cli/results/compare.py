@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.completion import rows_and_recipes
 from harness.cli.options import AsJson, DataOption, ProfileOption, print_json, put
+from harness.console import layout
 
 
 def add_to(app: typer.Typer) -> None:
@@ -21,6 +23,7 @@ def compare(
             metavar="A B [C ...]",
             help="Each a row (table2/L6), a recipe, either with other settings (table2/L6@optimizer.lr=0.005), a "
             "training's id, a run's folder, or a record's file.",
+            autocompletion=rows_and_recipes,
         ),
     ],
     profile: ProfileOption = "paper",
@@ -41,4 +44,4 @@ def compare(
     if as_json:
         print_json(as_data(found))
     else:
-        put(comparison_text(found))
+        put(comparison_text(found, layout.columns()))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.completion import metrics
 from harness.cli.options import (
     AsJson,
     BatchSizeOption,
@@ -14,10 +15,12 @@ from harness.cli.options import (
     ProfileOption,
     SetOption,
     SourceOption,
+    complete_targets,
     print_json,
     put,
     refuse,
 )
+from harness.console import layout
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,11 +32,16 @@ def show(
     context: typer.Context,
     target: Annotated[
         str,
-        typer.Argument(metavar="TARGET|ID", help="all, a table, a row such as table2/L6, or an id's first digits."),
+        typer.Argument(
+            metavar="TARGET|ID",
+            help="all, a table, a row such as table2/L6, or an id's first digits.",
+            autocompletion=complete_targets,
+        ),
     ],
     profile: ProfileOption = "paper",
     metric: Annotated[
-        str, typer.Option("--metric", help="Which number: AP .. APL, AR1 .., positive_score, ...")
+        str,
+        typer.Option("--metric", help="Which number: AP .. APL, AR1 .., positive_score, ...", autocompletion=metrics),
     ] = "AP",
     batch_size: BatchSizeOption = None,
     overrides: SetOption = None,
@@ -61,4 +69,4 @@ def show(
     if as_json:
         print_json(found)
     else:
-        put(evidence_text(found))
+        put(evidence_text(found, layout.columns()))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from dataclasses import replace
 from typing import Annotated, Literal
 
 import typer
 
 from detector.errors import UsageError
+from harness.cli.completion import rows_and_recipes
 from harness.cli.options import (
     AsJson,
     BatchSizeOption,
@@ -26,6 +25,7 @@ from harness.cli.options import (
     refuse,
     refuse_two_forms,
 )
+from harness.console import layout
 
 
 def add_to(app: typer.Typer) -> None:
@@ -58,7 +58,7 @@ def list_(
         if as_json:
             print_json(found)
         else:
-            put(finished_runs_as_text(found))
+            put(finished_runs_as_text(found, layout.columns()))
         return
     if profile is not None:
         raise UsageError("--profile goes with --runs; tables, rows and recipes are listed for all profiles.")
@@ -69,7 +69,7 @@ def list_(
     if as_json:
         print_json(registry_as_data(registry))
     else:
-        put(registry_as_text(registry))
+        put(registry_as_text(registry, layout.columns()))
 
 
 def table(
@@ -127,7 +127,7 @@ def table(
     if fmt in ("csv", "json"):
         refuse(context, ["notes"], f"does not go with {fmt}, which has data alone.")
     look = Look(
-        terminal=terminal_width(),
+        terminal=layout.columns(),
         notes=notes,
         width=width,
         layout=layout,
@@ -135,12 +135,7 @@ def table(
         metrics=parse_names(metrics, METRICS, "--metrics") if metrics is not None else METRICS,
     )
     views = table_views(Selection(targets, profile, overrides or [], data, batch_size, source=source))
-    put(render_tables(views, fmt, look))
-
-
-def terminal_width() -> int | None:
-    """Columns of the terminal that reads the output; None for a file or a pipe, which never depend on one."""
-    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else None
+    put(render_tables(views, fmt, look), exact=True)
 
 
 def check(
@@ -180,14 +175,19 @@ def check(
     verdicts = judge(selection, parse_looks(looks) if looks is not None else ())
     if as_json or fmt in ("text", "json"):
         verdicts = replace(verdicts, audit=audit(selection).line)
-    put(render_check(verdicts, "json" if as_json else fmt, Look(terminal=terminal_width())))
+    put(render_check(verdicts, "json" if as_json else fmt, Look(terminal=layout.columns())), exact=True)
     if strict and verdicts.failed:
         raise typer.Exit(1)
 
 
 def explain(
     ref: Annotated[
-        str, typer.Argument(metavar="ROW|RECIPE", help="A row, such as table2/L6, or a recipe, such as dr-r101-1x.")
+        str,
+        typer.Argument(
+            metavar="ROW|RECIPE",
+            help="A row, such as table2/L6, or a recipe, such as dr-r101-1x.",
+            autocompletion=rows_and_recipes,
+        ),
     ],
     profile: ProfileOption = "paper",
     batch_size: BatchSizeOption = None,
@@ -201,4 +201,4 @@ def explain(
     if as_json:
         print_json(data)
     else:
-        put(explanation_as_text(data))
+        put(explanation_as_text(data, layout.columns()))

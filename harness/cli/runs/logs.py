@@ -11,6 +11,7 @@ import typer
 
 from detector.errors import UsageError
 from detector.runs.folder import RunDir
+from harness.cli import completion
 from harness.cli.options import (
     BatchSizeOption,
     DataOption,
@@ -38,6 +39,7 @@ def logs(
         typer.Argument(
             metavar="RUN",
             help="TABLE/ROW, a training's id or its first digits, its Slurm job (17 or 17_3), or a run's folder.",
+            autocompletion=completion.rows,
         ),
     ],
     profile: ProfileOption = "paper",

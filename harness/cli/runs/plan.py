@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli import completion
 from harness.cli.options import (
     AsJson,
     BatchSizeOption,
@@ -18,6 +19,7 @@ from harness.cli.options import (
     put,
     refuse,
 )
+from harness.console import layout
 
 if TYPE_CHECKING:
     from harness.planning.selection import Selection
@@ -54,7 +56,12 @@ def plan(
     ] = None,
     gpus: Annotated[
         str | None,
-        typer.Option("--gpus", metavar="NxKIND", help="The GPUs to plan for, such as 8xH100 or 1xA100."),
+        typer.Option(
+            "--gpus",
+            metavar="NxKIND",
+            help="The GPUs to plan for, such as 8xH100 or 1xA100.",
+            autocompletion=completion.gpus,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -79,7 +86,7 @@ def plan(
     if as_json:
         print_json(plan_as_data(selection, planned, limit, wanted))
     else:
-        put(plan_as_text(selection, planned, seeds, limit, wanted))
+        put(plan_as_text(selection, planned, seeds, limit, wanted, layout.columns()))
 
 
 def _plan_budget(selection: Selection, budget: str, gpus: str | None, *, as_json: bool) -> None:
@@ -90,4 +97,4 @@ def _plan_budget(selection: Selection, budget: str, gpus: str | None, *, as_json
     if as_json:
         print_json(budget_as_data(bought))
     else:
-        put(budget_as_text(bought))
+        put(budget_as_text(bought, layout.columns()))

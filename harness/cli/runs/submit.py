@@ -27,7 +27,7 @@ def print_dry_run(result: RunResult, preview: DryRun) -> None:
         say(f"{count_of_runs(len(array.members))}, each on {array.shape}:")
         for index, item in enumerate(array.members):
             say(f"  {index}: {names[item.train.id]}")
-        put(array.script)
+        put(array.script, exact=True)
     for why in preview.why_held_back:
         say(f"Held back: {why}.")
     say("Nothing was submitted (--dry-run).")

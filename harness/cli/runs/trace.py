@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli import completion
 from harness.cli.options import (
     AsJson,
     BatchSizeOption,
@@ -36,7 +37,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def trace(
-    ref: Annotated[str, typer.Argument(metavar="TABLE/ROW", help="A row, such as table2/L6.")],
+    ref: Annotated[
+        str, typer.Argument(metavar="TABLE/ROW", help="A row, such as table2/L6.", autocompletion=completion.rows)
+    ],
     profile: ProfileOption = "paper",
     steps: Annotated[int, typer.Option("--steps", min=1, max=10_000, help="How many to trace.")] = 3,
     warmup: Annotated[

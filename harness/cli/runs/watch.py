@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from detector.storage.shown import shown
 from harness.cli.options import put
+from harness.console.layout import draws, wrapped
 
 if TYPE_CHECKING:
     from harness.status.find import FoundRuns
@@ -36,7 +37,7 @@ def watch_runs(look: Callable[[], Look], first: Look) -> Look:
 
     console = Console()
     now = first
-    if not console.is_terminal:
+    if not draws(console):
         last: dict[object, tuple[str, int | None]] = {}
         for now in _looks(look, first):
             for item, line in zip(now.observed, state_lines(now.observed), strict=True):
@@ -48,7 +49,7 @@ def watch_runs(look: Callable[[], Look], first: Look) -> Look:
         return now
     with Live(console=console, auto_refresh=False, transient=True) as live:
         for now in _looks(look, first):
-            lines = shown("\n".join(state_lines(now.observed)))
+            lines = wrapped(shown("\n".join(state_lines(now.observed))), console.width)
             live.update(Text(lines, no_wrap=True, overflow="ellipsis"), refresh=True)
     return now
 

@@ -1,4 +1,4 @@
-"""A comparison for a terminal of 80 columns: letters for the sides, then block by block."""
+"""A comparison for a terminal of 80 columns, or of fewer: letters for the sides, then block by block."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 
-from tabulate import tabulate
-
+from harness.console.layout import table, text_width
 from harness.report.compare.comparison import Comparison, SideMean, SideView
 from harness.report.compare.conditions import Unequal
 from harness.report.compare.curves import CURVES, SideCurve, common_iterations, sparkline
 from harness.report.compare.errors_text import errors_text
 from harness.report.compare.noise import SHOWN, Contrast, Difference
 
-WIDTH = 80
 NAMES_WIDTH = 32  # of settings, in a block of values
 WHAT_NOISE_IS = (
     "Noise as half of a 95% interval. seeds: how far the difference would move with other seeds; images: how far that "
@@ -22,64 +20,68 @@ WHAT_NOISE_IS = (
 )
 
 
-def comparison_text(view: Comparison) -> str:
-    """Numbers, differences with both kinds of noise, then what may explain them."""
+def comparison_text(view: Comparison, width: int | None = None) -> str:
+    """Numbers, differences with both kinds of noise, then what may explain them. width: of the terminal."""
     letters = dict(enumerate(ascii_uppercase))
     marks = [letters.get(i, str(i + 1)) for i in range(len(view.sides))]
     run = [i for i, side in enumerate(view.sides) if side.seeds]
     run_marks = [marks[i] for i in run]
-    blocks = [_heading(view, marks)]
+    blocks = [_heading(view, marks, width)]
     if run:
-        blocks.append(_metrics(view.sides, marks))
+        blocks.append(_metrics(view.sides, marks, width))
     by_name = dict(zip((side.name for side in view.sides), marks, strict=True))
-    blocks += [_contrast(item, marks[0], by_name[item.b]) for item in view.contrasts]
+    blocks += [_contrast(item, marks[0], by_name[item.b], width) for item in view.contrasts]
     if view.contrasts:
-        blocks.append(_wrap(WHAT_NOISE_IS))
-    blocks += _images_unknown(view, marks)
+        blocks.append(_wrap(WHAT_NOISE_IS, width))
+    blocks += _images_unknown(view, marks, width)
     blocks += errors_text(view, marks)
-    blocks.append(_unequal("Settings that differ", view.settings, marks, "Settings: all the same but for the seed."))
+    same = "Settings: all the same but for the seed."
+    blocks.append(_unequal("Settings that differ", view.settings, marks, same, width))
     if len(run) > 1:
-        blocks.append(
-            _unequal("Inputs that differ", view.inputs, run_marks, "Inputs: the same, as far as is recorded.")
-        )
+        same = "Inputs: the same, as far as is recorded."
+        blocks.append(_unequal("Inputs that differ", view.inputs, run_marks, same, width))
         same = "Code, versions and device: the same."
-        blocks.append(_unequal("Code, versions and device that differ", view.conditions, run_marks, same))
+        blocks.append(_unequal("Code, versions and device that differ", view.conditions, run_marks, same, width))
     if run:
-        blocks.append(_curves(view.curves, by_name))
+        blocks.append(_curves(view.curves, by_name, width))
     return "\n\n".join(block for block in blocks if block)
 
 
-def _wrap(text: str) -> str:
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+def _wrap(text: str, width: int | None) -> str:
+    return textwrap.fill(text, text_width(width), break_long_words=False, break_on_hyphens=False)
 
 
 def _listed(marks: Sequence[str]) -> str:
     return ", ".join(marks[:-1]) + (" and " if len(marks) > 1 else "") + marks[-1]
 
 
-def _heading(view: Comparison, marks: Sequence[str]) -> str:
+def _heading(view: Comparison, marks: Sequence[str], width: int | None) -> str:
     lines = [f"Compared at profile {view.profile}"]
     for mark, side in zip(marks, view.sides, strict=True):
         seeds = ", ".join(map(str, side.seeds))
         what = f"seed{'s' if len(side.seeds) > 1 else ''} {seeds}" if side.seeds else "not run"
         how = f"; to run it: {side.command}" if not side.seeds and side.command else ""
-        lines.append(_hang(f"  {mark}  {side.name}: {what}{how}", "     "))
+        lines.append(_hang(f"  {mark}  {side.name}: {what}{how}", "     ", width))
     return "\n".join(lines)
 
 
-def _hang(text: str, indent: str) -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+def _hang(text: str, indent: str, width: int | None) -> str:
+    return textwrap.fill(
+        text, text_width(width), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _digits(metric: str) -> int:
     return 3 if metric.endswith("score") else 1
 
 
-def _metrics(sides: Sequence[SideView], marks: Sequence[str]) -> str:
+def _metrics(sides: Sequence[SideView], marks: Sequence[str], width: int | None) -> str:
     rows = [[name, *(_mean(side.metrics.get(name), _digits(name)) for side in sides)] for name in SHOWN]
     right = ["left", *["right"] * len(marks)]
-    table = tabulate(rows, ["", *marks], disable_numparse=True, colalign=right)
-    lines = [table, "Means of the seeds ± the deviation between them."]
+    lines = [
+        table(rows, ["", *marks], width, disable_numparse=True, colalign=right),
+        "Means of the seeds ± the deviation between them.",
+    ]
     found = [(mark, side.metrics["AP"].images) for mark, side in zip(marks, sides, strict=True) if "AP" in side.metrics]
     known = ", ".join(f"{mark} {error:.1f}" for mark, error in found if error is not None)
     if known:
@@ -93,11 +95,11 @@ def _mean(value: SideMean | None, digits: int) -> str:
     return f"{value.mean:.{digits}f}" + (f" ± {value.sd:.{digits}f}" if value.sd is not None else "")
 
 
-def _contrast(item: Contrast, a: str, b: str) -> str:
+def _contrast(item: Contrast, a: str, b: str, width: int | None) -> str:
     rows = [[name, *_difference(found, _digits(name))] for name, found in item.differences.items()]
     heads = [f"{b} - {a}", "difference", "seeds", "images"]
-    table = tabulate(rows, heads, disable_numparse=True, colalign=("left", "right", "right", "right"))
-    return f"{table}\n{_wrap(f'seeds: {item.seeds_by}; images: {item.images_by}.')}"
+    listed = table(rows, heads, width, disable_numparse=True, colalign=("left", "right", "right", "right"))
+    return f"{listed}\n{_wrap(f'seeds: {item.seeds_by}; images: {item.images_by}.', width)}"
 
 
 def _difference(found: Difference, digits: int) -> list[str]:
@@ -106,7 +108,7 @@ def _difference(found: Difference, digits: int) -> list[str]:
     return [f"{found.value:+z.{digits + 1}f}", *halves]
 
 
-def _images_unknown(view: Comparison, marks: Sequence[str]) -> list[str]:
+def _images_unknown(view: Comparison, marks: Sequence[str], width: int | None) -> list[str]:
     reasons: dict[str, list[int]] = {}
     for i, side in enumerate(view.sides):
         if side.images_unknown is not None and side.seeds:
@@ -114,7 +116,7 @@ def _images_unknown(view: Comparison, marks: Sequence[str]) -> list[str]:
     paragraphs = []
     for reason, which in reasons.items():
         names = _listed([marks[i] for i in which])
-        lines = [_wrap(f"The noise of the test set's images is unknown for {names}: {reason}.")]
+        lines = [_wrap(f"The noise of the test set's images is unknown for {names}: {reason}.", width)]
         commands = [
             f"  {view.sides[i].command} --seeds {max(view.sides[i].seeds) + 1}"
             for i in which
@@ -126,28 +128,30 @@ def _images_unknown(view: Comparison, marks: Sequence[str]) -> list[str]:
             lines.append(
                 _wrap(
                     "(Where a run here was evaluated before, move its evals folder away first: the weights are then "
-                    "evaluated again, without training.)"
+                    "evaluated again, without training.)",
+                    width,
                 )
             )
         paragraphs.append("\n".join(lines))
     return paragraphs
 
 
-def _unequal(title: str, rows: Sequence[Unequal], marks: Sequence[str], none: str) -> str:
+def _unequal(title: str, rows: Sequence[Unequal], marks: Sequence[str], none: str, width: int | None) -> str:
     if not rows:
         return none
     names = min(NAMES_WIDTH, max(len(title), *(len(row.name) for row in rows)))
-    each = max(8, (WIDTH - names) // len(marks) - 2)
-    return tabulate(
+    each = max(8, (text_width(width) - names) // len(marks) - 2)
+    return table(
         [[row.name, *row.values] for row in rows],
         [title, *marks],
+        width,
         disable_numparse=True,
         maxcolwidths=[names, *[each] * len(marks)],
         maxheadercolwidths=[names, *[each] * len(marks)],
     )
 
 
-def _curves(curves: Sequence[SideCurve], marks: Mapping[str, str]) -> str:
+def _curves(curves: Sequence[SideCurve], marks: Mapping[str, str], width: int | None) -> str:
     known = [curve for curve in curves if curve.points]
     unknown = [marks[name] for name in dict.fromkeys(curve.side for curve in curves if not curve.points)]
     lines = []
@@ -160,7 +164,10 @@ def _curves(curves: Sequence[SideCurve], marks: Mapping[str, str]) -> str:
             lines.append(f"   at iterations {', '.join(map(str, shared))}" if shared else "   no common iterations")
     if unknown:
         lines.append(
-            _wrap(f"Curves are unknown for {_listed(unknown)}: the record has none, and its run's folder is not here.")
+            _wrap(
+                f"Curves are unknown for {_listed(unknown)}: the record has none, and its run's folder is not here.",
+                width,
+            )
         )
     return "\n".join(lines)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.console.layout import table
 from harness.folders import results_folder, runs_folder
 from harness.registry.load import Registry
 from harness.report.evidence.notes import ap_text, of_profile, seed_of, shown_path
@@ -52,10 +53,8 @@ def finished_runs(profile: str | None) -> dict[str, Any]:
     }
 
 
-def finished_runs_as_text(found: dict[str, Any]) -> str:
-    """One line per evaluation; what departs from the paper stands in the place of the rows."""
-    from tabulate import tabulate
-
+def finished_runs_as_text(found: dict[str, Any], width: int | None = None) -> str:
+    """One line per evaluation; what departs from the paper stands in the place of the rows. width: the terminal's."""
     heads = ["profile", "row", "seed", "AP", "where", "evaluation"]
     lines = [
         [
@@ -68,7 +67,9 @@ def finished_runs_as_text(found: dict[str, Any]) -> str:
         ]
         for line in found["runs"]
     ]
-    parts = [tabulate(lines, heads, disable_numparse=True)] if lines else ["No finished run."]
+    short = [[*line[:1], line[1].replace("(and ", "(+").replace(" more)", ")"), *line[2:]] for line in lines]
+    listed = table(lines, heads, width, narrow=(short, heads), disable_numparse=True)
+    parts = [listed] if lines else ["No finished run."]
     if lines:
         parts.append("All of one run, and how to make it again: harness show EVALUATION")
     if found["set_aside"]:

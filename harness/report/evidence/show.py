@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from detector.errors import UsageError
+from detector.errors import UsageError, did_you_mean
 from detector.runs.job import AnnotatedFolder, CocoRelease, DataSource, Shapes
 from detector.runs.provenance import Start
 from detector.runs.record import Record
@@ -76,7 +76,9 @@ def evidence_of(name: str, metric: str, source: Source | None) -> dict[str, Any]
 def _check_metric(metric: str, records: Sequence[Record]) -> None:
     known = list(dict.fromkeys(name for record in records for name in record.metrics))
     if known and metric not in known:
-        raise UsageError(f"Unknown metric {metric!r}. These records have: {', '.join(known)}.")
+        raise UsageError(
+            f"Unknown metric {metric!r}. These records have: {', '.join(known)}.{did_you_mean(metric, known)}"
+        )
 
 
 def _lacking(records: Sequence[Record]) -> list[str]:

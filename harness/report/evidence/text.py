@@ -1,35 +1,39 @@
-"""``harness show`` for a terminal of 80 columns."""
+"""``harness show`` for a terminal of 80 columns, or of fewer."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.console.layout import text_width
 from harness.report.evidence.notes import shown_path
 from harness.report.evidence.show import UNKNOWN
 
-WIDTH = 80
 NAME_WIDTH = 13
 SHORT = 12  # digits of a sum or a commit
 Line = Mapping[str, Any]
+Field = tuple[str, str]  # a name and its text; without a name, a line of its own
 
 
-def evidence_text(found: Line) -> str:
-    """Each row with its mean, then each of its records."""
-    metric, lines = found["metric"], list[str]()
+def evidence_text(found: Line, width: int | None = None) -> str:
+    """Each row with its mean, then each of its records. width: of the terminal, if it is one."""
+    metric, within, lines = found["metric"], text_width(width), list[str]()
     for row in found["rows"]:
-        lines += [*_head(row, found), *(text for line in row["records"] for text in ["", *_record_lines(line, metric)])]
+        lines += _lines(_head(row, found), within)
+        for line in row["records"]:
+            lines += ["", *_lines(_record_fields(line, metric), within)]
         if row.get("left_out"):
             lines += ["", "Left out of this row:"]
-            lines += [text for line in row["left_out"] for text in ["", *_record_lines(line, metric)]]
-        lines += ["", *_bullets(row["notes"])] if row["notes"] else []
+            for line in row["left_out"]:
+                lines += ["", *_lines(_record_fields(line, metric), within)]
+        lines += ["", *_bullets(row["notes"], within)] if row["notes"] else []
         lines.append("")
-    return "\n".join([*lines, *_bullets(found["notes"])]).rstrip()
+    return "\n".join([*lines, *_bullets(found["notes"], within)]).rstrip()
 
 
-def _head(row: Line, found: Line) -> list[str]:
+def _head(row: Line, found: Line) -> list[Field]:
     metric, values = found["metric"], [line for line in row["records"] if line["value"] is not None]
     options = f" with {found['departures']}" if found["departures"] else ""
     head = f"{row['ref']}, profile {found['profile']}{options}"
@@ -41,50 +45,49 @@ def _head(row: Line, found: Line) -> list[str]:
     elif not row["records"]:
         head += ": no finished run"
         command = f"harness run {row['ref']} --profile {found['profile']}{_options(found)}"
-        return [*_wrapped(head), *_field("next", command)]
-    return _wrapped(head)
+        return [("", head), ("next", command)]
+    return [("", head)]
 
 
 def _options(found: Line) -> str:
     return f" {found['departures']}" if found["departures"] else ""
 
 
-def _record_lines(line: Line, metric: str) -> Iterator[str]:
+def _record_fields(line: Line, metric: str) -> Iterator[Field]:
     where = "" if line["committed_value"] is None else f"; committed: {_number(metric, line['committed_value'])}"
-    yield f"seed {line['seed']}  {metric} {_number(metric, line['value'])}  ({line['source']}{where})"
+    yield "", f"seed {line['seed']}  {metric} {_number(metric, line['value'])}  ({line['source']}{where})"
     if line.get("why"):
-        yield from _field("left out", "; ".join(line["why"]))
-    yield from _field("fills", ", ".join(line["rows"]) or "no row of any table")
-    yield from _field("record", f"{shown_path(Path(line['record']))} (format {line['format']})")
-    yield from _field("ids", f"evaluation {line['evaluation']}, training {line['training']}")
-    yield from _field(
-        "finished", f"{line['finished']}; trained {line['train_seconds']:.0f} s, evaluated {line['eval_seconds']:.0f} s"
-    )
+        yield "left out", "; ".join(line["why"])
+    yield "fills", ", ".join(line["rows"]) or "no row of any table"
+    yield "record", f"{shown_path(Path(line['record']))} (format {line['format']})"
+    yield "ids", f"evaluation {line['evaluation']}, training {line['training']}"
+    seconds = f"trained {line['train_seconds']:.0f} s, evaluated {line['eval_seconds']:.0f} s"
+    yield "finished", f"{line['finished']}; {seconds}"
     if isinstance(line["starts"], str):
-        yield from _field("starts", line["starts"])
-        yield from _field("code", _code(line["code"]))
-        yield from _field("environment", _pairs(line["environment"]))
+        yield "starts", line["starts"]
+        yield "code", _code(line["code"])
+        yield "environment", _pairs(line["environment"])
     else:
         for number, start in enumerate(line["starts"], start=1):
-            yield from _field(f"start {number}", _start(start))
+            yield f"start {number}", _start(start)
     if isinstance(line["evaluated"], dict):
-        yield from _field("evaluated", _start(line["evaluated"]))
-    yield from _field("data", line["data"])
-    yield from _split_lines(line, "train")
-    yield from _split_lines(line, "test")
+        yield "evaluated", _start(line["evaluated"])
+    yield "data", line["data"]
+    yield from _split_fields(line, "train")
+    yield from _split_fields(line, "test")
     weights = line["weights"]
     known = weights if isinstance(weights, str) else f"{weights['name']}, {_sum(weights['sha256'])}"
-    yield from _field("weights", known)
+    yield "weights", known
     health = line["health"]
-    yield from _field("health", health if isinstance(health, str) else _health(health))
+    yield "health", health if isinstance(health, str) else _health(health)
     for note in line["notes"]:
-        yield from _field("note", note)
-    yield from _field("log", shown_path(Path(line["log"])) if line["log"] else "not on this machine")
-    yield from _field("final weights", shown_path(Path(line["final"])) if line["final"] else "not on this machine")
-    yield from _field("make again", line["again"])
+        yield "note", note
+    yield "log", shown_path(Path(line["log"])) if line["log"] else "not on this machine"
+    yield "final weights", shown_path(Path(line["final"])) if line["final"] else "not on this machine"
+    yield "make again", line["again"]
 
 
-def _split_lines(line: Line, part: str) -> Iterator[str]:
+def _split_fields(line: Line, part: str) -> Iterator[Field]:
     split, images = line[f"{part}_split"], line[f"{part}_images"]
     text = f"{split['images']:,} images, {split['boxes']:,} boxes, annotations {_sum(split['sha256'])}"
     if isinstance(images, str):
@@ -93,7 +96,7 @@ def _split_lines(line: Line, part: str) -> Iterator[str]:
         names = f"names and sizes {_sum(images['names_and_sizes'])}"
         content = f", content {_sum(images['content'])}" if images.get("content") else ""
         text += f"; image files: {images['bytes']:,} bytes, {names}{content}"
-    yield from _field(part, text)
+    yield part, text
 
 
 def _start(start: Line) -> str:
@@ -132,10 +135,15 @@ def _number(metric: str, value: float | None) -> str:
     return f"{value:.4f}" if metric.endswith("score") else f"{value:.2f}"
 
 
-def _field(name: str, text: str) -> list[str]:
+def _lines(fields: Iterable[Field], width: int) -> Iterator[str]:
+    for name, text in fields:
+        yield from _field(name, text, width) if name else _wrapped(text, width)
+
+
+def _field(name: str, text: str, width: int) -> list[str]:
     return textwrap.wrap(
         text,
-        WIDTH,
+        width,
         initial_indent=f"  {name:{NAME_WIDTH}}  ",
         subsequent_indent=" " * (NAME_WIDTH + 4),
         break_on_hyphens=False,
@@ -143,9 +151,9 @@ def _field(name: str, text: str) -> list[str]:
     )
 
 
-def _bullets(notes: Sequence[str]) -> list[str]:
-    return [line for note in notes for line in _wrapped(f"- {note}")]
+def _bullets(notes: Sequence[str], width: int) -> list[str]:
+    return [line for note in notes for line in _wrapped(f"- {note}", width)]
 
 
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)

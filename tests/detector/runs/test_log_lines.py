@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detector.runs.log_lines import ap_so_far, ap_by_iteration, window_text
+from detector.runs.log_lines import ap_by_iteration, evaluated_after, window_text
 from detector.runs.timing import StepTiming
 
 LOSSES = {"classification": 0.31234, "bbox_regression": 0.22, "loss": 0.53234}

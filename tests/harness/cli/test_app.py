@@ -184,7 +184,8 @@ def test_an_error_exits_with_2_and_without_a_traceback() -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
-        "error: Unknown table 'tabel2'. Known: table1, table2, table3, table4, ablations. Run 'harness list'.\n"
+        "error: Unknown table 'tabel2'. Known: table1, table2, table3, table4, ablations. Run 'harness list'. "
+        "Did you mean 'table2'?\n"
     )
 
 
@@ -224,7 +225,7 @@ def test_completion_offers_targets_and_profiles() -> None:
 def test_no_line_of_a_list_of_commands_is_cut_at_80_columns() -> None:
     for arguments in ([], ["bundle"], ["data"], ["new"], ["weights"]):
         printed = CliRunner().invoke(app, [*arguments, "--help"], terminal_width=80).output
-        _, _, listed = printed.partition("Commands:")
+        _, _, listed = printed.partition("Show this message and exit.")
         assert listed.strip()
         assert "..." not in listed
 

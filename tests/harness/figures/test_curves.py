@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from detector.runs.findings import MOST_POINTS
 from detector.runs.folder import RunDir
 from detector.runs.job import TrainJob
-from detector.runs.log_lines import ap_so_far
+from detector.runs.log_lines import evaluated_after
 from harness.figures.curves import MOST_ROWS, figure, look_of
 from harness.figures.rows.training import row_curves
 from harness.planning.selection import Selection
