@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.faults.scene import COMMAND_SECONDS, PROJECT, Scene
+from benchmarks.faults.scene import COMMAND_SECONDS, Scene
 from support.slurm.machine import LOCAL_WORKER, command_of, parent_of
 
 TYPED_AGAIN = 4  # how often a user is willing to type the command again
@@ -214,7 +214,7 @@ def distant_disk(scene: Scene) -> Iterator[None]:
     runs, backing = scene.place.root / "runs", scene.runs
     runs.rename(backing)
     runs.mkdir()
-    command = [SYSTEM_PYTHON, str(PROJECT / "benchmarks" / "away_folder.py")]
+    command = [SYSTEM_PYTHON, str(Path(__file__).with_name("away_folder.py"))]
     server = subprocess.Popen([*command, str(backing), str(runs), str(scene.folder / "away")])
     try:
         scene.until(lambda: os.path.ismount(runs), 10, "mounting")

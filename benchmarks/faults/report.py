@@ -169,5 +169,5 @@ def slurm_version() -> str:
     """The version of the Slurm installed here, in words; empty without one."""
     if missing_programs():
         return ""
-    said = subprocess.run(["sinfo", "--version"], capture_output=True, text=True, check=False).stdout
+    said = subprocess.run(["slurmctld", "-V"], capture_output=True, text=True, check=False).stdout
     return f" ({said.strip().replace('-wlm', '')})" if said else ""

@@ -217,11 +217,15 @@ def occupy(port: int, taken: ExitStack) -> None:
         listener.listen()
 
 
-def time_limit(scene: Scene) -> None:
-    """Jobs of one minute, for a training that takes longer."""
-    scene.wait(scene.type(*cluster(scene, minutes=1)))
-    scene.until(bed_of(scene).is_empty, 4 * QUEUE_SECONDS, "the end of the job")
-    scene.phases += ["time limit"] * sum(int(job["Restarts"]) for job in bed_of(scene).trained())
+def time_limit(minutes: int) -> Callable[[Scene], None]:
+    """Jobs of so many minutes, for a training that takes longer. Slurm may warn a whole minute too early."""
+
+    def act(scene: Scene) -> None:
+        scene.wait(scene.type(*cluster(scene, minutes=minutes)))
+        scene.until(bed_of(scene).is_empty, 4 * QUEUE_SECONDS, "the end of the job")
+        scene.phases += ["time limit"] * sum(int(job["Restarts"]) for job in bed_of(scene).trained())
+
+    return act
 
 
 def kill_submitter(scene: Scene) -> None:
@@ -248,8 +252,8 @@ def submit_twice(scene: Scene) -> None:
 
 SLURM_WAYS: dict[str, Way] = {
     "slurm-usr2": Way("SIGUSR2 to the job", struck(say_time_is_up), 2),
-    "slurm-limit": Way("a time limit of one minute", time_limit, 2, faults=0, iterations=600),
-    "slurm-limits": Way("a time limit of one minute, several times", time_limit, 2, faults=0, iterations=1000),
+    "slurm-limit": Way("a time limit of one minute", time_limit(1), 2, faults=0, iterations=600),
+    "slurm-limits": Way("a time limit of two minutes, several times", time_limit(2), 2, faults=0, iterations=1600),
     "slurm-preempt": Way("an urgent job needs the nodes", struck(make_room), 2),
     "slurm-cheap": Way(
         "an urgent job takes the nodes of a cheap partition, without grace", struck(make_room, CHEAP), 2

@@ -24,7 +24,7 @@ OPTIONS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("plan table2 --set nothing", ("nothing",)),
     ("plan table2 --set optimizer.rl=1", ("optimizer.rl",)),
     ("plan table2 --profil tiny", ("--profil",)),
-    ("plan table2 table3", ("table3",)),
+    ("plan table2 tabel3", ("tabel3", "table3")),
     ("plan", ("target",)),
     ("plna table2", ("plna",)),
     ("table table2 --format pdf", ("pdf", "latex")),

@@ -19,7 +19,7 @@ HEAD: Final = "\n## Bad input\n"
 TEXT: Final = """
 Files that people really have, and files made to do harm, are given to every reader and to the commands over them. Each
 must be taken rightly or refused: exit code 0, 1 or 2, one message without a traceback, nothing changed outside of the
-named output, in less than 20 s and 2 GB; only an error with a message for the user may leave a reader.
+named output, in less than 20 s of a processor and 2 GB; only an error with a message for the user may leave a reader.
 
 - Cases: a list with the right answer of each (`tests/hostile/`), all of them run by `make test-slow`.
 - Changed documents: good ones whose bytes, tokens and values are changed at random, the same in each `make test-slow`.

@@ -188,7 +188,8 @@ def test_queued_runs_keep_the_code_that_they_were_submitted_with(
     monkeypatch.setenv("PYTHONPATH", str(checkout))
     monkeypatch.chdir(checkout)
     place.harness(*ROW, "--cluster", str(holding_file))
-    (checkout / "detector" / "worker.py").write_text("raise RuntimeError('edited after the submission')\n")
+    edited = checkout / "detector" / "worker" / "__main__.py"
+    edited.write_text("raise RuntimeError('edited after the submission')\n" + edited.read_text())
     subprocess.run(["scontrol", "release", str(the_submission(place).job_id)], check=True)
     wait_until_queue_is_empty(place)
     assert len(trained(place)) == 1, said_by_jobs(place)

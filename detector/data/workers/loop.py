@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -44,7 +46,7 @@ def batches_of_workers(
                 return
             if isinstance(item, HarnessError):
                 raise item
-            yield item.open()
+            yield _opened(item)
             del item  # its memory is free before the next one comes
     except (OSError, RuntimeError) as error:
         explained = death_of_worker(error, workers) or needs_more_room(error, workers)
@@ -58,6 +60,17 @@ def batches_of_workers(
             iterator._shutdown_workers()  # type: ignore[attr-defined]
         for left in set(multiprocessing.active_children()) - before:
             left.kill()  # it waits for storage that does not answer, and would keep this process from ending
+
+
+def _opened(item: Any) -> Any:
+    """The value. Raises OSError where the worker had no file left to hand its memory over with.
+
+    That fails in a thread of the worker, which only closes the connection.
+    """
+    try:
+        return item.open()
+    except EOFError as error:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from error
 
 
 def _loader(data: Dataset[Any], iterations: Iterable[int], workers: int) -> DataLoader[Any]:

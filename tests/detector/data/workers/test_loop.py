@@ -101,6 +101,15 @@ def test_too_few_open_files_end_the_training_with_their_cause(limit: int, argume
     assert "ulimit -n 4096" in said
 
 
+def test_a_connection_that_closes_before_the_memory_came_is_a_lack_of_files() -> None:
+    class Closed:
+        def open(self) -> None:
+            raise EOFError
+
+    with pytest.raises(OSError, match="Too many open files"):
+        loop._opened(Closed())
+
+
 def test_a_batch_takes_one_open_file_and_a_low_limit_that_may_be_raised_is_raised() -> None:
     assert run_script(before="ulimit -S -n 40").startswith("done")
 
