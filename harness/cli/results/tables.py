@@ -25,7 +25,7 @@ from harness.cli.options import (
     refuse,
     refuse_two_forms,
 )
-from harness.console import layout
+from harness.console.layout import columns as terminal_columns
 
 
 def add_to(app: typer.Typer) -> None:
@@ -58,7 +58,7 @@ def list_(
         if as_json:
             print_json(found)
         else:
-            put(finished_runs_as_text(found, layout.columns()))
+            put(finished_runs_as_text(found, terminal_columns()))
         return
     if profile is not None:
         raise UsageError("--profile goes with --runs; tables, rows and recipes are listed for all profiles.")
@@ -69,7 +69,7 @@ def list_(
     if as_json:
         print_json(registry_as_data(registry))
     else:
-        put(registry_as_text(registry, layout.columns()))
+        put(registry_as_text(registry, terminal_columns()))
 
 
 def table(
@@ -127,7 +127,7 @@ def table(
     if fmt in ("csv", "json"):
         refuse(context, ["notes"], f"does not go with {fmt}, which has data alone.")
     look = Look(
-        terminal=layout.columns(),
+        terminal=terminal_columns(),
         notes=notes,
         width=width,
         layout=layout,
@@ -175,7 +175,7 @@ def check(
     verdicts = judge(selection, parse_looks(looks) if looks is not None else ())
     if as_json or fmt in ("text", "json"):
         verdicts = replace(verdicts, audit=audit(selection).line)
-    put(render_check(verdicts, "json" if as_json else fmt, Look(terminal=layout.columns())), exact=True)
+    put(render_check(verdicts, "json" if as_json else fmt, Look(terminal=terminal_columns())), exact=True)
     if strict and verdicts.failed:
         raise typer.Exit(1)
 
@@ -201,4 +201,4 @@ def explain(
     if as_json:
         print_json(data)
     else:
-        put(explanation_as_text(data, layout.columns()))
+        put(explanation_as_text(data, terminal_columns()))
