@@ -100,6 +100,12 @@ def read_bytes(
     return content
 
 
+def first_bytes(path: Path, count: int, *, raises: type[HarnessError] = RecordError) -> bytes:
+    """The first ``count`` bytes of a regular file, or all that it has; errors as for ``open_regular``."""
+    with open_regular(path, raises=raises) as file:
+        return file.read(count)
+
+
 def read_text(path: Path, *, most: int = SMALL, raises: type[HarnessError] = RecordError) -> str:
     """The text of a regular file in UTF-8, with or without a byte order mark; errors as for ``open_regular``."""
     return decode_text(read_bytes(path, most=most, raises=raises), where=str(path), raises=raises)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from detector.storage.shown import one_line, shown
 
 # What ends a cell, begins a tag or an entity, or makes a link of GitHub's Markdown; all else is left readable.
-_MARKDOWN = re.compile(r"[\\|`]|<(?=[A-Za-z/!?])|&(?=#|\w+;)|\](?=[(\[:])|!(?=\[)|://|(?i:mailto:|xmpp:|www\.)|@")
+_MARKDOWN = re.compile(r"[\\|`]|<(?=[A-Za-z/!?])|&(?=#|\w+;)|\](?=[(\[:]|$)|!(?=\[)|://|(?i:mailto:|xmpp:|www\.)|@")
 _ENTITIES = {"|": r"\|", **{char: f"&#{ord(char)};" for char in "\\`<&]!:/.@"}}
 # A verdict is told by a sign and by its letters' form, not by its colour alone.
 _VERDICTS = {

@@ -41,6 +41,7 @@ ALONE = {
     "harness.doctor.node_job": _OWN,
     "harness.doctor.node_checks": _OWN,
     "harness.code.version": _CODE,
+    "harness.report.page.page": _CODE,
     "harness.code.snapshot": _CODE,
     "harness.slurm.batch.script": _CODE,
     "harness.machine": _LINUX,

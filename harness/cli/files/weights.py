@@ -15,9 +15,7 @@ from harness.units import MAX_SEEDS
 if TYPE_CHECKING:
     from detector.weights.network import Format
 
-app = typer.Typer(
-    help="Look at weights files of many projects, convert them, and describe trained ones.", no_args_is_help=True
-)
+app = typer.Typer(help="Show, convert and describe weights files of many projects.", no_args_is_help=True)
 
 FileArgument = Annotated[
     Path,

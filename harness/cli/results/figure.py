@@ -107,12 +107,15 @@ def _write(figures: dict[str, tuple[Figure, Path]], width: Width, *, force: bool
     """
     from detector.storage.files import write_atomic
     from detector.storage.outputs import claim_file, holds_file
+    from detector.storage.reading import first_bytes
     from harness.figures.output import files
 
     contents = {name: files(figure, path, width) for name, (figure, path) in figures.items()}
     wanted = {path: content for found in contents.values() for path, content in found.items()}
     changed = {
-        path: content for path, content in wanted.items() if not holds_file(path) or path.read_bytes() != content
+        path: content
+        for path, content in wanted.items()
+        if not holds_file(path) or first_bytes(path, len(content) + 1, raises=UsageError) != content
     }
     for path in changed:
         claim_file(path, force=force)

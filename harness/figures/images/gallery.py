@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from detector.errors import UsageError
 from detector.storage.outputs import claim_folder
+from detector.storage.reading import first_bytes
 from detector.storage.shown import one_line
 from detector.storage.staging import remove_folder, staged_folder
 
@@ -94,8 +95,7 @@ def is_gallery(folder: Path) -> bool:
         return False
     if not all(_OURS.fullmatch(path.name) and path.is_file() and not path.is_symlink() for path in folder.iterdir()):
         return False
-    with page.open("rb") as file:
-        return GENERATOR.encode() in file.read(2000)
+    return GENERATOR.encode() in first_bytes(page, 2000)
 
 
 @cache

@@ -1,18 +1,16 @@
-"""What kinds of errors the sides make, for a terminal of 80 columns."""
+"""What kinds of errors the sides make, as text."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 
-from tabulate import tabulate
-
 from detector.storage.shown import one_line
+from harness.console.layout import table, text_width
 from harness.report.compare.comparison import Comparison, SideView
 from harness.report.compare.errors import NUMBERS, Errors, ErrorsOf, Group
 from harness.report.compare.noise import Difference
 
-WIDTH = 80
 MOST_CLASSES = 5  # that are shown
 NAME_WIDTH = 20  # of a class
 WHAT_LOST_IS = (
@@ -23,55 +21,55 @@ WHAT_LOST_IS = (
 TITLES: dict[Group, str] = {"size": "by size of object", "objects": "by objects in the image"}
 
 
-def errors_text(view: Comparison, marks: Sequence[str]) -> list[str]:
+def errors_text(view: Comparison, marks: Sequence[str], width: int | None = None) -> list[str]:
     """Blocks: the means of all sides, then each side against the first, and for whom what is unknown, and why.
 
-    marks: a letter per side.
+    marks: a letter per side. width: of the terminal.
     """
     parts = {group: [part for part in view.errors.parts if part.group == group] for group in ("size", "objects")}
     whole = next((part for part in view.errors.parts if part.group == "all"), None)
     blocks = []
     if whole is not None:
-        blocks = [_means(whole, marks)]
+        blocks = [_means(whole, marks, width)]
         for i, mark in enumerate(marks[1:]):
             if whole.differences[i] is not None:
                 pair = (marks[0], mark)
-                blocks.append(_differences(pair, i, TITLES["size"], [whole, *_known(parts["size"], i)]))
-                blocks.append(_differences(pair, i, TITLES["objects"], _known(parts["objects"], i)))
-                blocks.append(_classes(pair, i, view.errors))
-        blocks.append(_wrap(WHAT_LOST_IS))
+                blocks.append(_differences(pair, i, TITLES["size"], [whole, *_known(parts["size"], i)], width))
+                blocks.append(_differences(pair, i, TITLES["objects"], _known(parts["objects"], i), width))
+                blocks.append(_classes(pair, i, view.errors, width))
+        blocks.append(_wrap(WHAT_LOST_IS, width))
     again = [f"{mark} ({count})" for mark, count in zip(marks, view.errors.from_detections, strict=True) if count]
     if again:
-        blocks.append(_wrap(f"Found now, from the detections beside the run (records): {', '.join(again)}."))
-    return [block for block in [*blocks, *_unknown(view, marks)] if block]
+        blocks.append(_wrap(f"Found now, from the detections beside the run (records): {', '.join(again)}.", width))
+    return [block for block in [*blocks, *_unknown(view, marks, width)] if block]
 
 
 def _known(parts: Sequence[ErrorsOf], i: int) -> list[ErrorsOf]:
     return [part for part in parts if part.differences[i] is not None]
 
 
-def _wrap(text: str) -> str:
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+def _wrap(text: str, width: int | None) -> str:
+    return textwrap.fill(text, text_width(width), break_long_words=False, break_on_hyphens=False)
 
 
 def _row_name(number: str) -> str:
     return number if number == "AP50" else f"lost: {number}"
 
 
-def _means(whole: ErrorsOf, marks: Sequence[str]) -> str:
+def _means(whole: ErrorsOf, marks: Sequence[str], width: int | None) -> str:
     rows = [
         [_row_name(number), *(f"{values[number]:.1f}" if values else "-" for values in whole.sides)]
         for number in NUMBERS
     ]
-    return _table(["points of AP50", *marks], rows)
+    return _table(["points of AP50", *marks], rows, width)
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> str:
     right = ["left", *["right"] * (len(heads) - 1)]
-    return tabulate(rows, heads, disable_numparse=True, colalign=right)
+    return table(rows, heads, width, disable_numparse=True, colalign=right)
 
 
-def _differences(pair: tuple[str, str], i: int, title: str, parts: Sequence[ErrorsOf]) -> str:
+def _differences(pair: tuple[str, str], i: int, title: str, parts: Sequence[ErrorsOf], width: int | None) -> str:
     """One column per part; i: position of the contrast."""
     if not parts:
         return ""
@@ -81,7 +79,7 @@ def _differences(pair: tuple[str, str], i: int, title: str, parts: Sequence[Erro
         rows.append([f"AP50 of {mark}", *(_mean_of(part, side) for part in parts)])
     for number in NUMBERS:
         rows.append([_row_name(number), *(_change(part, i, number) for part in parts)])
-    return _table([f"{other} - {first}, {title}", *(part.name for part in parts)], rows)
+    return _table([f"{other} - {first}, {title}", *(part.name for part in parts)], rows, width)
 
 
 def _mean_of(part: ErrorsOf, side: int) -> str:
@@ -98,7 +96,7 @@ def _with_noise(found: Difference) -> str:
     return f"{found.value:+z.1f}" + (f" ± {found.seeds:.1f}" if found.seeds is not None else "")
 
 
-def _classes(pair: tuple[str, str], i: int, errors: Errors) -> str:
+def _classes(pair: tuple[str, str], i: int, errors: Errors, width: int | None) -> str:
     """Those whose AP50 changed most, and which kind of error did most of it."""
     first, other = pair
     changed = [(part, found) for part in errors.parts if part.group == "class" and (found := part.differences[i])]
@@ -113,7 +111,7 @@ def _classes(pair: tuple[str, str], i: int, errors: Errors) -> str:
         return ""
     count = "" if len(changed) <= MOST_CLASSES else f"{MOST_CLASSES} of {len(changed)} "
     heads = [f"{count}classes", "boxes", f"AP50 of {first}", other, f"{other} - {first}", "lost most changed"]
-    return _table(heads, rows)
+    return _table(heads, rows, width)
 
 
 def _short(name: str) -> str:
@@ -121,18 +119,19 @@ def _short(name: str) -> str:
     return plain if len(plain) <= NAME_WIDTH else f"{plain[: NAME_WIDTH - 3]}..."
 
 
-def _unknown(view: Comparison, marks: Sequence[str]) -> list[str]:
+def _unknown(view: Comparison, marks: Sequence[str], width: int | None) -> list[str]:
     reasons: dict[str, list[int]] = {}
     for i, reason in enumerate(view.errors.unknown):
         if reason is not None:
             reasons.setdefault(reason, []).append(i)
     return [
-        _reason(reason, [view.sides[i] for i in which], [marks[i] for i in which]) for reason, which in reasons.items()
+        _reason(reason, [view.sides[i] for i in which], [marks[i] for i in which], width)
+        for reason, which in reasons.items()
     ]
 
 
-def _reason(reason: str, sides: Sequence[SideView], marks: Sequence[str]) -> str:
-    lines = [_wrap(f"Not all is known of the errors of {' and '.join(marks)}: {reason}.")]
+def _reason(reason: str, sides: Sequence[SideView], marks: Sequence[str], width: int | None) -> str:
+    lines = [_wrap(f"Not all is known of the errors of {' and '.join(marks)}: {reason}.", width)]
     commands = [f"  {side.command} --seeds {max(side.seeds) + 1}" for side in sides if side.command and side.seeds]
     if commands:
         lines += ["Every evaluation writes it now. To have it, run on this machine:", *dict.fromkeys(commands)]

@@ -13,7 +13,6 @@ from harness.report.compare.curves import CURVES, SideCurve, common_iterations, 
 from harness.report.compare.errors_text import errors_text
 from harness.report.compare.noise import SHOWN, Contrast, Difference
 
-NAMES_WIDTH = 32  # of settings, in a block of values
 WHAT_NOISE_IS = (
     "Noise as half of a 95% interval. seeds: how far the difference would move with other seeds; images: how far that "
     "of these very trainings would move on other test images (a bootstrap)."
@@ -34,7 +33,7 @@ def comparison_text(view: Comparison, width: int | None = None) -> str:
     if view.contrasts:
         blocks.append(_wrap(WHAT_NOISE_IS, width))
     blocks += _images_unknown(view, marks, width)
-    blocks += errors_text(view, marks)
+    blocks += errors_text(view, marks, width)
     same = "Settings: all the same but for the seed."
     blocks.append(_unequal("Settings that differ", view.settings, marks, same, width))
     if len(run) > 1:
@@ -139,16 +138,7 @@ def _images_unknown(view: Comparison, marks: Sequence[str], width: int | None) -
 def _unequal(title: str, rows: Sequence[Unequal], marks: Sequence[str], none: str, width: int | None) -> str:
     if not rows:
         return none
-    names = min(NAMES_WIDTH, max(len(title), *(len(row.name) for row in rows)))
-    each = max(8, (text_width(width) - names) // len(marks) - 2)
-    return table(
-        [[row.name, *row.values] for row in rows],
-        [title, *marks],
-        width,
-        disable_numparse=True,
-        maxcolwidths=[names, *[each] * len(marks)],
-        maxheadercolwidths=[names, *[each] * len(marks)],
-    )
+    return table([[row.name, *row.values] for row in rows], [title, *marks], text_width(width), disable_numparse=True)
 
 
 def _curves(curves: Sequence[SideCurve], marks: Mapping[str, str], width: int | None) -> str:

@@ -11,6 +11,7 @@ from typing import Final
 
 from detector.errors import UsageError
 from detector.storage.files import write_atomic
+from detector.storage.reading import first_bytes
 from harness.report.page.page import GENERATOR, Page, html
 
 MARKER: Final = ".harness-report"  # in a folder that we may replace
@@ -42,11 +43,9 @@ def _check_file(out: Path) -> None:
         )
     if out.is_dir():
         raise UsageError(f"{out} is a folder, and --single-file writes one page. Choose another name for --out.")
-    if out.exists() or out.is_symlink():
-        with out.open("rb") as file:
-            ours = file.read(len(_BEGINNING)) == _BEGINNING.encode()
-        if not ours:
-            raise UsageError(f"{out} is not a page of 'harness report', and is not replaced. Choose another --out.")
+    beginning, there = _BEGINNING.encode(), out.exists() or out.is_symlink()
+    if there and first_bytes(out, len(beginning), raises=UsageError) != beginning:
+        raise UsageError(f"{out} is not a page of 'harness report', and is not replaced. Choose another --out.")
 
 
 def _check_folder(out: Path) -> None:

@@ -74,7 +74,7 @@ def test_every_figure_on_a_page_is_inert_and_has_the_pages_colours(name: str, fi
     text = output.svg(figure, "page")
     root = ElementTree.fromstring(text)
     tags = {element.tag.rsplit("}", 1)[-1] for element in root.iter()}
-    assert tags <= {"svg", "title", "g", "defs", "path", "use", "clipPath", "rect", "text", "tspan"}, tags
+    assert tags <= {"svg", "title", "g", "defs", "path", "use", "clipPath", "rect", "text", "tspan", "pattern"}, tags
     ids = in_svg(text, "id")
     assert len(ids) == len(set(ids))
     assert all(each.startswith(f"{figure.name}-") for each in ids)

@@ -130,7 +130,7 @@ def test_errors_in_text_show_kinds_sizes_objects_and_classes_side_by_side(runs: 
 def test_errors_in_text_keep_to_80_columns_whatever_classes_are_called(runs: Path) -> None:
     two_sides(runs, ("\x1b[31mred\n" + "n" * 60, "\u202eevil", *(f"class {i}" for i in range(7))))
     text = comparison_text(compare(SIDES, "tiny", None))
-    blocks = errors_text(compare(SIDES, "tiny", None), MARKS)
+    blocks = errors_text(compare(SIDES, "tiny", None), MARKS, 80)
     assert max(len(line) for block in blocks for line in block.splitlines()) <= 80
     assert "5 of 9 classes" in text
     assert "\x1b" not in text
