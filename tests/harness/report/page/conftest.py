@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,27 +35,34 @@ def stand_in(name: str, selection: Selection) -> Figure:
     )
 
 
-@pytest.fixture(scope="package", autouse=True)
-def stand_ins() -> Iterator[None]:
+@contextmanager
+def small_figures() -> Iterator[pytest.MonkeyPatch]:
     """Small figures in the place of those of matplotlib, and no images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("harness.figures.catalogue.FIGURES", STAND_INS)
         patch.setattr("harness.figures.catalogue.build", stand_in)
         patch.setattr("harness.figures.output.svg", lambda figure, width, prefix: SVG.format(prefix))
         patch.setattr(pictures, "pictures_of", lambda selection: [])
+        yield patch
+
+
+@pytest.fixture(autouse=True)
+def stand_ins() -> Iterator[None]:
+    with small_figures():
         yield
 
 
-@pytest.fixture(scope="package")
-def committed() -> Iterator[Page]:
+@pytest.fixture(scope="session")
+def committed() -> Page:
     """The page of the committed records."""
-    with pytest.MonkeyPatch.context() as patch:
+    with small_figures() as patch:
         patch.setenv("HARNESS_RUNS", "/nonexistent")
         patch.setenv("HARNESS_RESULTS", str(PROJECT / "results"))
         patch.delenv("HARNESS_EXPERIMENTS", raising=False)
-        yield page_of(scales(["all", "ablations"], ["tiny"], None, None))
+        return page_of(scales(["all", "ablations"], ["tiny"], None, None))
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def committed_html(committed: Page) -> str:
-    return html(committed, whole=True)
+    with small_figures():
+        return html(committed, whole=True)
