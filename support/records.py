@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from msgspec.structs import replace
+
 from detector.runs.code import Code
 from detector.runs.job import EvalJob
-from detector.runs.record import COCO_METRICS, Record, SplitFingerprint
+from detector.runs.record import COCO_METRICS, Record, SplitFingerprint, read_record
+from detector.storage.files import write_json
 
 
 def record_of(job: EvalJob) -> Record:
@@ -26,3 +31,28 @@ def record_of(job: EvalJob) -> Record:
         finished="2024-05-01T10:00:00+00:00",
         notes=(),
     )
+
+
+def first_format(record: Record) -> Record:
+    """The record as the first format had it: without a hash, and without what came with the second."""
+    return replace(
+        record,
+        format=1,
+        timing=None,
+        starts=(),
+        evaluation=None,
+        inputs=None,
+        health=None,
+        scores=None,
+        curves=None,
+        lost_ap=None,
+        lost_parts=None,
+        sha256=None,
+    )
+
+
+def results_of_first_format(results: Path, out: Path) -> Path:
+    """A results folder ``out`` with the records of another one, in the first format."""
+    for path in results.glob("records/*/*.json"):
+        write_json(out / path.relative_to(results), first_format(read_record(path)))
+    return out

@@ -8,9 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from detector.runs.folder import RunDir, read_train_job
-from detector.runs.record import read_record
+from detector.runs.record import Record, read_record
 from harness.store.curves import read_curve
+from support.records import first_format
 from tests.hostile.case import Case, Expected, either, refused, right
 from tests.hostile.files import ALARM, NOT_JSON, SPECIAL
 from tests.hostile.invariant import PROJECT, Action, command
@@ -22,8 +25,13 @@ COMMITTED: Final = PROJECT / "results" / "records" / "tiny"
 
 @cache
 def _texts() -> tuple[tuple[str, str], ...]:
-    """(file name, text) of the first three committed records of Table 2's row L6 and others."""
-    return tuple((path.name, path.read_text()) for path in sorted(COMMITTED.glob("*.json"))[:3])
+    """(file name, text) of three committed records, in the first format: no hash shows that one was changed."""
+    paths = sorted(COMMITTED.glob("*.json"))[:3]
+    return tuple((path.name, _text(first_format(read_record(path)))) for path in paths)
+
+
+def _text(record: Record) -> str:
+    return msgspec.json.format(msgspec.json.encode(record, order="sorted"), indent=2).decode()
 
 
 def _metrics(**values: Any) -> Edit:
@@ -132,6 +140,13 @@ def _flipped(place: float) -> Callable[[Path], object]:
     return change
 
 
+def _hashed(path: Path) -> None:
+    """An AP changed by little in the committed file, which has a hash."""
+    data = json.loads((COMMITTED / path.name).read_text())
+    data["metrics"]["AP"] += 0.001
+    path.write_text(json.dumps(data))
+
+
 def _twice(path: Path) -> None:
     data = json.loads(path.read_text())
     data["metrics"]["AP"] += 1
@@ -162,6 +177,7 @@ def _record_cases() -> Iterator[Case]:
     changes += [("a key twice", lambda path: path.write_text(path.read_text().replace("{", '{"format": 1, ', 1)))]
     changes += [("NaN", lambda path: path.write_text(path.read_text().replace('"AP": ', '"AP": NaN, "x": ', 1)))]
     changes += [("1e999", lambda path: path.write_text(path.read_text().replace('"AP": ', '"AP": 1e999, "x": ', 1)))]
+    changes += [("another AP beside the hash", _hashed)]
     changes += [("cut in the middle", lambda path: path.write_text(path.read_text()[:500]))]
     for name, change in changes:
         yield Case(area, f"{name}, in a table", _table(change, "table"), right(file))
@@ -176,7 +192,7 @@ def _record_cases() -> Iterator[Case]:
     for i in range(20):
         yield Case(area, f"a bit flipped at {i / 20:.0%}, in a table", _table(_flipped(i / 20), "table"), either())
     for verb in ("check", "plan", "audit", "status"):
-        for name, change in changes[:3] + changes[-7:]:
+        for name, change in changes[:3] + changes[-8:]:
             yield Case(area, f"{name}, {verb}", _table(change, verb), Expected((0, 1, 2)))
 
 

@@ -46,11 +46,19 @@ def _kind(values: Iterable[Any], number: bool = False) -> Kind:
         return "bool"
     if found == {int} and all(-_INT64 <= value < _INT64 for value in present):
         return "int"
-    if found and found <= {int, float}:
+    if found and found <= {int, float} and all(map(_is_double, present)):
         return "float"
     if not found:
         return "float" if number else "text"
     return "text" if found == {str} else "json"
+
+
+def _is_double(value: float) -> bool:
+    """Whether a float has this number to the last digit, as it does not have every integer above 2 to the 53."""
+    try:
+        return value != value or float(value) == value
+    except OverflowError:
+        return False
 
 
 def _type(value: Any) -> type:

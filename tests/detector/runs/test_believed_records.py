@@ -31,6 +31,7 @@ from detector.runs.folder import RunDir, read_own_record
 from detector.runs.record import Record, content_hash, decode_record, read_record
 from detector.storage.files import write_json
 from detector.storage.reading import read_json
+from support.records import first_format
 
 COMMITTED = sorted((Path(__file__).parents[3] / "results" / "records").glob("*/*.json"))
 Edit = Callable[[dict[str, Any]], object]
@@ -39,7 +40,8 @@ FLIPS = 400
 
 @pytest.fixture
 def record() -> Record:
-    return read_json(COMMITTED[0], Record)
+    """Of format 1."""
+    return first_format(read_json(COMMITTED[0], Record))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from detector.runs.provenance import FileDigest, ImagesDigest, Inputs
 from detector.runs.record import Record, content_hash, differences
 from detector.storage.reading import read_json
+from support.records import first_format
 
 RECORDS = sorted((Path(__file__).parents[3] / "results" / "records" / "tiny").glob("*.json"))
 IMAGES = ImagesDigest(images=4, bytes=400, names_and_sizes="a" * 64, content="b" * 64)
@@ -18,7 +19,7 @@ INPUTS = Inputs(weights=FileDigest(name="R-50.pkl", sha256="c" * 64), train_imag
 
 @pytest.fixture
 def old() -> Record:
-    return read_json(RECORDS[0], Record)
+    return first_format(read_json(RECORDS[0], Record))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 
 import harness
 from detector.errors import UsageError
+from support.records import first_format
 from tests.conftest import PROJECT
 from tests.harness.report.compare.test_errors import finished, parts
 
@@ -76,7 +77,7 @@ def test_a_record_with_other_settings_fills_no_row(tmp_path: Path, monkeypatch: 
     from detector.storage.files import write_json
     from detector.storage.reading import read_json
 
-    record = read_json(sorted(RECORDS.glob("tiny/*.json"))[0], Record)
+    record = first_format(read_json(sorted(RECORDS.glob("tiny/*.json"))[0], Record))
     optimizer = replace(record.job.train.optimizer, lr=0.123)
     job = replace(record.job, train=replace(record.job.train, optimizer=optimizer))
     write_json(

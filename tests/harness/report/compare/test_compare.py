@@ -25,7 +25,7 @@ from harness.report.compare.comparison import as_data, compare
 from harness.report.compare.curves import sparkline
 from harness.report.compare.text import comparison_text
 from harness.verdicts.estimates import paired
-from support.records import record_of
+from support.records import record_of, results_of_first_format
 from tests.command import error, invoke
 from tests.conftest import PROJECT
 from tests.detector.evaluation.test_reweighted import IMAGES, random_scene
@@ -71,17 +71,24 @@ def finished(runs: Path, ref: str, seed: int, scenes: Path, *, drop: int, **chan
     return record
 
 
-def test_compare_of_the_committed_records_pairs_seeds_and_says_how_to_know_the_images_noise() -> None:
+@pytest.fixture
+def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The committed records as the first format had them."""
+    results = results_of_first_format(PROJECT / "results", tmp_path / "first")
+    monkeypatch.setenv("HARNESS_RESULTS", str(results))
+    return results
+
+
+def test_compare_of_the_first_formats_records_pairs_seeds_and_says_how_to_know_the_images_noise(first: Path) -> None:
     view = compare(["table2/L6", "table2/focal"], "tiny", None)
     a, b = [view.sides[i].metrics["AP"].mean for i in (0, 1)]
     (contrast,) = view.contrasts
     difference = contrast.differences["AP"]
     assert difference.value == pytest.approx(b - a)
-    by_seed = {}
-    for path in (PROJECT / "results" / "records" / "tiny").glob("*.json"):
-        content = json.loads(path.read_text())
-        by_seed[content["train_id"]] = content["metrics"]["AP"]
-    values = [[by_seed[train_id] for train_id in side.trainings] for side in view.sides]
+    files = [json.loads(path.read_text()) for path in (first / "records" / "tiny").glob("*.json")]
+    ids = {job_of(ref, seed).id for ref in ("table2/L6", "table2/focal") for seed in (0, 1, 2)}
+    ap = {content["train_id"]: content["metrics"]["AP"] for content in files if content["eval_id"] in ids}
+    values = [[ap[train_id] for train_id in side.trainings] for side in view.sides]
     assert difference.seeds == pytest.approx(paired(values[1], values[0]).half_width())
     assert difference.images is None
     text = comparison_text(view)
@@ -236,7 +243,9 @@ def test_compare_as_json_has_the_same_numbers() -> None:
     assert data["contrasts"][0]["differences"]["AP"]["value"] == pytest.approx(
         data["sides"][1]["metrics"]["AP"]["mean"] - data["sides"][0]["metrics"]["AP"]["mean"]
     )
-    assert data["curves"] == []
+    assert {(item["side"], item["curve"]) for item in data["curves"]} == {
+        (side, curve) for side in ("table2/L6", "table2/focal") for curve in ("classification", "bbox_regression")
+    }
 
 
 def test_sparkline_goes_from_the_lowest_to_the_highest_in_40_blocks() -> None:

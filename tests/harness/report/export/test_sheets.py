@@ -90,6 +90,8 @@ VALUES = st.one_of(
 @given(st.lists(st.dictionaries(TEXTS, VALUES, max_size=4), max_size=4))
 @example([{"a": "\ud800"}])
 @example([{"a": 2**70}, {"a": -1}])
+@example([{"a": 2**63 + 1}])
+@example([{"a": 10**400}, {"a": 0.5}])
 def test_any_lines_are_read_back_to_the_last_bit(lines: list[dict[str, Any]]) -> None:
     expected = [{name: item for name, item in line.items() if item is not None} for line in lines]
     sheet = Sheet.of(lines)

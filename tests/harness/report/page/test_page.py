@@ -23,7 +23,8 @@ from harness.report.page.pictures import IMAGE_BYTES
 from harness.report.page.scales import scales
 from harness.report.views import judge
 from harness.store.records import Store
-from support.records import record_of
+from support.records import record_of, results_of_first_format
+from tests.conftest import PROJECT
 from tests.harness.report.page.reading import image, page_html, read
 
 HOSTILE = "<script>alert(1)</script>\"'></style><img src=x onerror=alert(2)>\u202etxt{{ 7 * 7 }}"
@@ -102,9 +103,10 @@ def test_every_number_of_ours_leads_to_seeds_settings_records_and_the_command(co
     assert "harness run table2/L6 --profile tiny --seeds 3" in row
     assert "table1/hp-e_hn-3.5" in row  # the same trainings
     assert "9ac7f31466e4c870" in row
+    commit = json.loads((PROJECT / "results/records/tiny/9ac7f31466e4c870.json").read_text())["code"]["commit"]
     run = page.with_id("run:9ac7f31466e4c870").text
     assert "$HARNESS_RESULTS/records/tiny/9ac7f31466e4c870.json" in run
-    assert "commit e6c3ead27ce5" in run
+    assert f"commit {commit[:12]}" in run
     ours = [item for item in page.named("a") if item.attributes["href"] == "#row:tiny:table2/L6"]
     assert len(ours) >= 6
 
@@ -143,8 +145,13 @@ def test_figure_that_cannot_be_drawn_says_why_and_the_next_command(committed_htm
     ]
 
 
-def test_what_records_of_format_one_do_not_have_is_said_once(committed_html: str) -> None:
-    assert committed_html.count("of format 1. They have no starts") == 1
+def test_what_records_of_format_one_do_not_have_is_said_once(
+    committed_html: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "of format 1. They have no starts" not in committed_html
+    monkeypatch.setenv("HARNESS_RUNS", str(tmp_path / "no-runs"))
+    monkeypatch.setenv("HARNESS_RESULTS", str(results_of_first_format(PROJECT / "results", tmp_path / "results")))
+    assert page_html(targets="table3").count("of format 1. They have no starts") == 1
 
 
 def test_page_without_records_says_what_to_run(store: Store) -> None:
