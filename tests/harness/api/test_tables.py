@@ -81,7 +81,7 @@ def test_claims_name_rows_that_have_no_run_and_rows_held_against_a_threshold() -
     frame = harness.claims(profile="tiny")
     alone = frame[frame["quantity"] == "a"]
     assert alone["b"].isna().all()
-    assert len(alone) == 3
+    assert len(alone) == 5
     assert alone["n_a"].eq(3).all()
 
 
