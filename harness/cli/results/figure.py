@@ -75,7 +75,7 @@ def figure(
     """
     from harness.figures.catalogue import build
     from harness.figures.output import format_of
-    from harness.planning.selection import Selection
+    from harness.planning.selection import Selection, records_elsewhere
 
     names = list(FIGURES) if name == "all" else [known(part) for part in dict.fromkeys(name.split(","))]
     several = name == "all" or len(names) > 1
@@ -87,8 +87,9 @@ def figure(
     figures = [build(each, selection) for each in names]
     lacking = [f"{each.name}: {each.missing}" for each in figures if each.missing]
     shown = [each for each in figures if not each.missing]
+    elsewhere = records_elsewhere(selection)
     if not shown:
-        raise UsageError("\n".join(lacking))
+        raise UsageError("\n".join([*lacking, elsewhere]).strip())
     written = _write({each.name: (each, paths[each.name]) for each in shown}, width, force=force)
     verdicts = _verdicts(shown, selection)
     found = [_described(each, written[each.name], verdicts) for each in shown]
@@ -98,6 +99,8 @@ def figure(
         put("\n\n".join(map(_text, found)))
     for line in lacking:
         say(f"left out: {line}")
+    if elsewhere and not {"fig2", "fig3"}.issuperset(names):  # which need no record
+        say(elsewhere)
 
 
 def _write(figures: dict[str, tuple[Figure, Path]], width: Width, *, force: bool) -> dict[str, list[str]]:

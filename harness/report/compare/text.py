@@ -61,6 +61,8 @@ def _heading(view: Comparison, marks: Sequence[str], width: int | None) -> str:
         what = f"seed{'s' if len(side.seeds) > 1 else ''} {seeds}" if side.seeds else "not run"
         how = f"; to run it: {side.command}" if not side.seeds and side.command else ""
         lines.append(_hang(f"  {mark}  {side.name}: {what}{how}", "     ", width))
+    if view.elsewhere:
+        lines.append(_wrap(view.elsewhere, width))
     return "\n".join(lines)
 
 
