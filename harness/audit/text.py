@@ -7,6 +7,7 @@ import textwrap
 from harness.audit.audit import CHECKS, AuditView
 from harness.audit.evidence import Finding
 from harness.console.layout import text_width
+from harness.console.legend import legend
 
 INDENT = " " * 4
 SHOWN = 6  # rows or files of one finding; JSON has all
@@ -32,6 +33,8 @@ def audit_text(view: AuditView, width: int | None = None, *, elsewhere: str = ""
     elif view.unchecked:
         lines += ["", "Could not be checked:"]
         lines += [line for item in view.unchecked for line in _wrap(item, within, "  ", "- ")]
+    if words := legend("\n".join(lines)):
+        lines += ["", *_wrap(words, within, "  ")]
     return "\n".join(lines)
 
 

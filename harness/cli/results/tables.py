@@ -160,10 +160,12 @@ def check(
     """Judge the cells and claims of the targets, as far as the profile's runs can decide them.
 
     Exits with 0 whatever the verdicts are, unless --strict is given. With --looks the tests at all of these numbers of
-    seeds together keep 5% of false verdicts; without it only the one at a number that was fixed beforehand does.
+    seeds together keep 5% of false verdicts; without it only the one at a number that was fixed beforehand does. The
+    text ends with the command that decides the next claim at the least cost.
     """
     from harness.audit.audit import audit
     from harness.planning.selection import Selection
+    from harness.report.ending import ending
     from harness.report.formats import check_format, render_check
     from harness.report.typeset.options import Look
     from harness.report.views import judge
@@ -176,6 +178,8 @@ def check(
     if as_json or fmt in ("text", "json"):
         verdicts = replace(verdicts, audit=audit(selection).line)
     put(render_check(verdicts, "json" if as_json else fmt, Look(terminal=terminal_columns())), exact=True)
+    if fmt == "text" and not as_json and (last := ending(verdicts, selection, terminal_columns())):
+        put(f"\n{last}", exact=True)
     if strict and verdicts.failed:
         raise typer.Exit(1)
 
