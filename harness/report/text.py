@@ -180,8 +180,8 @@ def check_text(view: CheckView, width: int = WIDTH) -> str:
 _CHECK_WORDS = {
     "±": "half of the 95% interval",
     "a - b": "the first row's mean minus the second's",
-    "Holm": "corrected for the number of claims, by Holm's method",
-    "80% power": "so many seeds decide it four times out of five, if the paper's difference is the truth",
+    "Holm": "corrected for so many claims",
+    "80% power": "found four times out of five, if the paper's difference is the truth",
     "-": "no verdict",
 }
 

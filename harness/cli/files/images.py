@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detector.errors import UsageError
+from harness.cli import completion
 from harness.cli.options import DataOption, ForceOption, ProfileOption, finite, put, say
 from harness.units import MAX_SEEDS
 
@@ -29,11 +30,18 @@ def images(
     a: Annotated[
         str,
         typer.Argument(
-            metavar="A", help="A row (table2/L6), a training's id, a run's folder, or a record's file, as for compare."
+            metavar="A",
+            help="A row (table2/L6), a training's id, a run's folder, or a record's file, as for compare.",
+            autocompletion=completion.rows,
         ),
     ],
     b: Annotated[
-        str | None, typer.Argument(metavar="[B]", help="Another: shows the images that changed most between the two.")
+        str | None,
+        typer.Argument(
+            metavar="[B]",
+            help="Another: shows the images that changed most between the two.",
+            autocompletion=completion.rows,
+        ),
     ] = None,
     profile: ProfileOption = "paper",
     data: DataOption = None,
@@ -45,7 +53,13 @@ def images(
     ] = 6,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", min=0, max=MAX_SEEDS - 1, help="Which runs. Default: the lowest seed that is here."),
+        typer.Option(
+            "--seed",
+            min=0,
+            max=MAX_SEEDS - 1,
+            help="Which runs. Default: the lowest seed that is here.",
+            autocompletion=completion.seeds,
+        ),
     ] = None,
     min_score: Annotated[
         float | None,

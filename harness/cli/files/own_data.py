@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from detector.errors import UsageError
+from harness.cli import completion
 from harness.cli.options import AsJson, finite, print_json, put, say
 
 
@@ -73,6 +74,7 @@ def import_(
         typer.Argument(
             metavar="[FORM] IN",
             help="Folder (or file) of the export. FORM: auto, voc, yolo, cvat, label-studio, via or roboflow.",
+            autocompletion=completion.choices(("auto", "voc", "yolo", "cvat", "label-studio", "via", "roboflow")),
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="ROOT", help="New folder for the COCO root.")],
@@ -92,6 +94,7 @@ def import_(
             metavar="auto|video|folder|none|PATTERN",
             help="What stays together: images whose names differ in their last number only (auto, video), a folder's, "
             "none, or those for which a regular expression finds the same.",
+            autocompletion=completion.choices(("auto", "video", "folder", "none")),
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Each seed draws another split.")] = 0,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from detector.errors import UsageError
+from harness.cli.completion import several
 from harness.cli.options import (
     AsJson,
     DataOption,
@@ -35,18 +36,13 @@ def add_to(app: typer.Typer) -> None:
     app.command("figure", short_help="Draw a figure of the paper or of our results, with its numbers.")(figure)
 
 
-def complete_figures(incomplete: str) -> list[str]:
-    """Names of figures that begin so, for the shell."""
-    return [name for name in ("all", *FIGURES) if name.startswith(incomplete)]
-
-
 def figure(
     name: Annotated[
         str,
         typer.Argument(
             metavar="NAME",
             help=f"{', '.join(FIGURES)}; several as fig2,fig3; or all that the records allow.",
-            autocompletion=complete_figures,
+            autocompletion=several(("all", *FIGURES)),
         ),
     ],
     targets: TargetsOrAllArgument = None,

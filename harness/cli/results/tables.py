@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from detector.errors import UsageError
-from harness.cli.completion import rows_and_recipes
+from harness.cli.completion import rows_and_recipes, several
 from harness.cli.options import (
     AsJson,
     BatchSizeOption,
@@ -102,10 +102,21 @@ def table(
     ] = "both",
     columns: Annotated[
         str | None,
-        typer.Option("--columns", metavar="NAME,...", help="LaTeX: of n, ours, sd, paper, diff, verdict."),
+        typer.Option(
+            "--columns",
+            metavar="NAME,...",
+            help="LaTeX: of n, ours, sd, paper, diff, verdict.",
+            autocompletion=several(("n", "ours", "sd", "paper", "diff", "verdict")),
+        ),
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option("--metrics", metavar="NAME,...", help="LaTeX: of AP, AP50, AP75, APS, APM, APL.")
+        str | None,
+        typer.Option(
+            "--metrics",
+            metavar="NAME,...",
+            help="LaTeX: of AP, AP50, AP75, APS, APM, APL.",
+            autocompletion=several(("AP", "AP50", "AP75", "APS", "APM", "APL")),
+        ),
     ] = None,
 ) -> None:
     """Print tables, or rows of them, from the finished records: our numbers beside the paper's.
