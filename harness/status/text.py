@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -41,14 +42,23 @@ def state_lines(observed: Sequence[Observed], width: int | None = None) -> list[
 
 
 def _cut(name: str, most: int) -> str:
-    return name if len(name) <= most else f"{name[: most - 3]}..."
+    """A name of several rows with as many of them as fit, and how many more there are."""
+    if len(name) <= most or most == NAME_WIDTH:
+        return name if len(name) <= most else f"{name[: most - 3]}..."
+    rows = name.split(" = ")
+    for kept in range(len(rows) - 1, 0, -1):
+        shorter = f"{' = '.join(rows[:kept])} (+{len(rows) - kept})"
+        if len(shorter) <= most:
+            return shorter
+    return name if len(rows) == 1 else f"{rows[0]} (+{len(rows) - 1})"
 
 
 def words_of_states(lines: Sequence[str]) -> str:
     """What the abbreviations in the lines of states mean; empty where there are none."""
-    return legend(
-        "\n".join(lines), {"data": "share of its time in which it waits for images", "-": "no folder, never started"}
-    )
+    text = "\n".join(lines)
+    words = legend(text, {"data": "share of its time in which it waits for images", "-": "no folder, never started"})
+    more = "(+N): so many more rows that are the same training." if re.search(r" \(\+\d+\)  ", text) else ""
+    return " ".join(filter(None, [words, more]))
 
 
 def summary_lines(observed: Sequence[Observed], found: FoundRuns, runs: Path, profile: str) -> list[str]:

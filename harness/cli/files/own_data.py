@@ -12,6 +12,7 @@ import typer
 
 from detector.errors import UsageError
 from harness.cli import completion
+from harness.cli.files.data import SplitsOption
 from harness.cli.options import AsJson, finite, print_json, put, say
 
 
@@ -24,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
 def fix(
     source: Annotated[Path, typer.Argument(metavar="IN", help="COCO root to mend; it is only read.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the mended copy.")],
-    splits: Annotated[list[str] | None, typer.Option("--split", help="Only this split (repeatable).")] = None,
+    splits: SplitsOption = None,
     boxes: Annotated[
         Literal["xywh", "xyxy", "cxcywh"] | None,
         typer.Option(metavar="xywh|xyxy|cxcywh", help="What a box's four numbers are. Default: COCO's xywh."),

@@ -79,10 +79,10 @@ def finished_runs_as_text(found: dict[str, Any], width: int | None = None) -> st
         parts.append(
             "\n".join(["Replaced by 'harness run --fresh', never counted:", *map(_indented, found["replaced"])])
         )
-    if words := legend(
-        listed, {"-": "not measured", "local": "in the runs folder", "committed": "in the results folder"}
-    ):
-        parts.append(words)
+    if lines:
+        parts.append(
+            legend(listed, {"-": "not measured", "local": "in the runs folder", "committed": "in the results folder"})
+        )
     return "\n\n".join(parts)
 
 
