@@ -26,7 +26,7 @@ def test_percent_and_eta_and_ap_are_in_the_line_of_the_name(monkeypatch: pytest.
     begin(job_of(registry, "table2/L6"), seconds_per_iteration=60.0)
     finish(job_of(registry, "table3/neg-only"), 23.4)
     lines = lines_at(80, monkeypatch)
-    (running,) = [line for line in lines if "running" in line]
+    (running,) = [line for line in lines if "ETA 57" in line]
     assert running.startswith("table1/hp-e_hn-3.5 (+")
     assert "running 43%, ETA 57:00" in running
     assert any(line.startswith("table3/neg-only") and line.endswith("done (AP 23.4)") for line in lines)
@@ -43,6 +43,6 @@ def test_in_a_wide_terminal_nothing_is_shortened(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_name_keeps_as_many_rows_as_fit() -> None:
-    assert _cut("table1/a = table2/b = table3/c", 24) == "table1/a (+2)"
+    assert _cut("table1/a = table2/b = table3/c", 23) == "table1/a (+2)"
     assert _cut("table1/a = table2/b = table3/c", 26) == "table1/a = table2/b (+1)"
     assert _cut("a-table-of-my-own/row", 20) == "a-table-of-my-own/row"  # whole, though it is too long
