@@ -5,13 +5,14 @@ Commands import what is slow only when they run, so that ``--help`` and completi
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
 import warnings
 from contextlib import suppress
 from itertools import pairwise
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -68,6 +69,8 @@ def _options(
     """Options of ``harness`` itself."""
 
 
+# What typer says of words that do not fit the command: an unknown option, a missing argument.
+_WRONG_WORDS: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 BROKEN_PIPE = 141  # as shells give it: 128 and the number of SIGPIPE
 _LONGEST = 10_000  # letters of an error: more are of no use in a terminal
 
@@ -117,7 +120,13 @@ def _run() -> None:
     warnings.formatwarning = _warning
     try:
         _refuse_empty(sys.argv[1:])
-        app()
+        code = app(standalone_mode=False)
+    except _WRONG_WORDS as error:
+        shown_there = io.StringIO()
+        error.show(shown_there)
+        _say(shown_there.getvalue().rstrip("\n"), code=error.exit_code)
+    except typer.Abort:
+        sys.exit(interrupts.CODE)
     except HarnessError as error:
         _say(_message(error), code=2)
     except BrokenPipeError:
@@ -128,6 +137,7 @@ def _run() -> None:
         if isinstance(end.__context__, BrokenPipeError):  # typer's own answer to it is 1
             _leave_the_pipe()
         raise
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _say(message: str, *, code: int) -> NoReturn:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.cli.app import main
+from harness.console import layout
 
 PROJECT = Path(__file__).resolve().parents[3]
 # By command: what is done at once (None: it needs a training), and what is refused.
@@ -182,3 +183,23 @@ def test_a_full_disk_behind_the_output_is_one_sentence(line: str) -> None:
         done = process(line, full)
     assert done.returncode == 1
     assert done.stderr == "error: What this command prints could not be written: No space left on device.\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("dump --to csv --out x --what x", "'x' is not one of 'records', 'curves', 'claims', 'cells', 'jobs'"),
+        ("list --porfile tiny", "No such option: --porfile"),
+        ("table", "Missing argument 'TARGET'"),
+        ("check --looks", "requires an argument"),
+    ],
+)
+def test_words_that_fit_no_command_end_with_2_as_wide_as_the_terminal(
+    line: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(layout, "columns", lambda stream=None: 60)
+    assert code_of(monkeypatch, line) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in " ".join(err.split())
+    assert max(map(len, err.splitlines())) <= 60
