@@ -95,5 +95,5 @@ def test_status_watch_shows_percent_and_eta_and_ends_with_130_on_ctrl_c(tmp_path
         ["status", "table1/hp-e_hn-3.5", "-p", "tiny", "--watch"], 80, folder=tmp_path, type_after=("43%", b"\x03")
     )
     assert code == 130
-    assert "ETA 57:00" in text
+    assert re.search(r"running 43%, ETA \d", text)  # how long, depends on when it was looked
     assert "Traceback" not in text

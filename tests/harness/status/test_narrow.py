@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from typer.testing import CliRunner
 
@@ -26,9 +28,9 @@ def test_percent_and_eta_and_ap_are_in_the_line_of_the_name(monkeypatch: pytest.
     begin(job_of(registry, "table2/L6"), seconds_per_iteration=60.0)
     finish(job_of(registry, "table3/neg-only"), 23.4)
     lines = lines_at(80, monkeypatch)
-    (running,) = [line for line in lines if "ETA 57" in line]
+    (running,) = [line for line in lines if "43%" in line]
     assert running.startswith("table1/hp-e_hn-3.5 (+")
-    assert "running 43%, ETA 57:00" in running
+    assert re.search(r"running 43%, ETA \d", running)
     assert any(line.startswith("table3/neg-only") and line.endswith("done (AP 23.4)") for line in lines)
     assert max(map(len, lines)) <= 80
     words = " ".join(lines[-5:])
