@@ -43,6 +43,9 @@ quickstart: install
 	@$(QUICK) $(BIN)/harness run table2 --profile tiny
 	@$(QUICK) $(BIN)/harness table table2 --profile tiny
 	@$(QUICK) $(BIN)/harness check table2 --profile tiny
+	@echo
+	@echo "To type that command as it stands, in this shell and on these runs, first:"
+	@echo "  export PATH=$(CURDIR)/$(BIN):\$$PATH HARNESS_RUNS=$(CURDIR)/.quickstart/runs HARNESS_RESULTS=$(CURDIR)/.quickstart/results"
 
 # Each core begins with half of the files; the one that is done first takes over from the other.
 test: install

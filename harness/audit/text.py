@@ -7,13 +7,17 @@ import textwrap
 from harness.audit.audit import CHECKS, AuditView
 from harness.audit.evidence import Finding
 from harness.console.layout import text_width
+from harness.console.legend import legend
 
 INDENT = " " * 4
 SHOWN = 6  # rows or files of one finding; JSON has all
 
 
-def audit_text(view: AuditView, width: int | None = None) -> str:
-    """What was found, each with its meaning and what to do; then what could not be checked."""
+def audit_text(view: AuditView, width: int | None = None, *, elsewhere: str = "") -> str:
+    """What was found, each with its meaning and what to do; then what could not be checked.
+
+    elsewhere: which other profiles have records, where this one has none.
+    """
     within = text_width(width)
     lines = _wrap(
         f"Audit of {view.target}, profile {view.profile}: {len(CHECKS)} checks of {view.records} records in "
@@ -24,10 +28,13 @@ def audit_text(view: AuditView, width: int | None = None) -> str:
     for finding in view.findings:
         lines += ["", *_finding(finding, within)]
     if not view.records:
-        lines += ["", f"No record of this profile yet; next: harness run {view.target} --profile {view.profile}"]
+        lines += ["", *(_wrap(elsewhere, within, "  ") if elsewhere else ["No record of this profile yet."])]
+        lines.append(f"To make some: harness run {view.target} --profile {view.profile}")
     elif view.unchecked:
         lines += ["", "Could not be checked:"]
         lines += [line for item in view.unchecked for line in _wrap(item, within, "  ", "- ")]
+    if words := legend("\n".join(lines)):
+        lines += ["", *_wrap(words, within, "  ")]
     return "\n".join(lines)
 
 

@@ -5,14 +5,14 @@ Commands import what is slow only when they run, so that ``--help`` and completi
 
 from __future__ import annotations
 
-import errno
+import io
 import os
 import re
 import sys
 import warnings
+from contextlib import suppress
 from itertools import pairwise
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -22,9 +22,9 @@ from harness.cli import interrupts
 from harness.cli.files import browse, bundle, data, images, model, new, own_data, schema, test_dev, weights
 from harness.cli.groups import Commands, GroupedCommands
 from harness.cli.options import put, say
+from harness.cli.refusals import refusal
 from harness.cli.results import audit, collect, compare, dump, figure, report, show, tables
 from harness.cli.runs import clean, doctor, plan, run, status, trace
-from harness.folders import elsewhere_text, refused_text
 
 app = typer.Typer(
     name="harness",
@@ -69,6 +69,9 @@ def _options(
     """Options of ``harness`` itself."""
 
 
+# What typer says of words that do not fit the command: an unknown option, a missing argument.
+_WRONG_WORDS: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+BROKEN_PIPE = 141  # as shells give it: 128 and the number of SIGPIPE
 _LONGEST = 10_000  # letters of an error: more are of no use in a terminal
 
 
@@ -105,7 +108,8 @@ def main() -> None:
     """Entry point. A HarnessError becomes one message on stderr and exit code 2, without a traceback.
 
     What the operating system refuses (a full disk, a read-only folder) becomes one message that names the file, and
-    exit code 1. Ctrl-C ends with 130, whatever goes on.
+    exit code 1. Ctrl-C ends with 130, whatever goes on. Where the reader of a pipe has gone, the command ends there:
+    without a word, and with 141, since what it had still to do is not done.
     """
     interrupts.run(_run)
 
@@ -116,16 +120,39 @@ def _run() -> None:
     warnings.formatwarning = _warning
     try:
         _refuse_empty(sys.argv[1:])
-        app()
+        code = app(standalone_mode=False)
+    except _WRONG_WORDS as error:
+        shown_there = io.StringIO()
+        error.show(shown_there)
+        _say(shown_there.getvalue().rstrip("\n"), code=error.exit_code)
+    except typer.Abort:
+        sys.exit(interrupts.CODE)
     except HarnessError as error:
-        say(_message(error))
-        sys.exit(2)
-    except BrokenPipeError:  # the reader of a pipe has gone: nobody is left to tell
-        sys.stderr.close()
-        sys.exit(0)
+        _say(_message(error), code=2)
+    except BrokenPipeError:
+        _leave_the_pipe()
     except OSError as error:
-        say(_message(_refusal(error)))
-        sys.exit(1)
+        _say(_message(refusal(error)), code=1)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer's own answer to it is 1
+            _leave_the_pipe()
+        raise
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(message: str, *, code: int) -> NoReturn:
+    """Say the one message and exit, also where nobody can read it."""
+    with suppress(OSError):
+        say(message)
+    sys.exit(code)
+
+
+def _leave_the_pipe() -> NoReturn:
+    """Exit as programs do that the signal SIGPIPE ends. What is still to be written goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    sys.exit(BROKEN_PIPE)
 
 
 def _refuse_empty(arguments: list[str]) -> None:
@@ -136,26 +163,3 @@ def _refuse_empty(arguments: list[str]) -> None:
     for before, argument in pairwise(["harness", *arguments]):
         if not argument.strip():
             raise UsageError(f"The argument after {before!r} is empty. Give a value, or leave it out.")
-
-
-def _refusal(error: OSError) -> str:
-    """``FILE: what the system says``; two files where it refused to bring one to the place of the other.
-
-    Where it is a matter of permissions, also whose the file is and what to do.
-    """
-    if isinstance(error, PermissionError) and isinstance(error.filename, str | os.PathLike):
-        path = os.fspath(error.filename)
-        return f"{path}: {error.strerror}. {refused_text(Path(path))}"
-    files = " to ".join(os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None)
-    if not (files and error.strerror):
-        return str(error)
-    return f"{files}: {error.strerror}" + _other_folder(error)
-
-
-def _other_folder(error: OSError) -> str:
-    """A sentence with the variable that names another folder, where the system refused to write into that one."""
-    refused = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.EIO, errno.ENAMETOOLONG)
-    if error.errno not in refused or not isinstance(error.filename, str | os.PathLike):
-        return ""
-    elsewhere = elsewhere_text(Path(os.fspath(error.filename)))
-    return f".{elsewhere}" if elsewhere else ""

@@ -11,6 +11,18 @@ def choices(names: Iterable[str]) -> Callable[[str], list[str]]:
     return lambda incomplete: _beginning(known, incomplete)
 
 
+def several(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """Offers these names for the last of a list with commas; none that it has already."""
+    known = tuple(names)
+
+    def offered(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        given = before.split(",")
+        return [f"{before}{comma}{name}" for name in _beginning(known, last) if name not in given]
+
+    return offered
+
+
 def targets(incomplete: str) -> list[str]:
     """``all``, tables and rows."""
     from harness.registry.load import Registry
@@ -57,6 +69,25 @@ def metrics(incomplete: str) -> list[str]:
     from detector.runs.record import COCO_METRICS, SCORE_METRICS
 
     return _beginning([*COCO_METRICS, *SCORE_METRICS], incomplete)
+
+
+def seeds(incomplete: str) -> list[str]:
+    """Those of finished records, of any row and profile."""
+    from harness.folders import results_folder, runs_folder
+    from harness.store.records import Store
+
+    found = {record.job.train.seed for record in Store(runs_folder(), results_folder()).records}
+    return _beginning([str(seed) for seed in sorted(found)], incomplete)
+
+
+def splits(incomplete: str) -> list[str]:
+    """COCO's, and those of the data set that HARNESS_DATA names."""
+    from detector.data.coco.files import known_splits
+    from harness.folders import named_folder
+
+    root = named_folder("HARNESS_DATA")
+    own = known_splits(root) if root is not None else []
+    return _beginning(dict.fromkeys([*own, "train2017", "val2017", "test-dev2017"]), incomplete)
 
 
 def settings(incomplete: str) -> list[str]:

@@ -129,7 +129,14 @@ WeightsOption = Annotated[
     ),
 ]
 SeedOption = Annotated[
-    int, typer.Option("--seed", min=0, max=MAX_SEEDS - 1, help="Which of the row's runs, by its seed: 0 to 999.")
+    int,
+    typer.Option(
+        "--seed",
+        min=0,
+        max=MAX_SEEDS - 1,
+        help="Which of the row's runs, by its seed: 0 to 999.",
+        autocompletion=completion.seeds,
+    ),
 ]
 DEVICES = ("auto", "cpu", "cuda")
 DeviceOption = Annotated[

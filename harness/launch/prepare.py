@@ -11,7 +11,7 @@ from detector.errors import DataError, UsageError, WeightsError
 from detector.runs.folder import RunDir, is_locked
 from detector.runs.job import DataSource, Shapes, TrainJob
 from harness.console.bars import count_bar
-from harness.folders import may_write
+from harness.folders import elsewhere_text, may_write
 from harness.launch.assignments import Wanted, wanted_weights
 from harness.machine import usable_cores
 from harness.planning.plan import Plan
@@ -50,10 +50,12 @@ def prepare_data(source: DataSource, root: Path, say: Callable[[str], None]) -> 
     Raises DataError, naming file and id, for what is wrong with files, boxes or categories.
     """
     if isinstance(source, Shapes):
-        from detector.data.shapes.generate import SPEC_FILE, generate_shapes
+        from detector.data.shapes.generate import SPEC_FILE, generate_shapes, lack_of_disk
 
         count = source.num_train + source.num_test
         if not (root / SPEC_FILE).exists():
+            if lack := lack_of_disk(root, source):
+                raise DataError(f"{lack}{elsewhere_text(root)}")
             say(f"Drawing {count:,} images of {source.size} px in {root}")
         with count_bar("drawing", count) as advance:
             generate_shapes(root, source, workers=usable_cores(), progress=advance)

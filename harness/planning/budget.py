@@ -90,7 +90,7 @@ def plan_budget(selection: Selection, text: str, gpus: GpuSet | None = None) -> 
         )
     prices = PriceList(selection, claims, own=own, gpus=gpus)
     prices.require(unit)
-    wanted, impossible = _as_tests(claims, prices)
+    wanted, impossible = as_tests(claims, prices)
     price, done = prices.price(), prices.done()
     choice = choose(wanted, done=done, budget=hours, price=price, alpha=ALPHA / len(family))
     lines = _lines(choice, wanted, done, price)
@@ -218,7 +218,7 @@ class PriceList:
         return sum(job.id in known and not run_dir(job.train.id).record(job.id).exists() for job in planned)
 
 
-def _as_tests(claims: Sequence[Claim], prices: PriceList) -> tuple[list[Wanted], dict[str, str]]:
+def as_tests(claims: Sequence[Claim], prices: PriceList) -> tuple[list[Wanted], dict[str, str]]:
     """The claims that seeds can decide and, for the others, why none can be named."""
     wanted, impossible = [], {}
     for claim in claims:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
 
-from detector.errors import MissingLossError, RecordError, UsageError
+from detector.errors import HarnessError, MissingLossError, RecordError, UsageError
 from detector.runs.job import AnnotatedFolder, DataSource, EvalJob, TrainJob
 from detector.runs.record import Record
 from harness.folders import results_folder, runs_folder
@@ -29,6 +31,7 @@ from harness.store.records import Source, Store
 from harness.verdicts.runs import RowRuns
 
 TEST_DEV = "test-dev2017"
+MOST_NAMED: Final = 3  # profiles with records, where this one has none
 Targets = str | Sequence[str]  # "all", a table, a row; or several of them
 
 
@@ -227,3 +230,32 @@ def unusable(planned: Plan, store: Store) -> dict[str, str]:
             except RecordError as error:
                 found.setdefault(train_id, f"{error} Then the same command makes it again.")
     return found
+
+
+def records_elsewhere(selection: Selection) -> str:
+    """``No record at profile paper, but 8 at tiny: add -p tiny.`` Empty where the profile has any of the target.
+
+    For every command that has nothing to show: the default profile is the paper's, which few people have run.
+    """
+    if selection.departures or _count(selection):
+        return ""
+    profiles = Counter(record.profile for record in selection.store.records)
+    found = []
+    for name in sorted(profiles, key=lambda name: (-profiles[name], name)):
+        if name == selection.profile.name or name not in selection.registry.profiles:
+            continue
+        with suppress(HarnessError):  # a row that the profile does not have, records of several data sets
+            other = Selection(selection.targets, name, [], None)
+            other.store = selection.store
+            if count := _count(other):
+                found.append((count, name))
+    if not found:
+        return ""
+    shown = ", ".join(f"{count} at {name}" for count, name in found[:MOST_NAMED])
+    return f"No record at profile {selection.profile.name}, but {shown}: add -p {found[0][1]}."
+
+
+def _count(selection: Selection) -> int:
+    """Records that fill the target's rows, each once."""
+    records = selection.row_records()
+    return len({record.eval_id for ref in selection.refs for record in records.get(ref, ())})

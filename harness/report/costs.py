@@ -132,8 +132,8 @@ def budget_as_data(plan: BudgetPlan) -> dict[str, Any]:
 
 
 _UNKNOWN_SHARE = (
-    "How much of the variance between seeds is common to rows of one seed was not measured for all of them at this",
-    "profile: the seeds are those of independent runs, the most that it takes. 'harness plan TARGET' has both bounds.",
+    "How much of the variance between seeds is common to rows of one seed was not measured for all of them at this "
+    "profile: the seeds are those of independent runs, the most that it takes. 'harness plan TARGET' has both bounds."
 )
 
 
@@ -154,7 +154,7 @@ def budget_as_text(plan: BudgetPlan, width: int | None = None) -> str:
         "",
         f"Claims decided: {len(plan.decided)}, each with 80% power or more if the paper's differences are the truth, "
         "in the hardest case of Holm's correction.",
-        *(_UNKNOWN_SHARE if plan.unknown_share else ()),
+        *([_UNKNOWN_SHARE] if plan.unknown_share else []),
     ]
     for claim_id, power in plan.decided.items():
         how = "by the ratio of one seed per row, provisional" if claim_id in plan.provisional else f"{100 * power:.1f}%"

@@ -138,7 +138,8 @@ def _deviations_as_text(data: dict[str, Any], width: int | None) -> list[str]:
                 f"      {line}"
                 for line in textwrap.wrap(item["why"], text_width(width, 116) - 6, break_on_hyphens=False)
             ]
-            lines.append(f"      to try another value: harness run {' or '.join(item['ablations'])}")
+            for number, ref in enumerate(item["ablations"]):
+                lines.append(f"      {'or' if number else 'to try another value'}: harness run {ref}")
         lines.append("")
     if data["code"]:
         lines.append("Differences in code, which no setting switches:")

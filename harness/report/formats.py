@@ -72,7 +72,8 @@ def _text(view: TableView, look: Look) -> str:
     """For a terminal as wide as it is; for a file or a pipe always the same."""
     if look.terminal is not None:
         return terminal_table(view, look.terminal, look.notes or "short")
-    return table_text(replace(view, footnotes=tuple(chosen_notes(view, look.notes or "all"))))
+    shown = replace(view, footnotes=tuple(chosen_notes(view, look.notes or "all")))
+    return table_text(shown, explained=look.notes != "none")
 
 
 def render_check(view: CheckView, fmt: str, look: Look | None = None) -> str:

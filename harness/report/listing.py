@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import to_builtins
 
 from harness.console import layout
+from harness.console.legend import legend
 from harness.registry.declarations import METRICS, Row, Table
 from harness.registry.load import Registry
 from harness.registry.sources import Source
@@ -74,11 +75,7 @@ def registry_as_text(registry: Registry, width: int | None = None) -> str:
     """
     blocks = []
     for table in registry.tables.values():
-        rows = [[row.id, *row.cells, *(row.published or [""] * 6), row.recipe or "cited"] for row in table.rows]
-        files = [registry.file_of(f"{table.id}/{row.id}") for row in table.rows]
-        head = f"{table.id}: {table.title} ({table.split})"
-        listed = _listed(rows, ["row", *table.columns, *METRICS, "recipe"], files, width, floatfmt=".1f")
-        blocks.append(f"{head}\n{listed}")
+        blocks.append(f"{table.id}: {table.title} ({table.split})\n{_table(registry, table, width)}")
     profiles = list(registry.profiles.values())
     lines = [[p.value.name, p.value.title, p.value.needs] for p in profiles]
     blocks.append(_listed(lines, ["profile", "scale", "needs"], profiles, width, maxcolwidths=[None, 60, 50]))
@@ -93,7 +90,40 @@ def registry_as_text(registry: Registry, width: int | None = None) -> str:
         if source.own is not None:
             names = ", ".join(claim.id for claim in source.value.claims)
             blocks.append(f"Claims of your own, from {source.own}: {names}")
-    return "\n\n".join(blocks)
+    text = "\n\n".join(blocks)
+    return f"{text}\n\n{legend(text, _WORDS)}"
+
+
+_WORDS = {
+    "cited": "a number of others, which no run of this project fills",
+    "h+": "of the positives' regulariser, lambda+ = 1 / log h+",
+    "h-": "of the negatives', lambda- = 0.1 / log h-",
+    "ρ": "of the quadratic surrogate of the hinge",
+    "L =": "of the logistic one",
+}
+
+
+def _table(registry: Registry, table: Table, width: int | None) -> str:
+    """Its rows, without columns of published numbers where there are none.
+
+    In a narrow terminal the labels stand below the ids.
+    """
+    metrics = METRICS if any(row.published for row in table.rows) else ()
+    numbers = [list(row.published or [""] * len(METRICS))[: len(metrics)] for row in table.rows]
+    recipes = [row.recipe or "cited" for row in table.rows]
+    full = [[row.id, *row.cells, *values, r] for row, values, r in zip(table.rows, numbers, recipes, strict=True)]
+    below = [
+        [f"{row.id}\n  {', '.join((*row.cells, r))}", *values]
+        for row, values, r in zip(table.rows, numbers, recipes, strict=True)
+    ]
+    return _listed(
+        full,
+        ["row", *table.columns, *metrics, "recipe"],
+        [registry.file_of(f"{table.id}/{row.id}") for row in table.rows],
+        width,
+        narrow=(below, [f"row, {', '.join(table.columns)}, recipe", *metrics]) if metrics else None,
+        floatfmt=".1f",
+    )
 
 
 def released_as_text(released: dict[str, Any] | None) -> str:
@@ -110,6 +140,7 @@ def _listed(lines: list[list[Any]], headings: list[str], sources: list[Source], 
     if any(source.own is not None for source in sources):
         lines = [[*line, _folder(source) or ""] for line, source in zip(lines, sources, strict=True)]
         headings = [*headings, "your own, from"]
+        how.pop("narrow", None)  # the folder would have no column in it
         if "maxcolwidths" in how:
             how["maxcolwidths"] = [*how["maxcolwidths"], None]
     return layout.table(lines, headings, width, **how)

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import to_builtins
 
 from harness.console.layout import table, text_width
+from harness.console.legend import legend
 from harness.planning.costs import plan_costs
 from harness.planning.gpus import GpuSet
 from harness.planning.plan import Plan
@@ -75,11 +76,9 @@ def plan_as_text(
         notes += [
             line for why in broken.values() for line in textwrap.wrap(why, text_width(width), break_on_hyphens=False)
         ]
-        return "\n".join(
-            gpu_plan_as_lines(
-                plan, costs, gpus, wall_time, [*notes, *_seeds_as_lines(_resolution(selection, plan, seeds))], width
-            )
-        )
+        notes += _seeds_as_lines(_resolution(selection, plan, seeds))
+        text = "\n".join(gpu_plan_as_lines(plan, costs, gpus, wall_time, notes, width))
+        return "\n".join([text, *textwrap.wrap(legend(text, _WORDS), text_width(width), break_on_hyphens=False)])
     states = {
         train_id: "broken record" if train_id in broken else "to do" if train_id in to_do else "done"
         for train_id in plan.trainings
@@ -98,7 +97,18 @@ def plan_as_text(
     if selection.identity_is_open:
         lines.append("The data is a folder: with --data DIR the ids above become those of its runs.")
     lines += costs_as_lines(costs, wall_time, width)
-    return "\n".join([*lines, *_seeds_as_lines(_resolution(selection, plan, seeds))])
+    text = "\n".join([*lines, *_seeds_as_lines(_resolution(selection, plan, seeds))])
+    words = legend(text, _WORDS)
+    return f"{text}\n{words}" if words else text
+
+
+_WORDS = {
+    "s/it": "seconds per iteration",
+    "GPU-h": "hours of one GPU",
+    "=": "rows that are one training",
+    "80% power": "the difference is found four times out of five",
+    "-": "unknown",
+}
 
 
 def _trainings(plan: Plan, states: dict[str, str], width: int | None) -> str:

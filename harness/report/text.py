@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
+from harness.console.legend import legend
 from harness.registry.claims import Claim
 from harness.registry.declarations import METRICS
 from harness.report.check import CheckView, Verdicts
@@ -20,8 +21,19 @@ LABELS_WIDTH = 44
 CLAIM_OUTCOMES: tuple[ClaimOutcome, ...] = ("supported", "contradicted", "undecided", "not decidable here")
 
 
-def table_text(view: TableView) -> str:
-    """One block per row: ours, the paper's and, where compared, their difference with the verdict on AP."""
+def table_legend(view: TableView, text: str) -> str:
+    """What the signs and abbreviations in the table's text mean, as far as its notes do not say it."""
+    after = "deviation between seeds; after a difference, half of its 95% interval"
+    if any(note.startswith("±: ") for note in view.footnotes):
+        after = "after a difference, half of its 95% interval" if any(row.verdicts for row in view.rows) else ""
+    return legend(text, {"n": "", "±": after, "-": "the test images have no object of that size"})
+
+
+def table_text(view: TableView, *, explained: bool = True) -> str:
+    """One block per row: ours, the paper's and, where compared, their difference with the verdict on AP.
+
+    explained: with the meaning of its signs and abbreviations at the end.
+    """
     head = [*view.columns, "", "n", *METRICS]
     label_width = LABELS_WIDTH // len(view.columns)
     blocks = [_row_lines(row, view.compared, label_width) for row in view.rows]
@@ -36,8 +48,9 @@ def table_text(view: TableView) -> str:
         body += [_join(line, widths) for line in block]
     title = title_text(view)
     rule = "  ".join("-" * width for width in widths)
-    notes = [line for note in view.footnotes for line in _wrap(note, "  ", "- ")]
-    return "\n".join([*_wrap(title, "  "), "", _join(head, widths), rule, *body, rule, *notes])
+    listed = [_join(head, widths), rule, *body, rule]
+    notes = [*view.footnotes, *([table_legend(view, "\n".join(listed))] if explained else [])]
+    return "\n".join([*_wrap(title, "  "), "", *listed, *(line for note in notes for line in _wrap(note, "  ", "- "))])
 
 
 def _row_lines(row: RowView, compared: bool, label_width: int) -> list[list[str]]:
@@ -159,7 +172,18 @@ def check_text(view: CheckView, width: int = WIDTH) -> str:
         if view.own.cells or view.paper is None:
             lines += ["", *_cell_lines(view, view.own, width)]
         lines += ["", *_claim_lines(view.own, f"Claims of your own, {len(view.own.claims)} in all", width)]
+    if words := legend("\n".join(lines), _CHECK_WORDS):
+        lines += ["", *_wrap(words, "  ", width=width)]
     return "\n".join(lines)
+
+
+_CHECK_WORDS = {
+    "±": "half of the 95% interval",
+    "a - b": "the first row's mean minus the second's",
+    "Holm": "corrected for so many claims",
+    "80% power": "found four times out of five, if the paper's difference is the truth",
+    "-": "no verdict",
+}
 
 
 def _claim_lines(verdicts: Verdicts, heading: str, width: int) -> list[str]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.planning.selection import TEST_DEV, Selection
+from harness.planning.selection import TEST_DEV, Selection, records_elsewhere
 from harness.planning.unequal import apart, choose
 from harness.registry.ledger import table_notes
 from harness.report.check import CheckView, build_check
 from harness.report.evidence.notes import format_one_note, record_notes
-from harness.report.progress.elsewhere import records_elsewhere
 from harness.report.progress.in_flight import with_progress
 from harness.report.tables import TableView, build_table
 

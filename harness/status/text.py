@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any, get_args
 
 from msgspec import to_builtins
 
+from harness.console.legend import legend
 from harness.failures.advice import CommandArguments, advise
 from harness.failures.classes import FailureName
 from harness.status.find import FoundRuns, KnownRun
@@ -19,21 +21,44 @@ from harness.status.observe import Observed
 from harness.status.words import health_lines, state_text, timing_lines
 
 NAME_WIDTH = 46
+SHORTEST_NAME = 20
+ID_WIDTH = 28  # columns of the seed, the training's id, and the space around them
+STATE_WIDTH = 22  # of most states: "running 42%, ETA 10:17"
 
 
-def state_lines(observed: Sequence[Observed]) -> list[str]:
-    """For each run one line: its rows, seed, training id and state; below it, where the time goes and what is wrong."""
-    names = [_cut(item.known.title) for item in observed]
-    width = max(map(len, names), default=0)
+def state_lines(observed: Sequence[Observed], width: int | None = None) -> list[str]:
+    """For each run one line: its rows, seed, training id and state; below it, where the time goes and what is wrong.
+
+    width: of the terminal, if it is one; in a narrow one, names of several rows are cut.
+    """
+    most = NAME_WIDTH if width is None else max(SHORTEST_NAME, min(NAME_WIDTH, width - ID_WIDTH - STATE_WIDTH))
+    names = [_cut(item.known.title, most) for item in observed]
+    name_width = max(map(len, names), default=0)
     return [
-        f"{name:{width}}  seed {item.known.seed}  {item.known.run.root.name if item.known.run else '-':16}  "
+        f"{name:{name_width}}  seed {item.known.seed}  {item.known.run.root.name if item.known.run else '-':16}  "
         + "\n  ".join([state_text(item.state), *timing_lines(item.state), *health_lines(item.state)])
         for name, item in zip(names, observed, strict=True)
     ]
 
 
-def _cut(name: str) -> str:
-    return name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 3]}..."
+def _cut(name: str, most: int) -> str:
+    """A name of several rows with as many of them as fit, and how many more there are."""
+    if len(name) <= most or most == NAME_WIDTH:
+        return name if len(name) <= most else f"{name[: most - 3]}..."
+    rows = name.split(" = ")
+    for kept in range(len(rows) - 1, 0, -1):
+        shorter = f"{' = '.join(rows[:kept])} (+{len(rows) - kept})"
+        if len(shorter) <= most:
+            return shorter
+    return name if len(rows) == 1 else f"{rows[0]} (+{len(rows) - 1})"
+
+
+def words_of_states(lines: Sequence[str]) -> str:
+    """What the abbreviations in the lines of states mean; empty where there are none."""
+    text = "\n".join(lines)
+    words = legend(text, {"data": "share of its time in which it waits for images", "-": "no folder, never started"})
+    more = "(+N): so many more rows that are the same training." if re.search(r" \(\+\d+\)  ", text) else ""
+    return " ".join(filter(None, [words, more]))
 
 
 def summary_lines(observed: Sequence[Observed], found: FoundRuns, runs: Path, profile: str) -> list[str]:

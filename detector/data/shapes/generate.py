@@ -69,20 +69,24 @@ def generate_shapes(
 
 def require_room(root: Path, spec: Shapes, workers: int) -> None:
     """Raise DataError where the images do not fit on the disk, or the processes that draw them into memory."""
-    pixels = spec.size**2
-    place = next((folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir()), Path("/"))
-    needed, free = (spec.num_train + spec.num_test) * pixels * BYTES_ON_DISK, shutil.disk_usage(place).free
-    if needed > free:
-        raise DataError(
-            f"{spec.num_train + spec.num_test:,} images of {spec.size} px take {needed / 1e9:,.0f} GB; {place} has "
-            f"{free / 1e9:,.0f} GB free. Give fewer, or smaller ones."
-        )
-    needed, memory = workers * pixels * BYTES_IN_MEMORY, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if lack := lack_of_disk(root, spec):
+        raise DataError(f"{lack} Give fewer, or smaller ones.")
+    needed, memory = workers * spec.size**2 * BYTES_IN_MEMORY, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:
         raise DataError(
             f"{workers} processes that draw images of {spec.size} px take {needed / 1e9:,.0f} GB of memory; this "
             f"machine has {memory / 1e9:,.0f} GB. Give smaller images."
         )
+
+
+def lack_of_disk(root: Path, spec: Shapes) -> str:
+    """A sentence where the images do not fit on the disk of their folder; else empty."""
+    place = next((folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir()), Path("/"))
+    count = spec.num_train + spec.num_test
+    needed, free = count * spec.size**2 * BYTES_ON_DISK, shutil.disk_usage(place).free
+    if needed <= free:
+        return ""
+    return f"{count:,} images of {spec.size} px take {needed / 1e6:,.0f} MB; {place} has {free / 1e6:,.0f} MB free."
 
 
 def _finished(root: Path, spec: Shapes) -> bool:

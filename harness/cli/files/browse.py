@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from detector.errors import UsageError
+from harness.cli import completion
 from harness.cli.options import ForceOption, ProfileOption, put, refuse, say
 
 MOST_IMAGES = 2000
@@ -22,7 +23,10 @@ def add_to(app: typer.Typer) -> None:
 def browse(
     context: typer.Context,
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="COCO root: annotations/, train2017/, val2017/.")],
-    split: Annotated[str | None, typer.Option("--split", help="Default: the one that is trained on.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Default: the one that is trained on.", autocompletion=completion.splits),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="New folder for the page. Default: browse-SPLIT.")
     ] = None,
@@ -37,10 +41,22 @@ def browse(
         typer.Option("--classes", metavar="NAME", help="Only images with a box of this category (repeatable)."),
     ] = None,
     row: Annotated[
-        str, typer.Option("--row", metavar="TABLE/ROW", help="Match anchors as this row's training does.")
+        str,
+        typer.Option(
+            "--row",
+            metavar="TABLE/ROW",
+            help="Match anchors as this row's training does.",
+            autocompletion=completion.rows,
+        ),
     ] = "table2/L6",
     recipe: Annotated[
-        str | None, typer.Option("--recipe", metavar="NAME", help="Match anchors as this recipe does.")
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="NAME",
+            help="Match anchors as this recipe does.",
+            autocompletion=completion.recipes,
+        ),
     ] = None,
     profile: ProfileOption = "paper",
     force: ForceOption = False,

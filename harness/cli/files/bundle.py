@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detector.storage.outputs import claim_file
+from harness.cli import completion
 from harness.cli.options import AsJson, ForceOption, OnlyProfileOption, print_json, put, say
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="OUT.zip", help="The file to write.")],
     profile: OnlyProfileOption = None,
     target: Annotated[
-        str | None, typer.Option("--target", help="Only the rows of this target: all, table2, table2/L6.")
+        str | None,
+        typer.Option(
+            "--target",
+            help="Only the rows of this target: all, table2, table2/L6.",
+            autocompletion=completion.targets,
+        ),
     ] = None,
     checkpoints: Annotated[
         bool,

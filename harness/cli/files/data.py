@@ -9,12 +9,16 @@ import typer
 
 from detector.errors import UsageError
 from detector.runs.job import LARGEST, MAX_IMAGES, MAX_PIXELS, Shapes
+from harness.cli import completion
 from harness.cli.options import AsJson, print_json, put, say
 
 app = typer.Typer(help="Make, shrink, download and check COCO-format data sets.", no_args_is_help=True)
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the new data set.")]
-SplitsOption = Annotated[list[str] | None, typer.Option("--split", help="Only this split (repeatable).")]
+SplitsOption = Annotated[
+    list[str] | None,
+    typer.Option("--split", help="Only this split (repeatable).", autocompletion=completion.splits),
+]
 
 
 @app.command(short_help="Draw a set of shapes.")

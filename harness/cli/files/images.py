@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detector.errors import UsageError
+from harness.cli import completion
 from harness.cli.options import DataOption, ForceOption, ProfileOption, finite, put, say
 from harness.units import MAX_SEEDS
 
@@ -29,11 +30,18 @@ def images(
     a: Annotated[
         str,
         typer.Argument(
-            metavar="A", help="A row (table2/L6), a training's id, a run's folder, or a record's file, as for compare."
+            metavar="A",
+            help="A row (table2/L6), a training's id, a run's folder, or a record's file, as for compare.",
+            autocompletion=completion.rows,
         ),
     ],
     b: Annotated[
-        str | None, typer.Argument(metavar="[B]", help="Another: shows the images that changed most between the two.")
+        str | None,
+        typer.Argument(
+            metavar="[B]",
+            help="Another: shows the images that changed most between the two.",
+            autocompletion=completion.rows,
+        ),
     ] = None,
     profile: ProfileOption = "paper",
     data: DataOption = None,
@@ -45,7 +53,13 @@ def images(
     ] = 6,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", min=0, max=MAX_SEEDS - 1, help="Which runs. Default: the lowest seed that is here."),
+        typer.Option(
+            "--seed",
+            min=0,
+            max=MAX_SEEDS - 1,
+            help="Which runs. Default: the lowest seed that is here.",
+            autocompletion=completion.seeds,
+        ),
     ] = None,
     min_score: Annotated[
         float | None,
@@ -68,11 +82,12 @@ def images(
     from harness.figures.images.gallery import claim_gallery, write_gallery
     from harness.figures.images.runs import gallery_of_one, gallery_of_two
     from harness.planning.selection import Selection
-    from harness.report.compare.operands import find_side
+    from harness.report.compare.operands import find_side, sides_elsewhere
 
     every = Selection("all", profile, [], data)
     sides = [find_side(name, every, data) for name in (a, b) if name is not None]
-    found = _matching(sides, seed, profile)
+    names = [side.name for side in sides if not side.measured]
+    found = _matching(sides, seed, profile, sides_elsewhere(names, every) if names else "")
     target = claim_gallery(out or Path(_folder_name(sides)), force=force)
     scenes = [_scene(side, item, every, data, min_score) for side, item in zip(sides, found, strict=True)]
     gallery = gallery_of_one(scenes[0], count) if b is None else gallery_of_two(scenes[0], scenes[1], count)
@@ -81,7 +96,7 @@ def images(
         say(line)
 
 
-def _matching(sides: list[Side], seed: int | None, profile: str) -> list[Measured]:
+def _matching(sides: list[Side], seed: int | None, profile: str, elsewhere: str) -> list[Measured]:
     """One evaluation of each side: of the seed asked for, else of the lowest that all have here, else the first ones.
 
     Raises UsageError where a side was never run, or not with this seed.
@@ -89,7 +104,8 @@ def _matching(sides: list[Side], seed: int | None, profile: str) -> list[Measure
     for side in sides:
         if not side.measured:
             command = f" Train it: {side.command}" if side.command else ""
-            raise UsageError(f"No finished run of {side.name} is here at profile {profile}.{command}")
+            where = f" {elsewhere}" if elsewhere else ""
+            raise UsageError(f"No finished run of {side.name} is here at profile {profile}.{where}{command}")
     by_seed = [{item.record.job.train.seed: item for item in reversed(side.measured)} for side in sides]
     if seed is not None:
         for side, known in zip(sides, by_seed, strict=True):

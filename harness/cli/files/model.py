@@ -64,7 +64,10 @@ def evaluate(
     profile: ProfileOption = "paper",
     overrides: SetOption = None,
     data: DataOption = None,
-    split: Annotated[str, typer.Option("--split", help="With --weights: the split to evaluate on.")] = "val2017",
+    split: Annotated[
+        str,
+        typer.Option("--split", help="With --weights: the split to evaluate on.", autocompletion=completion.splits),
+    ] = "val2017",
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="With --weights: keep detections and metrics here.")
     ] = None,
@@ -182,7 +185,9 @@ def _evaluate_file(
 def score(
     detections: Annotated[Path, typer.Argument(metavar="DETECTIONS", help="COCO result list, .json or .json.gz.")],
     data: DataOption = None,
-    split: Annotated[str, typer.Option(help="The split that the detections are of.")] = "val2017",
+    split: Annotated[
+        str, typer.Option(help="The split that the detections are of.", autocompletion=completion.splits)
+    ] = "val2017",
     backend: BackendOption = "pycocotools",
     verify: Annotated[
         bool, typer.Option("--verify", help="Score with pycocotools and a fast library; exit with 1 if a bit differs.")
@@ -219,7 +224,10 @@ def detect(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the drawn images and detections.json.")],
     ref: Annotated[
-        str, typer.Option("--run", metavar="ROW|FOLDER", help="A trained row, or a run's folder.")
+        str,
+        typer.Option(
+            "--run", metavar="ROW|FOLDER", help="A trained row, or a run's folder.", autocompletion=completion.rows
+        ),
     ] = "table2/L6",
     profile: ProfileOption = "paper",
     data: DataOption = None,

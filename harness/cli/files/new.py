@@ -38,7 +38,7 @@ def table(
     ] = "dr-r50-1x",
     out: OutOption = None,
 ) -> None:
-    """A table of your own: a recipe, and what differs from it."""
+    """Write a table of your own: a recipe, and what differs from it."""
     from harness.scaffold.experiments import new_table
 
     registry, place = _begin(out)
@@ -54,7 +54,7 @@ def recipe(
     ] = "dr-r50-1x",
     out: OutOption = None,
 ) -> None:
-    """A recipe of your own: what differs from another, with sources."""
+    """Write a recipe of your own: what differs from another, with sources."""
     from harness.scaffold.experiments import new_recipe
 
     registry, place = _begin(out)
@@ -76,10 +76,20 @@ def profile(
         typer.Option("--data", metavar="ROOT", help="Your COCO root, which is looked at. Default: generated images."),
     ] = None,
     train_split: Annotated[
-        str | None, typer.Option(metavar="SPLIT", help="To train on. Default: the one that is named train...")
+        str | None,
+        typer.Option(
+            metavar="SPLIT",
+            help="To train on. Default: the one that is named train...",
+            autocompletion=completion.splits,
+        ),
     ] = None,
     test_split: Annotated[
-        str | None, typer.Option(metavar="SPLIT", help="To test on. Default: the one that is named val... or test...")
+        str | None,
+        typer.Option(
+            metavar="SPLIT",
+            help="To test on. Default: the one that is named val... or test...",
+            autocompletion=completion.splits,
+        ),
     ] = None,
     gpu: Annotated[
         bool | None,
@@ -91,7 +101,7 @@ def profile(
     ] = None,
     out: OutOption = None,
 ) -> None:
-    """A scale of your own: data, image size, network, schedule.
+    """Write a profile of your own: data, image size, network, schedule.
 
     With --data the data set is looked at first: its images, classes, boxes, and how many anchors match. The file says
     what was found and why each value was chosen; it trains as it is.
@@ -130,7 +140,7 @@ def cluster(
         typer.Option("--out", metavar="DIR", help="Default: HARNESS_CLUSTERS's folder, else ./clusters."),
     ] = None,
 ) -> None:
-    """A Slurm cluster: partition, account, nodes, time."""
+    """Write the file of a Slurm cluster: partition, account, nodes, time."""
     from harness.scaffold.experiments import new_cluster
     from harness.scaffold.places import clusters_place
     from harness.slurm.clusters import known_clusters
@@ -145,7 +155,7 @@ def loss(
     name: NameArgument,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the package's folder goes.")] = Path(),
 ) -> None:
-    """A Python package with a loss of your own and its test."""
+    """Write a Python package with a loss of your own and its test."""
     from harness.scaffold.loss import new_loss, row_of
     from harness.scaffold.places import experiments_place
 

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 import typer
 
 from detector.errors import UsageError
+from harness.cli import completion
+from harness.cli.files.data import SplitsOption
 from harness.cli.options import AsJson, finite, print_json, put, say
 
 
@@ -23,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
 def fix(
     source: Annotated[Path, typer.Argument(metavar="IN", help="COCO root to mend; it is only read.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the mended copy.")],
-    splits: Annotated[list[str] | None, typer.Option("--split", help="Only this split (repeatable).")] = None,
+    splits: SplitsOption = None,
     boxes: Annotated[
         Literal["xywh", "xyxy", "cxcywh"] | None,
         typer.Option(metavar="xywh|xyxy|cxcywh", help="What a box's four numbers are. Default: COCO's xywh."),
@@ -73,6 +75,7 @@ def import_(
         typer.Argument(
             metavar="[FORM] IN",
             help="Folder (or file) of the export. FORM: auto, voc, yolo, cvat, label-studio, via or roboflow.",
+            autocompletion=completion.choices(("auto", "voc", "yolo", "cvat", "label-studio", "via", "roboflow")),
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="ROOT", help="New folder for the COCO root.")],
@@ -92,6 +95,7 @@ def import_(
             metavar="auto|video|folder|none|PATTERN",
             help="What stays together: images whose names differ in their last number only (auto, video), a folder's, "
             "none, or those for which a regular expression finds the same.",
+            autocompletion=completion.choices(("auto", "video", "folder", "none")),
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Each seed draws another split.")] = 0,

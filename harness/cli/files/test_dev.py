@@ -40,7 +40,10 @@ if TYPE_CHECKING:
     from harness.planning.selection import Selection
     from harness.store.records import Store
 
-SplitOption = Annotated[str, typer.Option("--split", help="The split that the server evaluates.")]
+SplitOption = Annotated[
+    str,
+    typer.Option("--split", help="The split that the server evaluates.", autocompletion=completion.splits),
+]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -77,12 +77,19 @@ def card(
         typer.Argument(
             metavar="RUN",
             help="A row such as table2/L6, an id or its first digits, a run's folder, or a record's file.",
+            autocompletion=completion.rows,
         ),
     ],
     profile: ProfileOption = "paper",
     seed: Annotated[
         int | None,
-        typer.Option("--seed", min=0, max=MAX_SEEDS - 1, help="Which of a row's runs. Default: the lowest seed there."),
+        typer.Option(
+            "--seed",
+            min=0,
+            max=MAX_SEEDS - 1,
+            help="Which of a row's runs. Default: the lowest seed there.",
+            autocompletion=completion.seeds,
+        ),
     ] = None,
     licence: Annotated[
         str,

@@ -31,12 +31,14 @@ def audit(
     """
     from harness.audit.audit import audit as look
     from harness.audit.text import audit_text
-    from harness.planning.selection import Selection
+    from harness.planning.selection import Selection, records_elsewhere
 
-    view = look(Selection(targets or "all", profile, [], data))
+    selection = Selection(targets or "all", profile, [], data)
+    view = look(selection)
     if as_json:
         print_json(view.as_data())
     else:
-        put(audit_text(view, layout.columns()))
+        elsewhere = "" if view.records else records_elsewhere(selection)
+        put(audit_text(view, layout.columns(), elsewhere=elsewhere))
     if strict and view.findings:
         raise typer.Exit(1)

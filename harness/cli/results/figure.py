@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from detector.errors import UsageError
+from harness.cli.completion import several
 from harness.cli.options import (
     AsJson,
     DataOption,
@@ -35,18 +36,13 @@ def add_to(app: typer.Typer) -> None:
     app.command("figure", short_help="Draw a figure of the paper or of our results, with its numbers.")(figure)
 
 
-def complete_figures(incomplete: str) -> list[str]:
-    """Names of figures that begin so, for the shell."""
-    return [name for name in ("all", *FIGURES) if name.startswith(incomplete)]
-
-
 def figure(
     name: Annotated[
         str,
         typer.Argument(
             metavar="NAME",
             help=f"{', '.join(FIGURES)}; several as fig2,fig3; or all that the records allow.",
-            autocompletion=complete_figures,
+            autocompletion=several(("all", *FIGURES)),
         ),
     ],
     targets: TargetsOrAllArgument = None,
@@ -75,7 +71,7 @@ def figure(
     """
     from harness.figures.catalogue import build
     from harness.figures.output import format_of
-    from harness.planning.selection import Selection
+    from harness.planning.selection import Selection, records_elsewhere
 
     names = list(FIGURES) if name == "all" else [known(part) for part in dict.fromkeys(name.split(","))]
     several = name == "all" or len(names) > 1
@@ -87,8 +83,9 @@ def figure(
     figures = [build(each, selection) for each in names]
     lacking = [f"{each.name}: {each.missing}" for each in figures if each.missing]
     shown = [each for each in figures if not each.missing]
+    elsewhere = records_elsewhere(selection)
     if not shown:
-        raise UsageError("\n".join(lacking))
+        raise UsageError("\n".join([*lacking, elsewhere]).strip())
     written = _write({each.name: (each, paths[each.name]) for each in shown}, width, force=force)
     verdicts = _verdicts(shown, selection)
     found = [_described(each, written[each.name], verdicts) for each in shown]
@@ -98,6 +95,8 @@ def figure(
         put("\n\n".join(map(_text, found)))
     for line in lacking:
         say(f"left out: {line}")
+    if elsewhere and not {"fig2", "fig3"}.issuperset(names):  # which need no record
+        say(elsewhere)
 
 
 def _write(figures: dict[str, tuple[Figure, Path]], width: Width, *, force: bool) -> dict[str, list[str]]:

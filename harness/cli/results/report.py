@@ -48,6 +48,7 @@ def report(
     environment of the finished records. Images and logs are of runs whose folders are here. The same records give the
     same bytes.
     """
+    from harness.planning.selection import records_elsewhere
     from harness.report.page.folder import check_out, write
     from harness.report.page.page import page_of
     from harness.report.page.scales import scales
@@ -56,9 +57,12 @@ def report(
 
     place = out or Path("report.html" if single_file else "report")
     check_out(place, single_file=single_file)
-    found = page_of(scales(targets or "all", profile or ["paper"], data, source))
+    chosen = scales(targets or "all", profile or ["paper"], data, source)
+    found = page_of(chosen)
     written = write(found, place, single_file=single_file)
     for summary in found.summaries:
         put(in_one_line(summary))
+    if len(chosen) == 1 and (elsewhere := records_elsewhere(chosen[0].selection)):
+        put(elsewhere)
     files = "" if written.files == 1 else f" and {written.files - 1} files of data beside it"
     put(f"{written.page}{files}: {byte_size(written.size)}. Open it in a browser.")

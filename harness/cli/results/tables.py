@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from detector.errors import UsageError
-from harness.cli.completion import rows_and_recipes
+from harness.cli.completion import rows_and_recipes, several
 from harness.cli.options import (
     AsJson,
     BatchSizeOption,
@@ -102,10 +102,21 @@ def table(
     ] = "both",
     columns: Annotated[
         str | None,
-        typer.Option("--columns", metavar="NAME,...", help="LaTeX: of n, ours, sd, paper, diff, verdict."),
+        typer.Option(
+            "--columns",
+            metavar="NAME,...",
+            help="LaTeX: of n, ours, sd, paper, diff, verdict.",
+            autocompletion=several(("n", "ours", "sd", "paper", "diff", "verdict")),
+        ),
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option("--metrics", metavar="NAME,...", help="LaTeX: of AP, AP50, AP75, APS, APM, APL.")
+        str | None,
+        typer.Option(
+            "--metrics",
+            metavar="NAME,...",
+            help="LaTeX: of AP, AP50, AP75, APS, APM, APL.",
+            autocompletion=several(("AP", "AP50", "AP75", "APS", "APM", "APL")),
+        ),
     ] = None,
 ) -> None:
     """Print tables, or rows of them, from the finished records: our numbers beside the paper's.
@@ -160,10 +171,12 @@ def check(
     """Judge the cells and claims of the targets, as far as the profile's runs can decide them.
 
     Exits with 0 whatever the verdicts are, unless --strict is given. With --looks the tests at all of these numbers of
-    seeds together keep 5% of false verdicts; without it only the one at a number that was fixed beforehand does.
+    seeds together keep 5% of false verdicts; without it only the one at a number that was fixed beforehand does. The
+    text ends with the command that decides the next claim at the least cost.
     """
     from harness.audit.audit import audit
     from harness.planning.selection import Selection
+    from harness.report.ending import ending
     from harness.report.formats import check_format, render_check
     from harness.report.typeset.options import Look
     from harness.report.views import judge
@@ -176,6 +189,8 @@ def check(
     if as_json or fmt in ("text", "json"):
         verdicts = replace(verdicts, audit=audit(selection).line)
     put(render_check(verdicts, "json" if as_json else fmt, Look(terminal=terminal_columns())), exact=True)
+    if fmt == "text" and not as_json and (last := ending(verdicts, selection, terminal_columns())):
+        put(f"\n{last}", exact=True)
     if strict and verdicts.failed:
         raise typer.Exit(1)
 

@@ -26,6 +26,7 @@ from harness.cli.options import (
 from harness.cli.runs.finding import finder_of, named_runs, run_names
 from harness.cli.runs.logs import logs
 from harness.cli.runs.watch import Look, watch_runs
+from harness.console import layout
 from harness.units import MAX_SEEDS
 
 
@@ -69,7 +70,14 @@ def status(
     """
     from harness.launch.lease import leased
     from harness.status.observe import Queue, observe_all
-    from harness.status.text import ArgumentsFor, next_commands, state_lines, states_as_data, summary_lines
+    from harness.status.text import (
+        ArgumentsFor,
+        next_commands,
+        state_lines,
+        states_as_data,
+        summary_lines,
+        words_of_states,
+    )
 
     if watch and as_json:
         raise UsageError("--watch draws on a terminal again and again, --json prints once. Give one of them.")
@@ -103,7 +111,8 @@ def status(
             interrupted = True
             now = look()
     after = [*summary_lines(now.observed, now.found, runs, profile), *next_commands(now.observed, words)]
-    for line in [*state_lines(now.observed), *after]:
+    lines = state_lines(now.observed, layout.columns())
+    for line in [*lines, *after, *filter(None, [words_of_states(lines)])]:
         put(line)
     if interrupted:
         raise typer.Exit(130)

@@ -49,7 +49,7 @@ def watch_runs(look: Callable[[], Look], first: Look) -> Look:
         return now
     with Live(console=console, auto_refresh=False, transient=True) as live:
         for now in _looks(look, first):
-            lines = wrapped(shown("\n".join(state_lines(now.observed))), console.width)
+            lines = wrapped(shown("\n".join(state_lines(now.observed, console.width))), console.width)
             live.update(Text(lines, no_wrap=True, overflow="ellipsis"), refresh=True)
     return now
 

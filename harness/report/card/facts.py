@@ -18,7 +18,7 @@ from detector.storage.reading import LARGE, regular_file
 from harness.planning.selection import Selection
 from harness.registry.declarations import Profile
 from harness.registry.load import Registry
-from harness.report.compare.operands import find_side
+from harness.report.compare.operands import find_side, sides_elsewhere
 from harness.report.evidence.rows import rows_by_record
 from harness.report.explanation import explanation
 from harness.report.export.records import flat
@@ -53,13 +53,16 @@ def card_facts(name: str, profile: str, seed: int | None) -> CardFacts:
     name: a row (with ``profile`` and ``seed``; None for the lowest), an id or its first digits, a run's folder, or a
     record's file. Raises UsageError where that names no finished run, or several.
     """
-    side = find_side(name, Selection("all", profile, [], None), None)
+    every = Selection("all", profile, [], None)
+    side = find_side(name, every, None)
     fitting = [item for item in side.measured if seed in (None, item.record.job.train.seed)]
     if not fitting:
         there = f" It has the seeds {', '.join(map(str, side.seeds))}." if side.seeds else ""
         of_seed = f", seed {seed}" if seed is not None else ""
         command = f" Make it: {side.command} --seeds {(seed or 0) + 1}" if side.command else ""
-        raise UsageError(f"No finished run of {name}{of_seed}, profile {profile}.{there}{command}")
+        elsewhere = sides_elsewhere([name], every) if not side.measured else ""
+        where = f" {elsewhere}" if elsewhere else ""
+        raise UsageError(f"No finished run of {name}{of_seed}, profile {profile}.{there}{where}{command}")
     record, run = fitting[0].record, fitting[0].run
     registry = Registry()
     known = record.profile in registry.profiles

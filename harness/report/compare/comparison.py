@@ -11,11 +11,12 @@ from typing import Any
 from msgspec import to_builtins
 
 from detector.runs.findings import LostAP
+from harness.planning.selection import Selection
 from harness.report.compare.conditions import Unequal, unequal_conditions, unequal_inputs, unequal_settings
 from harness.report.compare.curves import SideCurve, common_iterations, side_curves
 from harness.report.compare.errors import Errors, side_errors
 from harness.report.compare.noise import SHOWN, Contrast, contrast, image_draws
-from harness.report.compare.operands import Side, find_sides
+from harness.report.compare.operands import Side, find_sides, sides_elsewhere
 from harness.verdicts.images import mean_of, standard_errors
 
 
@@ -46,7 +47,10 @@ class SideView:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All sides, each but the first against the first, and in what they differ."""
+    """All sides, each but the first against the first, and in what they differ.
+
+    elsewhere: which other profiles have records, where no side has one.
+    """
 
     profile: str
     sides: tuple[SideView, ...]
@@ -56,6 +60,7 @@ class Comparison:
     inputs: tuple[Unequal, ...]
     conditions: tuple[Unequal, ...]
     curves: tuple[SideCurve, ...]
+    elsewhere: str = ""
 
 
 def compare(names: Sequence[str], profile: str, data: Path | None) -> Comparison:
@@ -72,6 +77,7 @@ def compare(names: Sequence[str], profile: str, data: Path | None) -> Comparison
         inputs=tuple(unequal_inputs(run)),
         conditions=tuple(unequal_conditions(run)),
         curves=tuple(side_curves(run)),
+        elsewhere="" if run else sides_elsewhere(names, Selection("all", profile, [], data)),
     )
 
 

@@ -11,7 +11,7 @@ from detector.errors import UsageError
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
 from detector.runs.record import Record, read_record
-from harness.planning.selection import Selection
+from harness.planning.selection import Selection, records_elsewhere
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, parse_overrides, resolve_recipe
 from harness.store.records import Store
@@ -71,6 +71,13 @@ def find_side(name: str, every: Selection, data: Path | None) -> Side:
     if _ID.fullmatch(name):
         return _of_id(name, every.store)
     raise UsageError(f"{name!r} is nothing to compare. {FORMS} Rows and recipes: harness list. Runs: harness status.")
+
+
+def sides_elsewhere(names: Sequence[str], every: Selection) -> str:
+    """Which other profiles have records of those names that are rows, where this one has none of them; else empty."""
+    refs = {ref for table in every.registry.tables.values() for ref in table.refs(every.profile.name)}
+    rows = [name for name in names if name in refs]
+    return records_elsewhere(Selection(rows, every.profile.name, [], None)) if rows else ""
 
 
 def _of_row(name: str, ref: str, overrides: list[str], every: Selection, data: Path | None) -> Side:

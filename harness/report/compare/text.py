@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 
 from harness.console.layout import table, text_width
+from harness.console.legend import legend
 from harness.report.compare.comparison import Comparison, SideMean, SideView
 from harness.report.compare.conditions import Unequal
 from harness.report.compare.curves import CURVES, SideCurve, common_iterations, sparkline
@@ -17,6 +18,13 @@ WHAT_NOISE_IS = (
     "Noise as half of a 95% interval. seeds: how far the difference would move with other seeds; images: how far that "
     "of these very trainings would move on other test images (a bootstrap)."
 )
+
+_WORDS = {
+    "positive_score": "mean score of the entries of objects, 0 to 1",
+    "negative_score": "the same of background",
+    "-": "no object of that size, or no such setting there",
+    "?": "not known, for the reason given",
+}
 
 
 def comparison_text(view: Comparison, width: int | None = None) -> str:
@@ -43,7 +51,9 @@ def comparison_text(view: Comparison, width: int | None = None) -> str:
         blocks.append(_unequal("Code, versions and device that differ", view.conditions, run_marks, same, width))
     if run:
         blocks.append(_curves(view.curves, by_name, width))
-    return "\n\n".join(block for block in blocks if block)
+    text = "\n\n".join(block for block in blocks if block)
+    words = legend(text, _WORDS)
+    return f"{text}\n\n{_wrap(words, width)}" if words else text
 
 
 def _wrap(text: str, width: int | None) -> str:
@@ -61,6 +71,8 @@ def _heading(view: Comparison, marks: Sequence[str], width: int | None) -> str:
         what = f"seed{'s' if len(side.seeds) > 1 else ''} {seeds}" if side.seeds else "not run"
         how = f"; to run it: {side.command}" if not side.seeds and side.command else ""
         lines.append(_hang(f"  {mark}  {side.name}: {what}{how}", "     ", width))
+    if view.elsewhere:
+        lines.append(_wrap(view.elsewhere, width))
     return "\n".join(lines)
 
 

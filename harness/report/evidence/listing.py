@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.console.layout import table
+from harness.console.legend import legend
 from harness.folders import results_folder, runs_folder
 from harness.registry.load import Registry
 from harness.report.evidence.notes import ap_text, of_profile, seed_of, shown_path
@@ -77,6 +78,10 @@ def finished_runs_as_text(found: dict[str, Any], width: int | None = None) -> st
     if found["replaced"]:
         parts.append(
             "\n".join(["Replaced by 'harness run --fresh', never counted:", *map(_indented, found["replaced"])])
+        )
+    if lines:
+        parts.append(
+            legend(listed, {"-": "not measured", "local": "in the runs folder", "committed": "in the results folder"})
         )
     return "\n\n".join(parts)
 

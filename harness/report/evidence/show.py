@@ -14,9 +14,9 @@ from msgspec.structs import replace
 from detector.errors import UsageError, did_you_mean
 from detector.runs.job import AnnotatedFolder, CocoRelease, DataSource, Shapes
 from detector.runs.provenance import Start
-from detector.runs.record import Record
+from detector.runs.record import COCO_METRICS, SCORE_METRICS, Record
 from harness.folders import results_folder, runs_folder
-from harness.planning.selection import TEST_DEV, Selection
+from harness.planning.selection import TEST_DEV, Selection, records_elsewhere
 from harness.planning.unequal import choose
 from harness.registry.load import Registry
 from harness.report.evidence.notes import format_one_note, row_notes, store_notes
@@ -38,13 +38,14 @@ def evidence(selection: Selection, metric: str) -> dict[str, Any]:
     _check_metric(metric, every)
     rows = [_row(selection, ref, own.get(ref, ()), metric, "the profile's test images") for ref in selection.refs]
     rows += [_row(selection, ref, server[ref], metric, TEST_DEV) for ref in selection.refs if server.get(ref)]
+    where = "" if every else records_elsewhere(selection)
     return {
         "target": selection.target,
         "profile": selection.profile.name,
         "metric": metric,
         "departures": selection.departures,
         "rows": rows,
-        "notes": [*store_notes(own, selection.refs, selection), *_lacking(every)],
+        "notes": [*([where] if where else []), *store_notes(own, selection.refs, selection), *_lacking(every)],
     }
 
 
@@ -74,11 +75,11 @@ def evidence_of(name: str, metric: str, source: Source | None) -> dict[str, Any]
 
 
 def _check_metric(metric: str, records: Sequence[Record]) -> None:
-    known = list(dict.fromkeys(name for record in records for name in record.metrics))
-    if known and metric not in known:
-        raise UsageError(
-            f"Unknown metric {metric!r}. These records have: {', '.join(known)}.{did_you_mean(metric, known)}"
-        )
+    of_records = dict.fromkeys(name for record in records for name in record.metrics)
+    known = list(of_records or (*COCO_METRICS, *SCORE_METRICS))
+    if metric not in known:
+        have = "These records have" if of_records else "Known"
+        raise UsageError(f"Unknown metric {metric!r}. {have}: {', '.join(known)}.{did_you_mean(metric, known)}")
 
 
 def _lacking(records: Sequence[Record]) -> list[str]:

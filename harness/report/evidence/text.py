@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.console.layout import text_width
+from harness.console.legend import legend
 from harness.report.evidence.notes import shown_path
 from harness.report.evidence.show import UNKNOWN
 
@@ -30,7 +31,9 @@ def evidence_text(found: Line, width: int | None = None) -> str:
                 lines += ["", *_lines(_record_fields(line, metric), within)]
         lines += ["", *_bullets(row["notes"], within)] if row["notes"] else []
         lines.append("")
-    return "\n".join([*lines, *_bullets(found["notes"], within)]).rstrip()
+    text = "\n".join([*lines, *_bullets(found["notes"], within)]).rstrip()
+    words = legend(text, {"±": "standard deviation between seeds", "-": "not known"})
+    return "\n".join([text, *(["", *_lines([("", words)], within)] if words else [])])
 
 
 def _head(row: Line, found: Line) -> list[Field]:

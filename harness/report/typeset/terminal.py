@@ -12,7 +12,7 @@ from detector.storage.shown import one_line
 from harness.registry.declarations import METRICS
 from harness.report.progress.in_flight import also_text, so_far_text, status_text
 from harness.report.tables import RowView, TableView
-from harness.report.text import difference_text, mean_text, n_text, title_text, verdict_text
+from harness.report.text import difference_text, mean_text, n_text, table_legend, title_text, verdict_text
 from harness.report.typeset.notes import chosen_notes
 from harness.report.typeset.options import Notes
 
@@ -45,7 +45,7 @@ def terminal_table(view: TableView, width: int, notes: Notes) -> str:
         lines = _draw(view, plan)
         if max(map(len, lines)) <= width:
             break
-    below = [*chosen_notes(view, notes), *(_legend(view, plan) if notes != "none" else ())]
+    below = [*chosen_notes(view, notes), *(_legend(view, plan, lines) if notes != "none" else ())]
     wrapped = [line for note in below for line in _wrap(note, width, "- ", "  ")]
     return "\n".join([*_wrap(title_text(view), width, "", "  "), "", *lines, *wrapped])
 
@@ -111,15 +111,10 @@ def _short(texts: Sequence[str], plan: Plan) -> list[str]:
     return [text if plan.every_sd or i == 0 else text.split(" ±")[0] for i, text in enumerate(texts)]
 
 
-def _legend(view: TableView, plan: Plan) -> list[str]:
+def _legend(view: TableView, plan: Plan, lines: Sequence[str]) -> list[str]:
     """What the signs and abbreviations in the table mean, and what it leaves out."""
     measured = [row for row in view.rows if row.ours]
-    said = []
-    if any(metric not in row.ours for row in measured for metric in plan.metrics):
-        said.append("-: the test images have no object of that size.")
-    if len(plan.metrics) > 1:
-        sizes = " APS, APM, APL: of small, medium and large objects." if len(plan.metrics) == len(METRICS) else ""
-        said.append(f"AP50, AP75: at an IoU of 0.5, 0.75.{sizes}")
+    said = [words] if (words := table_legend(view, "\n".join(lines))) else []
     left = METRICS[len(plan.metrics) :]
     deviations = not plan.every_sd and any(mean.sd is not None for row in measured for mean in row.ours.values())
     if left or deviations:

@@ -54,6 +54,7 @@ COMMANDS = [
     ("run", "table2", "--cluster", "exampel"),
     ("statsu",),
 ]
+MORE_ROWS = "(+N): so many more rows that are the same training."  # said where there is no room for them
 OTHER_WIDTHS = [60, 200]
 AT_OTHER_WIDTHS = {"list", "plan all", "compare table2/L6 table2/focal table2/hinge -p tiny", "table tabel2"}
 
@@ -89,7 +90,7 @@ def test_no_line_is_longer_than_the_terminal_and_no_word_is_broken(
         text = printed(monkeypatch, width, arguments)
         long = [line for line in text.splitlines() if len(line) > width]
         assert [line for line in long if max(map(len, line.split())) < width - LABELS] == []
-        assert words_of(text) - piped - {"-", "rows,"} == set()
+        assert words_of(text) - piped - {"-", "rows,"} - words_of(MORE_ROWS) == set()
 
 
 def test_a_command_is_wrapped_so_that_a_shell_takes_it() -> None:
@@ -150,12 +151,6 @@ def test_every_command_is_in_a_group_and_is_told_in_one_sentence() -> None:
         assert [line.split()[0] for line in listed.partition("\n\n")[0].splitlines() if line[2] != " "] == there
 
 
-def test_every_command_takes_h() -> None:
-    runner = CliRunner()
-    for name in get_command(app).commands:  # type: ignore[attr-defined]
-        assert runner.invoke(app, [name, "-h"]).output == runner.invoke(app, [name, "--help"]).output
-
-
 def test_version_names_the_commit_and_loads_no_torch() -> None:
     code = (
         "import sys; from harness.cli import app\n"
@@ -196,23 +191,3 @@ def test_a_profile_or_recipe_in_the_place_of_a_target_is_told() -> None:
     for name, told in (("tiny", "'tiny' is a profile: --profile tiny."), ("dr-r50-1x", "harness explain dr-r50-1x.")):
         result = CliRunner().invoke(app, ["table", name])
         assert str(result.exception).endswith(told)
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("harness table table2 --format la", "latex"),
-        ("harness show table2/L6 --metric APS", "APS"),
-        ("harness explain dr-r50-", "dr-r50-1x"),
-        ("harness run table2 --set optimizer.l", "optimizer.lr="),
-        ("harness table table2 --source co", "committed"),
-        ("harness plan table2 --gpus 4xH1", "4xH100"),
-        ("harness weights convert x --to det", "detectron2"),
-        ("harness run table2 --cluster ex", "example"),
-        ("harness schema re", "recipe"),
-    ],
-)
-def test_completion_offers_what_has_choices(words: str, expected: str) -> None:
-    variables = {"_HARNESS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
-    result = CliRunner().invoke(app, [], env=variables, prog_name="harness")
-    assert expected in result.output.split()

@@ -14,7 +14,7 @@ import pytest
 from detector.runs.folder import RunDir
 from detector.runs.status import Status
 from detector.storage.files import write_json
-from harness.cli.app import _refusal
+from harness.cli.refusals import refusal
 from harness.launch import run as launching
 from harness.launch.local import Failure, Slot
 from harness.launch.run import Request, run_target
@@ -110,7 +110,7 @@ def test_a_runs_folder_of_another_user_is_one_sentence(runs: Path, launched: lis
     with nobody():
         with pytest.raises(PermissionError) as caught:
             run_three()
-        text = _refusal(caught.value)
+        text = refusal(caught.value)
     assert launched == []
     assert text == (
         f"{runs}: Permission denied. {runs} belongs to root (group root). Ask root for: chgrp -R GROUP {runs} "
@@ -164,7 +164,7 @@ def test_cancel_is_one_sentence(runs: Path) -> None:
     with nobody():
         with pytest.raises(PermissionError) as caught:
             invoke("cancel", *ROW)
-        assert f"{runs} belongs to root" in _refusal(caught.value)
+        assert f"{runs} belongs to root" in refusal(caught.value)
 
 
 def test_a_folder_of_submissions_that_is_another_users_is_one_sentence(runs: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_folder_of_submissions_that_is_another_users_is_one_sentence(runs: Pat
     with nobody():
         with pytest.raises(PermissionError) as caught, open(folder / ".lock", "a"):
             pass
-        text = _refusal(caught.value)
+        text = refusal(caught.value)
     assert text.startswith(f"{folder / '.lock'}: Permission denied. {folder} belongs to root (group root). Ask root ")
     assert text.endswith("or use a folder of your own: HARNESS_RUNS=DIR")
 
@@ -185,7 +185,7 @@ def test_what_is_ones_own_is_told_as_such(runs: Path) -> None:
     with nobody():
         with pytest.raises(PermissionError) as caught:
             (runs / "new").mkdir()
-        assert _refusal(caught.value).endswith(f"{runs} is yours: chmod -R u+rwX {runs}")
+        assert refusal(caught.value).endswith(f"{runs} is yours: chmod -R u+rwX {runs}")
 
 
 @pytest.mark.parametrize("hidden", ["folder", "record", "status", "log"])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.planning.selection import Selection
+from harness.planning.selection import Selection, records_elsewhere
 from harness.registry.load import Registry
 from harness.report.formats import render_check, render_tables
-from harness.report.progress.elsewhere import records_elsewhere
 from harness.report.views import judge, table_views
 from tests.harness.report.progress.test_in_flight import finish, job_of
 
