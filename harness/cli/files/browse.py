@@ -76,7 +76,7 @@ def browse(
         setting=f"{row if recipe is None else recipe} at profile {profile}",
     )
     put(write_gallery(target, gallery))
-    say(f"{sum(len(section.items) for section in gallery.sections)} images of {name}. {gallery.sections[0].text}")
+    say(f"Images of {name}: {gallery.count:,}. {gallery.sections[0].text}")
 
 
 def _numbers(texts: list[str]) -> list[int]:

@@ -6,19 +6,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from detector.errors import DataError, HarnessError
 from detector.runs.job import Shapes
 from detector.runs.record import Record
 from harness.figures.images.choose import Change, best_and_worst, changed, image_aps
-from harness.figures.images.panels import SMALL, counts, pair, panel
+from harness.figures.images.panels import SMALL, Shown, counts, pair, panel
 from harness.figures.images.scenes import DETECTIONS, Scene, open_data, open_scene, scene_data, synth_command
 from harness.planning.selection import Selection
 from harness.planning.unequal import choose
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 MOST_BYTES: Final = 20_000  # of a picture; a pair has half as many again
 
@@ -115,11 +112,11 @@ def _extremes(scene: Scene) -> Iterator[Picture]:
         for position in positions:
             ap = f"AP50 {100 * values[position]:.1f}"
             name = f"image {scene.index.image_ids[position]}"
+            picture = panel(scene, position, [f"{scene.name}, {which}: {name}, {ap}"], SMALL)
             caption = (
                 f"The {which} image of {_run(scene)}, {name}: {ap}; {counts(scene, position)}. "
                 f"Drawn are {scene.threshold}."
             )
-            picture = panel(scene, position, [f"{scene.name}, {which}: {name}, {ap}"], SMALL)
             yield _picture(f"{scene.name}: {which} image", caption, picture, MOST_BYTES)
 
 
@@ -146,7 +143,8 @@ def _run(scene: Scene) -> str:
     return f"{scene.name} (seed {scene.record.job.train.seed})"
 
 
-def _picture(title: str, caption: str, picture: Image.Image, most: int) -> Picture:
+def _picture(title: str, caption: str, shown: Shown, most: int) -> Picture:
     from detector.evaluation.pictures.frame import jpeg
 
-    return Picture(title, caption, jpeg(picture, most=most), picture.width, picture.height, caption)
+    picture, words = shown.picture, f"{caption}{shown.note}"
+    return Picture(title, words, jpeg(picture, most=most), picture.width, picture.height, words)

@@ -58,7 +58,7 @@ def test_lines_are_told_apart_without_their_colours() -> None:
 
     assert share("solid") == 1
     assert share("dashed") == pytest.approx(5 / 8, abs=0.05)
-    assert share("dotted") == pytest.approx(1.5 / 3.5, abs=0.08)
+    assert share("dotted") == pytest.approx(1 / 2, abs=0.08)
 
 
 def test_a_hatched_region_leaves_the_image_visible() -> None:

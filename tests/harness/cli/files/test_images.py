@@ -82,7 +82,7 @@ def test_browse_shows_boxes_crowds_and_what_no_anchor_learns(tmp_path: Path) -> 
     (root / "train" / "2.jpg").write_bytes(b"no image")
     out = tmp_path / "out"
     result = invoke("data", "browse", str(root), "--out", str(out))
-    assert "3 images of train. Each of the 3 boxes that are trained on is learnt by an anchor." in result.stderr
+    assert "Images of train: 3. Boxes that are trained on: 3. Learnt by no anchor: none." in result.stderr
     text = (out / "index.html").read_text()
     assert pictures(out / "index.html") == 3
     assert "2 boxes and 1 crowd region;" in text
@@ -93,8 +93,8 @@ def test_browse_shows_boxes_crowds_and_what_no_anchor_learns(tmp_path: Path) -> 
 def test_browse_chooses_by_id_and_by_category(tmp_path: Path) -> None:
     root = root_of(tmp_path / "root", images=9)
     shown = ("data", "browse", str(root), "--split", "val", "--out")
-    assert "2 images of val" in invoke(*shown, str(tmp_path / "a"), "--ids", "2,5").stderr
-    assert "4 images of val" in invoke(*shown, str(tmp_path / "b"), "--classes", "a", "--images", "4").stderr
+    assert "Images of val: 2." in invoke(*shown, str(tmp_path / "a"), "--ids", "2,5").stderr
+    assert "Images of val: 4." in invoke(*shown, str(tmp_path / "b"), "--classes", "a", "--images", "4").stderr
     out = str(tmp_path / "c")
     assert "has no image with the id 77" in error(*shown, out, "--ids", "77")
     assert "--ids 'x'" in error(*shown, out, "--ids", "x")
