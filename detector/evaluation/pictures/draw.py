@@ -82,14 +82,16 @@ def draw(
 ) -> Drawn:
     """A picture of the image (RGB) with marks and points. The first marks are the most important: drawn last, on top.
 
-    readable, most, smallest: as for ``factor_of``. font_size: in pixels, and larger by as much as the picture is for
-    small objects; None: by the size of the picture.
+    readable, most, smallest: as for ``factor_of``. font_size: in pixels, and larger where the picture is for small
+    objects; None: by the size of the picture.
     """
     factor = factor_of(image.size, readable=readable, most=most, smallest=smallest)
     larger = factor / factor_of(image.size, readable=readable, most=most)
     scaled = _scaled(image, factor)
     long = max(scaled.size)
-    letters = round(font_size * larger) if font_size else min(MOST_FONT, max(LEAST_FONT, round(long / 48)))
+    letters = min(MOST_FONT, max(LEAST_FONT, round(long / 48)))
+    if font_size:  # they grow by less than the picture: where objects are small there are many labels
+        letters = round(font_size * (0.4 + 0.6 * larger))
     font = font_of(letters)
     width = max(2, round(long / 400 / larger))  # thin lines: they hide less of small objects
     layout = _layout(marks, factor, font, scaled.size)

@@ -105,6 +105,7 @@ def draw_points(pen: Pen, points: Points, scale: float, offset: tuple[int, int],
             pen.ellipse((x - radius - 1, y - radius - 1, x + radius + 1, y + radius + 1), fill=PAPER)
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=points.colour)
         else:
+            arm = radius + 1
             for edge, colour in ((1, PAPER), (0, points.colour)):
-                pen.line((x - radius, y - radius, x + radius, y + radius), fill=colour, width=1 + 2 * edge)
-                pen.line((x - radius, y + radius, x + radius, y - radius), fill=colour, width=1 + 2 * edge)
+                pen.line((x - arm, y - arm, x + arm, y + arm), fill=colour, width=1 + 2 * edge)
+                pen.line((x - arm, y + arm, x + arm, y - arm), fill=colour, width=1 + 2 * edge)

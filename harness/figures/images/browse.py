@@ -156,13 +156,13 @@ def _unmatched_text(sheets: Sequence[_Sheet]) -> str:
 def _item(sheet: _Sheet) -> Item:
     from detector.evaluation.pictures.frame import framed, jpeg
 
-    drawn, words = _drawn(sheet), _caption(sheet)
+    (drawn, keys), words = _drawn(sheet), _caption(sheet)
     if drawn.unlabelled:
         words += f". Boxes without a label, for lack of room: {drawn.unlabelled:,}"
     title = f"image {sheet.index.image_ids[sheet.position]}"
     if not len(sheet.matched.trained):
         title += ": no annotations"
-    picture = framed(drawn.picture, [title], _legend(sheet), font_size=max(14, drawn.font_size))
+    picture = framed(drawn.picture, [title], keys, font_size=drawn.font_size)
     return Item(jpeg(picture), picture.width, picture.height, f"{words}.", f"{words}.", _table(sheet))
 
 
@@ -181,26 +181,28 @@ def _caption(sheet: _Sheet) -> str:
     )
 
 
-def _drawn(sheet: _Sheet) -> Drawn:
+def _drawn(sheet: _Sheet) -> tuple[Drawn, list[Key]]:
+    """The picture and its legend."""
     from detector.data.images import open_image
     from detector.evaluation.pictures.draw import Drawn, draw
     from detector.evaluation.pictures.frame import placeholder
-    from detector.evaluation.pictures.marks import GREY, Points
+    from detector.evaluation.pictures.marks import DARK_GREY, Points
 
     index, i, matched = sheet.index, sheet.position, sheet.matched
     try:
         image = open_image(index, i)
     except DataError as error:
         picture = placeholder((int(index.widths[i]), int(index.heights[i])), str(error).split(". Run '")[0])
-        return Drawn(picture, 1.0, 0, (0, 0), 14)
+        return Drawn(picture, 1.0, 0, (0, 0), 14), []
     marks, colours = _marks(sheet), _colours(len(matched.trained))
-    points = [Points(_centres(matched.ignored), GREY, "cross")]
+    points = [Points(_centres(matched.ignored), DARK_GREY, "cross")]
     for row in range(len(matched.trained)):
         mine = matched.positives[matched.boxes_of_positives == row]
         if len(mine):
             points.append(Points(_centres(mine), colours[row]))
     sides = index.sides[sheet.rows][matched.trained].min(axis=1)
-    return draw(image, marks, points, most=900, smallest=float(sides.min()) if len(sides) else None)
+    smallest = float(sides.min()) if len(sides) else None
+    return draw(image, marks, points, most=900, smallest=smallest, font_size=14), _legend(sheet)
 
 
 def _centres(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -239,15 +241,15 @@ def _marks(sheet: _Sheet) -> list[Mark]:
 
 
 def _legend(sheet: _Sheet) -> list[Key]:
-    from detector.evaluation.pictures.marks import BLUE, GREY, VERMILION, Key
+    from detector.evaluation.pictures.marks import BLUE, DARK_GREY, GREY, VERMILION, Key
 
     matched, crowd = sheet.matched, sheet.index.crowd[sheet.rows]
     keys = [
         (matched.trained.any(), Key("box and number of its positive anchors", BLUE)),
         (len(matched.positives), Key("positive anchors", BLUE, shape="dot")),
-        (len(matched.ignored), Key("ignored anchors", GREY, shape="cross")),
+        (len(matched.ignored), Key("ignored anchors", DARK_GREY, shape="cross")),
         (matched.unmatched.any(), Key("no anchor learns it", VERMILION, "dashed")),
-        ((~matched.trained & ~crowd).any(), Key("not trained on", GREY, "dotted")),
+        ((~matched.trained & ~crowd).any(), Key("left out of training", GREY, "dotted")),
         (crowd.any(), Key("crowd", GREY, hatched=True)),
     ]
     return [key for there, key in keys if there]
