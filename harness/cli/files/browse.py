@@ -75,8 +75,11 @@ def browse(
         count=images,
         setting=f"{row if recipe is None else recipe} at profile {profile}",
     )
-    put(write_gallery(target, gallery))
+    written = write_gallery(target, gallery)
+    put(written.page)
     say(f"Images of {name}: {gallery.count:,}. {gallery.sections[0].text}")
+    if written.unread:
+        say(written.note(root))
 
 
 def _numbers(texts: list[str]) -> list[int]:

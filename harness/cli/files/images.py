@@ -76,9 +76,12 @@ def images(
     target = claim_gallery(out or Path(_folder_name(sides)), force=force)
     scenes = [_scene(side, item, every, data, min_score) for side, item in zip(sides, found, strict=True)]
     gallery = gallery_of_one(scenes[0], count) if b is None else gallery_of_two(scenes[0], scenes[1], count)
-    put(write_gallery(target, gallery))
+    written = write_gallery(target, gallery)
+    put(written.page)
     for line in gallery.text[: 1 if b is None else 2]:
         say(line)
+    if written.unread:
+        say(written.note(scenes[0].index.root))
 
 
 def _matching(sides: list[Side], seed: int | None, profile: str) -> list[Measured]:
@@ -117,7 +120,7 @@ def _scene(side: Side, item: Measured, every: Selection, data: Path | None, min_
     from harness.figures.images.scenes import open_scene, scene_data
 
     root = scene_data(item.record, data, every.store.runs)
-    return open_scene(side.name, item.record, _detections(item), root, least=min_score)
+    return open_scene(side.name, item.record, _detections(item), root, least=min_score, command=side.command)
 
 
 def _folder_name(sides: list[Side]) -> str:

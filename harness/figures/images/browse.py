@@ -163,7 +163,7 @@ def _item(sheet: _Sheet) -> Item:
     if not len(sheet.matched.trained):
         title += ": no annotations"
     picture = framed(drawn.picture, [title], keys, font_size=drawn.font_size)
-    return Item(jpeg(picture), picture.width, picture.height, f"{words}.", f"{words}.", _table(sheet))
+    return Item(jpeg(picture), *picture.size, f"{words}.", f"{words}.", _table(sheet), unread=not drawn.factor)
 
 
 def _caption(sheet: _Sheet) -> str:
@@ -182,7 +182,7 @@ def _caption(sheet: _Sheet) -> str:
 
 
 def _drawn(sheet: _Sheet) -> tuple[Drawn, list[Key]]:
-    """The picture and its legend."""
+    """The picture and its legend; with a factor of 0 where the image cannot be read."""
     from detector.data.images import open_image
     from detector.evaluation.pictures.draw import Drawn, draw
     from detector.evaluation.pictures.frame import placeholder
@@ -193,7 +193,7 @@ def _drawn(sheet: _Sheet) -> tuple[Drawn, list[Key]]:
         image = open_image(index, i)
     except DataError as error:
         picture = placeholder((int(index.widths[i]), int(index.heights[i])), str(error).split(". Run '")[0])
-        return Drawn(picture, 1.0, 0, (0, 0), 14), []
+        return Drawn(picture, 0, 0, (0, 0), 14), []
     marks, colours = _marks(sheet), _colours(len(matched.trained))
     points = [Points(_centres(matched.ignored), DARK_GREY, "cross")]
     for row in range(len(matched.trained)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -27,7 +28,7 @@ _OURS = re.compile(r"index\.html|page-\d{1,4}\.html|\d{3,5}\.jpg")
 
 @dataclass(frozen=True)
 class Item:
-    """A picture, what stands below it, and a table that opens (headings first)."""
+    """A picture, what stands below it, and a table that opens (headings first). unread: its image cannot be read."""
 
     jpeg: bytes
     width: int
@@ -35,6 +36,7 @@ class Item:
     alt: str
     caption: str
     table: Sequence[Sequence[str]] = ()
+    unread: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,24 +72,39 @@ class _Part:
     items: Sequence[tuple[str, Item]]  # the picture's file, and what stands below it
 
 
-def write_gallery(out: Path, gallery: Gallery) -> Path:
-    """The folder, whole or not at all. Returns its page. Whether it may be replaced, ``claim_gallery`` has said.
+@dataclass(frozen=True)
+class Written:
+    """A gallery on the disk. unread: how many of its images cannot be read."""
+
+    page: Path
+    unread: int
+
+    def note(self, root: Path) -> str:
+        """A sentence about images of ``root`` that cannot be read; "" where all can."""
+        command = f"harness data verify {shlex.quote(str(root))}"
+        return f"Images that cannot be read: {self.unread:,}. What is wrong with them: {command}" if self.unread else ""
+
+
+def write_gallery(out: Path, gallery: Gallery) -> Written:
+    """The folder, whole or not at all. Whether it may be replaced, ``claim_gallery`` has said.
 
     One page's pictures are in memory at a time.
     """
     template = _environment().get_template("gallery.html.j2")
+    unread = 0
     names = [page_name(number) for number in range(max(1, -(-gallery.count // PER_PAGE)))]
     with staged_folder(out) as folder, count_bar("drawing", gallery.count) as advance:
         for name, parts in zip(names, _pages(gallery), strict=True):
             for part in parts:
                 for file, item in part.items:
                     (folder / file).write_bytes(item.jpeg)
+                    unread += item.unread
                     advance(1)
             page = template.render(gallery=gallery, parts=parts, name=name, names=names, generator=GENERATOR)
             (folder / name).write_text(page, encoding="utf-8", errors="backslashreplace")
         if out.exists():
             remove_folder(out)
-    return out / PAGE
+    return Written(out / PAGE, unread)
 
 
 def page_name(number: int) -> str:

@@ -50,10 +50,14 @@ class Counts:
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture in its frame. unlabelled: of each image on it, how many boxes have no label, for lack of room."""
+    """A picture in its frame. unlabelled: of each image on it, how many boxes have no label, for lack of room.
+
+    unread: the image cannot be read.
+    """
 
     picture: Image.Image
     unlabelled: tuple[int, ...]
+    unread: bool
 
     @property
     def note(self) -> str:
@@ -78,7 +82,7 @@ def panel(scene: Scene, position: int, title: Sequence[str], size: Size = LARGE)
 
     drawn = _drawn(scene, position, size)
     page = framed(drawn.picture, title, legend([scene], position), font_size=drawn.font_size)
-    return Shown(page, (drawn.unlabelled,))
+    return Shown(page, (drawn.unlabelled,), drawn.factor == 0)
 
 
 def pair(
@@ -96,7 +100,7 @@ def pair(
         for one, t in zip(drawn, titles, strict=True)
     ]
     page = framed(beside(parts), (), legend(scenes, position), font_size=font)
-    return Shown(page, tuple(one.unlabelled for one in drawn))
+    return Shown(page, tuple(one.unlabelled for one in drawn), drawn[0].factor == 0)
 
 
 def legend(scenes: Sequence[Scene], position: int) -> list[Key]:
@@ -116,6 +120,7 @@ def legend(scenes: Sequence[Scene], position: int) -> list[Key]:
 
 
 def _drawn(scene: Scene, position: int, size: Size) -> Drawn:
+    """With a factor of 0 where the image cannot be read."""
     from detector.data.images import open_image
     from detector.evaluation.pictures.draw import Drawn, draw
     from detector.evaluation.pictures.frame import placeholder
@@ -125,7 +130,7 @@ def _drawn(scene: Scene, position: int, size: Size) -> Drawn:
         image = open_image(scene.index, position)
     except DataError as error:
         where = (int(scene.index.widths[position]), int(scene.index.heights[position]))
-        return Drawn(placeholder(where, _why(error, scene)), 1.0, 0, (0, 0), size.font)
+        return Drawn(placeholder(where, _why(error, scene)), 0, 0, (0, 0), size.font)
     objects = outcome.truth[~outcome.crowd]  # of the annotations: the same for two evaluations of the image
     sides = (objects[:, 2:] - objects[:, :2]).min(axis=1)
     smallest = float(sides.min()) if size.enlarges and len(sides) else None

@@ -18,6 +18,7 @@ from harness.planning.selection import Selection
 from harness.planning.unequal import choose
 
 MOST_BYTES: Final = 20_000  # of a picture; a pair has half as many again
+_HOW: Final = "'harness images ROW' says what is wrong, and the command that mends it."
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ def why_none(selection: Selection) -> str:
         return f"No finished run of {selection.target} is here at profile {selection.profile.name}. Train it: {command}"
     here = [record for record in every if _detections(selection, record).is_file()]
     if not here:
+        if any(_detections(selection, record).parent.is_dir() for record in every):
+            return f"The runs' folders are here, but not their detections. {_HOW}"
         return (
             "Images are drawn from the detections in a run's folder, which a record does not hold, and the folders of "
             f"these runs are not here. Set HARNESS_RUNS to the folder that has them, or make them again: {command}"
@@ -80,7 +83,7 @@ def why_none(selection: Selection) -> str:
             how = f"Make it again: {synth_command(source, folder)}"
         return f"The folders of the runs are here, but not the data set that their images are of. {how}"
     if all(_scene(selection, ref, records.get(ref, [])) is None for ref in selection.refs):
-        return "The detections of these runs cannot be read; 'harness images ROW' says what is wrong with them."
+        return f"The detections of these runs cannot be read. {_HOW}"
     return ""
 
 

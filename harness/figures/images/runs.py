@@ -96,4 +96,4 @@ def _item(shown: Shown, title: str, caption: str) -> Item:
     from detector.evaluation.pictures.frame import jpeg
 
     picture, words = shown.picture, f"{title}; {caption}{shown.note}"
-    return Item(jpeg(picture), picture.width, picture.height, words, words)
+    return Item(jpeg(picture), picture.width, picture.height, words, words, unread=shown.unread)

@@ -62,9 +62,31 @@ def test_what_is_missing_is_said_with_how_to_get_it(tmp_path: Path, monkeypatch:
     annotations = root / "annotations" / "instances_val2017.json"
     annotations.write_text(annotations.read_text() + " ")
     assert "are not those of the evaluation" in error(*command, "--force", "--data", str(root))
+    shutil.rmtree(root / "val2017")
+    annotations.write_text(annotations.read_text()[:-1])
+    said = error(*command, "--force", "--data", str(root))
+    assert f"but its images are not at {root}/val2017. Make it again: harness data synth --out {root} " in said
+    assert "<h1>" in (tmp_path / "out" / "index.html").read_text()  # what was there stays
+
+
+def test_without_detections_the_command_is_the_one_that_makes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = pictured(tmp_path, monkeypatch, L6=0.2)
     (found,) = runs.glob("*/evals/*/detections.json.gz")
     found.unlink()
-    assert "They lie in a run's folder only" in error(*command, "--force", "--data", str(root))
+    run = found.parents[2]
+    trains = f"with the run {run.name}, or train it again: harness run table2/L6 --profile tiny"
+    assert f"{trains} --fresh" in error("images", "table2/L6", *TINY)  # with its record the run counts as done
+    assert "train it again: harness run TABLE/ROW --profile tiny" in error("images", run.name, *TINY)
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "final.pt").touch()
+    said = error("images", "table2/L6", *TINY)
+    assert f"are gone ({found})" in said
+    assert "move record.json away from that folder, and then: harness eval table2/L6 --profile tiny --seed 0" in said
+    kept = shutil.copy(found.with_name("record.json"), tmp_path / "record.json")
+    shutil.rmtree(run)
+    assert "They lie in a run's folder only, not in its record." in error("images", str(kept), *TINY)
 
 
 def test_a_run_without_detections_and_one_that_finds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +105,7 @@ def test_browse_shows_boxes_crowds_and_what_no_anchor_learns(tmp_path: Path) -> 
     out = tmp_path / "out"
     result = invoke("data", "browse", str(root), "--out", str(out))
     assert "Images of train: 3. Boxes that are trained on: 3. Learnt by no anchor: none." in result.stderr
+    assert f"Images that cannot be read: 1. What is wrong with them: harness data verify {root}" in result.stderr
     text = (out / "index.html").read_text()
     assert pictures(out / "index.html") == 3
     assert "2 boxes and 1 crowd region;" in text

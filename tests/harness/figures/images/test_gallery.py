@@ -20,12 +20,12 @@ def gallery(text: str, *counts: int) -> Gallery:
 
 
 def test_text_from_data_injects_nothing_into_the_page(tmp_path: Path) -> None:
-    page = write_gallery(tmp_path / "out", gallery(EVIL)).read_text(encoding="utf-8")
+    page = write_gallery(tmp_path / "out", gallery(EVIL)).page.read_text(encoding="utf-8")
     assert "<script" not in page
     assert 'onload="x' not in page
     assert not {"\x1b", "\u202e"} & set(page)
     assert page.count("&lt;script&gt;") == 13
-    assert page == write_gallery(tmp_path / "again", gallery(EVIL)).read_text(encoding="utf-8")
+    assert page == write_gallery(tmp_path / "again", gallery(EVIL)).page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_text_from_data_injects_nothing_into_the_page(tmp_path: Path) -> None:
     [((0,), [0]), ((3, 3), [6]), ((60, 0), [60]), ((60, 1), [60, 1]), ((50, 80), [60, 60, 10])],
 )
 def test_many_pictures_have_pages_of_sixty(tmp_path: Path, counts: tuple[int, ...], pages: list[int]) -> None:
-    out = write_gallery(tmp_path / "out", gallery("words", *counts)).parent
+    out = write_gallery(tmp_path / "out", gallery("words", *counts)).page.parent
     names = ["index.html", *(f"page-{number}.html" for number in range(2, len(pages) + 1))]
     assert sorted(path.name for path in out.glob("*.html")) == sorted(names)
     texts = [(out / name).read_text() for name in names]
@@ -52,7 +52,7 @@ def test_many_pictures_have_pages_of_sixty(tmp_path: Path, counts: tuple[int, ..
 
 
 def test_a_picture_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
-    out = write_gallery(tmp_path / "out", gallery("one")).parent
+    out = write_gallery(tmp_path / "out", gallery("one")).page.parent
 
     def fails() -> Item:
         raise DataError("the image went away")

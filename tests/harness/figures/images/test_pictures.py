@@ -62,13 +62,24 @@ def test_without_runs_folders_or_data_there_are_none_and_words_say_why(
     assert (
         'harness data synth --out "$HARNESS_RUNS/data/shapes-v1-s0-64px-3c-24-6" --size 64 --train 24 --test 6' in said
     )
-    for path in runs.rglob(DETECTIONS):
-        path.unlink()
+    shutil.move(tmp_path / "away", runs / "data")
+    shutil.rmtree(next((runs / "data").glob("*/val2017")))
     assert pictures_of(selection()) == []
-    assert "which a record does not hold" in why_none(selection())
-    assert str(tmp_path) not in said + why_none(selection())
+    assert "not the data set" in why_none(selection())
+    (path,) = runs.rglob(DETECTIONS)
+    path.unlink()
+    assert pictures_of(selection()) == []
+    said += why_none(selection())
+    assert "but not their detections. 'harness images ROW' says what is wrong" in said
+    collected = tmp_path / "results" / "records" / "tiny" / f"{path.parent.name}.json"
+    collected.parent.mkdir(parents=True)
+    shutil.copy(path.with_name("record.json"), collected)
     monkeypatch.setenv("HARNESS_RUNS", str(tmp_path / "none"))
+    assert "which a record does not hold" in why_none(selection())
     assert "harness run table2 --profile tiny" in why_none(selection())
+    collected.unlink()
+    assert "No finished run of table2 is here" in why_none(selection())
+    assert str(tmp_path) not in said + why_none(selection())
 
 
 def test_best_worst_and_changed_images_are_those_of_the_extreme_aps(
