@@ -13,7 +13,7 @@ from detector.evaluation.pictures.strokes import Font, draw_box, draw_points, fo
 
 LEAST_WIDTH: Final = 300  # pixels, for a title over a narrow image
 _GAP = 8
-_QUALITIES = (85, 78, 70, 60, 50, 40, 30)
+_QUALITIES = (85, 78, 70, 60, 50, 40, 32, 26)
 
 
 def framed(
@@ -80,7 +80,7 @@ def jpeg(picture: Image.Image, *, most: int | None = None) -> bytes:
     content = b""
     for quality in _QUALITIES:
         file = BytesIO()
-        picture.save(file, format="JPEG", quality=quality, optimize=True)
+        picture.save(file, format="JPEG", quality=quality, optimize=True, progressive=True)
         content = file.getvalue()
         if most is None or len(content) <= most:
             break
