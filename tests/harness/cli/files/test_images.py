@@ -155,3 +155,12 @@ def test_browse_of_real_images(coco_tiny: Path, tmp_path: Path) -> None:
         str(out),
     )
     assert pictures(out / "index.html") == 2
+
+
+@pytest.mark.slow
+def test_the_report_has_the_images_of_a_runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictured(tmp_path, monkeypatch, focal=0.5, L6=0.2)
+    invoke("report", "table2", *TINY, "--out", str(tmp_path / "report"))
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert page.count('src="data:image/jpeg;base64,') == 5
+    assert "The image that changed most between table2/L6 and table2/focal, image " in page
