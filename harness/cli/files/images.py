@@ -72,7 +72,7 @@ def images(
 
     every = Selection("all", profile, [], data)
     sides = [find_side(name, every, data) for name in (a, b) if name is not None]
-    found = _matching(sides, seed, profile)
+    found = _matching(sides, seed, every)
     target = claim_gallery(out or Path(_folder_name(sides)), force=force)
     scenes = [_scene(side, item, every, data, min_score) for side, item in zip(sides, found, strict=True)]
     gallery = gallery_of_one(scenes[0], count) if b is None else gallery_of_two(scenes[0], scenes[1], count)
@@ -84,15 +84,14 @@ def images(
         say(written.note(scenes[0].index.root))
 
 
-def _matching(sides: list[Side], seed: int | None, profile: str) -> list[Measured]:
+def _matching(sides: list[Side], seed: int | None, every: Selection) -> list[Measured]:
     """One evaluation of each side: of the seed asked for, else of the lowest that all have here, else the first ones.
 
     Raises UsageError where a side was never run, or not with this seed.
     """
     for side in sides:
         if not side.measured:
-            command = f" Train it: {side.command}" if side.command else ""
-            raise UsageError(f"No finished run of {side.name} is here at profile {profile}.{command}")
+            raise UsageError(_never_run(side, every))
     by_seed = [{item.record.job.train.seed: item for item in reversed(side.measured)} for side in sides]
     if seed is not None:
         for side, known in zip(sides, by_seed, strict=True):
@@ -106,6 +105,19 @@ def _matching(sides: list[Side], seed: int | None, profile: str) -> list[Measure
     if here or common:
         return [known[(here or common)[0]] for known in by_seed]
     return [known[min(known)] for known in by_seed]
+
+
+def _never_run(side: Side, every: Selection) -> str:
+    """With the profiles that have records of the row, where others have some."""
+    from harness.planning.selection import Selection
+    from harness.report.progress.elsewhere import records_elsewhere
+
+    said = f"No finished run of {side.name} is here at profile {every.profile.name}."
+    if side.command is None:
+        return said
+    row, *overrides = side.name.split("@")
+    others = records_elsewhere(Selection(row, every.profile.name, overrides, every.given_data))
+    return f"{said} {others} Or train it: {side.command}" if others else f"{said} Train it: {side.command}"
 
 
 def _detections(item: Measured) -> Path:

@@ -17,7 +17,7 @@ from harness.figures.images.scenes import DETECTIONS, Scene, open_data, open_sce
 from harness.planning.selection import Selection
 from harness.planning.unequal import choose
 
-MOST_BYTES: Final = 14_000  # of a picture; a pair has half as many again
+MOST_BYTES: Final = 14_000  # aimed at, of a picture; a pair has half as many again; the least quality may need more
 _HOW: Final = "'harness images ROW' says what is wrong, and the command that mends it."
 
 

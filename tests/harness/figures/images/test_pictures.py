@@ -39,7 +39,7 @@ def test_each_row_has_its_worst_and_best_image_and_what_changed_against_the_firs
         "table2/L6 and table2/focal: most changed",
     ]
     for picture in found:
-        assert len(picture.jpeg) <= MOST_BYTES * 1.5
+        assert len(picture.jpeg) <= MOST_BYTES * 2
         with Image.open(BytesIO(picture.jpeg)) as image:
             assert image.size == (picture.width, picture.height)
         assert str(tmp_path) not in picture.caption + picture.alt
