@@ -94,12 +94,11 @@ def write_gallery(out: Path, gallery: Gallery) -> Written:
     unread = 0
     names = [page_name(number) for number in range(max(1, -(-gallery.count // PER_PAGE)))]
     with staged_folder(out) as folder, count_bar("drawing", gallery.count) as advance:
-        for name, parts in zip(names, _pages(gallery), strict=True):
+        for name, parts in zip(names, _pages(gallery, advance), strict=True):
             for part in parts:
                 for file, item in part.items:
                     (folder / file).write_bytes(item.jpeg)
                     unread += item.unread
-                    advance(1)
             page = template.render(gallery=gallery, parts=parts, name=name, names=names, generator=GENERATOR)
             (folder / name).write_text(page, encoding="utf-8", errors="backslashreplace")
         if out.exists():
@@ -112,8 +111,8 @@ def page_name(number: int) -> str:
     return PAGE if number == 0 else f"page-{number + 1}.html"
 
 
-def _pages(gallery: Gallery) -> Iterator[list[_Part]]:
-    """The parts of each page. A page's pictures are drawn when it is asked for."""
+def _pages(gallery: Gallery, advance: Callable[[int], None]) -> Iterator[list[_Part]]:
+    """The parts of each page. A page's pictures are drawn when it is asked for; advance: told of each."""
     parts: list[_Part] = []
     room, number = PER_PAGE, 0
     for section in gallery.sections:
@@ -123,7 +122,10 @@ def _pages(gallery: Gallery) -> Iterator[list[_Part]]:
                 yield parts
                 parts, room = [], PER_PAGE
             chosen = section.pictures[start : start + room]
-            items = [(f"{number + k:03d}.jpg", draw()) for k, draw in enumerate(chosen, start=1)]
+            items = []
+            for k, draw in enumerate(chosen, start=1):
+                items.append((f"{number + k:03d}.jpg", draw()))
+                advance(1)
             parts.append(_Part(section, start > 0, items))
             start, number, room = start + max(1, len(chosen)), number + len(chosen), room - len(chosen)
     yield parts

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from io import BytesIO
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 
+from detector.errors import DataError
 from harness.figures.images.choose import best_and_worst, changed, image_aps
 from harness.figures.images.pictures import MOST_BYTES, pictures_of, why_none
 from harness.figures.images.scenes import DETECTIONS, open_scene, scene_data
@@ -97,6 +100,10 @@ def test_best_worst_and_changed_images_are_those_of_the_extreme_aps(
     assert above[0].ap - above[0].other == max(values.values()) > 0
     assert below == []
     assert set(image_aps(other).values()) == {0.0}
+    split = replace(other.record.test_split, sha256="0" * 64)
+    elsewhere = dataclasses.replace(other, record=replace(other.record, test_split=split))
+    with pytest.raises(DataError, match="table2/L6 and table2/focal were evaluated on different images"):
+        changed(scene, elsewhere, 3)
 
 
 def test_an_image_that_cannot_be_read_is_called_out_in_its_place(
