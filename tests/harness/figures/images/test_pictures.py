@@ -16,7 +16,9 @@ from harness.figures.images.choose import best_and_worst, changed, image_aps
 from harness.figures.images.pictures import MOST_BYTES, pictures_of, why_none
 from harness.figures.images.scenes import DETECTIONS, open_scene, scene_data
 from harness.planning.selection import Selection
-from tests.pictured import pictured
+from support.micro import micro_job
+from tests.command import invoke
+from tests.pictured import finished, pictured
 
 
 def selection(target: str = "table2") -> Selection:
@@ -52,6 +54,25 @@ def test_each_row_has_its_worst_and_best_image_and_what_changed_against_the_firs
         "table1/hp-e_hn-3.5: worst image",
         "table1/hp-e_hn-3.5: best image",
     ]  # the training of table2/L6
+
+
+def test_of_several_seeds_the_lowest_is_shown_against_the_same_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = pictured(tmp_path, monkeypatch, focal=0.5)
+    (root,) = (runs / "data").iterdir()
+    for seed, share in ((1, 0.3), (2, 0.8)):
+        for ref in ("table2/L6", "table2/focal"):
+            finished(runs, root, micro_job(tmp_path / "experiments", ref, seed), share * (ref == "table2/L6"))
+    captions = [picture.caption for picture in pictures_of(selection())]
+    assert "of table2/focal (seed 0), " in captions[0]
+    assert "of table2/L6 (seed 1), " in captions[2]
+    assert "table2/focal (seed 1): " in captions[4]
+    out = tmp_path / "out"
+    said = invoke("images", "table2/L6", "table2/focal", "--profile", "tiny", "--out", str(out)).stderr
+    assert said.count("profile tiny, seed 1, ") == 2  # the lowest that both have
+    said = invoke("images", "table2/L6", "--profile", "tiny", "--seed", "2", "--force", "--out", str(out)).stderr
+    assert "profile tiny, seed 2, " in said
 
 
 def test_without_runs_folders_or_data_there_are_none_and_words_say_why(
