@@ -10,17 +10,23 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from detector.evaluation.pictures.draw import Drawn
+from detector.evaluation.pictures.marks import GREY, ORANGE, VERMILION, Mark
 from harness.figures.images.browse import browse
-from harness.figures.images.gallery import Item
+from harness.figures.images.gallery import Gallery, Item
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve
 from tests.own_roots import root_of
 
 
-def items(root: Path, *, ref: str = "table2/L6", split: str = "val") -> list[Item]:
+def page(root: Path, *, ref: str) -> Gallery:
     registry = Registry()
     job = eval_job(resolve(registry, ref, registry.profile("tiny")), 0).train
-    (section,) = browse(job, root, split, count=99, setting="a test").sections
+    return browse(job, root, "val", count=99, setting="a test")
+
+
+def items(root: Path, *, ref: str = "table2/L6") -> list[Item]:
+    (section,) = page(root, ref=ref).sections
     return [draw() for draw in section.pictures]
 
 
@@ -109,3 +115,26 @@ def test_an_image_without_annotations_says_so_and_has_no_legend(
     (item,) = items(tmp_path / "one")
     assert told.pop() == (["image 1"], [])  # nothing is drawn that a legend could explain
     assert item.unread
+
+
+def test_a_box_that_no_anchor_learns_is_called_out_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Mark] = []
+
+    def draw(image: Image.Image, marks: list[Mark], *_: object, **__: object) -> Drawn:
+        drawn.extend(marks)
+        return Drawn(image, 1, 0, (0, 0), 14)
+
+    monkeypatch.setattr("detector.evaluation.pictures.draw.draw", draw)
+    boxes = [{"bbox": [20, 20, 40, 40]}, {"bbox": [70, 70, 3, 3]}, {"bbox": [60, 0, 30, 30], "iscrowd": 1}]
+    root = root_with(tmp_path, Image.new("RGB", (96, 96)), "image.png", boxes)
+    (item,) = items(root, ref="ablations/focal-no-low-quality")
+    assert [(mark.text.split(": ")[1], mark.colour, mark.line, mark.hatched) for mark in drawn] == [
+        ("no anchor", VERMILION, "dashed", False),
+        ("crowd", GREY, "solid", True),
+        (item.table[1][3], ORANGE, "solid", False),
+    ]
+    assert "2 boxes and 1 crowd region, 1 without an anchor;" in item.caption
+    text = " ".join(page(root, ref="ablations/focal-no-low-quality").text)
+    assert "anchors are positive from IoU 0.5, ignored from 0.4." in text
+    text = " ".join(page(root, ref="table2/L6").text)
+    assert "IoU 0.5, none ignored, and the best anchors of each box positive in any case." in text
