@@ -14,7 +14,7 @@ from detector.data.shapes.generate import shapes_folder_name
 from detector.evaluation.detections import Detections, write_detections
 from detector.runs.code import Code
 from detector.runs.folder import RunDir
-from detector.runs.job import Shapes
+from detector.runs.job import EvalJob, Shapes
 from detector.runs.record import RECORD_FORMAT, Record, SplitFingerprint, content_hash
 from detector.storage.files import write_json
 from support.micro import micro_data, micro_job, write_experiments
@@ -33,30 +33,34 @@ def pictured(folder: Path, monkeypatch: pytest.MonkeyPatch, **wrong: float) -> P
     assert isinstance(source, Shapes)
     root = micro_data(runs / "data" / shapes_folder_name(source), micro_job(experiments))
     for ref, share in wrong.items():
-        job = micro_job(experiments, f"table2/{ref}")
-        run, sha256 = RunDir(runs / job.train.id), annotations_sha256(root, "val2017")
-        split = SplitFingerprint(images=6, boxes=9, sha256=sha256)
-        record = Record(
-            format=RECORD_FORMAT,
-            eval_id=job.id,
-            train_id=job.train.id,
-            profile="tiny",
-            job=job,
-            metrics={"AP": 50.0},
-            train_split=split,
-            test_split=split,
-            environment={},
-            code=Code(version="0", commit=None, modified=None),
-            train_seconds=1.0,
-            eval_seconds=1.0,
-            finished="2026-01-01T00:00:00+00:00",
-            notes=(),
-        )
-        run.evaluation(job.id).mkdir(parents=True)
-        write_json(run.job, job.train)
-        write_json(run.record(job.id), replace(record, sha256=content_hash(record)))
-        write_detections(run.detections(job.id), made_up(load_index(root, "val2017"), share))
+        finished(runs, root, micro_job(experiments, f"table2/{ref}"), share)
     return runs
+
+
+def finished(runs: Path, root: Path, job: EvalJob, share: float) -> None:
+    """The folder of a finished run of this job, which does not find ``share`` of the boxes."""
+    run, sha256 = RunDir(runs / job.train.id), annotations_sha256(root, "val2017")
+    split = SplitFingerprint(images=6, boxes=9, sha256=sha256)
+    record = Record(
+        format=RECORD_FORMAT,
+        eval_id=job.id,
+        train_id=job.train.id,
+        profile="tiny",
+        job=job,
+        metrics={"AP": 50.0},
+        train_split=split,
+        test_split=split,
+        environment={},
+        code=Code(version="0", commit=None, modified=None),
+        train_seconds=1.0,
+        eval_seconds=1.0,
+        finished="2026-01-01T00:00:00+00:00",
+        notes=(),
+    )
+    run.evaluation(job.id).mkdir(parents=True)
+    write_json(run.job, job.train)
+    write_json(run.record(job.id), replace(record, sha256=content_hash(record)))
+    write_detections(run.detections(job.id), made_up(load_index(root, "val2017"), share))
 
 
 def made_up(index: CocoIndex, share: float) -> Detections:

@@ -161,6 +161,10 @@ def test_overfit_learns_eight_real_images_by_heart(coco_tiny: Path, tmp_path: Pa
         box, name = index.boxes[rows][largest], index.category_names[index.labels[rows][largest]]
         hits += any(entry["name"] == name and iou(np.array(entry["box"]), box) > 0.5 for entry in found[image])
     assert hits >= 7
+    shown = ("images", str(run.root), "--data", str(coco_tiny), "--out", str(tmp_path / "images"), *arguments[1:])
+    assert "on 8 images of train2017" in harness(tmp_path, *shown, timeout=120)
+    assert len(list((tmp_path / "images").glob("*.jpg"))) == 8
+    assert "0 false, 0 of" in (tmp_path / "images" / "index.html").read_text()
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +16,8 @@ from detector.evaluation.pictures.marks import PAPER, Mark, Points, ink_on
 from detector.evaluation.pictures.strokes import Font, draw_box, draw_points, font_of, text_size, write
 
 READABLE: Final = 640  # pixels: an image whose long side is at most half of it is enlarged
+LEAST_BOX: Final = 24  # pixels: an image with a smaller object is enlarged more, where that is asked for
+LONGEST: Final = 1600  # pixels of the long side of a picture that is enlarged for that
 LEAST_FONT, MOST_FONT = 13, 160  # pixels
 MOST_LABELS: Final = 200
 _PAD = 3  # pixels around a label's letters
@@ -23,13 +26,15 @@ _PAD = 3  # pixels around a label's letters
 @dataclass(frozen=True)
 class Drawn:
     """factor: pixels of the picture for each of the image's, whole where it was enlarged; unlabelled: boxes without a
-    place for their label; inset: where the image begins on the picture, from the left and the top.
+    place for their label; inset: where the image begins on the picture, from the left and the top; font_size: of the
+    labels.
     """
 
     picture: Image.Image
     factor: float
     unlabelled: int
     inset: tuple[int, int]
+    font_size: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +44,30 @@ class _Layout:
     sizes: NDArray[np.float64]  # [M, 2]
 
 
-def factor_of(size: tuple[int, int], *, readable: int = READABLE, most: int | None = None) -> float:
-    """How much an image is enlarged (a whole number) or, where its long side is above ``most``, reduced."""
+@dataclass(frozen=True)
+class _Label:
+    """A label that has a place. box, at (its upper left corner), size: in pixels of the picture."""
+
+    mark: Mark
+    box: Sequence[float]
+    at: tuple[float, float]
+    size: Sequence[float]
+
+
+def factor_of(
+    size: tuple[int, int], *, readable: int = READABLE, most: int | None = None, smallest: float | None = None
+) -> float:
+    """How much an image is enlarged (a whole number) or, where its long side is above ``most``, reduced.
+
+    smallest: shorter side of the smallest object in pixels; for one below ``LEAST_BOX`` the picture becomes larger
+    than ``most`` and ``readable`` say, up to ``LONGEST``. None: objects do not matter.
+    """
     long = max(size)
-    if most is not None and long > most:
-        return most / long
-    return float(max(1, readable // long))
+    plain = most / long if most is not None and long > most else float(max(1, readable // long))
+    if smallest is None or smallest * plain >= LEAST_BOX:
+        return plain
+    larger = min(math.ceil(LEAST_BOX / max(smallest, 1)), LONGEST / long)
+    return max(plain, larger if larger < 1 else float(int(larger)))
 
 
 def draw(
@@ -54,17 +77,23 @@ def draw(
     *,
     readable: int = READABLE,
     most: int | None = None,
+    smallest: float | None = None,
     font_size: int | None = None,
 ) -> Drawn:
     """A picture of the image (RGB) with marks and points. The first marks are the most important: drawn last, on top.
 
-    readable, most: as for ``factor_of``. font_size: in pixels; None: by the size of the picture.
+    readable, most, smallest: as for ``factor_of``. font_size: in pixels, and larger where the picture is for small
+    objects; None: by the size of the picture.
     """
-    factor = factor_of(image.size, readable=readable, most=most)
+    factor = factor_of(image.size, readable=readable, most=most, smallest=smallest)
+    larger = factor / factor_of(image.size, readable=readable, most=most)
     scaled = _scaled(image, factor)
     long = max(scaled.size)
-    font = font_of(font_size or min(MOST_FONT, max(LEAST_FONT, round(long / 48))))
-    width = max(2, round(long / 400))
+    letters = min(MOST_FONT, max(LEAST_FONT, round(long / 48)))
+    if font_size:  # they grow by less than the picture: where objects are small there are many labels
+        letters = round(font_size * (0.4 + 0.6 * larger))
+    font = font_of(letters)
+    width = max(2, round(long / 400 / larger))  # thin lines: they hide less of small objects
     layout = _layout(marks, factor, font, scaled.size)
     left, top, right, bottom = margins(layout.places, layout.sizes, scaled.size)
     picture = Image.new("RGB", (scaled.width + left + right, scaled.height + top + bottom), PAPER)
@@ -75,11 +104,17 @@ def draw(
     pen = ImageDraw.Draw(picture)
     for some in points:
         draw_points(pen, some, factor, (left, top), width)
-    for mark, box, place, size in zip(marks, moved.tolist(), layout.places, layout.sizes.tolist(), strict=True):
-        if place is not None:
-            _label(pen, mark, box, (place[0] + left, place[1] + top), size, font)
+    labels = [
+        _Label(mark, box, (place[0] + left, place[1] + top), size)
+        for mark, box, place, size in zip(marks, moved.tolist(), layout.places, layout.sizes.tolist(), strict=True)
+        if place is not None
+    ]
+    for label in labels:  # all lines first: none crosses another label's letters
+        _lead(pen, label)
+    for label in labels:
+        _chip(pen, label, font)
     unlabelled = sum(place is None and bool(mark.text) for mark, place in zip(marks, layout.places, strict=True))
-    return Drawn(picture, factor, unlabelled, (left, top))
+    return Drawn(picture, factor, unlabelled, (left, top), letters)
 
 
 def _scaled(image: Image.Image, factor: float) -> Image.Image:
@@ -100,20 +135,18 @@ def _layout(marks: Sequence[Mark], factor: float, font: Font, size: tuple[int, i
     return _Layout(boxes, place_labels(boxes, sizes, size), sizes)
 
 
-def _label(
-    pen: ImageDraw.ImageDraw,
-    mark: Mark,
-    box: Sequence[float],
-    at: tuple[float, float],
-    size: Sequence[float],
-    font: Font,
-) -> None:
-    """A chip of the mark's colour with its text, and a line to the box where it stands apart."""
-    x1, y1, x2, y2 = at[0], at[1], at[0] + size[0], at[1] + size[1]
-    to = min(max((x1 + x2) / 2, box[0]), box[2]), min(max((y1 + y2) / 2, box[1]), box[3])
-    start = min(max(to[0], x1), x2), min(max(to[1], y1), y2)
+def _lead(pen: ImageDraw.ImageDraw, label: _Label) -> None:
+    """A line from a label to its box, where it stands apart."""
+    (x, y), (width, height), box = label.at, label.size, label.box
+    to = min(max(x + width / 2, box[0]), box[2]), min(max(y + height / 2, box[1]), box[3])
+    start = min(max(to[0], x), x + width), min(max(to[1], y), y + height)
     if max(abs(to[0] - start[0]), abs(to[1] - start[1])) > 4:
         pen.line((*start, *to), fill=PAPER, width=3)
-        pen.line((*start, *to), fill=mark.colour, width=1)
-    pen.rectangle((round(x1), round(y1), round(x2) - 1, round(y2) - 1), fill=mark.colour)
-    write(pen, (x1 + _PAD, y1 + _PAD - 1), mark.text, font, ink_on(mark.colour))
+        pen.line((*start, *to), fill=label.mark.colour, width=1)
+
+
+def _chip(pen: ImageDraw.ImageDraw, label: _Label, font: Font) -> None:
+    """The text on a ground of the mark's colour."""
+    (x, y), (width, height), colour = label.at, label.size, label.mark.colour
+    pen.rectangle((round(x), round(y), round(x + width) - 1, round(y + height) - 1), fill=colour)
+    write(pen, (x + _PAD, y + _PAD - 1), label.mark.text, font, ink_on(colour))

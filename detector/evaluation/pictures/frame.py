@@ -13,7 +13,7 @@ from detector.evaluation.pictures.strokes import Font, draw_box, draw_points, fo
 
 LEAST_WIDTH: Final = 300  # pixels, for a title over a narrow image
 _GAP = 8
-_QUALITIES = (85, 78, 70, 60, 50, 40, 30)
+_QUALITIES = (85, 78, 70, 60, 50, 40, 32, 26)
 
 
 def framed(
@@ -24,7 +24,7 @@ def framed(
     top: height of the part above, for pictures that stand beside each other; None: as high as it must be.
     """
     font = font_of(font_size)
-    width = max(LEAST_WIDTH, picture.width)
+    width = max(LEAST_WIDTH, picture.width, *(_GAP + _key_width(key, font) for key in legend))
     lines = [line for text in title for line in _wrapped(text, font, width - 2 * _GAP)]
     step = text_size("A", font)[1] + 5
     above = max(top or 0, len(lines) * step + _GAP) if lines else top or 0
@@ -80,7 +80,7 @@ def jpeg(picture: Image.Image, *, most: int | None = None) -> bytes:
     content = b""
     for quality in _QUALITIES:
         file = BytesIO()
-        picture.save(file, format="JPEG", quality=quality, optimize=True)
+        picture.save(file, format="JPEG", quality=quality, optimize=True, progressive=True)
         content = file.getvalue()
         if most is None or len(content) <= most:
             break
@@ -100,17 +100,21 @@ def _sample(page: Image.Image, at: tuple[float, float], key: Key, step: int) -> 
 
 
 def _legend_rows(legend: Sequence[Key], font: Font, width: int) -> list[list[tuple[float, Key]]]:
-    step = text_size("A", font)[1] + 5
     rows: list[list[tuple[float, Key]]] = []
     x = float(width)
     for key in legend:
-        wide = 2 * step + text_size(key.text, font)[0] + 2 * _GAP
+        wide = _key_width(key, font)
         if x + wide > width and (not rows or rows[-1]):
             rows.append([])
             x = _GAP
         rows[-1].append((x, key))
         x += wide
     return rows
+
+
+def _key_width(key: Key, font: Font) -> int:
+    """Of a key's sample and text, and of the gap to the next."""
+    return 2 * (text_size("A", font)[1] + 5) + text_size(key.text, font)[0] + 2 * _GAP
 
 
 def _wrapped(text: str, font: Font, width: int) -> list[str]:

@@ -24,6 +24,7 @@ ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
 COLOURS: Final = (ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE)
 LINES: Final[tuple[Line, ...]] = ("solid", "dashed", "dotted")
 GREY: Final = "#9A9A9A"
+DARK_GREY: Final = "#4A4A4A"  # of thin signs, which a light edge surrounds
 INK, PAPER = "#1A1A1A", "#FFFFFF"
 MOST_LETTERS: Final = 24  # of a name in a picture
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
@@ -74,17 +76,29 @@ def _outcome(
     """boxes, truth: x, y, width, height."""
     counted = _first_of_category(labels)
     boxes, labels, scores = boxes[counted], labels[counted], scores[counted]
-    kinds, found_by = np.full(len(boxes), FALSE), np.full(len(truth), -1)
     overlap = _overlaps(boxes, truth, crowd) * (labels[:, None] == truth_labels[None, :])
-    for m in np.flatnonzero((overlap >= IOU).any(axis=1)).tolist():
-        row = overlap[m]
-        free = (row >= IOU) & ~crowd & (found_by < 0)
-        if free.any():
-            best = np.flatnonzero(free & (row == row[free].max()))[-1]  # pycocotools: of equals the last
-            kinds[m], found_by[best] = TRUE, m
-        elif (row[crowd] >= IOU).any():
-            kinds[m] = IGNORED
+    kinds, found_by = _matched(overlap, crowd)
     return Outcome(_corners(boxes), labels, scores, kinds, _corners(truth), truth_labels, crowd, found_by)
+
+
+def _matched(overlap: NDArray[np.float64], crowd: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """[M] kinds and [G] by which detection each box is found, of overlaps [M, G] with boxes of the same category."""
+    kinds, found_by = [FALSE] * overlap.shape[0], [-1] * overlap.shape[1]
+    crowds = crowd.tolist()
+    rows, columns = np.nonzero(overlap >= IOU)  # by rows: few pairs, so that plain numbers are faster than arrays
+    pairs = zip(rows.tolist(), columns.tolist(), overlap[rows, columns].tolist(), strict=True)
+    for m, mine in groupby(pairs, key=itemgetter(0)):
+        best, most, on_crowd = -1, 0.0, False
+        for _, g, value in mine:
+            if crowds[g]:
+                on_crowd = True
+            elif found_by[g] < 0 and value >= most:  # pycocotools: of equals the last
+                best, most = g, value
+        if best >= 0:
+            kinds[m], found_by[best] = TRUE, m
+        elif on_crowd:
+            kinds[m] = IGNORED
+    return np.array(kinds, np.int64), np.array(found_by, np.int64)
 
 
 def _first_of_category(labels: NDArray[np.int64]) -> NDArray[np.bool_]:

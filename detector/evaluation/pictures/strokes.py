@@ -15,7 +15,7 @@ from detector.evaluation.pictures.marks import INK, PAPER, Line, Mark, Points
 Pen = ImageDraw.ImageDraw
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 # Lengths of a stroke and of the gap after it, in widths of the line; None: one stroke.
-_PATTERNS: Final[dict[Line, tuple[float, float] | None]] = {"solid": None, "dashed": (5, 3), "dotted": (1.5, 2)}
+_PATTERNS: Final[dict[Line, tuple[float, float] | None]] = {"solid": None, "dashed": (5, 3), "dotted": (2, 2)}
 _MOST_STROKES = 4000  # of one side: more would be a line of pixels in an enormous image
 
 
@@ -55,16 +55,14 @@ def draw_box(image: Image.Image, box: tuple[float, float, float, float], mark: M
     pen = ImageDraw.Draw(image)
     sides = [((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))]
     strokes = [stroke for side in sides for stroke in _strokes(*side, mark.line, width)]
+    half, broken = width / 2, _PATTERNS[mark.line] is not None
     for edge, colour in ((1, PAPER), (0, mark.colour)):
         for (ax, ay), (bx, by) in strokes:
-            half = width / 2 + edge
-            pen.rectangle(
-                (
-                    *(round(min(ax, bx) - half), round(min(ay, by) - half)),
-                    *(round(max(ax, bx) + half) - 1, round(max(ay, by) + half) - 1),
-                ),
-                fill=colour,
-            )
+            # No light edge at the ends of short strokes: it would fill the gaps, and dots would look white.
+            across, down = (edge * (not broken or ax == bx), edge * (not broken or ay == by))
+            low = round(min(ax, bx) - half - across), round(min(ay, by) - half - down)
+            high = round(max(ax, bx) + half + across) - 1, round(max(ay, by) + half + down) - 1
+            pen.rectangle((*low, *high), fill=colour)
 
 
 def _strokes(
@@ -75,7 +73,10 @@ def _strokes(
     if pattern is None or length < 2 * width:
         yield start, end
         return
-    stroke, period = (pattern[0] - 1) * width, (pattern[0] + pattern[1]) * width
+    stroke, period = (
+        min((pattern[0] - 1) * width, length / 3),
+        (pattern[0] + pattern[1]) * width,
+    )  # broken at any length
     count = min(_MOST_STROKES, max(1, round((length - stroke) / period)))
     for number in range(count + 1):
         first = (length - stroke) * number / count
@@ -104,6 +105,7 @@ def draw_points(pen: Pen, points: Points, scale: float, offset: tuple[int, int],
             pen.ellipse((x - radius - 1, y - radius - 1, x + radius + 1, y + radius + 1), fill=PAPER)
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=points.colour)
         else:
+            arm = radius + 1
             for edge, colour in ((1, PAPER), (0, points.colour)):
-                pen.line((x - radius, y - radius, x + radius, y + radius), fill=colour, width=1 + 2 * edge)
-                pen.line((x - radius, y + radius, x + radius, y - radius), fill=colour, width=1 + 2 * edge)
+                pen.line((x - arm, y - arm, x + arm, y + arm), fill=colour, width=1 + 2 * edge)
+                pen.line((x - arm, y + arm, x + arm, y - arm), fill=colour, width=1 + 2 * edge)

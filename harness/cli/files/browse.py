@@ -91,8 +91,11 @@ def browse(
         count=images,
         setting=f"{row if recipe is None else recipe} at profile {profile}",
     )
-    put(write_gallery(target, gallery))
-    say(f"{sum(len(section.items) for section in gallery.sections)} images of {name}. {gallery.sections[0].text}")
+    written = write_gallery(target, gallery)
+    put(written.page)
+    say(f"Images of {name}: {gallery.count:,}. {gallery.sections[0].text}")
+    if written.unread:
+        say(written.note(root))
 
 
 def _numbers(texts: list[str]) -> list[int]:

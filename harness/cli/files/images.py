@@ -82,30 +82,30 @@ def images(
     from harness.figures.images.gallery import claim_gallery, write_gallery
     from harness.figures.images.runs import gallery_of_one, gallery_of_two
     from harness.planning.selection import Selection
-    from harness.report.compare.operands import find_side, sides_elsewhere
+    from harness.report.compare.operands import find_side
 
     every = Selection("all", profile, [], data)
     sides = [find_side(name, every, data) for name in (a, b) if name is not None]
-    names = [side.name for side in sides if not side.measured]
-    found = _matching(sides, seed, profile, sides_elsewhere(names, every) if names else "")
+    found = _matching(sides, seed, every)
     target = claim_gallery(out or Path(_folder_name(sides)), force=force)
     scenes = [_scene(side, item, every, data, min_score) for side, item in zip(sides, found, strict=True)]
     gallery = gallery_of_one(scenes[0], count) if b is None else gallery_of_two(scenes[0], scenes[1], count)
-    put(write_gallery(target, gallery))
+    written = write_gallery(target, gallery)
+    put(written.page)
     for line in gallery.text[: 1 if b is None else 2]:
         say(line)
+    if written.unread:
+        say(written.note(scenes[0].index.root))
 
 
-def _matching(sides: list[Side], seed: int | None, profile: str, elsewhere: str) -> list[Measured]:
+def _matching(sides: list[Side], seed: int | None, every: Selection) -> list[Measured]:
     """One evaluation of each side: of the seed asked for, else of the lowest that all have here, else the first ones.
 
     Raises UsageError where a side was never run, or not with this seed.
     """
     for side in sides:
         if not side.measured:
-            command = f" Train it: {side.command}" if side.command else ""
-            where = f" {elsewhere}" if elsewhere else ""
-            raise UsageError(f"No finished run of {side.name} is here at profile {profile}.{where}{command}")
+            raise UsageError(_never_run(side, every))
     by_seed = [{item.record.job.train.seed: item for item in reversed(side.measured)} for side in sides]
     if seed is not None:
         for side, known in zip(sides, by_seed, strict=True):
@@ -121,6 +121,18 @@ def _matching(sides: list[Side], seed: int | None, profile: str, elsewhere: str)
     return [known[min(known)] for known in by_seed]
 
 
+def _never_run(side: Side, every: Selection) -> str:
+    """With the profiles that have records of the row, where others have some."""
+    from harness.report.compare.operands import sides_elsewhere
+
+    parts = [
+        f"No finished run of {side.name} is here at profile {every.profile.name}.",
+        sides_elsewhere([side.name], every),
+        f"Train it: {side.command}" if side.command else "",
+    ]
+    return " ".join(part for part in parts if part)
+
+
 def _detections(item: Measured) -> Path:
     """Beside the record or, where a record's file was given alone, in the folder of its run."""
     from harness.figures.images.scenes import DETECTIONS
@@ -133,7 +145,7 @@ def _scene(side: Side, item: Measured, every: Selection, data: Path | None, min_
     from harness.figures.images.scenes import open_scene, scene_data
 
     root = scene_data(item.record, data, every.store.runs)
-    return open_scene(side.name, item.record, _detections(item), root, least=min_score)
+    return open_scene(side.name, item.record, _detections(item), root, least=min_score, command=side.command)
 
 
 def _folder_name(sides: list[Side]) -> str:

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from detector.errors import DataError, UsageError
 from detector.runs.job import MatchSettings, TrainJob
+from harness.console.bars import count_bar
 from harness.figures.images.gallery import Gallery, Item, Section
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from PIL import Image
 
     from detector.data.coco.index import CocoIndex
     from detector.evaluation.pictures.anchors import Matched
+    from detector.evaluation.pictures.draw import Drawn
     from detector.evaluation.pictures.marks import Key, Mark
 
 MOST_ROWS: Final = 300  # of the table below a picture
@@ -80,18 +82,23 @@ def browse(
         raise DataError(f"{root}: {split} has no images. Run 'harness data verify {root}'.")
     positions = _positions(index, ids, classes, count)
     names = [short_name(name) for name in index.category_names]
-    sheets = [_Sheet(index, i, matched_anchors(job, index, i), names) for i in positions]
+    sheets = []
+    with count_bar("matching", len(positions)) as advance:
+        for i in positions:
+            sheets.append(_Sheet(index, i, matched_anchors(job, index, i), names))
+            advance(1)
     return Gallery(
         title=f"{split} of {root.name}",
         text=[
-            f"{index.num_images:,} images and {len(index.boxes):,} boxes of {len(names):,} categories; "
-            f"{len(sheets):,} images are shown.",
+            f"In the split: {index.num_images:,} images, {len(index.boxes):,} boxes, {len(names):,} categories. Shown "
+            f"here: {len(sheets):,}.",
             f"The matching is that of {setting}: the image's short side {job.augmentation.short_sides[-1]} pixels, "
             f"{_rule(job.matching)}.",
             "The number at a box is how many anchors learn it. Dots of its colour: centres of these anchors; grey "
-            "crosses: of ignored ones; several anchors share a centre.",
+            "crosses: of ignored ones; several anchors share a centre. Below each picture its boxes are listed, with "
+            "their annotations' ids.",
         ],
-        sections=[Section("Images", _unmatched_text(sheets), [_item(sheet) for sheet in sheets])],
+        sections=[Section("Images", _unmatched_text(sheets), [partial(_item, sheet) for sheet in sheets])],
     )
 
 
@@ -140,48 +147,62 @@ def _label(index: CocoIndex, name: str) -> int:
 def _unmatched_text(sheets: Sequence[_Sheet]) -> str:
     boxes = sum(int(sheet.matched.trained.sum()) for sheet in sheets)
     bare = sum(int(sheet.matched.unmatched.sum()) for sheet in sheets)
-    if not bare:
-        return f"Each of the {boxes:,} boxes that are trained on is learnt by an anchor."
-    return f"Of {boxes:,} boxes that are trained on, {bare:,} are learnt by no anchor (called out with a dashed line)."
+    if not boxes:
+        return "None of these images has a box that is trained on."
+    called_out = " (called out with a dashed line)" if bare else ""
+    return f"Boxes that are trained on: {boxes:,}. Learnt by no anchor: {bare or 'none'}{called_out}."
 
 
 def _item(sheet: _Sheet) -> Item:
     from detector.evaluation.pictures.frame import framed, jpeg
 
-    index, i = sheet.index, sheet.position
+    (drawn, keys), words = _drawn(sheet), _caption(sheet)
+    if drawn.unlabelled:
+        words += f". Boxes without a label, for lack of room: {drawn.unlabelled:,}"
+    title = f"image {sheet.index.image_ids[sheet.position]}"
+    if not len(sheet.matched.trained):
+        title += ": no annotations"
+    picture = framed(drawn.picture, [title], keys, font_size=drawn.font_size)
+    return Item(jpeg(picture), *picture.size, f"{words}.", f"{words}.", _table(sheet), unread=not drawn.factor)
+
+
+def _caption(sheet: _Sheet) -> str:
+    index, i, matched = sheet.index, sheet.position, sheet.matched
     crowd = int(index.crowd[sheet.rows].sum())
-    matched = sheet.matched
-    caption = (
+    boxes = len(matched.trained) - crowd
+    parts = [f"{boxes:,} box{'es' * (boxes != 1)}"] + [f"{crowd:,} crowd region{'s' * (crowd > 1)}"] * (crowd > 0)
+    bare = int(matched.unmatched.sum())
+    return (
         f"image {index.image_ids[i]} ({index.file_name(i)}), {index.widths[i]} x {index.heights[i]} pixels: "
-        f"{len(matched.trained) - crowd:,} boxes"
-        + (f" and {crowd:,} crowd region{'s' * (crowd > 1)}" if crowd else "")
-        + (f", {int(matched.unmatched.sum()):,} without an anchor" if matched.unmatched.any() else "")
+        + " and ".join(parts)
+        + (f", {bare:,} without an anchor" if bare else "")
         + f"; at {matched.size[0]} x {matched.size[1]} pixels {len(matched.positives):,} positive and "
         f"{len(matched.ignored):,} ignored of {matched.num_anchors:,} anchors"
     )
-    title = f"image {index.image_ids[i]}"
-    picture = framed(_drawn(sheet), [title], _legend(sheet))
-    return Item(jpeg(picture), picture.width, picture.height, caption, f"{caption}.", _table(sheet))
 
 
-def _drawn(sheet: _Sheet) -> Image.Image:
+def _drawn(sheet: _Sheet) -> tuple[Drawn, list[Key]]:
+    """The picture and its legend; with a factor of 0 where the image cannot be read."""
     from detector.data.images import open_image
-    from detector.evaluation.pictures.draw import draw
+    from detector.evaluation.pictures.draw import Drawn, draw
     from detector.evaluation.pictures.frame import placeholder
-    from detector.evaluation.pictures.marks import GREY, Points
+    from detector.evaluation.pictures.marks import DARK_GREY, Points
 
     index, i, matched = sheet.index, sheet.position, sheet.matched
     try:
         image = open_image(index, i)
     except DataError as error:
-        return placeholder((int(index.widths[i]), int(index.heights[i])), str(error).split(". Run '")[0])
+        picture = placeholder((int(index.widths[i]), int(index.heights[i])), str(error).split(". Run '")[0])
+        return Drawn(picture, 0, 0, (0, 0), 14), []
     marks, colours = _marks(sheet), _colours(len(matched.trained))
-    points = [Points(_centres(matched.ignored), GREY, "cross")]
+    points = [Points(_centres(matched.ignored), DARK_GREY, "cross")]
     for row in range(len(matched.trained)):
         mine = matched.positives[matched.boxes_of_positives == row]
         if len(mine):
             points.append(Points(_centres(mine), colours[row]))
-    return draw(image, marks, points, most=900).picture
+    sides = index.sides[sheet.rows][matched.trained].min(axis=1)
+    smallest = float(sides.min()) if len(sides) else None
+    return draw(image, marks, points, most=900, smallest=smallest, font_size=14), _legend(sheet)
 
 
 def _centres(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -220,15 +241,15 @@ def _marks(sheet: _Sheet) -> list[Mark]:
 
 
 def _legend(sheet: _Sheet) -> list[Key]:
-    from detector.evaluation.pictures.marks import BLUE, GREY, VERMILION, Key
+    from detector.evaluation.pictures.marks import BLUE, DARK_GREY, GREY, VERMILION, Key
 
     matched, crowd = sheet.matched, sheet.index.crowd[sheet.rows]
     keys = [
-        (True, Key("box: its positive anchors", BLUE)),
+        (matched.trained.any(), Key("box and number of its positive anchors", BLUE)),
         (len(matched.positives), Key("positive anchors", BLUE, shape="dot")),
-        (len(matched.ignored), Key("ignored anchors", GREY, shape="cross")),
+        (len(matched.ignored), Key("ignored anchors", DARK_GREY, shape="cross")),
         (matched.unmatched.any(), Key("no anchor learns it", VERMILION, "dashed")),
-        ((~matched.trained & ~crowd).any(), Key("not trained on", GREY, "dotted")),
+        ((~matched.trained & ~crowd).any(), Key("left out of training", GREY, "dotted")),
         (crowd.any(), Key("crowd", GREY, hatched=True)),
     ]
     return [key for there, key in keys if there]

@@ -1,10 +1,11 @@
-"""A folder of pictures with a page that shows them: index.html and 001.jpg, 002.jpg, ..."""
+"""A folder of pictures with pages that show them: index.html, page-2.html, ... and 001.jpg, 002.jpg, ..."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,18 +15,20 @@ from detector.storage.outputs import claim_folder
 from detector.storage.reading import first_bytes
 from detector.storage.shown import one_line
 from detector.storage.staging import remove_folder, staged_folder
+from harness.console.bars import count_bar
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 PAGE: Final = "index.html"
 GENERATOR: Final = '<meta name="generator" content="harness: a folder of pictures">'
-_OURS = re.compile(r"index\.html|\d{3,5}\.jpg")
+PER_PAGE: Final = 60  # pictures; a browser takes its time for many more
+_OURS = re.compile(r"index\.html|page-\d{1,4}\.html|\d{3,5}\.jpg")
 
 
 @dataclass(frozen=True)
 class Item:
-    """A picture, what stands below it, and a table that opens (headings first)."""
+    """A picture, what stands below it, and a table that opens (headings first). unread: its image cannot be read."""
 
     jpeg: bytes
     width: int
@@ -33,38 +36,99 @@ class Item:
     alt: str
     caption: str
     table: Sequence[Sequence[str]] = ()
+    unread: bool = False
 
 
 @dataclass(frozen=True)
 class Section:
-    """Pictures under one heading."""
+    """Pictures under one heading, each drawn when it is written. wide: they are pairs."""
 
     heading: str
     text: str
-    items: Sequence[Item] = field(default_factory=tuple)
+    pictures: Sequence[Callable[[], Item]]
+    wide: bool = False
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """A whole page."""
+    """A whole page, or several where there are more than ``PER_PAGE`` pictures."""
 
     title: str
     text: Sequence[str]
     sections: Sequence[Section]
 
+    @property
+    def count(self) -> int:
+        """How many pictures it has."""
+        return sum(len(section.pictures) for section in self.sections)
 
-def write_gallery(out: Path, gallery: Gallery) -> Path:
-    """The folder, whole or not at all. Returns its page. Whether it may be replaced, ``claim_gallery`` has said."""
-    items = [item for section in gallery.sections for item in section.items]
-    names = {id(item): f"{number:03d}.jpg" for number, item in enumerate(items, start=1)}
-    page = _environment().get_template("gallery.html.j2").render(gallery=gallery, names=names, generator=GENERATOR)
-    with staged_folder(out) as folder:
-        for item in items:
-            (folder / names[id(item)]).write_bytes(item.jpeg)
-        (folder / PAGE).write_text(page, encoding="utf-8", errors="backslashreplace")
+
+@dataclass(frozen=True)
+class _Part:
+    """What one page has of a section. continued: its first pictures are on an earlier page."""
+
+    section: Section
+    continued: bool
+    items: Sequence[tuple[str, Item]]  # the picture's file, and what stands below it
+
+
+@dataclass(frozen=True)
+class Written:
+    """A gallery on the disk. unread: how many of its images cannot be read."""
+
+    page: Path
+    unread: int
+
+    def note(self, root: Path) -> str:
+        """A sentence about images of ``root`` that cannot be read; "" where all can."""
+        command = f"harness data verify {shlex.quote(str(root))}"
+        return f"Images that cannot be read: {self.unread:,}. What is wrong with them: {command}" if self.unread else ""
+
+
+def write_gallery(out: Path, gallery: Gallery) -> Written:
+    """The folder, whole or not at all. Whether it may be replaced, ``claim_gallery`` has said.
+
+    One page's pictures are in memory at a time.
+    """
+    template = _environment().get_template("gallery.html.j2")
+    unread = 0
+    names = [page_name(number) for number in range(max(1, -(-gallery.count // PER_PAGE)))]
+    with staged_folder(out) as folder, count_bar("drawing", gallery.count) as advance:
+        for name, parts in zip(names, _pages(gallery, advance), strict=True):
+            for part in parts:
+                for file, item in part.items:
+                    (folder / file).write_bytes(item.jpeg)
+                    unread += item.unread
+            page = template.render(gallery=gallery, parts=parts, name=name, names=names, generator=GENERATOR)
+            (folder / name).write_text(page, encoding="utf-8", errors="backslashreplace")
         if out.exists():
             remove_folder(out)
-    return out / PAGE
+    return Written(out / PAGE, unread)
+
+
+def page_name(number: int) -> str:
+    """The file of the page, 0 for the first."""
+    return PAGE if number == 0 else f"page-{number + 1}.html"
+
+
+def _pages(gallery: Gallery, advance: Callable[[int], None]) -> Iterator[list[_Part]]:
+    """The parts of each page. A page's pictures are drawn when it is asked for; advance: told of each."""
+    parts: list[_Part] = []
+    room, number = PER_PAGE, 0
+    for section in gallery.sections:
+        start = 0
+        while start < len(section.pictures) or start == 0:
+            if not room and section.pictures:
+                yield parts
+                parts, room = [], PER_PAGE
+            chosen = section.pictures[start : start + room]
+            items = []
+            for k, draw in enumerate(chosen, start=1):
+                items.append((f"{number + k:03d}.jpg", draw()))
+                advance(1)
+            parts.append(_Part(section, start > 0, items))
+            start, number, room = start + max(1, len(chosen)), number + len(chosen), room - len(chosen)
+    yield parts
 
 
 def claim_gallery(out: Path, *, force: bool) -> Path:
@@ -106,5 +170,4 @@ def _environment() -> Environment:
         loader=PackageLoader("harness.figures.images"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["one_line"] = one_line
-    environment.filters["identity"] = id
     return environment

@@ -12,20 +12,25 @@ from harness.figures.images.scenes import Scene
 if TYPE_CHECKING:
     from PIL import Image
 
+    from detector.evaluation.pictures.draw import Drawn
     from detector.evaluation.pictures.marks import Key, Mark
 
 
 @dataclass(frozen=True)
 class Size:
-    """Pixels. most, readable: of the long side, as for ``factor_of``; font: height of letters."""
+    """Pixels. most, readable: of the long side, as for ``factor_of``; font: height of letters.
+
+    enlarges: whether images with small objects become larger than that.
+    """
 
     readable: int
     most: int
     font: int
+    enlarges: bool
 
 
-LARGE: Final = Size(readable=640, most=800, font=14)
-SMALL: Final = Size(readable=400, most=400, font=12)
+LARGE: Final = Size(readable=640, most=800, font=14, enlarges=True)
+SMALL: Final = Size(readable=400, most=400, font=12, enlarges=False)
 
 
 @dataclass(frozen=True)
@@ -36,42 +41,70 @@ class Counts:
     false: int
     missed: int
     objects: int
+    on_crowds: int
 
     def __str__(self) -> str:
-        return f"{self.true} true, {self.false} false, {self.missed} of {self.objects} objects missed"
+        crowds = f", {self.on_crowds} on a crowd" if self.on_crowds else ""
+        return f"{self.true} true, {self.false} false{crowds}, {self.missed} of {self.objects} objects missed"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture in its frame. unlabelled: of each image on it, how many boxes have no label, for lack of room.
+
+    unread: the image cannot be read.
+    """
+
+    picture: Image.Image
+    unlabelled: tuple[int, ...]
+    unread: bool
+
+    @property
+    def note(self) -> str:
+        """A sentence about boxes without a label, with a space before it; "" where every box has its label."""
+        count = sum(self.unlabelled)
+        return f" {count} {'box has' if count == 1 else 'boxes have'} no label, for lack of room." if count else ""
 
 
 def counts(scene: Scene, position: int) -> Counts:
     """What is drawn on an image, counted."""
-    from detector.evaluation.pictures.outcome import FALSE, TRUE
+    from detector.evaluation.pictures.outcome import FALSE, IGNORED, TRUE
 
     outcome = scene.outcomes[position]
     shown = outcome.kinds[outcome.scores >= scene.least]
-    missed = int(outcome.missed(scene.least).sum())
-    return Counts(int((shown == TRUE).sum()), int((shown == FALSE).sum()), missed, outcome.num_objects)
+    true, false, on_crowds = (int((shown == kind).sum()) for kind in (TRUE, FALSE, IGNORED))
+    return Counts(true, false, int(outcome.missed(scene.least).sum()), outcome.num_objects, on_crowds)
 
 
-def panel(scene: Scene, position: int, title: Sequence[str], size: Size = LARGE) -> Image.Image:
+def panel(scene: Scene, position: int, title: Sequence[str], size: Size = LARGE) -> Shown:
     """The image with its boxes, lines above it, and the legend. One that cannot be read is called out in its place."""
     from detector.evaluation.pictures.frame import framed
 
-    return framed(_drawn(scene, position, size), title, legend(scene, [position]), font_size=size.font)
+    drawn = _drawn(scene, position, size)
+    page = framed(drawn.picture, title, legend([scene], position), font_size=drawn.font_size)
+    return Shown(page, (drawn.unlabelled,), drawn.factor == 0)
 
 
 def pair(
     scenes: tuple[Scene, Scene], position: int, titles: tuple[Sequence[str], Sequence[str]], size: Size = LARGE
-) -> Image.Image:
-    """The same image in two evaluations, side by side."""
+) -> Shown:
+    """The same image in two evaluations side by side, in line also where labels stand above only one of them."""
     from detector.evaluation.pictures.frame import beside, framed, title_height
 
     drawn = [_drawn(scene, position, size) for scene in scenes]
-    top = max(title_height(t, one.width, font_size=size.font) for t, one in zip(titles, drawn, strict=True))
-    parts = [framed(one, t, (), font_size=size.font, top=top) for one, t in zip(drawn, titles, strict=True)]
-    return framed(beside(parts), (), legend(scenes[0], [position]), font_size=size.font)
+    font = drawn[0].font_size
+    top = max(title_height(t, one.picture.width, font_size=font) for t, one in zip(titles, drawn, strict=True))
+    lowest = max(one.inset[1] for one in drawn)
+    parts = [
+        framed(one.picture, t, (), font_size=font, top=top + lowest - one.inset[1])
+        for one, t in zip(drawn, titles, strict=True)
+    ]
+    page = framed(beside(parts), (), legend(scenes, position), font_size=font)
+    return Shown(page, tuple(one.unlabelled for one in drawn), drawn[0].factor == 0)
 
 
-def legend(scene: Scene, positions: Sequence[int]) -> list[Key]:
-    """What lines and letters mean; crowds only where there are some."""
+def legend(scenes: Sequence[Scene], position: int) -> list[Key]:
+    """What lines and letters mean; crowds, and boxes on them, only where there are some."""
     from detector.evaluation.pictures.marks import BLUE, GREEN, GREY, VERMILION, Key
 
     keys = [
@@ -79,22 +112,30 @@ def legend(scene: Scene, positions: Sequence[int]) -> list[Key]:
         Key("F false", VERMILION, "dashed"),
         Key("M missed", BLUE, "dotted"),
     ]
-    if any(scene.outcomes[i].crowd.any() for i in positions):
-        keys.append(Key("crowd: not counted", GREY, hatched=True))
+    if scenes[0].outcomes[position].crowd.any():
+        keys.append(Key("crowd", GREY, hatched=True))
+    if any(counts(scene, position).on_crowds for scene in scenes):
+        keys.append(Key("on a crowd: not counted", GREY))
     return keys
 
 
-def _drawn(scene: Scene, position: int, size: Size) -> Image.Image:
+def _drawn(scene: Scene, position: int, size: Size) -> Drawn:
+    """With a factor of 0 where the image cannot be read."""
     from detector.data.images import open_image
-    from detector.evaluation.pictures.draw import draw
+    from detector.evaluation.pictures.draw import Drawn, draw
     from detector.evaluation.pictures.frame import placeholder
 
+    outcome = scene.outcomes[position]
     try:
         image = open_image(scene.index, position)
     except DataError as error:
         where = (int(scene.index.widths[position]), int(scene.index.heights[position]))
-        return placeholder(where, _why(error, scene))
-    return draw(image, _marks(scene, position), readable=size.readable, most=size.most, font_size=size.font).picture
+        return Drawn(placeholder(where, _why(error, scene)), 0, 0, (0, 0), size.font)
+    objects = outcome.truth[~outcome.crowd]  # of the annotations: the same for two evaluations of the image
+    sides = (objects[:, 2:] - objects[:, :2]).min(axis=1)
+    smallest = float(sides.min()) if size.enlarges and len(sides) else None
+    marks = _marks(scene, position)
+    return draw(image, marks, readable=size.readable, most=size.most, smallest=smallest, font_size=size.font)
 
 
 def _why(error: DataError, scene: Scene) -> str:

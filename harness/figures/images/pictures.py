@@ -6,21 +6,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from detector.errors import DataError, HarnessError
 from detector.runs.job import Shapes
 from detector.runs.record import Record
 from harness.figures.images.choose import Change, best_and_worst, changed, image_aps
-from harness.figures.images.panels import SMALL, counts, pair, panel
+from harness.figures.images.panels import SMALL, Shown, counts, pair, panel
 from harness.figures.images.scenes import DETECTIONS, Scene, open_data, open_scene, scene_data, synth_command
 from harness.planning.selection import Selection
 from harness.planning.unequal import choose
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-MOST_BYTES: Final = 20_000  # of a picture; a pair has half as many again
+MOST_BYTES: Final = 14_000  # aimed at, of a picture; a pair has half as many again; the least quality may need more
+_HOW: Final = "'harness images ROW' says what is wrong, and the command that mends it."
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,8 @@ def why_none(selection: Selection) -> str:
         return f"No finished run of {selection.target} is here at profile {selection.profile.name}. Train it: {command}"
     here = [record for record in every if _detections(selection, record).is_file()]
     if not here:
+        if any(_detections(selection, record).parent.is_dir() for record in every):
+            return f"The runs' folders are here, but not their detections. {_HOW}"
         return (
             "Images are drawn from the detections in a run's folder, which a record does not hold, and the folders of "
             f"these runs are not here. Set HARNESS_RUNS to the folder that has them, or make them again: {command}"
@@ -83,7 +83,7 @@ def why_none(selection: Selection) -> str:
             how = f"Make it again: {synth_command(source, folder)}"
         return f"The folders of the runs are here, but not the data set that their images are of. {how}"
     if all(_scene(selection, ref, records.get(ref, [])) is None for ref in selection.refs):
-        return "The detections of these runs cannot be read; 'harness images ROW' says what is wrong with them."
+        return f"The detections of these runs cannot be read. {_HOW}"
     return ""
 
 
@@ -115,11 +115,11 @@ def _extremes(scene: Scene) -> Iterator[Picture]:
         for position in positions:
             ap = f"AP50 {100 * values[position]:.1f}"
             name = f"image {scene.index.image_ids[position]}"
+            picture = panel(scene, position, [f"{scene.name}, {which}: {name}, {ap}"], SMALL)
             caption = (
                 f"The {which} image of {_run(scene)}, {name}: {ap}; {counts(scene, position)}. "
                 f"Drawn are {scene.threshold}."
             )
-            picture = panel(scene, position, [f"{scene.name}, {which}: {name}, {ap}"], SMALL)
             yield _picture(f"{scene.name}: {which} image", caption, picture, MOST_BYTES)
 
 
@@ -146,7 +146,8 @@ def _run(scene: Scene) -> str:
     return f"{scene.name} (seed {scene.record.job.train.seed})"
 
 
-def _picture(title: str, caption: str, picture: Image.Image, most: int) -> Picture:
+def _picture(title: str, caption: str, shown: Shown, most: int) -> Picture:
     from detector.evaluation.pictures.frame import jpeg
 
-    return Picture(title, caption, jpeg(picture, most=most), picture.width, picture.height, caption)
+    picture, words = shown.picture, f"{caption}{shown.note}"
+    return Picture(title, words, jpeg(picture, most=most), picture.width, picture.height, words)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import partial
 
 from harness.figures.images.choose import Change, best_and_worst, changed, image_aps
 from harness.figures.images.gallery import Gallery, Item, Section
-from harness.figures.images.panels import counts, pair, panel
+from harness.figures.images.panels import Shown, counts, pair, panel
 from harness.figures.images.scenes import Scene
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 AP50_OF_AN_IMAGE = (
     "AP50 of an image: its detections of all categories in one ranking; (1/objects) times the sum over the true ones "
@@ -33,8 +29,8 @@ def gallery_of_one(scene: Scene, count: int) -> Gallery:
         title=f"Images of {scene.name}",
         text=[_of(scene), AP50_OF_AN_IMAGE, _how_drawn(), f"Drawn are {scene.threshold}."],
         sections=[
-            Section("Worst images", _by("lowest"), [item(position) for position in worst]),
-            Section("Best images", _by("highest"), [item(position) for position in best]),
+            Section("Worst images", _by("lowest"), [partial(item, position) for position in worst]),
+            Section("Best images", _by("highest"), [partial(item, position) for position in best]),
         ],
     )
 
@@ -54,6 +50,7 @@ def gallery_of_two(a: Scene, b: Scene, count: int) -> Gallery:
         return _item(pair((a, b), one.position, (titles[0], titles[1])), title, f"{caption}.")
 
     pairs = list(zip(image_aps(a).values(), image_aps(b).values(), strict=True))
+    largest = "The largest differences first."
     better, worse = sum(x > y for x, y in pairs), sum(x < y for x, y in pairs)
     return Gallery(
         title=f"Images that changed between {a.name} and {b.name}",
@@ -66,8 +63,8 @@ def gallery_of_two(a: Scene, b: Scene, count: int) -> Gallery:
             f"Drawn are, of {a.name}, {a.threshold}; of {b.name}, {b.threshold}.",
         ],
         sections=[
-            Section(f"Better with {a.name}", "The largest differences first.", [item(one) for one in above]),
-            Section(f"Better with {b.name}", "The largest differences first.", [item(one) for one in below]),
+            Section(f"Better with {a.name}", largest, [partial(item, one) for one in above], wide=True),
+            Section(f"Better with {b.name}", largest, [partial(item, one) for one in below], wide=True),
         ],
     )
 
@@ -75,7 +72,7 @@ def gallery_of_two(a: Scene, b: Scene, count: int) -> Gallery:
 def _how_drawn() -> str:
     return (
         "T with a solid line: a true box. F with a dashed line: a false one. M with a dotted line: an object that no "
-        "drawn box finds. Hatched: a crowd, which is not counted."
+        "drawn box finds. Hatched: a crowd, which is not counted, nor is a grey box on it."
     )
 
 
@@ -95,7 +92,8 @@ def _id(scene: Scene, position: int) -> int:
     return int(scene.index.image_ids[position])
 
 
-def _item(picture: Image.Image, title: str, caption: str, table: Sequence[Sequence[str]] = ()) -> Item:
+def _item(shown: Shown, title: str, caption: str) -> Item:
     from detector.evaluation.pictures.frame import jpeg
 
-    return Item(jpeg(picture), picture.width, picture.height, f"{title}; {caption}", f"{title}; {caption}", table)
+    picture, words = shown.picture, f"{title}; {caption}{shown.note}"
+    return Item(jpeg(picture), picture.width, picture.height, words, words, unread=shown.unread)

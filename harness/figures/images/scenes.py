@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.errors import DataError, UsageError
-from detector.runs.job import Shapes
+from detector.runs.folder import RunDir
+from detector.runs.job import DataSource, Shapes
 from detector.runs.record import Record
 from harness.planning.data import data_root
 
@@ -48,9 +49,9 @@ def open_scene(
     root: Path,
     *,
     least: float | None = None,
-    index: CocoIndex | None = None,
+    command: str | None = None,
 ) -> Scene:
-    """Read both and match them. index: of the record's data, where it is open already.
+    """Read both and match them. command: what trains the run, for the message.
 
     Raises DataError with what is missing and how to get it.
     """
@@ -58,15 +59,32 @@ def open_scene(
     from detector.evaluation.pictures.outcome import best_threshold, outcomes
 
     if not detections.is_file():
-        raise DataError(
-            f"{name}: its detections are not here ({detections}). They lie in a run's folder only, not in its record. "
-            f"Set HARNESS_RUNS to the folder with the run {record.train_id}, or make it again with: harness run"
-        )
-    index = open_data(record, root) if index is None else index
+        raise DataError(_no_detections(name, record, detections, command or _some_row(record)))
+    index = open_data(record, root)
     found = read_detections(detections)
     check_detections(index, found)
     every = outcomes(index, found)
     return Scene(name, record, index, every, best_threshold(every) if least is None else least, least is not None)
+
+
+def _no_detections(name: str, record: Record, path: Path, command: str) -> str:
+    """What to do: detect again with the weights where they are here, else get the run's folder or train again."""
+    run = RunDir(path.parents[2])
+    if path.with_name("record.json").is_file() and run.final.is_file():
+        again = command.replace("harness run ", "harness eval ", 1) + f" --seed {record.job.train.seed}"
+        return (
+            f"{name}: its detections are gone ({path}). To detect again with the run's weights, move record.json away "
+            f"from that folder, and then: {again}"
+        )
+    fresh = " --fresh" if path.with_name("record.json").is_file() else ""  # else the run counts as done
+    return (
+        f"{name}: its detections are not here ({path}). They lie in a run's folder only, not in its record. Set "
+        f"HARNESS_RUNS to the folder with the run {record.train_id}, or train it again: {command}{fresh}"
+    )
+
+
+def _some_row(record: Record) -> str:
+    return f"harness run TABLE/ROW --profile {shlex.quote(record.profile)}"
 
 
 def scene_data(record: Record, given: Path | None, runs: Path) -> Path:
@@ -77,13 +95,14 @@ def scene_data(record: Record, given: Path | None, runs: Path) -> Path:
     except UsageError as error:
         raise DataError(f"The images are of {_split(record)} of a COCO root. {error}") from error
     if not (root / "annotations").is_dir():
-        how = (
-            f"Make it again: {synth_command(source, shlex.quote(str(root)))}"
-            if isinstance(source, Shapes)
-            else "Name it with --data."
-        )
-        raise DataError(f"The data set that the images are of is not at {root}. {how}")
+        raise DataError(f"The data set that the images are of is not at {root}. {_how_to_get(source, root)}")
     return root
+
+
+def _how_to_get(source: DataSource, root: Path) -> str:
+    if isinstance(source, Shapes):
+        return f"Make it again: {synth_command(source, shlex.quote(str(root)))}"
+    return "Name its folder with --data."
 
 
 def synth_command(source: Shapes, folder: str) -> str:
@@ -109,7 +128,11 @@ def open_data(record: Record, root: Path) -> CocoIndex:
             f"{found[:12]}, in the record {record.test_split.sha256[:12]}). Name the right folder with --data."
         )
     own = record.job.split is None
-    return open_split(record.job.train.data, root, "test") if own else load_index(root, split)
+    index = open_split(record.job.train.data, root, "test") if own else load_index(root, split)
+    if not (folder := root / index.image_folder).is_dir():
+        how = _how_to_get(record.job.train.data, root)
+        raise DataError(f"The annotations of {split} are in {root}, but its images are not at {folder}. {how}")
+    return index
 
 
 def _split(record: Record) -> str:

@@ -70,7 +70,9 @@ def find_side(name: str, every: Selection, data: Path | None) -> Side:
         return _of_path(name, Path(name), every.store)
     if _ID.fullmatch(name):
         return _of_id(name, every.store)
-    raise UsageError(f"{name!r} is nothing to compare. {FORMS} Rows and recipes: harness list. Runs: harness status.")
+    raise UsageError(
+        f"{name!r} is no row, recipe, run or record. {FORMS} Rows and recipes: harness list. Runs: harness status."
+    )
 
 
 def sides_elsewhere(names: Sequence[str], every: Selection) -> str:
@@ -82,7 +84,9 @@ def sides_elsewhere(names: Sequence[str], every: Selection) -> str:
 
 def _of_row(name: str, ref: str, overrides: list[str], every: Selection, data: Path | None) -> Side:
     if "/" not in ref:
-        raise UsageError(f"compare takes rows, not whole tables: such as {_some_row(every.registry, ref)}. {FORMS}")
+        raise UsageError(
+            f"{name!r} is a whole table. Name a row of it, such as {_some_row(every.registry, ref)}. {FORMS}"
+        )
     profile = every.profile.name
     selection = Selection(ref, profile, overrides, data)
     plans = selection.reading_plans(selection.refs)

@@ -10,7 +10,17 @@ from detector.evaluation.detect import draw_found
 from detector.evaluation.load import Found
 from detector.evaluation.pictures.draw import draw, factor_of
 from detector.evaluation.pictures.frame import beside, framed, jpeg, placeholder, title_height
-from detector.evaluation.pictures.marks import COLOURS, GREEN, GREY, VERMILION, Key, Line, Mark, Points, short_name
+from detector.evaluation.pictures.marks import (
+    COLOURS,
+    GREEN,
+    GREY,
+    VERMILION,
+    Key,
+    Line,
+    Mark,
+    Points,
+    short_name,
+)
 
 NAMES = ("x" * 1000, "日本 naïve", "\x1b[31m\u202e\ud800", "<b>&amp;\n\t", "", "a" * 30 + "\N{PILE OF POO}")
 
@@ -58,7 +68,51 @@ def test_lines_are_told_apart_without_their_colours() -> None:
 
     assert share("solid") == 1
     assert share("dashed") == pytest.approx(5 / 8, abs=0.05)
-    assert share("dotted") == pytest.approx(1.5 / 3.5, abs=0.08)
+    assert share("dotted") == pytest.approx(1 / 2, abs=0.08)
+
+
+def test_dots_have_their_colour_and_no_light_between_them() -> None:
+    drawn = draw(Image.new("RGB", (400, 400), "#808080"), [Mark((50, 50, 350, 350), "", GREEN, "dotted")])
+    side = np.asarray(drawn.picture)[50, 60:340].tolist()
+    assert {tuple(pixel) for pixel in side} == {(0, 0x9E, 0x73), (0x80, 0x80, 0x80)}
+
+
+@pytest.mark.parametrize("line", ["dashed", "dotted"])
+def test_lines_of_a_box_of_few_pixels_are_broken_too(line: Line) -> None:
+    drawn = draw(Image.new("RGB", (700, 400), "#808080"), [Mark((50, 50, 59, 59), "", GREEN, line)])
+    assert tuple(np.asarray(drawn.picture)[50, 54].tolist()) != (0, 0x9E, 0x73)
+
+
+def test_no_line_from_a_label_to_its_box_crosses_another_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    for name in ("_lead", "_chip"):
+        monkeypatch.setattr(f"detector.evaluation.pictures.draw.{name}", lambda *_, name=name: drawn.append(name))
+    draw(Image.new("RGB", (640, 480)), [Mark((200, 200, 300, 300), "words", GREEN)] * 3)
+    assert drawn == ["_lead"] * 3 + ["_chip"] * 3
+
+
+@pytest.mark.parametrize(
+    ("size", "smallest", "factor"),
+    [
+        ((640, 480), 30, 1),
+        ((640, 480), 24, 1),
+        ((640, 480), 12, 2),
+        ((640, 480), 1, 2),  # of at most 1600 pixels
+        ((500, 400), 8, 3),
+        ((1600, 900), 5, 1),
+        ((5000, 100), 5, 1600 / 5000),
+        ((96, 96), 1, 16),
+        ((96, 96), 40, 6),
+        ((640, 480), 0, 2),
+    ],
+)
+def test_images_with_small_objects_are_enlarged_more_where_asked(
+    size: tuple[int, int], smallest: float, factor: float
+) -> None:
+    assert factor_of(size, most=800, smallest=smallest) == factor
+    drawn = draw(Image.new("RGB", size), [], most=800, smallest=smallest, font_size=10)
+    assert drawn.picture.size == (round(size[0] * factor), round(size[1] * factor))
+    assert 10 <= drawn.font_size <= 10 * max(2, factor)
 
 
 def test_a_hatched_region_leaves_the_image_visible() -> None:
@@ -91,6 +145,10 @@ def test_a_frame_wraps_its_title_and_keeps_its_legend_inside() -> None:
     assert page.width == 300
     assert page.height > 40 + title_height(title, 40) > 120
     assert framed(picture, [], []).size == (300, 40)
+    key = Key("a key that is wider than any picture of so few pixels", GREEN)
+    wide = np.asarray(framed(picture, [], [key], font_size=20))
+    assert (wide[:, -8:] == 255).all()  # its last letter is on the page
+    assert wide.shape[1] > 400
     assert beside([page, picture]).size == (348, page.height)
 
 

@@ -54,6 +54,10 @@ def test_what_is_missing_is_said_with_how_to_get_it(tmp_path: Path, monkeypatch:
     runs = pictured(tmp_path, monkeypatch, L6=0.2)
     command = ("images", "table2/L6", *TINY, "--out", str(tmp_path / "out"))
     assert "Train it: harness run table2/focal --profile tiny" in error("images", "table2/focal", *TINY)
+    said = error("images", "table2/L6", "--profile", "smoke")
+    assert (
+        "is here at profile smoke. No record at profile smoke, but 1 at tiny: add -p tiny. Or train it: harness" in said
+    )
     assert "has no run with seed 7. It has: 0." in error(*command, "--seed", "7")
     shutil.move(runs / "data", tmp_path / "away")
     assert f"Make it again: harness data synth --out {runs}/data/shapes-" in error(*command)
@@ -62,9 +66,31 @@ def test_what_is_missing_is_said_with_how_to_get_it(tmp_path: Path, monkeypatch:
     annotations = root / "annotations" / "instances_val2017.json"
     annotations.write_text(annotations.read_text() + " ")
     assert "are not those of the evaluation" in error(*command, "--force", "--data", str(root))
+    shutil.rmtree(root / "val2017")
+    annotations.write_text(annotations.read_text()[:-1])
+    said = error(*command, "--force", "--data", str(root))
+    assert f"but its images are not at {root}/val2017. Make it again: harness data synth --out {root} " in said
+    assert "<h1>" in (tmp_path / "out" / "index.html").read_text()  # what was there stays
+
+
+def test_without_detections_the_command_is_the_one_that_makes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = pictured(tmp_path, monkeypatch, L6=0.2)
     (found,) = runs.glob("*/evals/*/detections.json.gz")
     found.unlink()
-    assert "They lie in a run's folder only" in error(*command, "--force", "--data", str(root))
+    run = found.parents[2]
+    trains = f"with the run {run.name}, or train it again: harness run table2/L6 --profile tiny"
+    assert f"{trains} --fresh" in error("images", "table2/L6", *TINY)  # with its record the run counts as done
+    assert "train it again: harness run TABLE/ROW --profile tiny" in error("images", run.name, *TINY)
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "final.pt").touch()
+    said = error("images", "table2/L6", *TINY)
+    assert f"are gone ({found})" in said
+    assert "move record.json away from that folder, and then: harness eval table2/L6 --profile tiny --seed 0" in said
+    kept = shutil.copy(found.with_name("record.json"), tmp_path / "record.json")
+    shutil.rmtree(run)
+    assert "They lie in a run's folder only, not in its record." in error("images", str(kept), *TINY)
 
 
 def test_a_run_without_detections_and_one_that_finds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +108,8 @@ def test_browse_shows_boxes_crowds_and_what_no_anchor_learns(tmp_path: Path) -> 
     (root / "train" / "2.jpg").write_bytes(b"no image")
     out = tmp_path / "out"
     result = invoke("data", "browse", str(root), "--out", str(out))
-    assert "3 images of train. Each of the 3 boxes that are trained on is learnt by an anchor." in result.stderr
+    assert "Images of train: 3. Boxes that are trained on: 3. Learnt by no anchor: none." in result.stderr
+    assert f"Images that cannot be read: 1. What is wrong with them: harness data verify {root}" in result.stderr
     text = (out / "index.html").read_text()
     assert pictures(out / "index.html") == 3
     assert "2 boxes and 1 crowd region;" in text
@@ -93,8 +120,8 @@ def test_browse_shows_boxes_crowds_and_what_no_anchor_learns(tmp_path: Path) -> 
 def test_browse_chooses_by_id_and_by_category(tmp_path: Path) -> None:
     root = root_of(tmp_path / "root", images=9)
     shown = ("data", "browse", str(root), "--split", "val", "--out")
-    assert "2 images of val" in invoke(*shown, str(tmp_path / "a"), "--ids", "2,5").stderr
-    assert "4 images of val" in invoke(*shown, str(tmp_path / "b"), "--classes", "a", "--images", "4").stderr
+    assert "Images of val: 2." in invoke(*shown, str(tmp_path / "a"), "--ids", "2,5").stderr
+    assert "Images of val: 4." in invoke(*shown, str(tmp_path / "b"), "--classes", "a", "--images", "4").stderr
     out = str(tmp_path / "c")
     assert "has no image with the id 77" in error(*shown, out, "--ids", "77")
     assert "--ids 'x'" in error(*shown, out, "--ids", "x")
@@ -132,3 +159,12 @@ def test_browse_of_real_images(coco_tiny: Path, tmp_path: Path) -> None:
         str(out),
     )
     assert pictures(out / "index.html") == 2
+
+
+@pytest.mark.slow
+def test_the_report_has_the_images_of_a_runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictured(tmp_path, monkeypatch, focal=0.5, L6=0.2)
+    invoke("report", "table2", *TINY, "--out", str(tmp_path / "report"))
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert page.count('src="data:image/jpeg;base64,') == 5
+    assert "The image that changed most between table2/L6 and table2/focal, image " in page

@@ -220,9 +220,9 @@ def test_compare_of_rows_that_were_never_run_shows_their_settings(alone: Path) -
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["table2/L6", "nothing"], "'nothing' is nothing to compare. A row: table2/L6. A recipe: "),
+        (["table2/L6", "nothing"], "'nothing' is no row, recipe, run or record. A row: table2/L6. A recipe: "),
         (["table2/L6"], "compare takes two things or more; got 1. A row: "),
-        (["table2/L6", "table2"], "compare takes rows, not whole tables: such as table2/focal."),
+        (["table2/L6", "table2"], "'table2' is a whole table. Name a row of it, such as table2/focal."),
         (["table2/L6", "table2/L7"], "Unknown row 'L7' of table2. Known: focal, "),
         (["table2/L6", "0123456789abcdef"], "No finished training's id begins with '0123456789abcdef'."),
         (["table2/L6", "table2/L6@optimizer.lr"], "--set takes PATH=VALUE"),
