@@ -171,8 +171,8 @@ def _draw_bar(axes: Axes, at: int, cost: RowCost) -> None:
 
 
 def hours_text(hours: float) -> str:
-    """Two digits, and no power of ten."""
-    return f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}"
+    """Two digits: 12, 1.0, 0.010."""
+    return f"{hours:.0f}" if hours >= 9.95 else f"{hours:#.2g}"
 
 
 def _look(number: int, *, estimated: bool) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from harness.report.typeset.grid import Cell, Grid, Shape, best_means, grid_of
 from harness.report.typeset.notes import chosen_notes
 from harness.report.typeset.options import Look
 from harness.report.typeset.symbols import latex_text
-from harness.report.typeset.widths import BOLD, PAGE, longest_word, width
+from harness.report.typeset.widths import BOLD, PAGE, longest_word, num_lines, width
 
 # Sizes of the type, with the points beside a column.
 _SMALLEST: Final = "scriptsize"
+_MOST_LINES: Final = 2  # of a label in its own column: on more, labels share a column or stand above the numbers
 _FITS: Final = (
     ("small", 5.0),
     ("small", 3.5),
@@ -35,7 +36,10 @@ def paper_latex(view: TableView, look: Look) -> str:
     caption = latex_text(one_line(_caption(view, look, columns)))
     lines = [f"\\begin{{{environment}}}", f"\\centering\\{shape.size}\\setlength{{\\tabcolsep}}{{{shape.gap}pt}}"]
     lines += [f"\\caption{{{caption}}}\\smallskip", f"\\label{{tab:{_label(view.id)}}}"]
-    body = _tabular(grid, wrapped or [])
+    excess = _excess(grid, _column_widths(grid, shape), shape) if wrapped == [] else 0.0
+    several = bool(wrapped) or any(not line[0].plain for line in grid.lines)
+    airy = look.width == "column" and several
+    body = _tabular(grid, wrapped or [], spread=_natural(grid, shape) if excess > 0 else 0.0, airy=airy)
     if wrapped is None:
         lines[0] = f"% \\usepackage{{graphicx}}\n{lines[0]}"
         body = ["\\resizebox{\\linewidth}{!}{%", *body, "}"]
@@ -54,13 +58,16 @@ def _fitted(view: TableView, look: Look, columns: Sequence[str]) -> tuple[Shape,
     """
     room = PAGE[look.width]
     shapes = _shapes(look, columns)
+    kept: tuple[Shape, Grid, list[float] | None] | None = None
     for shape in (*shapes, replace(shapes[-1], merged=True)):
         grid = grid_of(view, look, columns, shape)
         if _natural(grid, shape) <= room:
             return shape, grid, []
         if (shape == shapes[-1] or shape.merged) and (wrapped := _wrapped(grid, shape, room)):
-            return shape, grid, wrapped
-    return shape, grid, None
+            if shape.merged or _most_lines(grid, wrapped, shape) <= _MOST_LINES:
+                return shape, grid, wrapped
+            kept = shape, grid, wrapped
+    return kept or (shape, grid, None)
 
 
 def _columns(view: TableView, look: Look) -> tuple[str, ...]:
@@ -124,10 +131,25 @@ def _wrapped(grid: Grid, shape: Shape, room: float) -> list[float]:
     return [short + share * more for short, more in zip(least, wanted, strict=True)]
 
 
-def _tabular(grid: Grid, wrapped: Sequence[float]) -> list[str]:
+def _most_lines(grid: Grid, wrapped: Sequence[float], shape: Shape) -> int:
+    """Of any cell in the columns of text."""
+    return max(
+        num_lines(cell.plain, shape.size, points)
+        for line in grid.lines
+        for cell, points in zip(line, wrapped, strict=False)
+    )
+
+
+def _tabular(grid: Grid, wrapped: Sequence[float], *, spread: float, airy: bool) -> list[str]:
+    """spread: points of a table that is wider than its columns, which then lie evenly; 0 for another one.
+
+    airy: with room between rows of several lines.
+    """
     number, total = grid.num_labels, len(grid.headings)
     labels = "".join(f"p{{{points:.1f}pt}}" for points in wrapped) or "l" * number
-    lines = [f"\\begin{{tabular}}{{@{{}}{labels}{'r' * (total - number)}@{{}}}}", "\\toprule"]
+    columns = f"{labels}{'r' * (total - number)}@{{}}"
+    name, start = ("tabular*", f"{{{spread:.1f}pt}}{{@{{\\extracolsep{{\\fill}}}}") if spread else ("tabular", "{@{}")
+    lines = [f"\\begin{{{name}}}{start}{columns}}}", "\\toprule"]
     if grid.spans:
         lines += _spans(grid.spans)
     lines += [_line(grid.headings, 0), "\\midrule"]
@@ -139,8 +161,10 @@ def _tabular(grid: Grid, wrapped: Sequence[float]) -> list[str]:
             )
         if line[0].span > 1 and i:
             lines.append("\\addlinespace")
+        elif airy and i and line[0].plain and i not in grid.heads:
+            lines.append("\\addlinespace[2pt]")
         lines.append(_line(line, number if wrapped else 0))
-    return [*lines, "\\bottomrule", "\\end{tabular}"]
+    return [*lines, "\\bottomrule", f"\\end{{{name}}}"]
 
 
 def _spans(spans: Sequence[tuple[str, int]]) -> list[str]:
