@@ -53,8 +53,8 @@ def figure(selection: Selection) -> Figure:
     title = f"Cost of a run at profile {selection.profile.name}"
     costs, unknown = row_costs(selection)
     if not costs:
-        why = f"{nothing(selection)} What a run takes is unknown too: no run of its backbone was measured."
-        return empty("cost", title, COLUMNS, why)
+        why = "What a run takes is unknown: no run of its backbone was measured."
+        return empty("cost", title, COLUMNS, f"{why} {nothing(selection)}")
     shown, left = costs[:MOST_ROWS], len(costs) - MOST_ROWS
     told = f" Of unknown cost: {', '.join(unknown)}." if unknown else ""
     told += f" {left} more rows were left out; name fewer." if left > 0 else ""

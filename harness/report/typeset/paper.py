@@ -36,10 +36,11 @@ def paper_latex(view: TableView, look: Look) -> str:
     caption = latex_text(one_line(_caption(view, look, columns)))
     lines = [f"\\begin{{{environment}}}", f"\\centering\\{shape.size}\\setlength{{\\tabcolsep}}{{{shape.gap}pt}}"]
     lines += [f"\\caption{{{caption}}}\\smallskip", f"\\label{{tab:{_label(view.id)}}}"]
-    excess = _excess(grid, _column_widths(grid, shape), shape) if wrapped == [] else 0.0
+    # A name above its numbers may be wider than they are.
+    above = wrapped == [] and any(line[0].span > 1 for line in grid.lines)
     several = bool(wrapped) or any(not line[0].plain for line in grid.lines)
     airy = look.width == "column" and several
-    body = _tabular(grid, wrapped or [], spread=_natural(grid, shape) if excess > 0 else 0.0, airy=airy)
+    body = _tabular(grid, wrapped or [], spread=_natural(grid, shape) if above else 0.0, airy=airy)
     if wrapped is None:
         lines[0] = f"% \\usepackage{{graphicx}}\n{lines[0]}"
         body = ["\\resizebox{\\linewidth}{!}{%", *body, "}"]
@@ -141,7 +142,7 @@ def _most_lines(grid: Grid, wrapped: Sequence[float], shape: Shape) -> int:
 
 
 def _tabular(grid: Grid, wrapped: Sequence[float], *, spread: float, airy: bool) -> list[str]:
-    """spread: points of a table that is wider than its columns, which then lie evenly; 0 for another one.
+    """spread: the whole table's points, over which its columns lie evenly; 0: each as wide as its cells.
 
     airy: with room between rows of several lines.
     """
@@ -159,9 +160,7 @@ def _tabular(grid: Grid, wrapped: Sequence[float], *, spread: float, airy: bool)
             lines.append(
                 f"\\multicolumn{{{total}}}{{@{{}}l@{{}}}}{{\\textit{{{latex_text(one_line(grid.heads[i]))}}}}} \\\\"
             )
-        if line[0].span > 1 and i:
-            lines.append("\\addlinespace")
-        elif airy and i and line[0].plain and i not in grid.heads:
+        if line[0].plain and i and i not in grid.heads and (airy or line[0].span > 1):
             lines.append("\\addlinespace[2pt]")
         lines.append(_line(line, number if wrapped else 0))
     return [*lines, "\\bottomrule", f"\\end{{{name}}}"]
@@ -182,6 +181,8 @@ def _line(cells: Sequence[Cell], wrapped: int) -> str:
     for i, cell in enumerate(cells):
         tex = cell.tex.replace("\n", "; ")
         if cell.span > 1:
+            # A name above its numbers makes no column wider: TeX would give all of it to the last one.
+            tex = tex if i else f"\\makebox[0pt][l]{{{tex}}}"
             tex = f"\\multicolumn{{{cell.span}}}{{{'l' if i else '@{}l'}}}{{{tex}}}"
         parts.append(f"\\raggedright {tex}" if i < wrapped and cell.plain and cell.span == 1 else tex)
     return f"{' & '.join(parts)} \\\\"

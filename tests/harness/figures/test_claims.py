@@ -56,6 +56,21 @@ def test_what_is_drawn_stands_at_the_values_with_the_verdict_in_words(results: P
         assert any(item.claim.id in text for text in said), item.claim.id
 
 
+def test_words_and_arrows_lie_on_nothing_that_is_drawn(results: Path) -> None:
+    rows = FOCAL_AND_DR | {"table2/L4": {0: 21.0, 1: 27.0}, "table2/rho0.2": {0: 20.4, 1: 23.9}}
+    write(results, made_records("tiny", rows))
+    axes = draw(figure(Selection("all", "tiny", [], None)), "column").axes[0]
+    marks = [line for line in axes.lines if len(line.get_xdata()) == 1]
+    assert any(line.get_marker() == ">" and not line.get_clip_on() for line in marks if line.get_markersize() == 3)
+    for text in axes.texts:
+        if text.get_text() == "no run":
+            place = text.get_window_extent()
+            (zero,) = {round(float(axes.transData.transform((0.0, 0.0))[0]))}
+            assert not place.x0 <= zero <= place.x1
+            for line in marks:
+                assert not place.contains(*axes.transData.transform((line.get_xdata()[0], line.get_ydata()[0])))
+
+
 def test_a_collapse_a_score_and_a_ratio_have_panels_of_their_own(results: Path) -> None:
     found = panels(judged_claims(Selection("all", "paper", [], None)))
     assert [(name, len(items)) for name, items in found.items()] == [
