@@ -25,8 +25,10 @@ def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
 def csv_rows(rows: Iterable[Sequence[Any]], *, quote_texts: bool = False) -> str:
     """Cells as they are. quote_texts: each text in quotation marks, which tells ``"1"`` from ``1``."""
     sheet = io.StringIO()
-    quoting = csv.QUOTE_NONNUMERIC if quote_texts else csv.QUOTE_MINIMAL
-    csv.writer(sheet, lineterminator="\n", quoting=quoting).writerows(rows)
+    if quote_texts:
+        csv.writer(sheet, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
+    else:
+        csv.writer(sheet, lineterminator="\n").writerows(rows)
     return sheet.getvalue()
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 COLUMNS: Final = ("row", "family", "seed", "AP", "minus_row_mean", "row_mean", "row_sd", "family_sd", "seed_share")
-TITLES: Final = ("AP", "minus the row's mean")
+TITLES: Final = ("AP", "minus row's mean")
 WIDTHS: Final = (1.0, 1.5)  # of the panels, to each other
 NAMED_SEEDS: Final = 6  # that have a line of their own in the legend; more are thin and alike
 _LEGEND: Final = 0.25  # inches

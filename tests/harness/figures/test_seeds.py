@@ -32,7 +32,7 @@ def test_the_values_of_a_seed_are_connected_across_the_rows_of_a_family(results:
     assert names(axes) == ["focal", "L4", "L6", "L8"]
     drawn = {line.get_label(): list(map(float, line.get_xdata())) for line in axes.lines if len(line.get_xdata()) == 3}
     assert drawn == {"seed 0": [22.0, 23.0, 22.5], "seed 1": [23.0, 24.0, 23.6]}
-    relative = titled(canvas, "minus the row's mean")
+    relative = titled(canvas, "minus row's mean")
     (first, _) = [list(map(float, line.get_xdata())) for line in relative.lines if len(line.get_xdata()) == 3]
     assert first == pytest.approx([-0.5, -0.5, -0.55])
     assert [text.get_text() for text in canvas.legends[0].get_texts()] == ["seed 0", "seed 1"]
