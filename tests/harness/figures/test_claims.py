@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.figures.claims import figure, panels
+from harness.figures.claims import _free_side, figure, panels
 from harness.figures.rows.contrasts import JudgedClaim, judged_claims
 from harness.planning.selection import Selection
 from harness.report.views import judge
@@ -62,13 +62,11 @@ def test_words_and_arrows_lie_on_nothing_that_is_drawn(results: Path) -> None:
     axes = draw(figure(Selection("all", "tiny", [], None)), "column").axes[0]
     marks = [line for line in axes.lines if len(line.get_xdata()) == 1]
     assert any(line.get_marker() == ">" and not line.get_clip_on() for line in marks if line.get_markersize() == 3)
-    for text in axes.texts:
-        if text.get_text() == "no run":
-            place = text.get_window_extent()
-            (zero,) = {round(float(axes.transData.transform((0.0, 0.0))[0]))}
-            assert not place.x0 <= zero <= place.x1
-            for line in marks:
-                assert not place.contains(*axes.transData.transform((line.get_xdata()[0], line.get_ydata()[0])))
+    item = of_claim(judged_claims(Selection("all", "tiny", [], None)), "small-lambda-pos-hurts")
+    (line,) = item.lines
+    assert (item.above, item.below, line.value, line.paper) == (0.0, None, None, pytest.approx(1.8))
+    assert _free_side(item, line, (-1.0, 7.0)) == (0.98, "right")
+    assert _free_side(item, line, (-5.0, 2.0)) == (0.02, "left")
 
 
 def test_a_collapse_a_score_and_a_ratio_have_panels_of_their_own(results: Path) -> None:
