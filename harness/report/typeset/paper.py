@@ -45,11 +45,17 @@ def paper_latex(view: TableView, look: Look) -> str:
         lines[0] = f"% \\usepackage{{graphicx}}\n{lines[0]}"
         body = ["\\resizebox{\\linewidth}{!}{%", *body, "}"]
     lines += body
-    if notes := chosen_notes(view, look.notes or "none"):
+    if notes := _notes(view, look, columns):
         lines += ["\\par\\medskip", "\\begin{minipage}{\\linewidth}\\footnotesize\\raggedright"]
         lines += [f"{latex_text(one_line(note))}\\par" for note in notes]
         lines.append("\\end{minipage}")
     return "\n".join([*lines, f"\\end{{{environment}}}", ""])
+
+
+def _notes(view: TableView, look: Look, columns: Sequence[str]) -> list[str]:
+    """Those on what the table shows; what ± is, the caption says."""
+    said = ("±: ",) if {"diff", "verdict"} & set(columns) else ("±: ", "diff: ")
+    return [note for note in chosen_notes(view, look.notes or "none") if not note.startswith(said)]
 
 
 def _fitted(view: TableView, look: Look, columns: Sequence[str]) -> tuple[Shape, Grid, list[float] | None]:

@@ -125,6 +125,16 @@ def test_notes_come_on_request_only(registry: Registry, runs: dict[str, RowRuns]
     assert "harness check -{}-profile tiny" in latex(view, notes="all")
 
 
+def test_notes_are_on_columns_that_are_there(registry: Registry, runs: dict[str, RowRuns]) -> None:
+    view = view_of(registry, runs, "table3")
+    both, papers = latex(view, notes="all"), latex(view, notes="all", layout="paper")
+    assert "diff: ours - paper" in both
+    assert "diff: ours - paper" not in papers
+    assert "COCO box metrics in percent" in papers
+    assert both.count("deviation between seeds") == 1  # in the caption
+    assert "deviation between seeds" not in papers
+
+
 def test_signs_without_a_letter_of_tex_are_written_by_number() -> None:
     assert latex_text("\u4e2d") == "{}[U+4E2D]"
     assert latex_text("\u00e9\u0142") == r"\'{e}\l{}"
