@@ -1,27 +1,35 @@
-"""Tables as CSV that spreadsheets open: no cell is calculated, no control character acts."""
+"""Lines of values as CSV that spreadsheets open: no cell is calculated, no control character acts."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from detector.storage.shown import one_line
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # also of full width
+# What a spreadsheet would calculate, also in full width and behind blanks.
+_FORMULA: Final = re.compile("[\\s\ufeff]*[=+\\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
     """Lines under the union of their keys, in order of appearance; without the last line's end."""
-    sheet = io.StringIO()
     names = list(dict.fromkeys(key for line in lines for key in line))
-    writer = csv.DictWriter(sheet, [no_formula(name) for name in names], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({no_formula(key): no_formula(value) for key, value in line.items()} for line in lines)
-    return sheet.getvalue().rstrip("\n")
+    rows = ([no_formula(line.get(name, "")) for name in names] for line in lines)
+    return csv_rows([[no_formula(name) for name in names], *rows]).rstrip("\n")
+
+
+def csv_rows(rows: Iterable[Sequence[Any]], *, quote_texts: bool = False) -> str:
+    """Cells as they are. quote_texts: each text in quotation marks, which tells ``"1"`` from ``1``."""
+    sheet = io.StringIO()
+    if quote_texts:
+        csv.writer(sheet, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
+    else:
+        csv.writer(sheet, lineterminator="\n").writerows(rows)
+    return sheet.getvalue()
 
 
 def no_formula(value: Any) -> Any:
@@ -29,4 +37,9 @@ def no_formula(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = one_line(value)
-    return f"'{text}" if value.lstrip(" ")[:1] in _FORMULA and not _NUMBER.fullmatch(value) else text
+    return f"'{text}" if is_formula(value) and not _NUMBER.fullmatch(value) else text
+
+
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet may take the text for more than a text."""
+    return _FORMULA.match(text) is not None

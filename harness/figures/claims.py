@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from harness.figures import style
 from harness.figures.figure import INCHES, Figure, Numbers, Width
@@ -173,7 +173,7 @@ def _draw_panel(
             axes.annotate(
                 _label(line, names, item.claim.kind == "collapses"),
                 (0, at),
-                (-4, 0),
+                (-5, 0),
                 **_BESIDE,
                 ha="right",
                 va="center",
@@ -211,15 +211,25 @@ def _draw_line(axes: Axes, item: JudgedClaim, line: Line, at: int, ends: tuple[f
         look: dict[str, Any] = {"color": style.FAINT, "markerfacecolor": style.PAPER, "markersize": 4.5}
         axes.plot([line.paper], [at], linestyle="none", marker=shape, zorder=2, **look)
     if line.value is None:
-        axes.annotate("no run", (0.06, at), **_INSIDE, va="center", color=style.FAINT)
+        place, side = _free_side(item, line, ends)
+        axes.annotate("no run", (place, at), **_INSIDE, ha=side, va="center", color=style.FAINT)
         return
     if line.low is not None and line.high is not None:
         low, high = max(line.low, ends[0]), min(line.high, ends[1])
         axes.plot([low, high], [at, at], color=mark.colour, linewidth=style.LINE, zorder=3)
         for end, goes_on, arrow in ((low, line.low < ends[0], "<"), (high, line.high > ends[1], ">")):
             if goes_on:
-                axes.plot([end], [at], linestyle="none", marker=arrow, color=mark.colour, markersize=3, zorder=3)
+                look = {"marker": arrow, "color": mark.colour, "markersize": 3}
+                axes.plot([end], [at], linestyle="none", clip_on=False, zorder=3, **look)
     axes.plot([line.value], [at], linestyle="none", zorder=4, label=item.claim.id, **mark.point())
+
+
+def _free_side(item: JudgedClaim, line: Line, ends: tuple[float, float]) -> tuple[float, Literal["left", "right"]]:
+    """Where words on a line without a run do not lie on what is drawn there: a share of the axis, and the alignment."""
+    taken = [value for value in (item.above, item.below, line.paper) if value is not None]
+    shares = [(value - ends[0]) / (ends[1] - ends[0]) for value in taken]
+    left, right = min(shares, default=1.0), 1.0 - max(shares, default=0.0)
+    return (0.02, "left") if left >= right else (0.98, "right")
 
 
 def limits(items: Sequence[JudgedClaim]) -> tuple[float, float]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # In the order of a bar. Training: without waiting for data where that was noted.
 PARTS: Final = ("training", "waiting for data", "evaluation")
 COLUMNS: Final = ("row", "device", "runs", "basis", "part", "hours")
-_HATCHES: Final = ("", "////", "....")
+_HATCHES: Final = ("", "////", "\\\\\\\\")  # no dots: in SVG each is a path of curves, half a megabyte together
 _ESTIMATE: Final = "xxxx"
 _LEGEND: Final = 0.42  # inches
 
@@ -53,8 +53,8 @@ def figure(selection: Selection) -> Figure:
     title = f"Cost of a run at profile {selection.profile.name}"
     costs, unknown = row_costs(selection)
     if not costs:
-        why = f"{nothing(selection)} What a run takes is unknown too: no run of its backbone was measured."
-        return empty("cost", title, COLUMNS, why)
+        why = "What a run takes is unknown: no run of its backbone was measured."
+        return empty("cost", title, COLUMNS, f"{why} {nothing(selection)}")
     shown, left = costs[:MOST_ROWS], len(costs) - MOST_ROWS
     told = f" Of unknown cost: {', '.join(unknown)}." if unknown else ""
     told += f" {left} more rows were left out; name fewer." if left > 0 else ""
@@ -171,8 +171,8 @@ def _draw_bar(axes: Axes, at: int, cost: RowCost) -> None:
 
 
 def hours_text(hours: float) -> str:
-    """Two digits, and no power of ten."""
-    return f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}"
+    """Two digits: 12, 1.0, 0.010."""
+    return f"{hours:.0f}" if hours >= 9.95 else f"{hours:#.2g}"
 
 
 def _look(number: int, *, estimated: bool) -> dict[str, Any]:

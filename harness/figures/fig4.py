@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from detector.runs.record import Record
 from harness.figures import style
-from harness.figures.figure import INCHES, Figure, Numbers
+from harness.figures.figure import Figure, Numbers, Width
+from harness.figures.rows.panels import width_of
 from harness.planning.unequal import choose
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 ROWS: Final = {"ablations/cross-entropy": "cross entropy", "table2/focal": "focal loss", "table3/dr": "DR loss"}
 MOST_LINEAR: Final = 12.0  # a density above it makes the axis logarithmic: the others would lie on the ground
 MARKED: Final = 12  # every so many bins a marker
-LEAST: Final = 1e-4  # the lowest density that a logarithmic axis shows
+LEAST: Final = 1e-4  # no logarithmic axis shows a lower density
+_LEGEND: Final[dict[Width, float]] = {"column": 0.44, "page": 0.34}  # share of the axes' height, above all curves
 Set = Literal["negatives", "positives"]
 SETS: Final[tuple[Set, ...]] = ("negatives", "positives")
 
@@ -68,12 +70,13 @@ def figure(selection: Selection) -> Figure:
         title="Scores after training with each loss (Fig. 4)",
         caption=(
             f"Densities of the scores of (a) negative and (b) positive entries, one entry per anchor and class, over "
-            f"the whole test split at profile {profile}. {_seeds(spreads)} Vertical lines: the expectations."
+            f"the whole test split at profile {profile}. {_seeds(spreads)} Vertical lines: the expectations. On a "
+            "logarithmic axis a curve falls to the ground where no entry has such a score."
             f"{' ' * bool(lacking)}{lacking}"
         ),
         numbers=_numbers(spreads),
         draw=lambda canvas: _draw(canvas, spreads),
-        height={"column": 4.2, "page": 2.8},
+        height={"column": 4.6, "page": 2.8},
         claims=tuple(claim.id for claim in selection.registry.claims if "Fig. 4" in claim.where),
         missing="" if spreads else f"there is nothing to draw. {lacking}",
     )
@@ -129,17 +132,19 @@ def _numbers(spreads: Sequence[Spread]) -> Numbers:
 
 
 def _draw(canvas: Canvas, spreads: Sequence[Spread]) -> None:
-    wide = canvas.get_figwidth() > INCHES["column"]
+    width = width_of(canvas)
+    wide = width == "page"
     axes = canvas.subplots(1, 2) if wide else canvas.subplots(2, 1)
     for each, name, title in zip(axes, SETS, ("(a) Negative entries", "(b) Positive entries"), strict=True):
         each.set_title(title)
-        _panel(each, [spread for spread in spreads if spread.set == name])
+        _panel(each, [spread for spread in spreads if spread.set == name], _LEGEND[width])
     for each in axes if wide else axes[-1:]:
         each.set_xlabel("score")
 
 
-def _panel(axes: Axes, spreads: Sequence[Spread]) -> None:
-    highest = max((max(spread.over_seeds()[2]) for spread in spreads), default=1.0)
+def _panel(axes: Axes, spreads: Sequence[Spread], legend: float) -> None:
+    """legend: the share of the height that it takes, above the curves."""
+    lowest, highest = _range(spreads)
     if log := highest > MOST_LINEAR:
         axes.set_yscale("log", nonpositive="clip")
         style.powers_of_ten(axes.yaxis)
@@ -154,9 +159,16 @@ def _panel(axes: Axes, spreads: Sequence[Spread]) -> None:
         if len(spread.means) > 1:
             axes.fill_between(centres, low, high, color=look["color"], alpha=style.BAND, linewidth=0)
         axes.vlines(spread.mean, 0.0, highest, colors=look["color"], linestyles=look["linestyle"], linewidth=style.HAIR)
-    # Room above the curves for the legend.
-    axes.set_ylim((LEAST, highest * 500.0) if log else (0.0, highest * 1.8))
+    share = legend / (1.0 - legend)
+    axes.set_ylim((lowest, highest * (highest / lowest) ** share) if log else (0.0, highest * (1.0 + share)))
     axes.set_xlim(0.0, 1.0)
     axes.set_ylabel("density")
     if spreads:
         axes.legend(loc="upper right", title="loss, expectation")
+
+
+def _range(spreads: Sequence[Spread]) -> tuple[float, float]:
+    """The ends of a logarithmic axis: below every density of a mean that is not 0, but not too far; and the highest."""
+    found = [density for spread in spreads for density in spread.over_seeds()[0] if density > 0]
+    highest = max((max(spread.over_seeds()[2]) for spread in spreads), default=1.0)
+    return max(LEAST, min(found, default=1.0) / 2), highest

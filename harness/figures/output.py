@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from pathlib import Path
@@ -11,6 +10,7 @@ from xml.etree import ElementTree
 
 from detector.errors import UsageError
 from detector.storage.files import write_atomic
+from detector.storage.sheets import csv_rows, no_formula
 from detector.storage.shown import one_line
 from harness.figures import style
 from harness.figures.figure import INCHES, Cell, Figure, Width
@@ -76,17 +76,13 @@ def svg(figure: Figure, width: Width, prefix: str | None = None) -> str:
 
 def numbers(figure: Figure) -> bytes:
     """The figure's numbers as CSV, unrounded. An unknown one is an empty cell; no text can become a formula."""
-    sheet = io.StringIO()
-    writer = csv.writer(sheet, lineterminator="\n")
-    writer.writerow(map(_cell, figure.numbers.columns))
-    writer.writerows(map(_cell, row) for row in figure.numbers.rows)
-    return _NOT_XML.sub("\ufffd", sheet.getvalue()).encode()
+    text = csv_rows([*map(_cell, row)] for row in (figure.numbers.columns, *figure.numbers.rows))
+    return _NOT_XML.sub("\ufffd", text).encode()
 
 
 def _cell(value: Cell) -> str:
     if isinstance(value, str):
-        text = one_line(value)
-        return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+        return str(no_formula(value))
     return "" if value is None or value != value else repr(value)
 
 

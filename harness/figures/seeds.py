@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harness.figures import style
 from harness.figures.figure import Cell, Figure, Numbers
-from harness.figures.rows.panels import heights, row_panels
+from harness.figures.rows.panels import MOST_LETTERS, cut, heights, row_panels
 from harness.figures.rows.shown import ShownRow, empty, leading, nothing, profile_runs, seeds_text, shown_rows
 from harness.planning.selection import Selection
 from harness.verdicts.blocks import Blocks
@@ -20,19 +20,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 COLUMNS: Final = ("row", "family", "seed", "AP", "minus_row_mean", "row_mean", "row_sd", "family_sd", "seed_share")
-TITLES: Final = ("AP", "minus the row's mean")
+TITLES: Final = ("AP", "minus row's mean")
 WIDTHS: Final = (1.0, 1.5)  # of the panels, to each other
 NAMED_SEEDS: Final = 6  # that have a line of their own in the legend; more are thin and alike
 _LEGEND: Final = 0.25  # inches
+_LETTER: Final = 0.05  # inches of width, on average
 
 
 @dataclass(frozen=True)
 class Family:
-    """Rows of one loss and schedule, which share a deviation. blocks: None where no row has two seeds."""
+    """Rows of one loss and schedule, which share a deviation. blocks: None where no row has two seeds.
+
+    collapsed: whether it is one row with an AP that is far below that of the others.
+    """
 
     name: str
     rows: tuple[ShownRow, ...]
     blocks: Blocks | None
+    collapsed: bool = False
 
 
 def figure(selection: Selection) -> Figure:
@@ -42,14 +47,15 @@ def figure(selection: Selection) -> Figure:
     if not rows:
         return empty("seeds", title, COLUMNS, nothing(selection))
     families = by_family(selection, rows)
-    ordered = [row for family in families for row in family.rows]
+    drawn = on_axes(families)
+    num_rows = sum(len(family.rows) for family in drawn)
     return Figure(
         name="seeds",
         title=title,
         caption=_caption(selection, families) + left,
         numbers=Numbers(COLUMNS, [line for family in families for line in _numbers(family)]),
-        draw=lambda canvas: _draw(canvas, families),
-        height=heights(len(ordered) + len(families), len(_panels(families)), _LEGEND),
+        draw=lambda canvas: _draw(canvas, drawn),
+        height=heights(num_rows + len(drawn), len(_panels(drawn)), _LEGEND),
     )
 
 
@@ -61,9 +67,22 @@ def by_family(selection: Selection, rows: Sequence[ShownRow]) -> list[Family]:
         key = runs.family(row.ref) if row.ref in runs.rows else ("other inputs than most rows", row.ref)
         found.setdefault(key, []).append(row)
     return [
-        Family(_name(key), tuple(members), runs.blocks(members[0].ref, "AP") if members[0].ref in runs.rows else None)
+        Family(
+            _name(key),
+            tuple(members),
+            runs.blocks(members[0].ref, "AP") if members[0].ref in runs.rows else None,
+            collapsed=len(key) > 2,
+        )
         for key, members in found.items()
     ]
+
+
+def on_axes(families: Sequence[Family]) -> list[Family]:
+    """Those that are drawn: a row that collapsed would press the others together, so it is told in words.
+
+    Where all collapsed, all are drawn.
+    """
+    return [family for family in families if not family.collapsed] or list(families)
 
 
 def _name(key: tuple[str, ...]) -> str:
@@ -80,8 +99,21 @@ def _caption(selection: Selection, families: Sequence[Family]) -> str:
         "of a family; bars are the means. Where lines run parallel, the scatter is the seed's and cancels in "
         "differences of rows."
     )
+    drawn = on_axes(families)
+    away = [f"{_values_text(row)} of {row.label}" for each in families if each not in drawn for row in each.rows]
+    if away:
+        said += f" Not drawn, far below the others, since they collapsed: AP {'; '.join(away)}."
     alone = " With one seed per row there is no deviation to see." if max(counts) < 2 else ""
-    return f"AP of every run at profile {selection.profile.name} ({seeds_text(counts)}). {how} {said}".strip() + alone
+    whole = f"AP of every run at profile {selection.profile.name} ({seeds_text(counts)}). {how} {said.strip()}"
+    return whole.strip() + alone
+
+
+def _values_text(row: ShownRow) -> str:
+    """Its values, those of many seeds by their ends."""
+    values = sorted(row.by_seed("AP").values())
+    if len(values) > NAMED_SEEDS:
+        return f"{values[0]:.1f} to {values[-1]:.1f}"
+    return ", ".join(f"{value:.1f}" for value in values)
 
 
 def _share_text(found: Blocks | None) -> str:
@@ -121,12 +153,15 @@ def _draw(canvas: Canvas, families: Sequence[Family]) -> None:
     panels = row_panels(canvas, names, _panels(families), widths=WIDTHS)
     seeds = sorted({seed for family in families for row in family.rows for seed in row.by_seed("AP")})
     for axes in panels[1:]:
-        axes.axvline(0.0, **style.reference())
+        axes.spines["left"].set_visible(False)
+    letters = _letters_beside(canvas.get_figwidth(), names)
     at = 0
     for family in families:
         place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (2, 0), "textcoords": "offset points"}
-        heading = panels[0].annotate(_heading(family), (0, at), **place, va="center", color=style.FAINT)
+        heading = panels[0].annotate(_heading(family, letters), (0, at), **place, va="center", color=style.FAINT)
         heading.set_in_layout(False)  # it reaches into the other panel
+        for axes in panels[1:]:  # not through the headings
+            axes.plot([0.0, 0.0], [at + 0.5, at + len(family.rows) + 0.5], **style.reference())
         _draw_family(panels, family, at + 1, seeds)
         at += 1 + len(family.rows)
     if len(seeds) <= NAMED_SEEDS:
@@ -148,18 +183,33 @@ def _draw_family(panels: Sequence[Axes], family: Family, first: int, seeds: Sequ
         if len(seeds) > NAMED_SEEDS:  # as one line with gaps: thousands of lines would take minutes
             gap = [math.nan]
             found = [value for line in lines for value in line + gap]
-            thin: dict[str, Any] = {"color": style.FAINT, "linewidth": style.HAIR, "marker": ".", "markersize": 2}
+            thin: dict[str, Any] = {"color": style.FAINT, "linewidth": style.HAIR}
             axes.plot(found, (places + gap) * len(seeds), **thin)
+            _draw_marks(axes, lines, places)
             continue
         for number, (seed, line) in enumerate(zip(seeds, lines, strict=True)):
             look = style.series(number) | {"marker": style.marker(number), "linewidth": style.HAIR}
             axes.plot(line, places, label=f"seed {seed}", **look)
 
 
-def _heading(family: Family) -> str:
-    """Its name and, where known, its deviation and the seed's share of it."""
+def _draw_marks(axes: Axes, lines: Sequence[Sequence[float]], places: Sequence[float]) -> None:
+    """A short stroke per run, all of them one line with gaps: a file of thousands of markers would be of megabytes."""
+    points = [(value, place) for line in lines for value, place in zip(line, places, strict=True)]
+    across = [x for value, _ in points for x in (value, value, math.nan)]
+    down = [y for _, place in points for y in (place - 0.1, place + 0.1, math.nan)]
+    axes.plot(across, down, color=style.FAINT, linewidth=2 * style.HAIR)
+
+
+def _letters_beside(inches: float, names: Sequence[str]) -> int:
+    """How many letters of a heading there is room for, right of the names."""
+    return int((inches - 0.2) / _LETTER) - min(MOST_LETTERS["page"], max(map(len, names)))
+
+
+def _heading(family: Family, letters: int) -> str:
+    """Its name and, where known and where there is room, its deviation and the seed's share of it."""
     found = family.blocks
-    if found is None:
-        return family.name
-    share = "" if found.share is None else f", {found.share:.0%} the seed's"
-    return f"{family.name}: sd {found.total**0.5:.2f}{share}"
+    texts = [family.name]
+    if found is not None:
+        texts.append(f"{family.name}: sd {found.total**0.5:.2f}")
+        texts += [] if found.share is None else [f"{texts[-1]}, {found.share:.0%} the seed's"]
+    return next((text for text in reversed(texts) if len(text) <= letters), cut(family.name, letters))

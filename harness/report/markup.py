@@ -29,7 +29,7 @@ _STYLE = (
     "<style>.harness{font:14px/1.45 system-ui,sans-serif;border-collapse:collapse}"
     ".harness caption{text-align:left;font-weight:600;padding:.4em .6em}"
     ".harness th,.harness td{padding:.25em .6em;text-align:left;vertical-align:top;border-bottom:1px solid #8886}"
-    ".harness td.number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}"
+    ".harness .number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}"
     ".harness tr.section td{font-style:italic;background:#8882}"
     ".harness .good{color:#116329;font-weight:600}.harness .good::before{content:'\\2713  '}"
     ".harness .fair{color:#0550ae}.harness .fair::before{content:'\\2248  '}"
@@ -92,7 +92,8 @@ def markdown_escape(text: str) -> str:
 def html_fragment(table: TextTable) -> str:
     """A part of a page: style, table, notes. Everything is escaped."""
     spans = "".join(f'<th colspan="{width}">{_cell(name)}</th>' for name, width in table.spans)
-    heads = "".join(f"<th>{_cell(heading)}</th>" for heading in table.headings)
+    kinds = ["<th>"] * table.num_labels + ['<th class="number">'] * (len(table.headings) - table.num_labels)
+    heads = "".join(f"{kind}{_cell(heading)}</th>" for kind, heading in zip(kinds, table.headings, strict=True))
     head = (f"<tr>{spans}</tr>" if spans else "") + f"<tr>{heads}</tr>"
     sections = dict(table.sections)
     body = []

@@ -6,7 +6,7 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -29,6 +29,8 @@ from harness.figures.figure import Width
 if TYPE_CHECKING:
     from harness.figures.figure import Figure
     from harness.planning.selection import Selection
+
+TALLEST: Final = 8.9  # inches of text on a page of the paper
 
 
 def add_to(app: typer.Typer) -> None:
@@ -95,8 +97,20 @@ def figure(
         put("\n\n".join(map(_text, found)))
     for line in lacking:
         say(f"left out: {line}")
+    for each in shown:
+        if each.height[width] > TALLEST:
+            say(_too_tall(each, width))
     if elsewhere and not {"fig2", "fig3"}.issuperset(names):  # which need no record
         say(elsewhere)
+
+
+def _too_tall(figure: Figure, width: Width) -> str:
+    """A note on a figure that no page of a paper has room for."""
+    fits = width == "column" and figure.height["page"] <= TALLEST
+    other = ", or give --width page" if fits else ""
+    return (
+        f"{figure.name} is {figure.height[width]:.1f} inches high, more than a page of a paper: name fewer rows{other}."
+    )
 
 
 def _write(figures: dict[str, tuple[Figure, Path]], width: Width, *, force: bool) -> dict[str, list[str]]:

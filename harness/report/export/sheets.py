@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from detector.errors import UsageError
+from detector.storage.sheets import csv_rows, is_formula
 from detector.storage.shown import one_line, shown
 
 Line = Mapping[str, Any]
 # "json": lists, and columns whose values are of several kinds.
 Kind = Literal["bool", "int", "float", "text", "json"]
-# What a spreadsheet would calculate, also in full width and behind blanks; and what marks a cell as JSON.
-_MARKED = re.compile("[\\s\ufeff]*[=+\\-@\uff1d\uff0b\uff0d\uff20'\"]")
 _INT64 = 2**63
 
 
@@ -73,11 +69,8 @@ def csv_bytes(sheet: Sheet) -> bytes:
     calculate, what would act on a terminal, what begins with a quote or an apostrophe, and an empty text. All else is
     as it is, so that every value can be read back.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow([_text(name) for name in sheet.kinds])
-    writer.writerows([_cell(line.get(name), kind) for name, kind in sheet.kinds.items()] for line in sheet.lines)
-    return out.getvalue().encode()
+    rows = ([_cell(line.get(name), kind) for name, kind in sheet.kinds.items()] for line in sheet.lines)
+    return csv_rows([[_text(name) for name in sheet.kinds], *rows], quote_texts=True).encode()
 
 
 def _cell(value: Any, kind: Kind) -> str | float:
@@ -91,7 +84,8 @@ def _cell(value: Any, kind: Kind) -> str | float:
 
 
 def _text(text: str) -> str:
-    if text and one_line(text) == text and not _MARKED.match(text):
+    marked = is_formula(text) or text.lstrip().startswith(("'", '"'))
+    if text and one_line(text) == text and not marked:
         return text
     return f"'{_json(text)}"
 

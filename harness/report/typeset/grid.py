@@ -78,7 +78,8 @@ def grid_of(view: TableView, look: Look, columns: Sequence[str], shape: Shape) -
 
 
 def _labels(texts: Sequence[str], shape: Shape) -> tuple[Cell, ...]:
-    cells = tuple(Cell(latex_cell(one_line(text)), text) for text in texts)
+    texts = [one_line(text) for text in texts]
+    cells = tuple(Cell(latex_cell(text), text) for text in texts)
     if not shape.merged:
         return cells
     return (Cell(", ".join(cell.tex for cell in cells), ", ".join(texts)),)

@@ -13,10 +13,11 @@ from harness.report.typeset.grid import Cell, Grid, Shape, best_means, grid_of
 from harness.report.typeset.notes import chosen_notes
 from harness.report.typeset.options import Look
 from harness.report.typeset.symbols import latex_text
-from harness.report.typeset.widths import BOLD, PAGE, longest_word, width
+from harness.report.typeset.widths import BOLD, PAGE, longest_word, num_lines, width
 
 # Sizes of the type, with the points beside a column.
 _SMALLEST: Final = "scriptsize"
+_MOST_LINES: Final = 2  # of a label in its own column: on more, labels share a column or stand above the numbers
 _FITS: Final = (
     ("small", 5.0),
     ("small", 3.5),
@@ -35,16 +36,26 @@ def paper_latex(view: TableView, look: Look) -> str:
     caption = latex_text(one_line(_caption(view, look, columns)))
     lines = [f"\\begin{{{environment}}}", f"\\centering\\{shape.size}\\setlength{{\\tabcolsep}}{{{shape.gap}pt}}"]
     lines += [f"\\caption{{{caption}}}\\smallskip", f"\\label{{tab:{_label(view.id)}}}"]
-    body = _tabular(grid, wrapped or [])
+    # A name above its numbers may be wider than they are.
+    above = wrapped == [] and any(line[0].span > 1 for line in grid.lines)
+    several = bool(wrapped) or any(not line[0].plain for line in grid.lines)
+    airy = look.width == "column" and several
+    body = _tabular(grid, wrapped or [], spread=_natural(grid, shape) if above else 0.0, airy=airy)
     if wrapped is None:
         lines[0] = f"% \\usepackage{{graphicx}}\n{lines[0]}"
         body = ["\\resizebox{\\linewidth}{!}{%", *body, "}"]
     lines += body
-    if notes := chosen_notes(view, look.notes or "none"):
+    if notes := _notes(view, look, columns):
         lines += ["\\par\\medskip", "\\begin{minipage}{\\linewidth}\\footnotesize\\raggedright"]
         lines += [f"{latex_text(one_line(note))}\\par" for note in notes]
         lines.append("\\end{minipage}")
     return "\n".join([*lines, f"\\end{{{environment}}}", ""])
+
+
+def _notes(view: TableView, look: Look, columns: Sequence[str]) -> list[str]:
+    """Those on what the table shows; what ± is, the caption says."""
+    said = ("±: ",) if {"diff", "verdict"} & set(columns) else ("±: ", "diff: ")
+    return [note for note in chosen_notes(view, look.notes or "none") if not note.startswith(said)]
 
 
 def _fitted(view: TableView, look: Look, columns: Sequence[str]) -> tuple[Shape, Grid, list[float] | None]:
@@ -54,13 +65,16 @@ def _fitted(view: TableView, look: Look, columns: Sequence[str]) -> tuple[Shape,
     """
     room = PAGE[look.width]
     shapes = _shapes(look, columns)
+    kept: tuple[Shape, Grid, list[float] | None] | None = None
     for shape in (*shapes, replace(shapes[-1], merged=True)):
         grid = grid_of(view, look, columns, shape)
         if _natural(grid, shape) <= room:
             return shape, grid, []
         if (shape == shapes[-1] or shape.merged) and (wrapped := _wrapped(grid, shape, room)):
-            return shape, grid, wrapped
-    return shape, grid, None
+            if shape.merged or _most_lines(grid, wrapped, shape) <= _MOST_LINES:
+                return shape, grid, wrapped
+            kept = shape, grid, wrapped
+    return kept or (shape, grid, None)
 
 
 def _columns(view: TableView, look: Look) -> tuple[str, ...]:
@@ -124,10 +138,25 @@ def _wrapped(grid: Grid, shape: Shape, room: float) -> list[float]:
     return [short + share * more for short, more in zip(least, wanted, strict=True)]
 
 
-def _tabular(grid: Grid, wrapped: Sequence[float]) -> list[str]:
+def _most_lines(grid: Grid, wrapped: Sequence[float], shape: Shape) -> int:
+    """Of any cell in the columns of text."""
+    return max(
+        num_lines(cell.plain, shape.size, points)
+        for line in grid.lines
+        for cell, points in zip(line, wrapped, strict=False)
+    )
+
+
+def _tabular(grid: Grid, wrapped: Sequence[float], *, spread: float, airy: bool) -> list[str]:
+    """spread: the whole table's points, over which its columns lie evenly; 0: each as wide as its cells.
+
+    airy: with room between rows of several lines.
+    """
     number, total = grid.num_labels, len(grid.headings)
     labels = "".join(f"p{{{points:.1f}pt}}" for points in wrapped) or "l" * number
-    lines = [f"\\begin{{tabular}}{{@{{}}{labels}{'r' * (total - number)}@{{}}}}", "\\toprule"]
+    columns = f"{labels}{'r' * (total - number)}@{{}}"
+    name, start = ("tabular*", f"{{{spread:.1f}pt}}{{@{{\\extracolsep{{\\fill}}}}") if spread else ("tabular", "{@{}")
+    lines = [f"\\begin{{{name}}}{start}{columns}}}", "\\toprule"]
     if grid.spans:
         lines += _spans(grid.spans)
     lines += [_line(grid.headings, 0), "\\midrule"]
@@ -137,10 +166,10 @@ def _tabular(grid: Grid, wrapped: Sequence[float]) -> list[str]:
             lines.append(
                 f"\\multicolumn{{{total}}}{{@{{}}l@{{}}}}{{\\textit{{{latex_text(one_line(grid.heads[i]))}}}}} \\\\"
             )
-        if line[0].span > 1 and i:
-            lines.append("\\addlinespace")
+        if line[0].plain and i and i not in grid.heads and (airy or line[0].span > 1):
+            lines.append("\\addlinespace[2pt]")
         lines.append(_line(line, number if wrapped else 0))
-    return [*lines, "\\bottomrule", "\\end{tabular}"]
+    return [*lines, "\\bottomrule", f"\\end{{{name}}}"]
 
 
 def _spans(spans: Sequence[tuple[str, int]]) -> list[str]:
@@ -158,6 +187,8 @@ def _line(cells: Sequence[Cell], wrapped: int) -> str:
     for i, cell in enumerate(cells):
         tex = cell.tex.replace("\n", "; ")
         if cell.span > 1:
+            # A name above its numbers makes no column wider: TeX would give all of it to the last one.
+            tex = tex if i else f"\\makebox[0pt][l]{{{tex}}}"
             tex = f"\\multicolumn{{{cell.span}}}{{{'l' if i else '@{}l'}}}{{{tex}}}"
         parts.append(f"\\raggedright {tex}" if i < wrapped and cell.plain and cell.span == 1 else tex)
     return f"{' & '.join(parts)} \\\\"

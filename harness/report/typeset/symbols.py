@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import unicodedata
 from typing import Final
 
@@ -44,6 +45,11 @@ _ESCAPED: Final = {
         for name in _GREEK.split()
     },
 }
+# TeX hyphenates no word of more than 63 letters: in a longer one we say where it may break.
+_LONG_WORD: Final = re.compile(r"\w{60,}")
+_PIECE: Final = 10  # letters
+# Control characters, which no shown text has, stand for what is not a character: nothing, a place to break.
+_MARKS: Final = {"\0": "{}", "\1": r"\-"}
 _ACCENTS: Final = {
     "\u0300": "`",
     "\u0301": "'",
@@ -100,7 +106,8 @@ def _symbol(found: re.Match[str]) -> str:
 def _plain(text: str) -> str:
     # A pair of hyphens, commas or quotation marks is another sign in TeX's fonts.
     text = re.sub(r"([-,'`?!])(?=[-,'`])", "\\1\0", text)
-    return "".join("{}" if char == "\0" else _character(char) for char in text)
+    text = _LONG_WORD.sub(lambda found: "\1".join(textwrap.wrap(found[0], _PIECE)), text)
+    return "".join(_MARKS[char] if char in _MARKS else _character(char) for char in text)
 
 
 def _character(char: str) -> str:

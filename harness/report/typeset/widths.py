@@ -42,7 +42,22 @@ def width(text: str, size: str = "small") -> float:
 
 def longest_word(text: str, size: str) -> float:
     """Points of the longest part that TeX does not break: between spaces, and after hyphens."""
-    return max((width(word, size) for word in re.findall(r"[^\s-]*-?", text)), default=0.0)
+    return max((width(word, size) for word in _words(text)), default=0.0)
+
+
+def num_lines(text: str, size: str, points: float) -> int:
+    """On how many lines a paragraph of that width stands."""
+    lines, used = 1, 0.0
+    for word in _words(text):
+        if used and used + width(word.rstrip(), size) > points:
+            lines, used = lines + 1, 0.0
+        used += width(word, size)
+    return lines
+
+
+def _words(text: str) -> list[str]:
+    """The parts of a text, each with the hyphen or the spaces that end it."""
+    return re.findall(r"[^\s-]+(?:-|\s*)|-|\s+", text)
 
 
 def _of(char: str) -> float:

@@ -33,6 +33,13 @@ def test_each_metric_has_the_differences_of_the_table(results: Path) -> None:
     (view,) = table_views(selection)
     verdicts = {row.ref: dict(row.verdicts) for row in view.rows}
     assert {row.ref: dict(row.verdicts) for row in cell_rows(selection)} == verdicts
+    verdict = verdicts["table2/L6"]["AP"]
+    assert verdict.difference is not None
+    assert verdict.half_width is not None
+    ends = (verdict.difference - verdict.half_width, verdict.difference + verdict.half_width)
+    assert ends in [tuple(map(float, line.get_xdata())) for line in axes.lines]
+    (numbers,) = [row for row in made.numbers.rows if row[:2] == ("table2/L6", "AP")]
+    assert numbers[5:8] == (verdict.difference, *ends)
 
 
 def test_the_band_is_delta_and_the_outcomes_have_marks_and_words(results: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.figures.claims import figure, panels
+from harness.figures.claims import _free_side, figure, panels
 from harness.figures.rows.contrasts import JudgedClaim, judged_claims
 from harness.planning.selection import Selection
 from harness.report.views import judge
@@ -54,6 +54,19 @@ def test_what_is_drawn_stands_at_the_values_with_the_verdict_in_words(results: P
     assert any(text.startswith("The margin is less than the deviation between seeds here.") for text in said)
     for item in judged_claims(Selection("all", "tiny", [], None)):
         assert any(item.claim.id in text for text in said), item.claim.id
+
+
+def test_words_and_arrows_lie_on_nothing_that_is_drawn(results: Path) -> None:
+    rows = FOCAL_AND_DR | {"table2/L4": {0: 21.0, 1: 27.0}, "table2/rho0.2": {0: 20.4, 1: 23.9}}
+    write(results, made_records("tiny", rows))
+    axes = draw(figure(Selection("all", "tiny", [], None)), "column").axes[0]
+    marks = [line for line in axes.lines if len(line.get_xdata()) == 1]
+    assert any(line.get_marker() == ">" and not line.get_clip_on() for line in marks if line.get_markersize() == 3)
+    item = of_claim(judged_claims(Selection("all", "tiny", [], None)), "small-lambda-pos-hurts")
+    (line,) = item.lines
+    assert (item.above, item.below, line.value, line.paper) == (0.0, None, None, pytest.approx(1.8))
+    assert _free_side(item, line, (-1.0, 7.0)) == (0.98, "right")
+    assert _free_side(item, line, (-5.0, 2.0)) == (0.02, "left")
 
 
 def test_a_collapse_a_score_and_a_ratio_have_panels_of_their_own(results: Path) -> None:

@@ -22,7 +22,7 @@ def test_the_parts_of_a_bar_are_those_of_the_records(results: Path) -> None:
     assert [patch.get_width() for patch in axes.patches] == pytest.approx([1.5, 0.5, 0.5])
     assert [patch.get_x() for patch in axes.patches] == pytest.approx([0.0, 1.5, 2.0])
     assert len({patch.get_hatch() for patch in axes.patches}) == len(PARTS)
-    assert "2 runs of 1 row, 5 CPU-hours in all" in made.caption
+    assert "2 runs of 1 row, 5.0 CPU-hours in all" in made.caption
     assert ("table2/L6", "CPU", 2, "measured", "evaluation", 0.5) in made.numbers.rows
 
 
@@ -52,10 +52,14 @@ def test_a_row_without_a_run_has_an_estimate_in_another_hatch(results: Path) -> 
 
 def test_rows_of_unknown_cost_are_named_and_alone_are_missing(results: Path) -> None:
     made = figure(Selection("table2", "tiny", [], None))
-    assert made.missing.startswith("No finished run of table2 at profile tiny.")
-    assert "unknown" in made.missing
+    assert made.missing == (
+        "What a run takes is unknown: no run of its backbone was measured. No finished run of table2 at profile tiny. "
+        "Next: harness run table2 --profile tiny"
+    )
 
 
-@pytest.mark.parametrize(("hours", "text"), [(0.00891, "0.0089"), (9.64, "9.6"), (217.4, "217")])
+@pytest.mark.parametrize(
+    ("hours", "text"), [(0.00891, "0.0089"), (0.01, "0.010"), (9.64, "9.6"), (9.96, "10"), (217.4, "217")]
+)
 def test_hours_are_said_without_powers_of_ten(hours: float, text: str) -> None:
     assert hours_text(hours) == text

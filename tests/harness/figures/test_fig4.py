@@ -10,10 +10,12 @@ from msgspec.structs import replace
 from detector.runs.findings import Scores
 from detector.runs.record import Record
 from harness.figures import fig4, output, style
+from harness.figures.figure import Width
 from harness.registry.declarations import Profile
 from harness.registry.load import Registry
 from harness.registry.resolve import eval_job, resolve
 from support.records import record_of
+from tests.harness.figures.drawing import draw
 
 
 @dataclass
@@ -93,8 +95,23 @@ def test_the_axis_is_logarithmic_where_a_peak_hides_the_rest(highest: float, sca
         from matplotlib.figure import Figure
 
         axes = Figure().subplots()
-        fig4._panel(axes, [spread])
+        fig4._panel(axes, [spread], 0.4)
         assert axes.get_yscale() == scale
+
+
+@pytest.mark.parametrize("width", ["column", "page"])
+@pytest.mark.parametrize(("peak", "lowest"), [(5, 0.0), (80, 0.5 * 100 / 129), (80_000, 0.5 * 100 / 80_049)])
+def test_the_legend_lies_above_all_that_is_drawn(chosen: Chosen, width: Width, peak: int, lowest: float) -> None:
+    sums = {"positive_sums": (0.7 * peak, 0.5 * peak), "negative_sums": (0.7 * peak, 0.5 * peak)}
+    scores = Scores(positives=(*[0] * 50, peak, *[1] * 49), negatives=(*[0] * 50, peak, *[1] * 49), **sums)
+    records = {ref: [record(chosen.registry, ref, seed, scores) for seed in (0, 1)] for ref in fig4.ROWS}
+    canvas = draw(fig4.figure(Chosen(chosen.registry, records)), width)  # type: ignore[arg-type]
+    for axes in canvas.axes:
+        highest = max(float(max(line.get_ydata())) for line in axes.lines)
+        legend = axes.get_legend()
+        assert legend is not None
+        assert axes.transData.transform((0.5, highest))[1] < legend.get_window_extent().y0
+        assert axes.get_ylim()[0] == pytest.approx(lowest)  # half of the smallest density that is not 0
 
 
 def test_without_scores_nothing_is_drawn_and_the_command_that_gives_them_is_named(chosen: Chosen) -> None:

@@ -56,7 +56,7 @@ def test_nothing_is_written_where_the_numbers_file_is_somebodys(place: Path) -> 
         (("fig3,", "--out", "x"), "Unknown figure ''"),
         (("fig3", "--out", "x.jpg"), "x.jpg does not end in a format of figures. Known: .svg, .pdf, .png."),
         (("fig3", "table9"), "table9"),
-        (("fig4",), "fig4: there is nothing to draw. Not shown: cross entropy"),
+        (("cells",), "cells: The numbers of profile tiny"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_before_anything_is_written(
@@ -66,7 +66,15 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(
     assert not list(place.iterdir())
 
 
+def test_a_figure_that_no_page_has_room_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.cli.results.figure.TALLEST", 2.41)
+    words = ("figure", "fig3", "--profile", "tiny", "--force")
+    told = "fig3 is 3.6 inches high, more than a page of a paper: name fewer rows, or give --width page."
+    assert invoke(*words).stderr.strip() == told
+    assert not invoke(*words, "--width", "page").stderr
+
+
 def test_of_several_figures_those_without_data_are_left_out_with_the_reason(place: Path) -> None:
-    result = invoke("figure", "fig3,fig4", "--profile", "tiny", "--out", "some")
-    assert "left out: fig4: there is nothing to draw." in result.stderr
+    result = invoke("figure", "fig3,cells", "--profile", "tiny", "--out", "some")
+    assert "left out: cells: The numbers of profile tiny" in result.stderr
     assert sorted(path.name for path in (place / "some").iterdir()) == ["fig3.csv", "fig3.svg"]

@@ -18,6 +18,7 @@ from harness.registry.load import Registry
 from harness.report.check import build_check
 from harness.report.formats import render_check, render_tables
 from harness.report.tables import TableView, build_table
+from harness.report.typeset import widths
 from harness.report.typeset.options import Layout, Look, Width, parse_names
 from harness.report.typeset.symbols import latex_cell, latex_text
 from harness.verdicts.runs import RowRuns
@@ -124,12 +125,58 @@ def test_notes_come_on_request_only(registry: Registry, runs: dict[str, RowRuns]
     assert "harness check -{}-profile tiny" in latex(view, notes="all")
 
 
+def test_notes_are_on_columns_that_are_there(registry: Registry, runs: dict[str, RowRuns]) -> None:
+    view = view_of(registry, runs, "table3")
+    both, papers = latex(view, notes="all"), latex(view, notes="all", layout="paper")
+    assert "diff: ours - paper" in both
+    assert "diff: ours - paper" not in papers
+    assert "COCO box metrics in percent" in papers
+    assert both.count("deviation between seeds") == 1  # in the caption
+    assert "deviation between seeds" not in papers
+
+
 def test_signs_without_a_letter_of_tex_are_written_by_number() -> None:
     assert latex_text("\u4e2d") == "{}[U+4E2D]"
     assert latex_text("\u00e9\u0142") == r"\'{e}\l{}"
     assert latex_cell("e") == "$e$"
     assert latex_text("L = 6, AP50, h-") == r"$L = 6$, AP$_{50}$, $h_{-}$"
     assert latex_text("L = 6x h-index APs") == "L = 6x h-index APs"
+
+
+def test_labels_of_many_lines_share_a_column_or_stand_above_their_numbers(
+    registry: Registry, runs: dict[str, RowRuns]
+) -> None:
+    both = latex(view_of(registry, runs, "table4"), width="column")
+    # A name above its numbers is wider than they are, and makes no column wider.
+    assert r"\begin{tabular*}{" in both
+    assert r"\multicolumn{8}{@{}l}{\makebox[0pt][l]{Dr. Retina, ResNet-101-FPN}} \\" in both
+    papers = latex(view_of(registry, runs, "table4"), width="column", layout="paper")
+    assert r"Method, Backbone & AP" in papers
+    assert r"\raggedright Mask R-CNN, ResNet-101-FPN & 38.2" in papers
+    # Where they fit, each has its own.
+    assert "Method & Backbone & AP" in latex(view_of(registry, runs, "table4"), layout="paper")
+
+
+def test_rows_of_several_lines_have_room_between_them_in_a_column(registry: Registry, runs: dict[str, RowRuns]) -> None:
+    view = view_of(registry, runs, "table3")
+    assert latex(view, width="column").count(r"\addlinespace") == 2  # of three rows
+    assert r"\addlinespace" not in latex(view, width="column", layout="paper")
+    below = latex(view_of(registry, runs, "table4"))
+    assert "& paper &" in below
+    assert r"\addlinespace" not in below
+
+
+def test_lines_of_a_paragraph_break_at_spaces_and_after_hyphens() -> None:
+    letter = widths.width("a", "small")
+    assert widths.num_lines("aaaa aaaa", "small", 9.5 * letter) == 1
+    assert widths.num_lines("aaaa aaaa", "small", 8 * letter) == 2
+    assert widths.num_lines("aaaa-aaaa aa", "small", 5.5 * letter) == 3
+    assert widths.num_lines("", "small", 5.0) == 1
+
+
+def test_a_very_long_word_may_break_since_tex_breaks_none_of_its_own() -> None:
+    assert latex_text("a" * 59) == "a" * 59
+    assert latex_text(f"({'a' * 61})") == "(" + r"\-".join(["a" * 10] * 6 + ["a"]) + ")"
 
 
 def test_options_of_latex_are_refused_elsewhere() -> None:
