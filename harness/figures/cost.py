@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # In the order of a bar. Training: without waiting for data where that was noted.
 PARTS: Final = ("training", "waiting for data", "evaluation")
 COLUMNS: Final = ("row", "device", "runs", "basis", "part", "hours")
-_HATCHES: Final = ("", "////", "....")
+_HATCHES: Final = ("", "////", "\\\\\\\\")  # no dots: in SVG each is a path of curves, half a megabyte together
 _ESTIMATE: Final = "xxxx"
 _LEGEND: Final = 0.42  # inches
 

@@ -25,7 +25,10 @@ MOST_BYTES: Final = 20_000  # of a picture; a pair has half as many again
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a report. jpeg: the file's bytes, the same for the same runs; alt: for who does not see it."""
+    """A picture of a report. jpeg: the file's bytes, the same for the same runs; alt: for who does not see it.
+
+    row: the row that it is of; "" where that is not known.
+    """
 
     title: str
     caption: str
@@ -33,6 +36,7 @@ class Picture:
     width: int
     height: int
     alt: str
+    row: str = ""
 
 
 def pictures_of(selection: Selection) -> list[Picture]:
@@ -120,7 +124,7 @@ def _extremes(scene: Scene) -> Iterator[Picture]:
                 f"Drawn are {scene.threshold}."
             )
             picture = panel(scene, position, [f"{scene.name}, {which}: {name}, {ap}"], SMALL)
-            yield _picture(f"{scene.name}: {which} image", caption, picture, MOST_BYTES)
+            yield _picture(scene, f"{scene.name}: {which} image", caption, picture, MOST_BYTES)
 
 
 def _most_changed(scene: Scene, reference: Scene) -> Iterator[Picture]:
@@ -135,7 +139,8 @@ def _most_changed(scene: Scene, reference: Scene) -> Iterator[Picture]:
             )
             caption = f"The image that changed most between {scene.name} and {reference.name}, {name}. {said}."
             picture = pair((scene, reference), one.position, (titles[0], titles[1]), SMALL)
-            yield _picture(f"{scene.name} and {reference.name}: most changed", caption, picture, MOST_BYTES * 3 // 2)
+            title = f"{scene.name} and {reference.name}: most changed"
+            yield _picture(scene, title, caption, picture, MOST_BYTES * 3 // 2)
 
 
 def _change(one: Change) -> float:
@@ -146,7 +151,7 @@ def _run(scene: Scene) -> str:
     return f"{scene.name} (seed {scene.record.job.train.seed})"
 
 
-def _picture(title: str, caption: str, picture: Image.Image, most: int) -> Picture:
+def _picture(scene: Scene, title: str, caption: str, picture: Image.Image, most: int) -> Picture:
     from detector.evaluation.pictures.frame import jpeg
 
-    return Picture(title, caption, jpeg(picture, most=most), picture.width, picture.height, caption)
+    return Picture(title, caption, jpeg(picture, most=most), picture.width, picture.height, caption, scene.name)
