@@ -148,12 +148,21 @@ def _draw_family(panels: Sequence[Axes], family: Family, first: int, seeds: Sequ
         if len(seeds) > NAMED_SEEDS:  # as one line with gaps: thousands of lines would take minutes
             gap = [math.nan]
             found = [value for line in lines for value in line + gap]
-            thin: dict[str, Any] = {"color": style.FAINT, "linewidth": style.HAIR, "marker": ".", "markersize": 2}
+            thin: dict[str, Any] = {"color": style.FAINT, "linewidth": style.HAIR}
             axes.plot(found, (places + gap) * len(seeds), **thin)
+            _draw_marks(axes, lines, places)
             continue
         for number, (seed, line) in enumerate(zip(seeds, lines, strict=True)):
             look = style.series(number) | {"marker": style.marker(number), "linewidth": style.HAIR}
             axes.plot(line, places, label=f"seed {seed}", **look)
+
+
+def _draw_marks(axes: Axes, lines: Sequence[Sequence[float]], places: Sequence[float]) -> None:
+    """A short stroke per run, all of them one line with gaps: a file of thousands of markers would be of megabytes."""
+    points = [(value, place) for line in lines for value, place in zip(line, places, strict=True)]
+    across = [x for value, _ in points for x in (value, value, math.nan)]
+    down = [y for _, place in points for y in (place - 0.1, place + 0.1, math.nan)]
+    axes.plot(across, down, color=style.FAINT, linewidth=2 * style.HAIR)
 
 
 def _heading(family: Family) -> str:

@@ -37,7 +37,7 @@ WITHOUT_RUNS: Final = ("fig2", "fig3")
 class FigurePart:
     """A figure. svg: drawn, "" where ``missing`` says why not. csv: its numbers.
 
-    claims: id, text, verdict, its sign and tone.
+    claims: id, text, verdict, its sign and tone. statements: of the paper, checked on the numbers that are drawn.
     """
 
     name: str
@@ -49,6 +49,23 @@ class FigurePart:
     claims: tuple[tuple[str, str, str, str, str], ...]
     csv: str
     missing: str
+    statements: tuple[StatementPart, ...] = ()
+
+
+@dataclass(frozen=True)
+class StatementPart:
+    """What the paper says of a figure, and whether it holds, as a verdict is shown."""
+
+    text: str
+    where: str
+    measured: str
+    outcome: str
+    tone: str
+
+    @property
+    def sign(self) -> str:
+        """The verdict's sign."""
+        return SIGNS[self.tone]
 
 
 @dataclass(frozen=True)
@@ -92,12 +109,30 @@ def _figure_part(name: str, scale: Scale) -> FigurePart:
         anchor=anchor("figure", scale.name, name),
         scale=scale_name,
         title=figure.title,
-        caption=figure.caption,
+        caption=_caption(figure),
         svg=Markup(drawn),
         claims=_verdicts(figure, scale),
         csv="" if figure.missing else numbers(figure).decode(),
         missing=figure.missing,
+        statements=tuple(
+            StatementPart(
+                text=item.text,
+                where=item.where,
+                measured=item.measured,
+                outcome="holds" if item.holds else "does not hold",
+                tone="good" if item.holds else "bad",
+            )
+            for item in figure.statements
+        ),
     )
+
+
+def _caption(figure: Figure) -> str:
+    """Without the statements, which stand below it with their verdicts."""
+    caption = figure.caption
+    for statement in figure.statements:
+        caption = caption.replace(statement.sentence, "")
+    return " ".join(caption.split())
 
 
 def _verdicts(figure: Figure, scale: Scale) -> tuple[tuple[str, str, str, str, str], ...]:
