@@ -86,8 +86,8 @@ def main() -> None:
             small, large = (seconds(Path(folder), COMMANDS[name]) for folder in (few, many))
             found[name] = {"seconds": round(large, 1), "of a tenth": round(small, 1), "ratio": round(large / small, 1)}
             print(f"{name:8} {large:6.1f} s, {large / small:4.1f} times that of a tenth of the records", flush=True)
-    results = {"records": options.records, "processor seconds": found}
-    RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
+            results = {"records": options.records, "processor seconds": found}
+            RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
 
 
 if __name__ == "__main__":

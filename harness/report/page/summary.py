@@ -87,19 +87,22 @@ def _answer(scale: Scale, verdicts: Verdicts) -> tuple[str, str]:
         return "open", f"Not known: no run at profile {scale.name} is finished."
     if not decidable:
         return "open", f"Not known: none of these claims can be decided at profile {scale.name}."
-    what = f"the {decidable} claims that this scale can decide" if decidable > 1 else "the one claim that it can decide"
+    what = f"the {decidable} claims that this scale can decide"
     supported, against, undecided = counts["supported"], counts["contradicted"], counts["undecided"]
     failed = sum(row.verdicts[m].outcome == "not reproduced" for row in verdicts.cells for m in row.verdicts)
     held = f"{_none(supported)} of {what} {_are(supported)} supported"
-    rest = f"{_none(against)} {_are(against)} contradicted, {_none(undecided)} {_are(undecided)} undecided"
+    rest = f", {_none(against)} {_are(against)} contradicted, {_none(undecided)} {_are(undecided)} undecided"
+    if decidable == 1:
+        outcome = "supported" if supported else "contradicted" if against else "undecided"
+        held, rest = f"the one claim that this scale can decide is {outcome}", ""
     if against or failed:
         cells = f" {failed} cells are not reproduced." if failed > 1 else " One cell is not reproduced." * failed
-        return "bad", f"Not in every point: {held}, {rest}.{cells}"
+        return "bad", f"Not in every point: {held}{rest}.{cells}"
     if supported == decidable:
-        held = f"all {what} are supported" if decidable > 1 else f"{what} is supported"
+        held = f"all {what} are supported" if decidable > 1 else held
         return "good", f"Yes, as far as this scale can tell: {held}."
     lead = "So far, yes" if supported > undecided else "Not decided yet"
-    return "fair" if supported > undecided else "open", f"{lead}: {held}, {rest}."
+    return "fair" if supported > undecided else "open", f"{lead}: {held}{rest}."
 
 
 def _how_sure(scale: Scale, verdicts: Verdicts) -> list[str]:

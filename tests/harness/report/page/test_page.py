@@ -225,6 +225,13 @@ def test_statements_of_a_figure_stand_below_it_with_their_verdicts_and_once(comm
     assert figure.text.count("Curves touch") == 1
 
 
+def test_one_claim_is_spoken_of_as_one(store: Store) -> None:
+    put(store, seeds=2)
+    page = read(page_html(targets="table2/L6"))
+    (answer,) = (item.text for item in page.named("p") if item.attributes.get("class", "").startswith("answer"))
+    assert answer == "Not decided yet: the one claim that this scale can decide is undecided."
+
+
 def test_first_screen_names_the_commands_that_go_on(store: Store) -> None:
     put(store, seeds=2)
     put(store, "table2/focal", seeds=2)
