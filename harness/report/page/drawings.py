@@ -25,7 +25,8 @@ def small(svg: str, prefix: str) -> str:
     for element in root.iter():
         _shorten(element, names)
     _prune(root)
-    return ElementTree.tostring(root, encoding="unicode")
+    text: str = ElementTree.tostring(root, encoding="unicode")
+    return text
 
 
 def _references(root: Element) -> Iterator[str]:

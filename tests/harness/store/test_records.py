@@ -249,9 +249,12 @@ def test_each_file_is_read_once_for_whoever_asks(
     damaged = put(store, record_of(job_of(registry, "tiny", 1), "tiny"))
     damaged.write_text("{")
     asked = list[Path]()
-    monkeypatch.setattr(
-        "harness.store.records.read_own_record", lambda path: asked.append(path) or read_own_record(path)
-    )
+
+    def spy(path: Path) -> Record:
+        asked.append(path)
+        return read_own_record(path)
+
+    monkeypatch.setattr("harness.store.records.read_own_record", spy)
     assert len(store.records) == 1
     assert store.record_at(good) == store.records[0]
     for _ in range(2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -28,13 +29,13 @@ def view(selection: Selection) -> TableView:
     return view
 
 
-def with_rows(view: TableView, **changes: dict[str, object]) -> TableView:
+def with_rows(view: TableView, **changes: dict[str, Any]) -> TableView:
     """The table with other values in the rows of these names."""
-    rows = [replace(row, **changes.get(row.ref.split("/")[1].replace(".", "_"), {})) for row in view.rows]  # type: ignore[arg-type]
+    rows = [replace(row, **changes.get(row.ref.split("/")[1].replace(".", "_"), {})) for row in view.rows]
     return replace(view, rows=tuple(rows))
 
 
-def finished(seeds: tuple[int, ...] = (0,)) -> dict[str, object]:
+def finished(seeds: tuple[int, ...] = (0,)) -> dict[str, Any]:
     return {"status": "measured", "seeds": seeds, "ours": {"AP": Mean(23.4, None)}}
 
 
@@ -51,7 +52,7 @@ def test_finished_table_has_no_column_for_what_goes_on(view: TableView, selectio
 
 
 def test_rows_that_go_on_say_how_far_they_are_and_have_no_result(view: TableView, selection: Selection) -> None:
-    row: dict[str, object] = {"in_flight": (RUNNING,), "wanted": 3, "so_far": SoFar(200, 21.34, 2)}
+    row: dict[str, Any] = {"in_flight": (RUNNING,), "wanted": 3, "so_far": SoFar(200, 21.34, 2)}
     new = with_rows(view, L6=finished() | row, L8=row, L4={"so_far": SoFar(200, 20.0, 1)} | finished((0, 1, 2)))
     assert in_flight(new) == ("state", "AP so far, iteration 200")
     grid = table_grid(Scale(selection), new)
@@ -75,8 +76,8 @@ def test_nothing_evaluated_on_the_way_needs_no_column(view: TableView, selection
 
 def test_first_screen_counts_trainings_on_their_way_once(view: TableView, selection: Selection) -> None:
     scale = Scale(selection)
-    also: dict[str, object] = {"in_flight": (RUNNING,), "wanted": 1}
-    shared = [replace(row, **also) for row in view.rows[:1]]  # type: ignore[arg-type]
+    also: dict[str, Any] = {"in_flight": (RUNNING,), "wanted": 1}
+    shared = [replace(row, **also) for row in view.rows[:1]]
     twin = replace(shared[0], ref="table3/dr", also=(shared[0].ref,))
     first = replace(shared[0], also=(twin.ref,))
     assert isinstance(first, RowView)
