@@ -10,7 +10,6 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from detector.errors import MissingLossError, RecordError
-from detector.runs.folder import read_own_record
 from detector.runs.job import EvalJob
 from detector.runs.record import Record
 from harness.planning.rows import row_runs
@@ -129,7 +128,7 @@ def _read(store: Store, profile: str) -> tuple[dict[Path, Record], dict[Path, st
     unreadable: dict[Path, str] = {}
     for path in _paths(store, profile):
         try:
-            record = read_own_record(path)
+            record = store.record_at(path)
         except MissingLossError:
             continue  # its package is not here; every table leaves it out, and says so
         except RecordError as error:

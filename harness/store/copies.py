@@ -16,10 +16,13 @@ def copies(records: Iterable[Record]) -> list[tuple[Record, ...]]:
 
     Of equal times the smaller seed comes first, then the smaller id.
     """
-    alike: dict[tuple[tuple[str, float | None], ...], dict[str, Record]] = {}
+    suspects: dict[float, list[Record]] = {}  # by one number: all of them are compared only where that is equal
     for record in records:
-        if record.metrics.get(UNROUNDED) is not None:
-            alike.setdefault(_key(record.metrics), {}).setdefault(record.train_id, record)
+        if (value := record.metrics.get(UNROUNDED)) is not None:
+            suspects.setdefault(value, []).append(record)
+    alike: dict[tuple[tuple[str, float | None], ...], dict[str, Record]] = {}
+    for record in (record for found in suspects.values() if len(found) > 1 for record in found):
+        alike.setdefault(_key(record.metrics), {}).setdefault(record.train_id, record)
     return [tuple(sorted(found.values(), key=_age)) for found in alike.values() if len(found) > 1]
 
 

@@ -85,15 +85,52 @@ class Store:
         is_local = record.eval_id in self._local.records
         return other if is_local and other is not None and other.metrics != record.metrics else None
 
+    def record_at(self, path: Path) -> Record:
+        """The record in one of the files, each read and checked once. Raises RecordError as ``read_own_record``."""
+        found = self._read.get(path)
+        if found is None:
+            try:
+                found = read_own_record(path)
+            except RecordError as error:
+                found = error
+            self._read[path] = found
+        if isinstance(found, RecordError):
+            raise found
+        return found
+
+    @cached_property
+    def _read(self) -> dict[Path, Record | RecordError]:
+        return {}
+
     @cached_property
     def _committed(self) -> _Found:
         wanted = self.source != "local"
-        return _find(sorted(self.results.glob("records/*/*.json")) if wanted else [], committed=True)
+        return self._find(sorted(self.results.glob("records/*/*.json")) if wanted else [], committed=True)
 
     @cached_property
     def _local(self) -> _Found:
         wanted = self.source != "committed"
-        return _find(record_files(self.runs) if wanted else [], committed=False)
+        return self._find(record_files(self.runs) if wanted else [], committed=False)
+
+    def _find(self, paths: list[Path], *, committed: bool) -> _Found:
+        records, files, aside = dict[str, Record](), dict[str, Path](), list[SetAside]()
+        for path in paths:
+            try:
+                record = self.record_at(path)
+            except MissingLossError as error:
+                logger.warning("left out: %s", error)  # no table here can have a row of it
+                continue
+            except RecordError as error:
+                aside.append(SetAside(path, _without_path(path, error), path.parent.name if committed else None))
+                continue
+            first = files.setdefault(record.eval_id, path)
+            if first == path:
+                records[record.eval_id] = record
+            else:
+                other = "" if records[record.eval_id].metrics == record.metrics else " and with other numbers"
+                why = f"a second file of the evaluation {record.eval_id}, beside {first}{other}"
+                aside.append(SetAside(path, why, path.parent.name if committed else None))
+        return _Found(records, files, tuple(aside))
 
     @cached_property
     def _by_row(self) -> dict[EvalJob, list[Record]]:
@@ -109,27 +146,6 @@ class Store:
         if not (isinstance(source, AnnotatedFolder) and source.test_sha256 is None):
             found = [record for record in found if record.job.train.data == source]
         return sorted(found, key=lambda record: record.job.train.seed)
-
-
-def _find(paths: list[Path], *, committed: bool) -> _Found:
-    records, files, aside = dict[str, Record](), dict[str, Path](), list[SetAside]()
-    for path in paths:
-        try:
-            record = read_own_record(path)
-        except MissingLossError as error:
-            logger.warning("left out: %s", error)  # no table here can have a row of it
-            continue
-        except RecordError as error:
-            aside.append(SetAside(path, _without_path(path, error), path.parent.name if committed else None))
-            continue
-        first = files.setdefault(record.eval_id, path)
-        if first == path:
-            records[record.eval_id] = record
-        else:
-            other = "" if records[record.eval_id].metrics == record.metrics else " and with other numbers"
-            why = f"a second file of the evaluation {record.eval_id}, beside {first}{other}"
-            aside.append(SetAside(path, why, path.parent.name if committed else None))
-    return _Found(records, files, tuple(aside))
 
 
 def _without_path(path: Path, error: RecordError) -> str:

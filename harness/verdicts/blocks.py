@@ -9,7 +9,7 @@ Rows may have different seeds.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 # How sure the share of the seed must be to be no larger, where degrees of freedom are counted by it.
@@ -89,33 +89,44 @@ def blocks(rows: Iterable[Mapping[int, float]]) -> Blocks | None:
 
     The rows must be different trainings: the caller counts a shared one once.
     """
-    import numpy as np
-
     replicated = [row for row in rows if len(row) > 1]
     if not replicated:
         return None
-    column = {seed: i for i, seed in enumerate(sorted({seed for row in replicated for seed in row}))}
-    meetings = np.zeros((len(column), len(column)))
-    sums = np.zeros(len(column))
-    within = 0.0
-    for row in replicated:
-        where = [column[seed] for seed in row]
-        centred = np.fromiter(row.values(), float) - math.fsum(row.values()) / len(row)
-        within += float(centred @ centred)
-        sums[where] += centred
-        meetings[where, where] += 1.0
-        meetings[np.ix_(where, where)] -= 1.0 / len(row)
-    df_within = sum(len(row) - 1 for row in replicated)
-    df_seeds = int(np.linalg.matrix_rank(meetings))
-    df_residual = df_within - df_seeds
-    left = within - float(sums @ np.linalg.pinv(meetings, hermitian=True) @ sums)
+    within, left, df_within, df_seeds, overlap = _sums_of_squares(replicated)
     left = left if left > 1e-12 * within else 0.0  # no rounding error in the place of nothing
+    df_residual = df_within - df_seeds
     return Blocks(
         total=within / df_within,
         residual=left / df_residual if df_residual else None,
         df_within=df_within,
         df_seeds=df_seeds,
         df_residual=df_residual,
-        overlap=float((meetings**2).sum()),
+        overlap=overlap,
         num_rows=len(replicated),
     )
+
+
+def _sums_of_squares(rows: Sequence[Mapping[int, float]]) -> tuple[float, float, int, int, float]:
+    """Within rows; left once seeds are taken out too; degrees of freedom of the first, and of the seeds; the overlap.
+
+    Seeds are swept out first, so that the equations to solve are as many as the rows (dozens), not as the seeds.
+    """
+    import numpy as np
+
+    column = {seed: i for i, seed in enumerate(sorted({seed for row in rows for seed in row}))}
+    has = np.zeros((len(rows), len(column)))
+    values = np.zeros_like(has)
+    for i, row in enumerate(rows):
+        where = [column[seed] for seed in row]
+        has[i, where] = 1.0
+        values[i, where] = np.fromiter(row.values(), float) - math.fsum(row.values()) / len(row)
+    of_row, of_seed, common = has.sum(1), has.sum(0), has @ has.T  # common: seeds that two rows share
+    swept = (values - values.sum(0) / of_seed) * has
+    between_rows = np.diag(of_row) - (has / of_seed) @ has.T
+    sums = swept.sum(1)
+    # The equations tell differences of rows only: what is 0 but for rounding is not to be inverted.
+    left = float((swept**2).sum() - sums @ np.linalg.pinv(between_rows, rcond=1e-10, hermitian=True) @ sums)
+    apart = len(rows) - int(np.linalg.matrix_rank(between_rows, hermitian=True))  # groups of rows without common seeds
+    overlap = (of_seed**2).sum() - 2 * (has @ of_seed / of_row).sum() + (common**2 / np.outer(of_row, of_row)).sum()
+    within, df_within = float((values**2).sum()), int(has.sum()) - len(rows)
+    return within, left, df_within, len(column) - apart, float(overlap)

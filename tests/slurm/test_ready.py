@@ -18,6 +18,7 @@ case "$*" in
   test) echo "real COCO images: 7 tests ran with them, 0 were skipped without" ;;
   "--silent slurm-ready") echo "{slurm}"; exit {ready} ;;
   test-slurm) echo "test-slurm ran"; exit {tests} ;;
+  report) echo "report/index.html and 6 files of data beside it: 0.6 MB. Open it in a browser." ;;
 esac
 """
 
@@ -57,6 +58,7 @@ def test_ci_ends_with_the_slurm_it_tested_on(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "test-slurm ran" in done.stdout
     assert done.stdout.endswith("Slurm: tested on slurm-wlm 1.2: 2 nodes idle\n")
+    assert done.stdout.splitlines()[-2].startswith("report/index.html and 6 files of data beside it: 0.6 MB")
 
 
 def test_ci_fails_where_a_slurm_test_fails(tmp_path: Path) -> None:

@@ -23,7 +23,10 @@ _HOW: Final = "'harness images ROW' says what is wrong, and the command that men
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a report. jpeg: the file's bytes, the same for the same runs; alt: for who does not see it."""
+    """A picture of a report. jpeg: the file's bytes, the same for the same runs; alt: for who does not see it.
+
+    row: the row that it is of; "" where that is not known.
+    """
 
     title: str
     caption: str
@@ -31,6 +34,7 @@ class Picture:
     width: int
     height: int
     alt: str
+    row: str = ""
 
 
 def pictures_of(selection: Selection) -> list[Picture]:
@@ -120,7 +124,7 @@ def _extremes(scene: Scene) -> Iterator[Picture]:
                 f"The {which} image of {_run(scene)}, {name}: {ap}; {counts(scene, position)}. "
                 f"Drawn are {scene.threshold}."
             )
-            yield _picture(f"{scene.name}: {which} image", caption, picture, MOST_BYTES)
+            yield _picture(scene, f"{scene.name}: {which} image", caption, picture, MOST_BYTES)
 
 
 def _most_changed(scene: Scene, reference: Scene) -> Iterator[Picture]:
@@ -135,7 +139,8 @@ def _most_changed(scene: Scene, reference: Scene) -> Iterator[Picture]:
             )
             caption = f"The image that changed most between {scene.name} and {reference.name}, {name}. {said}."
             picture = pair((scene, reference), one.position, (titles[0], titles[1]), SMALL)
-            yield _picture(f"{scene.name} and {reference.name}: most changed", caption, picture, MOST_BYTES * 3 // 2)
+            title = f"{scene.name} and {reference.name}: most changed"
+            yield _picture(scene, title, caption, picture, MOST_BYTES * 3 // 2)
 
 
 def _change(one: Change) -> float:
@@ -146,8 +151,8 @@ def _run(scene: Scene) -> str:
     return f"{scene.name} (seed {scene.record.job.train.seed})"
 
 
-def _picture(title: str, caption: str, shown: Shown, most: int) -> Picture:
+def _picture(scene: Scene, title: str, caption: str, shown: Shown, most: int) -> Picture:
     from detector.evaluation.pictures.frame import jpeg
 
     picture, words = shown.picture, f"{caption}{shown.note}"
-    return Picture(title, words, jpeg(picture, most=most), picture.width, picture.height, words)
+    return Picture(title, words, jpeg(picture, most=most), picture.width, picture.height, words, scene.name)

@@ -29,11 +29,15 @@ class Written:
 
 
 def check_out(out: Path, *, single_file: bool) -> None:
-    """Raises UsageError where ``out`` is there and is not a report of ours, before any work is done for it."""
+    """Raises UsageError where ``out`` is there and is not a report of ours, before any work is done for it.
+
+    Also where it cannot be made, and where it is the folder that the command runs in: that one is replaced.
+    """
     if single_file:
         _check_file(out)
     else:
         _check_folder(out)
+    _check_parent(out)
 
 
 def _check_file(out: Path) -> None:
@@ -58,6 +62,20 @@ def _check_folder(out: Path) -> None:
             f"{out} has files and is not a report of ours (no {MARKER} in it), so that it is not replaced. "
             "Choose a new or an empty folder for --out."
         )
+    if Path.cwd().is_relative_to(os.path.realpath(out)):
+        raise UsageError(
+            f"{out} is the folder that you are in, or around it, and a report replaces its folder as a whole. "
+            "Choose another --out, such as --out report."
+        )
+
+
+def _check_parent(out: Path) -> None:
+    """The folder beside which ``out`` is made: the nearest that is there."""
+    parent = next(folder for folder in Path(os.path.realpath(out)).parents if os.path.lexists(folder))
+    if not parent.is_dir():
+        raise UsageError(f"{parent} is a file, so that {out} cannot be made in it. Choose another --out.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UsageError(f"Nothing can be written in {parent} by this user. Choose another --out than {out}.")
 
 
 def write(page: Page, out: Path, *, single_file: bool) -> Written:

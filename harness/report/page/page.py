@@ -20,7 +20,7 @@ from harness.report.page.claims import ClaimPart, claim_parts
 from harness.report.page.evidence import RowPart, RunPart, row_parts, run_parts
 from harness.report.page.grids import Grid
 from harness.report.page.origin import costs_grid, environment_grid, errors_grid, without_later_fields
-from harness.report.page.pictures import FigurePart, ImagePart, figure_parts, image_parts
+from harness.report.page.pictures import IMAGE_BYTES, FigurePart, ImagePart, figure_parts, image_parts
 from harness.report.page.places import Places
 from harness.report.page.scales import Scale
 from harness.report.page.settings import LedgerPart, RecipePart, ledger_parts, recipe_parts
@@ -75,7 +75,7 @@ def page_of(scales: Sequence[Scale]) -> Page:
         ledger=tuple(ledger_parts(scales)),
         code_differences=tuple(selection.registry.ledger.code),
         recipes=tuple((scale.name, tuple(recipe_parts(scale))) for scale in scales),
-        images=tuple((scale.name, *image_parts(scale)) for scale in scales),
+        images=tuple((scale.name, *image_parts(scale, IMAGE_BYTES // len(scales))) for scale in scales),
         errors=tuple((scale.name, errors_grid(scale)) for scale in scales),
         old_records=tuple(text for scale in scales if (text := without_later_fields(scale))),
         costs=costs_grid(scales),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Final
 from markupsafe import Markup
 
 from detector.errors import HarnessError
+from harness.report.page.drawings import small
 from harness.report.page.grids import SIGNS, TONES, anchor
 from harness.report.page.scales import Scale
 
 if TYPE_CHECKING:
     from harness.figures.figure import Figure
+    from harness.figures.images.pictures import Picture
 
 # By section of the page, its figures; what the paper draws is the same at every scale where no run is in it.
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
@@ -26,7 +29,7 @@ SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "errors": ("errors",),
     "costs": ("cost",),
 }
-IMAGE_BYTES: Final = 900_000  # of one scale
+IMAGE_BYTES: Final = 660_000  # of all scales together, a third more as text
 WITHOUT_RUNS: Final = ("fig2", "fig3")
 
 
@@ -34,7 +37,7 @@ WITHOUT_RUNS: Final = ("fig2", "fig3")
 class FigurePart:
     """A figure. svg: drawn, "" where ``missing`` says why not. csv: its numbers.
 
-    claims: id, text, verdict, its sign and tone.
+    claims: id, text, verdict, its sign and tone. statements: of the paper, checked on the numbers that are drawn.
     """
 
     name: str
@@ -46,6 +49,23 @@ class FigurePart:
     claims: tuple[tuple[str, str, str, str, str], ...]
     csv: str
     missing: str
+    statements: tuple[StatementPart, ...] = ()
+
+
+@dataclass(frozen=True)
+class StatementPart:
+    """What the paper says of a figure, and whether it holds, as a verdict is shown."""
+
+    text: str
+    where: str
+    measured: str
+    outcome: str
+    tone: str
+
+    @property
+    def sign(self) -> str:
+        """The verdict's sign."""
+        return SIGNS[self.tone]
 
 
 @dataclass(frozen=True)
@@ -82,18 +102,37 @@ def _figure_part(name: str, scale: Scale) -> FigurePart:
     except HarnessError as error:
         return FigurePart(name, anchor("figure", scale.name, name), scale_name, name, "", Markup(), (), "", str(error))
     # Ids in the drawing begin with the scale too: a page has each id once.
-    drawn = "" if figure.missing else svg(figure, "page", anchor("drawing", scale.name, name))
+    prefix = anchor("drawing", scale.name, name)
+    drawn = "" if figure.missing else small(svg(figure, "page", prefix), prefix)
     return FigurePart(
         name=name,
         anchor=anchor("figure", scale.name, name),
         scale=scale_name,
         title=figure.title,
-        caption=figure.caption,
+        caption=_caption(figure),
         svg=Markup(drawn),
         claims=_verdicts(figure, scale),
         csv="" if figure.missing else numbers(figure).decode(),
         missing=figure.missing,
+        statements=tuple(
+            StatementPart(
+                text=item.text,
+                where=item.where,
+                measured=item.measured,
+                outcome="holds" if item.holds else "does not hold",
+                tone="good" if item.holds else "bad",
+            )
+            for item in figure.statements
+        ),
     )
+
+
+def _caption(figure: Figure) -> str:
+    """Without the statements, which stand below it with their verdicts."""
+    caption = figure.caption
+    for statement in figure.statements:
+        caption = caption.replace(statement.sentence, "")
+    return " ".join(caption.split())
 
 
 def _verdicts(figure: Figure, scale: Scale) -> tuple[tuple[str, str, str, str, str], ...]:
@@ -103,30 +142,45 @@ def _verdicts(figure: Figure, scale: Scale) -> tuple[tuple[str, str, str, str, s
     return tuple((v.claim.id, v.claim.text, v.outcome, SIGNS[TONES[v.outcome]], TONES[v.outcome]) for v in chosen)
 
 
-def image_parts(scale: Scale) -> tuple[tuple[ImagePart, ...], str]:
+def image_parts(scale: Scale, most: int = IMAGE_BYTES) -> tuple[tuple[ImagePart, ...], str]:
     """Images of the selection's runs, where the folder of one is here; and why there are no more, "" for all.
 
-    As many as have ``IMAGE_BYTES`` together: the page is to be sent to people.
+    As many as have ``most`` bytes together: the page is to be sent to people. Each row shows one before any shows two.
     """
     from harness.figures.images.pictures import pictures_of, why_none
 
     found = pictures_of(scale.selection)
-    sizes = accumulate(len(picture.jpeg) for picture in found)
-    shown = found[: sum(size <= IMAGE_BYTES for size in sizes)]
-    parts = tuple(
-        ImagePart(
-            title=picture.title,
-            caption=picture.caption,
-            alt=picture.alt,
-            width=picture.width,
-            height=picture.height,
-            data=f"data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode()}",
-        )
-        for picture in shown
-    )
-    if len(shown) < len(found):
+    turns = _turns([picture.row for picture in found])
+    order = sorted(range(len(found)), key=lambda i: (turns[i], i))
+    sizes = accumulate(len(found[i].jpeg) for i in order)
+    shown = sorted(order[: sum(size <= most for size in sizes)])
+    parts = tuple(_image_part(found[i]) for i in shown)
+    left = len(found) - len(shown)
+    if left:
         return (
             parts,
-            f"{len(found) - len(shown)} more are not here, for size: harness images ROW --profile {scale.name}",
+            f"{left} more {'is' if left == 1 else 'are'} not here, for size: "
+            f"harness images {found[order[len(shown)]].row or 'ROW'} --profile {scale.name}",
         )
     return parts, "" if parts else why_none(scale.selection)
+
+
+def _turns(rows: Sequence[str]) -> list[int]:
+    """By picture, how many of its row come before it: the last first, which compares the row with another."""
+    left = Counter(rows)
+    turns = []
+    for row in rows:
+        left[row] -= 1
+        turns.append(left[row])
+    return turns
+
+
+def _image_part(picture: Picture) -> ImagePart:
+    return ImagePart(
+        title=picture.title,
+        caption=picture.caption,
+        alt=picture.alt,
+        width=picture.width,
+        height=picture.height,
+        data=f"data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode()}",
+    )

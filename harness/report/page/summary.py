@@ -36,7 +36,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the first screen says of one scale. command: what to type next; "" where nothing is missing."""
+    """What the first screen says of one scale. commands: what to type next, each after what it is for."""
 
     scale: str
     title: str
@@ -44,7 +44,7 @@ class Summary:
     answer: str
     sentences: tuple[str, ...]
     facts: tuple[Fact, ...]
-    command: str
+    commands: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,11 @@ def summary(scale: Scale) -> Summary:
     missing = _missing(scale)
     tone, answer = _answer(scale, verdicts)
     sentences = [*_how_sure(scale, verdicts), *_cells_sentence(scale, verdicts), _missing_sentence(scale, missing)]
-    if open_sentence := _undecided_sentence(scale, verdicts):
-        sentences.append(open_sentence)
-    name = scale.selection.target
-    command = f"harness run {name} --profile {scale.name}" if missing.refs else ""
+    asked = f"{scale.selection.target} --profile {scale.name}"
+    commands = [("Train what is missing", f"harness run {asked}")] if missing.refs else []
+    if (decided := _undecided_sentence(scale, verdicts)) is not None:
+        sentences.append(decided[0])
+        commands.append(("Plan what decides the rest", f"harness plan {asked} --budget {decided[1]}"))
     return Summary(
         scale=scale.name,
         title=scale.title,
@@ -74,7 +75,7 @@ def summary(scale: Scale) -> Summary:
         answer=answer,
         sentences=tuple(sentences),
         facts=tuple(_facts(scale, verdicts, missing)),
-        command=command,
+        commands=tuple(commands),
     )
 
 
@@ -86,19 +87,22 @@ def _answer(scale: Scale, verdicts: Verdicts) -> tuple[str, str]:
         return "open", f"Not known: no run at profile {scale.name} is finished."
     if not decidable:
         return "open", f"Not known: none of these claims can be decided at profile {scale.name}."
-    what = f"the {decidable} claims that this scale can decide" if decidable > 1 else "the one claim that it can decide"
+    what = f"the {decidable} claims that this scale can decide"
     supported, against, undecided = counts["supported"], counts["contradicted"], counts["undecided"]
     failed = sum(row.verdicts[m].outcome == "not reproduced" for row in verdicts.cells for m in row.verdicts)
     held = f"{_none(supported)} of {what} {_are(supported)} supported"
-    rest = f"{_none(against)} {_are(against)} contradicted, {_none(undecided)} {_are(undecided)} undecided"
+    rest = f", {_none(against)} {_are(against)} contradicted, {_none(undecided)} {_are(undecided)} undecided"
+    if decidable == 1:
+        outcome = "supported" if supported else "contradicted" if against else "undecided"
+        held, rest = f"the one claim that this scale can decide is {outcome}", ""
     if against or failed:
         cells = f" {failed} cells are not reproduced." if failed > 1 else " One cell is not reproduced." * failed
-        return "bad", f"Not in every point: {held}, {rest}.{cells}"
+        return "bad", f"Not in every point: {held}{rest}.{cells}"
     if supported == decidable:
-        held = f"all {what} are supported" if decidable > 1 else f"{what} is supported"
+        held = f"all {what} are supported" if decidable > 1 else held
         return "good", f"Yes, as far as this scale can tell: {held}."
     lead = "So far, yes" if supported > undecided else "Not decided yet"
-    return "fair" if supported > undecided else "open", f"{lead}: {held}, {rest}."
+    return "fair" if supported > undecided else "open", f"{lead}: {held}{rest}."
 
 
 def _how_sure(scale: Scale, verdicts: Verdicts) -> list[str]:
@@ -160,21 +164,23 @@ def _missing_sentence(scale: Scale, missing: Missing) -> str:
     )
 
 
-def _undecided_sentence(scale: Scale, verdicts: Verdicts) -> str:
-    """What it takes to decide the rest; of claims that rows without any run hold up, too."""
+def _undecided_sentence(scale: Scale, verdicts: Verdicts) -> tuple[str, str] | None:
+    """What it takes to decide the rest, and as a budget; of claims that rows without any run hold up, too."""
     undecided = {verdict.claim.id for verdict in verdicts.claims if verdict.outcome == "undecided"}
     if not undecided or (plan := _budget(scale)) is None:
-        return ""
+        return None
     within = [name for name in plan.decided if name in undecided]
     if not within or not plan.spent:
-        return ""
-    which = "the undecided claim" if len(undecided) == 1 else f"{len(within)} of the {len(undecided)} undecided claims"
+        return None
+    which = "the undecided claim" if len(undecided) == 1 else f"the {len(undecided)} undecided claims"
+    if len(within) < len(undecided):
+        which = f"{len(within)} of {which}"
     again = "; runs whose records are only committed are made again" if plan.recorded else ""
     budget = f"{math.ceil(plan.spent)}{plan.unit.lower()}h"
     return (
         f"Deciding {which} too takes {_count(plan.num_runs, 'run', 'runs')}, {_hours(plan.spent, plan.unit)}: every "
-        f"claim that this scale can decide then is, with 80% power{again} "
-        f"(harness plan {scale.selection.target} --profile {scale.name} --budget {budget})."
+        f"claim that this scale can decide then is, with 80% power{again}.",
+        budget,
     )
 
 
@@ -196,10 +202,18 @@ def _facts(scale: Scale, verdicts: Verdicts, missing: Missing) -> list[Fact]:
     rows = len(scale.selection.refs)
     facts.append(Fact("Rows with a run", f"{rows - len(missing.refs)} of {rows}"))
     facts.append(Fact("Finished trainings", str(len({record.train_id for record in scale.records}))))
+    if begun := _in_flight(scale):
+        facts.append(Fact("Trainings on their way", str(begun)))
     if missing.refs:
         cost = "unknown" if missing.hours is None else _hours(missing.hours, missing.unit)
         facts.append(Fact("One run of each missing row", cost))
     return facts
+
+
+def _in_flight(scale: Scale) -> int:
+    """Trainings without a record that go on; one that several rows share counts once."""
+    rows = [row for view in scale.tables for row in view.rows]
+    return len({(min(row.ref, *row.also, row.ref), run.seed) for row in rows for run in row.in_flight if run.lives})
 
 
 def _hours(hours: float, unit: str) -> str:

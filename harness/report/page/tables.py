@@ -9,6 +9,7 @@ from harness.registry.declarations import METRICS
 from harness.registry.ledger import table_notes
 from harness.report.page.grids import DASH, TONES, Cell, Grid, Line, anchor, number
 from harness.report.page.scales import Scale
+from harness.report.progress.in_flight import progress_text, status_text
 from harness.report.tables import RowView, TableView
 from harness.report.text import difference_text, mean_text, title_text, verdict_text
 
@@ -42,9 +43,10 @@ def table_parts(scales: Sequence[Scale]) -> list[TablePart]:
 
 def table_grid(scale: Scale, view: TableView) -> Grid:
     """Ours and the paper's numbers; the difference and the verdict on AP where they may be compared."""
-    spans = [("", 2), ("ours", len(METRICS)), ("paper", len(METRICS))]
-    headings = [", ".join(view.columns), "n", *METRICS, *METRICS]
-    words = {0}
+    flying = in_flight(view)
+    spans = [("", 2 + len(flying)), ("ours", len(METRICS)), ("paper", len(METRICS))]
+    headings = [", ".join(view.columns), "n", *flying, *METRICS, *METRICS]
+    words = {0, 2} if flying else {0}
     if view.compared:
         spans.append(("AP, ours - paper", 2))
         headings += ["difference", "verdict"]
@@ -59,6 +61,22 @@ def table_grid(scale: Scale, view: TableView) -> Grid:
     )
 
 
+def in_flight(view: TableView) -> tuple[str, ...]:
+    """The headings of the columns that a table has while runs of it go on; none where all are finished."""
+    if not any(row.in_flight for row in view.rows):
+        return ()
+    then = next((row.so_far.iteration for row in view.rows if row.so_far), None)
+    return ("state",) if then is None else ("state", f"AP so far, iteration {then:,}")
+
+
+def _progress(row: RowView) -> str:
+    """``provisional, 1 of 3 seeds; running 43%``."""
+    seeds = f", {len(row.seeds)} of {row.wanted} seeds" if row.ours and len(row.seeds) < row.wanted else ""
+    runs = progress_text(row) if row.in_flight else ""
+    state = "" if not row.ours and runs else row.state
+    return "; ".join(filter(None, [f"{state}{seeds}", runs])) or DASH
+
+
 def _notes(scale: Scale, view: TableView) -> tuple[str, ...]:
     """The table's footnotes; those on disagreeing sources have a section of their own."""
     trained = [row.ref for row in view.rows if not row.cited and row.status != "not at this scale"]
@@ -70,12 +88,17 @@ def _line(scale: Scale, view: TableView, i: int) -> Line:
     row = view.rows[i]
     href = evidence_anchor(scale, row.ref) if row.ours else ""
     cells = [Cell(label(row)), Cell("" if row.cited else str(len(row.seeds)), float(len(row.seeds)))]
+    if flying := in_flight(view):
+        cells.append(Cell(_progress(row)))
+    if len(flying) > 1:
+        so_far = row.so_far
+        cells.append(Cell(f"{so_far.ap:.1f} (n {so_far.n})", so_far.ap) if so_far else Cell(DASH))
     for j, metric in enumerate(METRICS):
         mean = row.ours.get(metric)
         if mean is not None:
             cells.append(Cell(mean_text(mean).strip(), mean.mean, href))
         else:
-            cells.append(Cell(row.status if j == 0 and not row.ours else DASH))
+            cells.append(Cell(DASH if row.ours or j or (flying and row.state) else row.status))
     for metric in METRICS:
         value = row.published.get(metric)
         shown = DASH if value is None else f"{value:.1f}" if view.compared else f"({value:.1f})"
@@ -112,7 +135,7 @@ def _ap_cells(scale: Scale, row: RowView | None) -> list[Cell]:
     mean = row.ours.get("AP")
     count = Cell(str(len(row.seeds)), float(len(row.seeds)))
     if mean is None:
-        return [count, Cell(row.status)]
+        return [count, Cell(status_text(row))]
     return [count, Cell(mean_text(mean).strip(), mean.mean, evidence_anchor(scale, row.ref))]
 
 

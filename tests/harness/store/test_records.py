@@ -240,3 +240,24 @@ def test_a_record_whose_loss_is_not_installed_stops_nobody(registry: Registry, s
     gone.write_text(json.dumps(content))
     with pytest.raises(RecordError, match="gone"):
         read_own_record(gone)
+
+
+def test_each_file_is_read_once_for_whoever_asks(
+    store: Store, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = put(store, record_of(job_of(registry, "tiny"), "tiny"))
+    damaged = put(store, record_of(job_of(registry, "tiny", 1), "tiny"))
+    damaged.write_text("{")
+    asked = list[Path]()
+
+    def spy(path: Path) -> Record:
+        asked.append(path)
+        return read_own_record(path)
+
+    monkeypatch.setattr("harness.store.records.read_own_record", spy)
+    assert len(store.records) == 1
+    assert store.record_at(good) == store.records[0]
+    for _ in range(2):
+        with pytest.raises(RecordError, match="cannot be read as Record"):
+            store.record_at(damaged)
+    assert sorted(asked) == sorted([good, damaged])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,37 @@ def test_blocks_split_variance_by_hand() -> None:
     assert found.total == pytest.approx(2.5)
     assert found.residual == pytest.approx(0.5)
     assert found.share == pytest.approx(0.8)
+
+
+def test_blocks_of_rows_with_some_common_seeds_are_least_squares(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance, solved = random.Random(1), list[int]()
+    inverse = np.linalg.pinv
+
+    def spy(matrix: Any, **options: Any) -> Any:
+        solved.append(len(matrix))
+        return inverse(matrix, **options)
+
+    for _ in range(30):
+        seed_effects = [chance.gauss(0, 1) for _ in range(40)]
+        rows = []
+        for row in range(6):
+            seeds = chance.sample(range(40), chance.randint(2, 30))
+            rows.append({seed: 7.0 * row + seed_effects[seed] + chance.gauss(0, 0.5) for seed in seeds})
+        names = sorted({seed for row in rows for seed in row})
+        design = np.zeros((sum(map(len, rows)), len(rows) + len(names)))
+        for line, (i, seed) in enumerate((i, seed) for i, row in enumerate(rows) for seed in row):
+            design[line, [i, len(rows) + names.index(seed)]] = 1.0
+        values = np.array([value for row in rows for value in row.values()])
+        left = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+        rank = int(np.linalg.matrix_rank(design))
+        with monkeypatch.context() as patch:
+            patch.setattr("numpy.linalg.pinv", spy)
+            found = blocks(rows)
+        assert found is not None
+        assert found.df_residual == len(values) - rank
+        assert found.df_seeds == rank - len(rows)
+        assert found.residual == pytest.approx(left @ left / (len(values) - rank), rel=1e-9)
+    assert set(solved) == {6}  # as many equations as rows: seeds may be thousands
 
 
 def test_blocks_are_none_without_a_second_seed() -> None:

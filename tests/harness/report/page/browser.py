@@ -106,7 +106,7 @@ class Tab:
         self.browser = browser
         self.target = browser.send("Target.createTarget", url="about:blank")["targetId"]
         self.session = browser.send("Target.attachToTarget", targetId=self.target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
+        for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
         self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
@@ -132,6 +132,14 @@ class Tab:
         for kind in ("keyDown", "keyUp"):
             more = {"text": text} if text and kind == "keyDown" else {}
             self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **more)
+
+    def events(self, method: str) -> list[dict[str, Any]]:
+        """What the browser told of this page under this name."""
+        return [
+            event
+            for event in self.browser.events
+            if event.get("sessionId") == self.session and event["method"] == method
+        ]
 
     def complaints(self) -> list[str]:
         """What the console says: errors, warnings, and what the page's own policy refused."""

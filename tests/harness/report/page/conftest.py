@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.figures.figure import Figure, Numbers
+from harness.figures.figure import Figure, Numbers, Statement
 from harness.figures.images import pictures
 from harness.planning.selection import Selection
 from harness.report.page.page import Page, html, page_of
 from harness.report.page.scales import scales
+from harness.store.records import Store
 
 PROJECT = Path(__file__).resolve().parents[4]
 SVG = '<svg class="figure" viewBox="0 0 10 10" id="{}"><path d="M0 0h9" stroke="currentColor"/></svg>'
@@ -22,15 +23,20 @@ STAND_INS = ("fig3", "claims", "curves")
 def stand_in(name: str, selection: Selection) -> Figure:
     numbers = Numbers(("x", "y"), ((0, 1.5), (1, None)))
     missing = "" if name != "curves" else "no record has a curve; next: harness run all --profile tiny"
+    said = (
+        Statement("Curves touch", "§3", "0.5 at 0", holds=True),
+        Statement("Curves <b>part</b>", "§4", "0.1 at 1", holds=False),
+    )
     claims = ("dr-beats-focal",) if name == "fig3" else ()
     return Figure(
         name=name,
         title=f"Title of {name}",
-        caption="A caption.",
+        caption=f"A caption. {said[0].sentence} {said[1].sentence} Its end." if name == "fig3" else "A caption.",
         numbers=numbers,
         draw=lambda _: None,
         height={},
         claims=claims,
+        statements=said if name == "fig3" else (),
         missing=missing,
     )
 
@@ -66,3 +72,8 @@ def committed() -> Page:
 def committed_html(committed: Page) -> str:
     with small_figures():
         return html(committed, whole=True)
+
+
+@pytest.fixture
+def store(empty_folders: None, tmp_path: Path) -> Store:
+    return Store(tmp_path / "runs", tmp_path / "results")

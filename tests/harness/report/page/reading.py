@@ -80,5 +80,6 @@ def page_html(*profiles: str, targets: str = "all") -> str:
     return html(page_of(scales(targets, profiles or ["tiny"], None, None)), whole=True)
 
 
-def image(title: str = "table2/L6: best image") -> SimpleNamespace:
-    return SimpleNamespace(title=title, caption="3 true", alt="an image", jpeg=b"jpeg", width=100, height=80)
+def image(title: str = "table2/L6: best image", row: str = "", alt: str = "an image", size: int = 4) -> SimpleNamespace:
+    jpeg = (b"jpeg" * size)[:size]
+    return SimpleNamespace(title=title, caption="3 true", alt=alt, jpeg=jpeg, width=100, height=80, row=row)

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from harness.report.page.folder import write
-from harness.report.page.page import Page
+from harness.report.page.page import Page, page_of
+from harness.report.page.scales import scales
+from harness.store.records import Store
 from tests.harness.report.page.browser import Browser, Tab, executable
+from tests.harness.report.page.hostile import hostile_project
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 TABLE = "document.querySelector('#tables table.sortable')"
@@ -138,6 +141,31 @@ def test_page_prints_without_controls_and_without_closed_details(visit: Open) ->
     assert [tab.evaluate(hidden % name) for name in ("nav", ".tools", "details.run")] == ["none"] * 3
     tab.evaluate("document.querySelector('details.run').open = true")
     assert tab.evaluate(hidden % "details.run[open]") != "none"
+
+
+def test_hostile_text_becomes_no_dialog_no_request_and_no_element(
+    browser: Browser, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile_project(store, tmp_path, monkeypatch)
+    page = write(page_of(scales(["all", "table9"], ["tiny"], None, None)), tmp_path / "report.html", single_file=True)
+    tab = Tab(browser, page.page)
+    tab.evaluate("document.getElementById('open-all').click()")
+    tab.evaluate("for (const button of document.querySelectorAll('th button')) button.click()")
+    tab.evaluate(
+        "const f = document.getElementById('filter'); f.value = '<script>'; f.dispatchEvent(new Event('input'))"
+    )
+    assert tab.evaluate("document.body.innerText.includes('<script>alert(1)</script>')")
+    assert tab.evaluate("document.querySelectorAll('script').length") == 1
+    assert tab.evaluate("document.querySelectorAll('img').length") == 1
+    handlers = "Array.from(document.querySelectorAll('*')).flatMap(one => one.getAttributeNames()).filter(one => %s)"
+    assert tab.evaluate(handlers % "one.startsWith('on')") == []
+    links = "Array.from(document.links).map(one => one.protocol).filter(one => one !== 'file:' && one !== 'data:')"
+    assert tab.evaluate(links) == []
+    requests = [event["params"]["request"]["url"] for event in tab.events("Network.requestWillBeSent")]
+    assert [url for url in requests if not url.startswith("data:")] == [page.page.as_uri()]
+    assert tab.events("Page.javascriptDialogOpening") == []
+    assert [text for text in tab.complaints() if "jpeg" not in text] == []
+    tab.close()
 
 
 def test_page_runs_no_script_but_its_own(visit: Open) -> None:

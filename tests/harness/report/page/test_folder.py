@@ -10,6 +10,7 @@ from detector.errors import UsageError
 from harness.report.page import folder
 from harness.report.page.folder import MARKER, check_out, write
 from harness.report.page.page import Page
+from tests.harness.report.page.conftest import PROJECT
 
 
 def names(place: Path) -> set[str]:
@@ -74,6 +75,34 @@ def test_single_file_has_the_data_in_it_and_replaces_its_own_kind_only(committed
     (tmp_path / "x.html").mkdir()
     with pytest.raises(UsageError, match="is a folder"):
         check_out(tmp_path / "x.html", single_file=True)
+
+
+@pytest.mark.parametrize("single_file", [True, False])
+def test_place_that_cannot_be_written_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, single_file: bool
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="is a file, so that .* cannot be made in it"):
+        check_out(tmp_path / "file" / "deep" / "x.html", single_file=single_file)
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with pytest.raises(UsageError, match=f"Nothing can be written in {tmp_path} by this user"):
+        check_out(tmp_path / "new" / "x.html", single_file=single_file)
+
+
+def test_folder_that_the_command_runs_in_is_not_replaced(
+    committed: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "report"
+    write(committed, out, single_file=False)
+    for place, name in ((out, "."), (out / "data", "..")):
+        monkeypatch.chdir(place)
+        with pytest.raises(UsageError, match="is the folder that you are in, or around it"):
+            check_out(Path(name), single_file=False)
+
+
+def test_report_of_make_is_in_a_folder_that_git_does_not_see() -> None:
+    assert "--out report\n" in (PROJECT / "Makefile").read_text()
+    assert {"/report/", "/report.html"} <= set((PROJECT / ".gitignore").read_text().splitlines())
 
 
 def test_crash_while_writing_leaves_the_old_report_whole(

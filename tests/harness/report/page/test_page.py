@@ -25,22 +25,8 @@ from harness.report.views import judge
 from harness.store.records import Store
 from support.records import record_of, results_of_first_format
 from tests.conftest import PROJECT
+from tests.harness.report.page.hostile import hostile_project, put
 from tests.harness.report.page.reading import image, page_html, read
-
-HOSTILE = "<script>alert(1)</script>\"'></style><img src=x onerror=alert(2)>\u202etxt{{ 7 * 7 }}"
-
-
-def put(store: Store, ref: str = "table2/L6", *, seeds: int = 1, **changes: object) -> None:
-    """Committed records of a row at the profile tiny, each seed with an AP of its own."""
-    for cell in Selection(ref, "tiny", [], None).plan(seeds).cells:
-        plain = record_of(cell.job)
-        record = replace(plain, metrics=plain.metrics | {"AP": 20.0 + 0.1 * cell.seed}, **changes)
-        write_json(store.committed(record), record)
-
-
-@pytest.fixture
-def store(empty_folders: None, tmp_path: Path) -> Store:
-    return Store(tmp_path / "runs", tmp_path / "results")
 
 
 def test_page_has_one_heading_landmarks_and_a_way_past_them(committed_html: str) -> None:
@@ -139,10 +125,7 @@ def test_figure_that_cannot_be_drawn_says_why_and_the_next_command(committed_htm
     page = read(committed_html)
     (missing,) = (item for item in page.elements if "no record has a curve" in item.text and item.tag == "p")
     assert "harness run all --profile tiny" in missing.text
-    assert [item.attributes["id"] for item in page.named("svg") if "id" in item.attributes] == [
-        "drawing:tiny:claims",
-        "drawing:tiny:fig3",
-    ]
+    assert sum(item.attributes.get("class") == "figure" for item in page.named("svg")) == 2  # claims and fig3
 
 
 def test_what_records_of_format_one_do_not_have_is_said_once(
@@ -205,14 +188,63 @@ def test_last_lines_of_the_log_are_there_where_the_run_is(store: Store) -> None:
 
 
 def test_images_are_shown_as_far_as_the_page_may_grow(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    large = image("one too many")
-    large.jpeg = b"x" * IMAGE_BYTES
-    monkeypatch.setattr(pictures, "pictures_of", lambda selection: [image(), large])
+    large = image("one too many", row="b", size=IMAGE_BYTES)
+    monkeypatch.setattr(pictures, "pictures_of", lambda selection: [image(row="a"), large])
     page = read(page_html(targets="table2/L6"))
     (shown,) = page.named("img")
     assert shown.attributes["alt"] == "an image"
     assert shown.attributes["src"] == f"data:image/jpeg;base64,{base64.b64encode(b'jpeg').decode()}"
-    assert "1 more are not here, for size" in page.named("main")[0].text
+    assert "1 more is not here, for size" in page.named("main")[0].text
+
+
+def test_each_row_shows_an_image_before_any_shows_two(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store)
+    of_rows = [("a", "worst"), ("a", "best"), ("a", "changed"), ("b", "worst"), ("b", "changed"), ("c", "worst")]
+    size = IMAGE_BYTES // 4
+    found = [image(row=row, alt=f"{row} {which}", size=size) for row, which in of_rows]
+    monkeypatch.setattr(pictures, "pictures_of", lambda selection: found)
+    page = read(page_html(targets="table2/L6"))
+    shown = [item.attributes["alt"] for item in page.named("img")]
+    assert shown == ["a best", "a changed", "b changed", "c worst"]
+    assert "2 more are not here, for size: harness images b --profile tiny" in page.named("main")[0].text
+
+
+def test_several_scales_share_the_room_for_images(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store)
+    monkeypatch.setattr(pictures, "pictures_of", lambda selection: [image(size=IMAGE_BYTES // 2)] * 2)
+    assert len(read(page_html("tiny", targets="table2/L6")).named("img")) == 2
+    assert len(read(page_html("tiny", "smoke", targets="table2/L6")).named("img")) == 2
+
+
+def test_page_says_why_it_has_no_image(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store)
+    text = read(page_html(targets="table2/L6")).named("main")[0].text
+    assert "No images at profile tiny. Images are drawn from the detections in a run's folder" in text
+
+
+def test_statements_of_a_figure_stand_below_it_with_their_verdicts_and_once(committed_html: str) -> None:
+    (figure,) = (item for item in read(committed_html).named("figcaption") if "Title of fig3" in item.text)
+    assert "A caption. Its end." in figure.text
+    assert "✓ holds: Curves touch: 0.5 at 0 (§3)" in figure.text
+    assert "✗ does not hold: Curves <b>part</b>: 0.1 at 1 (§4)" in figure.text
+    assert figure.text.count("Curves touch") == 1
+
+
+def test_one_claim_is_spoken_of_as_one(store: Store) -> None:
+    put(store, seeds=2)
+    page = read(page_html(targets="table2/L6"))
+    (answer,) = (item.text for item in page.named("p") if item.attributes.get("class", "").startswith("answer"))
+    assert answer == "Not decided yet: the one claim that this scale can decide is undecided."
+
+
+def test_first_screen_names_the_commands_that_go_on(store: Store) -> None:
+    put(store, seeds=2)
+    put(store, "table2/focal", seeds=2)
+    found = [
+        item.text for item in read(page_html(targets="table2")).named("p") if item.attributes.get("class") == "next"
+    ]
+    assert found[0] == "Train what is missing: harness run table2 --profile tiny"
+    assert found[1].startswith("Plan what decides the rest: harness plan table2 --profile tiny --budget ")
 
 
 def tags_and_attributes(text: str) -> set[tuple[str, str]]:
@@ -222,21 +254,9 @@ def tags_and_attributes(text: str) -> set[tuple[str, str]]:
 def test_text_from_data_and_files_stays_text(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(store, notes=("plain",), environment={"device": "cpu"})
     before = tags_and_attributes(page_html())
-    own = tmp_path / "own"
-    own.mkdir()
-    row = {"id": "mine", "cells": [HOSTILE], "recipe": "dr-r50-1x", "set": {"loss.surrogate.L": 5.0}}
-    table = {"id": "table9", "title": HOSTILE, "split": "minival", "columns": [HOSTILE], "rows": [row]}
-    (own / "table9.yaml").write_text(json.dumps(table))
-    monkeypatch.setenv("HARNESS_EXPERIMENTS", str(own))
-    monkeypatch.setattr(pictures, "pictures_of", lambda selection: [image(HOSTILE)])
-    put(store, notes=(HOSTILE,), environment={"device": HOSTILE, HOSTILE: HOSTILE})
-    put(store, "table9/mine", notes=(HOSTILE,))
-    (cell,) = Selection("table9/mine", "tiny", [], None).plan(1).cells
-    log = store.run_dir(cell.job.train.id).log
-    log.parent.mkdir(parents=True)
-    log.write_text(HOSTILE)
+    hostile_project(store, tmp_path, monkeypatch)
     text = html(page_of(scales(["all", "table9"], ["tiny"], None, None)), whole=True)
-    new = {("img", name) for name in ("", "src", "alt", "width", "height", "loading")}
+    new = {("img", name) for name in ("", "src", "alt", "width", "height", "decoding")}
     assert tags_and_attributes(text) - before - new <= {("pre", ""), ("pre", "tabindex"), ("pre", "aria-label")}
     assert "\u202e" not in text
     assert "\\u202etxt{{ 7 * 7 }}" in text  # shown, and no template
