@@ -29,9 +29,9 @@ def records(target: Targets | None = None, profile: str | None = None, *, source
     >>> frame = harness.records("table2/L6", profile="tiny")
     >>> frame[["seed", "AP", "job.train.optimizer.lr", "train_seconds"]].round(1)
        seed    AP  job.train.optimizer.lr  train_seconds
-    0     0  23.4                     0.1           20.6
-    1     1  24.8                     0.1           39.2
-    2     2  24.1                     0.1           22.2
+    0     0  23.0                     0.1           29.6
+    1     1  24.8                     0.1           26.1
+    2     2  24.2                     0.1           25.2
     """
     chosen = choose_records(target, profile, source)
     if not chosen.records:

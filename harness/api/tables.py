@@ -65,8 +65,8 @@ def table(
     >>> frame.loc[["table2/focal", "table2/L6"], ["n", "AP", "AP_sd", "paper_AP"]].round(1)
                   n    AP  AP_sd  paper_AP
     row
-    table2/focal  3  21.7    0.6      36.1
-    table2/L6     3  24.1    0.7      37.4
+    table2/focal  3  21.5    0.8      36.1
+    table2/L6     3  24.0    0.9      37.4
     """
     options = list(override_texts(overrides))
     views = [
@@ -108,7 +108,7 @@ def claims(
     >>> frame.loc["dr-beats-focal", ["a", "b", "outcome"]].tolist()
     ['table1/hp-e_hn-e', 'table2/focal', 'supported']
     >>> frame.loc["dr-beats-focal", ["difference", "low", "high", "published"]].astype(float).round(1).tolist()
-    [2.5, 0.7, 4.3, 1.0]
+    [2.5, 0.7, 4.4, 1.0]
     """
     view = judge(select(target, profile, data=data, source=source))
     frame = pd.DataFrame(claim_lines(view), columns=list(CLAIM_COLUMNS)).astype(CLAIM_COLUMNS)
