@@ -71,7 +71,12 @@ def next_step(selection: Selection) -> Step | None:
         for claim in wanted
         if (step := _step_of(left[claim.id], claim, done, prices, ALPHA / len(family), selection)) is not None
     ]
-    return min(steps, key=lambda step: (step.hours, step.seeds), default=None)
+    return min(steps, key=_dearness, default=None)
+
+
+def _dearness(step: Step) -> tuple[float, int, bool]:
+    """Of equally dear ones the surest comes first: "no usable detector", without a number, says the most."""
+    return round(step.hours, 3), step.seeds, step.claim.published is not None
 
 
 def _is_decided(verdict: ClaimVerdict) -> bool:

@@ -86,7 +86,11 @@ def lack_of_disk(root: Path, spec: Shapes) -> str:
     needed, free = count * spec.size**2 * BYTES_ON_DISK, shutil.disk_usage(place).free
     if needed <= free:
         return ""
-    return f"{count:,} images of {spec.size} px take {needed / 1e6:,.0f} MB; {place} has {free / 1e6:,.0f} MB free."
+    return f"{count:,} images of {spec.size} px take {_size(needed)}; {place} has {_size(free)} free."
+
+
+def _size(size: float) -> str:
+    return f"{size / 1e9:,.0f} GB" if size >= 1e10 else f"{size / 1e6:,.0f} MB"
 
 
 def _finished(root: Path, spec: Shapes) -> bool:

@@ -54,7 +54,7 @@ def recipe(
     ] = "dr-r50-1x",
     out: OutOption = None,
 ) -> None:
-    """Write a recipe of your own: what differs from another, with sources."""
+    """Write a recipe of your own: what differs from another one."""
     from harness.scaffold.experiments import new_recipe
 
     registry, place = _begin(out)
@@ -140,7 +140,7 @@ def cluster(
         typer.Option("--out", metavar="DIR", help="Default: HARNESS_CLUSTERS's folder, else ./clusters."),
     ] = None,
 ) -> None:
-    """Write the file of a Slurm cluster: partition, account, nodes, time."""
+    """Write a Slurm cluster's file: partition, account, nodes, time."""
     from harness.scaffold.experiments import new_cluster
     from harness.scaffold.places import clusters_place
     from harness.slurm.clusters import known_clusters

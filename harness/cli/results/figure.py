@@ -72,12 +72,14 @@ def figure(
     is. Of several figures, those that the records do not allow are left out, with the reason.
     """
     from harness.figures.catalogue import build
-    from harness.figures.output import format_of
+    from harness.figures.output import FORMATS, format_of
     from harness.planning.selection import Selection, records_elsewhere
 
     names = list(FIGURES) if name == "all" else [known(part) for part in dict.fromkeys(name.split(","))]
     several = name == "all" or len(names) > 1
     place = out or Path("figures" if several else f"{names[0]}.svg")
+    if several and place.suffix.lower().lstrip(".") in FORMATS and not place.is_dir():
+        raise UsageError(f"Several figures go into a folder, as SVG: got --out {place}. Name one figure for one file.")
     paths = {each: place / f"{each}.svg" if several else place for each in names}
     for path in paths.values():
         format_of(path)

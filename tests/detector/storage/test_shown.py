@@ -47,7 +47,7 @@ def test_every_command_prints_through_it() -> None:
 def test_an_error_cannot_act(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail() -> None:
+    def fail(**_: object) -> None:
         raise error
 
     module = importlib.import_module("harness.cli.app")
@@ -62,7 +62,7 @@ def test_an_error_cannot_act(
 def test_a_line_break_in_an_error_begins_no_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail() -> None:
+    def fail(**_: object) -> None:
         raise UsageError("a name\nerror: forged\n  listed")
 
     module = importlib.import_module("harness.cli.app")

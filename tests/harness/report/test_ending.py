@@ -49,9 +49,9 @@ def test_one_seed_of_a_table_ends_with_what_it_shows_and_with_one_command(regist
         "One seed per row shows a collapse and no finer difference"
     )
     # Of six claims that the profile can decide, this one takes the fewest trainings: one row and a half of three seeds.
-    assert "whether all-pairs-collapse holds: Ranking all pairs" in text
+    assert "whether worst-case-fails holds: Ranking only the hardest" in text
     assert "It takes 2 rows with 3 seeds, 5 trainings to do, about " in text
-    assert lines[-1] == "  harness run table3/all table3/dr --profile tiny --seeds 3"
+    assert lines[-1] == "  harness run ablations/worst-case table3/dr --profile tiny --seeds 3"
     assert sum("harness run" in line for line in lines) == 1
 
 
@@ -59,11 +59,11 @@ def test_the_next_step_follows_what_is_decided(registry: Registry) -> None:
     train_table2(registry)
     first = step_of()
     for seed in range(3):
-        finish(job_of(registry, "table3/all", seed), 10.0 + seed / 10)
+        finish(job_of(registry, "ablations/worst-case", seed), 1.0 + seed / 10)
         finish(job_of(registry, "table3/dr", seed), 23.0 + seed / 10)
     second = step_of()
-    assert (first.claim.id, second.claim.id) == ("all-pairs-collapse", "worst-case-fails")
-    assert second.rows == ("ablations/worst-case", "table3/dr")
+    assert (first.claim.id, second.claim.id) == ("worst-case-fails", "all-pairs-collapse")
+    assert second.rows == ("table3/all", "table3/dr")
     assert second.runs == 3  # those of table3/dr are done
 
 
@@ -84,7 +84,7 @@ def test_without_a_run_it_says_so_and_names_the_cheapest_claim_of_all() -> None:
     selection = Selection("table2", "paper", [], None)
     text = ending(judge(selection), selection)
     assert "None of the 8 rows of table2 was run at profile paper." in text
-    assert text.endswith("harness run table3/all table3/dr --profile paper --seeds 3")
+    assert text.endswith("harness run ablations/worst-case table3/dr --profile paper --seeds 3")
 
 
 def test_check_ends_with_it_in_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:

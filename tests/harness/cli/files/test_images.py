@@ -55,9 +55,7 @@ def test_what_is_missing_is_said_with_how_to_get_it(tmp_path: Path, monkeypatch:
     command = ("images", "table2/L6", *TINY, "--out", str(tmp_path / "out"))
     assert "Train it: harness run table2/focal --profile tiny" in error("images", "table2/focal", *TINY)
     said = error("images", "table2/L6", "--profile", "smoke")
-    assert (
-        "is here at profile smoke. No record at profile smoke, but 1 at tiny: add -p tiny. Or train it: harness" in said
-    )
+    assert "is here at profile smoke. No record at profile smoke, but 1 at tiny: add -p tiny. Train it: harness" in said
     assert "has no run with seed 7. It has: 0." in error(*command, "--seed", "7")
     shutil.move(runs / "data", tmp_path / "away")
     assert f"Make it again: harness data synth --out {runs}/data/shapes-" in error(*command)

@@ -55,6 +55,7 @@ def test_nothing_is_written_where_the_numbers_file_is_somebodys(place: Path) -> 
         (("fig5",), "Unknown figure 'fig5'. Did you mean fig4? Known: fig2, fig3, fig4, curves"),
         (("fig3,", "--out", "x"), "Unknown figure ''"),
         (("fig3", "--out", "x.jpg"), "x.jpg does not end in a format of figures. Known: .svg, .pdf, .png."),
+        (("fig2,fig3", "--out", "x.png"), "Several figures go into a folder, as SVG: got --out x.png."),
         (("fig3", "table9"), "table9"),
         (("cells",), "cells: The numbers of profile tiny"),
     ],
