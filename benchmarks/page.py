@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 from tabulate import tabulate
 
@@ -32,6 +32,7 @@ ratios: the peer's time / ours. A limit is the least time that this machine need
 is limit / ours. No test asserts a time.
 """
 NO_GPU = "No GPU has been measured with this version: `make bench` on a machine with one adds its section here."
+RESULTS = Path(__file__).parent / "results"
 CPU = "cpu "  # how a CPU's name begins
 
 
@@ -42,6 +43,13 @@ class Measured(Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     day: str
     reports: dict[str, Report]
+
+
+class ManyRecords(Struct, frozen=True):
+    """Of each command: ``seconds`` of processor time, the same over a tenth of the records, and their ratio."""
+
+    records: int
+    seconds: dict[str, dict[str, float]] = field(name="processor seconds")
 
 
 def as_table(reports: Mapping[str, Report], *, style: str = "simple") -> str:
@@ -86,11 +94,23 @@ def write_page(path: Path, devices: Sequence[Measured]) -> None:
     parts = [INTRODUCTION]
     if all(measured.device.startswith(CPU) for measured in devices):
         parts.append(NO_GPU)
+    parts += _many_records(RESULTS / "many_records.json")
     parts += _side_by_side(devices)
     for measured in devices:
         parts += _section(measured, path.with_suffix(""))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
+
+
+def _many_records(path: Path) -> list[str]:
+    """What ``benchmarks.speed.many_records`` measured, the dearest command first; nothing where it was not run."""
+    if not path.is_file():
+        return []
+    found = msgspec.json.decode(path.read_bytes(), type=ManyRecords)
+    lines = sorted(found.seconds.items(), key=lambda item: -item[1]["seconds"])
+    rows = [(f"`harness {name}`", f"{each['seconds']:.1f} s", f"{each['ratio']:.1f}") for name, each in lines]
+    heads = (f"over {found.records:,} records", "processor time", "times that over a tenth of them")
+    return ["## Many records", tabulate(rows, heads, tablefmt="github", disable_numparse=True)]
 
 
 def _section(measured: Measured, folder: Path) -> list[str]:
@@ -196,4 +216,4 @@ def _plot(curve: Curve, folder: Path, page: Path) -> str:
 
 
 if __name__ == "__main__":
-    write_page(Path(sys.argv[1]), kept(Path(__file__).parent / "results"))
+    write_page(Path(sys.argv[1]), kept(RESULTS))

@@ -39,5 +39,6 @@ def records(target: Targets | None = None, profile: str | None = None, *, source
     frame = pd.DataFrame(chosen.lines())
     frame["finished"] = pd.to_datetime(frame["finished"], utc=True)
     frame = frame.astype({name: "float64" for record in chosen.records for name in record.metrics})
+    frame = frame.copy()  # in one piece: a column that is added to hundreds of pieces makes pandas warn
     frame.attrs["set_aside"] = {str(item.path): item.why for item in chosen.set_aside}
     return frame
