@@ -7,12 +7,13 @@ STAMP := $(VENV)/.installed
 COMMITTED := HARNESS_EXPERIMENTS= HARNESS_RUNS=/nonexistent HARNESS_RESULTS=$(CURDIR)/results $(BIN)/harness
 QUICK := HARNESS_RUNS=$(CURDIR)/.quickstart/runs HARNESS_RESULTS=$(CURDIR)/.quickstart/results
 
-.PHONY: help install quickstart test test-slow slurm-ready test-slurm test-gpu test-lowest test-newest fidelity fuzz bench docs tables figures report lint clean
+.PHONY: help install quickstart test test-slow programs slurm-ready test-slurm test-gpu test-lowest test-newest fidelity fuzz bench docs tables figures report lint clean
 
 help:
 	@echo "make quickstart  install, train table 2 at the tiny scale (minutes), print the table and the verdicts"
 	@echo "make test        install and run the tests, without those marked slow"
 	@echo "make test-slow   the slow tests; one of them learns eight real images by heart"
+	@echo "make programs    what the slow tests drive: Chromium and TeX; installs what is missing (apt-get, root)"
 	@echo "make slurm-ready start a real Slurm of two nodes and end it; installs it, munge, slurmdbd and MariaDB (apt-get, root)"
 	@echo "make test-slurm  tests on that Slurm, which is started for them"
 	@echo "make test-gpu    everything that needs a GPU, on this machine's; without one it fails and says so"
@@ -53,6 +54,10 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+
+# A line for each program: its version, or why what needs it is skipped.
+programs: install
+	@$(BIN)/python -m tests.programs
 
 # One line: Slurm's version and its idle nodes, or why it cannot be tested here.
 slurm-ready: install

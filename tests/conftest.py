@@ -89,7 +89,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What was tested on real images and on a GPU, in a line each; without them a skip would go unnoticed."""
     if page := terminalreporter.config.getoption("--write-fidelity"):
         write_page(page, PROJECT / "tests" / "fidelity" / "page.md", terminalreporter.getreports("passed"))
-    for marker, words in (("coco", "real COCO images"), ("gpu", "a GPU"), ("browser", "a browser")):
+    kinds = (("coco", "real COCO images"), ("gpu", "a GPU"), ("browser", "a browser"), ("tex", "TeX"))
+    for marker, words in kinds:
         ran = [r for kind in ("passed", "failed") for r in terminalreporter.getreports(kind) if _marked(r, marker)]
         skipped = [r for r in terminalreporter.getreports("skipped") if _marked(r, marker)]
         terminalreporter.write_line(f"{words}: {len(ran)} tests ran with them, {len(skipped)} were skipped without")

@@ -15,35 +15,25 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from support.debian import NotInstalled, install
 from support.slurm.cluster import SlurmDidNotStart, missing_programs, slurm_cluster
 from support.slurm.plan import Accounts, ClusterPlan
 
 PACKAGES = ("slurm-wlm", "munge")
 PACKAGES_FOR_ACCOUNTS = ("slurmdbd", "mariadb-server")
-INSTALL_SECONDS = 300
 
 
 def install_missing(packages: Sequence[str] = PACKAGES, *, accounts: bool = False) -> None:
-    """Debian's packages, where a program is missing. Raises SlurmDidNotStart saying what apt-get said.
+    """Debian's packages, where a program is missing. Raises SlurmDidNotStart saying why they could not be had.
 
     accounts: as in ``missing_programs``.
     """
-    missing = missing_programs(accounts=accounts)
-    if not missing:
+    if not (missing := missing_programs(accounts=accounts)):
         return
-    wanted = f"{', '.join(missing)} not installed"
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", *packages]):
-        try:
-            done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS
-            )
-        except FileNotFoundError:
-            raise SlurmDidNotStart(f"{wanted}, and there is no apt-get to install {' and '.join(packages)}") from None
-        except subprocess.TimeoutExpired:
-            raise SlurmDidNotStart(f"{wanted}; '{' '.join(command)}' took over {INSTALL_SECONDS} s") from None
-        if done.returncode != 0:
-            raise SlurmDidNotStart(f"{wanted}; '{' '.join(command)}': {_first_error(done.stderr)}")
+    try:
+        install(packages, missing)
+    except NotInstalled as error:
+        raise SlurmDidNotStart(str(error)) from None
     if missing := missing_programs(accounts=accounts):
         raise SlurmDidNotStart(f"{', '.join(missing)} not installed, though {' and '.join(packages)} are")
 
@@ -64,11 +54,6 @@ def started_once(accounts: Accounts | None = None) -> str:
         command = ["sinfo", "--version"]
         version = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=True)
         return f"{version.stdout.strip()}: {len(plan.nodes)} nodes idle"
-
-
-def _first_error(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return next((line for line in lines if line.startswith("E:")), (lines or ["it failed without a word"])[-1])
 
 
 def main() -> int:

@@ -16,6 +16,8 @@ FAKE_MAKE = """\
 #!/bin/sh
 case "$*" in
   test) echo "real COCO images: 7 tests ran with them, 0 were skipped without" ;;
+  test-slow) echo "a browser: 3 tests ran with them, 0 were skipped without" ;;
+  "--silent programs") echo "{programs}"; exit {browser} ;;
   "--silent slurm-ready") echo "{slurm}"; exit {ready} ;;
   test-slurm) echo "test-slurm ran"; exit {tests} ;;
   report) echo "report/index.html and 6 files of data beside it: 0.6 MB. Open it in a browser." ;;
@@ -29,12 +31,22 @@ def program(folder: Path, name: str, script: str) -> None:
     path.chmod(0o755)
 
 
-def run_ci(tmp_path: Path, *, slurm: str, ready: int, tests: int = 0) -> subprocess.CompletedProcess[str]:
+def run_ci(
+    tmp_path: Path,
+    *,
+    slurm: str = "slurm-wlm 1.2: 2 nodes idle",
+    ready: int = 0,
+    tests: int = 0,
+    programs: str = "browser: 1",
+    browser: int = 0,
+) -> subprocess.CompletedProcess[str]:
     """.ci/run with a make that does nothing."""
     script = PROJECT / ".ci" / "run"
     if not script.exists():
         pytest.skip("not a checkout: there is no .ci/run")
-    program(tmp_path, "make", FAKE_MAKE.format(slurm=slurm, ready=ready, tests=tests))
+    program(
+        tmp_path, "make", FAKE_MAKE.format(slurm=slurm, ready=ready, tests=tests, programs=programs, browser=browser)
+    )
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.run([script], env=environment, capture_output=True, text=True, check=False, timeout=60)
 
@@ -54,15 +66,27 @@ def test_ci_goes_on_and_says_last_that_slurm_was_not_tested_where_there_is_none(
 
 
 def test_ci_ends_with_the_slurm_it_tested_on(tmp_path: Path) -> None:
-    done = run_ci(tmp_path, slurm="slurm-wlm 1.2: 2 nodes idle", ready=0)
+    done = run_ci(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "test-slurm ran" in done.stdout
     assert done.stdout.endswith("Slurm: tested on slurm-wlm 1.2: 2 nodes idle\n")
-    assert done.stdout.splitlines()[-2].startswith("report/index.html and 6 files of data beside it: 0.6 MB")
+    *_, counts, report, programs, _ = done.stdout.splitlines()
+    assert counts == "a browser: 3 tests ran with them, 0 were skipped without"
+    assert report.startswith("report/index.html and 6 files of data beside it: 0.6 MB")
+    assert programs == "browser: 1"
 
 
 def test_ci_fails_where_a_slurm_test_fails(tmp_path: Path) -> None:
-    assert run_ci(tmp_path, slurm="slurm-wlm 1.2: 2 nodes idle", ready=0, tests=2).returncode == 2
+    assert run_ci(tmp_path, tests=2).returncode == 2
+
+
+def test_ci_goes_on_and_says_at_its_end_what_was_tested_in_no_browser(tmp_path: Path) -> None:
+    said = "browser: Chromium 1\nTHE TABLES WERE NOT COMPILED BY TEX: no apt-get"
+    done = run_ci(tmp_path, programs=said, browser=1)
+    assert done.returncode == 0, done.stderr
+    assert "# THE TABLES WERE NOT COMPILED BY TEX: no apt-get #\n" in done.stdout
+    assert "# browser: Chromium 1" not in done.stdout
+    assert "make programs' failed without a word" in run_ci(tmp_path, programs="", browser=2).stdout
 
 
 @pytest.mark.parametrize(

@@ -6,19 +6,11 @@ import base64
 import fcntl
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 START_SECONDS = 120
-
-
-def executable() -> str | None:
-    """The browser's program: $CHROMIUM, or one of the usual names; None where there is none."""
-    named = os.environ.get("CHROMIUM")
-    return named or next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
 class Browser:

@@ -11,8 +11,9 @@ from harness.report.page.folder import write
 from harness.report.page.page import Page, page_of
 from harness.report.page.scales import scales
 from harness.store.records import Store
-from tests.harness.report.page.browser import Browser, Tab, executable
+from tests.harness.report.page.browser import Browser, Tab
 from tests.harness.report.page.hostile import hostile_project
+from tests.programs import BROWSER
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 TABLE = "document.querySelector('#tables table.sortable')"
@@ -22,9 +23,9 @@ Open = Callable[..., Tab]
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = executable()
+    program = BROWSER.path()
     if program is None:
-        pytest.skip("no browser here: install chromium, or name one in CHROMIUM")
+        pytest.skip(BROWSER.why_skipped())
     found = Browser(program, tmp_path_factory.mktemp("browser"))
     yield found
     found.close()

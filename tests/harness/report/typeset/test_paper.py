@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections import deque
 from dataclasses import replace
@@ -23,6 +22,7 @@ from harness.report.typeset.options import Layout, Look, Width, parse_names
 from harness.report.typeset.symbols import latex_cell, latex_text
 from harness.verdicts.runs import RowRuns
 from tests.command import error
+from tests.programs import TEX
 
 TABLES = ("table1", "table2", "table3", "table4")
 HOSTILE = (
@@ -184,14 +184,15 @@ def test_options_of_latex_are_refused_elsewhere() -> None:
     assert "--notes does not go with csv" in error("table", "table2", "--format", "csv", "--notes", "all")
 
 
+@pytest.mark.tex
 @pytest.mark.slow
 def test_tables_compile_and_fit_the_width_they_are_given(
     registry: Registry, runs: dict[str, RowRuns], tmp_path: Path
 ) -> None:
     """Every table in every layout, and hostile labels, in an article of two columns: no box is too wide."""
-    compiler = shutil.which("pdflatex")
+    compiler = TEX.path()
     if compiler is None:
-        pytest.skip("no TeX: install texlive-latex-base and texlive-latex-recommended to compile the tables")
+        pytest.skip(TEX.why_skipped())
     parts = [r"\documentclass[twocolumn]{article}", r"\usepackage{booktabs,graphicx}", r"\begin{document}"]
     for view in _views(registry, runs):
         for width in get_args(Width):
