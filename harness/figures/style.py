@@ -156,13 +156,26 @@ def power_of_ten(value: float) -> str:
 def applied() -> Iterator[None]:
     """This style and nothing of the user's own ``matplotlibrc``, while something is drawn and written.
 
-    Raises UsageError where matplotlib cannot be imported because of the user's settings.
+    Raises UsageError where matplotlib cannot be imported because of the user's settings, or has lost its font.
     """
     try:
         from matplotlib import style
     except ValueError as error:  # MPLBACKEND names nothing, or a matplotlibrc cannot be read
         raise UsageError(f"matplotlib refuses this machine's settings (MPLBACKEND, matplotlibrc): {error}") from error
+    _check_font()
     with warnings.catch_warnings(), style.context(_RC, after_reset=True):
         # A name in a script that the font lacks: the browser has it for SVG; PNG and PDF show a box.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
         yield
+
+
+def _check_font() -> None:
+    from matplotlib import font_manager
+
+    try:
+        font_manager.get_font(font_manager.findfont(_FONT, fallback_to_default=False))
+    except (ValueError, OSError, RuntimeError) as error:  # not there, or not a font that FreeType can read
+        raise UsageError(
+            f"No figure can be drawn: matplotlib's own fonts are missing or cannot be read ({error}). "
+            "Install matplotlib again: pip install --force-reinstall matplotlib"
+        ) from error

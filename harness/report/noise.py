@@ -27,7 +27,7 @@ def share_notes(refs: Collection[str], runs: ProfileRuns) -> list[str]:
                 f"Seeds of {name}: deviation of AP {found.total**0.5:.2f} ({found.num_rows} rows); "
                 f"{100 * found.share:.0f}% of the variance (95% interval {100 * low:.0f} to {100 * high:.0f}%) is the "
                 f"seed's, common to rows at the same seed. Two rows differ at the same seed by a deviation of "
-                f"{math.sqrt(2 * (found.residual or 0.0)):.2f} at different seeds by {math.sqrt(2 * found.total):.2f}."
+                f"{math.sqrt(2 * (found.residual or 0.0)):.2f}, at different seeds by {math.sqrt(2 * found.total):.2f}."
             )
     return list(notes.values())
 

@@ -229,6 +229,21 @@ def test_a_backend_that_is_none_is_one_message(tmp_path: Path) -> None:
     assert "UsageError: matplotlib refuses this machine's settings (MPLBACKEND, matplotlibrc)" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [("findfont", ValueError("Failed to find font DejaVu Sans")), ("get_font", FileNotFoundError(2, "none", "x.ttf"))],
+)
+def test_missing_fonts_are_one_message(monkeypatch: pytest.MonkeyPatch, function: str, error: Exception) -> None:
+    from matplotlib import font_manager
+
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(font_manager, function, fails)
+    with pytest.raises(UsageError, match=r"matplotlib's own fonts are missing .*: pip install --force-reinstall"):
+        output.svg(SAMPLE, "column")
+
+
 def test_powers_of_ten_are_plain_text() -> None:
     assert [style.power_of_ten(10.0**i) for i in (-5, -2, -1, 0, 3, 4)] == ["10⁻⁵", "0.01", "0.1", "1", "1000", "10⁴"]
     assert [style.power_of_ten(value) for value in (0.0, -1.0, 3.0, float("inf"))] == [""] * 4
