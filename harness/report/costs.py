@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import to_builtins
 
 from harness.console.layout import table
+from harness.console.legend import legend
 from harness.planning.budget import BudgetPlan
 from harness.planning.costs import START_UP_SECONDS, RunCost
 from harness.units import byte_size
@@ -137,6 +138,15 @@ _UNKNOWN_SHARE = (
 )
 
 
+_BUDGET_WORDS = {
+    "80% power": "found four times out of five",
+    "Holm's correction": "the more claims are tested, the smaller p must be",
+    "CPU-process-hours": "hours of one training process on a CPU",
+    "GPU-hours": "hours of one GPU",
+    "=": "rows that are one training",
+}
+
+
 def budget_as_text(plan: BudgetPlan, width: int | None = None) -> str:
     """Rows and seeds, the claims that they decide and those that they do not, and the commands to type.
 
@@ -180,7 +190,9 @@ def budget_as_text(plan: BudgetPlan, width: int | None = None) -> str:
         ]
     if plan.commands:
         lines += ["", "To type:", *(f"  {command}" for command in plan.commands)]
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    words = legend(text, _BUDGET_WORDS)
+    return f"{text}\n\n{words}" if words else text
 
 
 def rough_duration(seconds: float | None) -> str:

@@ -20,7 +20,7 @@ from harness.verdicts.estimates import POOLED_ROWS, resolvable_effect, seeds_nee
 from harness.verdicts.runs import ProfileRuns
 
 # The seed's part of the variance within the DR rows of the committed records of the profile tiny (results/tables/tiny).
-COMMON_AT_TINY = 0.8
+COMMON_AT_TINY = 0.7
 
 
 def plan_as_data(

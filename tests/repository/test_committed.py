@@ -13,6 +13,8 @@ from harness.figures import catalogue
 from harness.figures.figure import Figure
 from harness.figures.output import files
 from harness.planning.selection import Selection
+from harness.report.plan import COMMON_AT_TINY
+from harness.verdicts.runs import ProfileRuns
 
 PROJECT = Path(__file__).resolve().parents[2]
 RENDERED = {
@@ -113,3 +115,9 @@ def test_all_pairs_do_worst_and_dr_against_neg_only_is_not_decided_at_this_scale
     outcomes = {claim["id"]: claim["outcome"] for claim in claims}
     assert outcomes["dr-beats-neg-only"] == "not decidable here"
     assert outcomes["neg-only-beats-focal"] == "supported"
+
+
+def test_the_share_of_the_seed_that_plans_name_is_that_of_the_committed_records(selection: Selection) -> None:
+    found = ProfileRuns(selection.runs(), selection.profile.assumed_sd).blocks("table3/dr", "AP")
+    assert found is not None
+    assert round(found.share or 0.0, 1) == COMMON_AT_TINY

@@ -96,7 +96,7 @@ def figure(
     if as_json:
         print_json(found)
     else:
-        put("\n\n".join(map(_text, found)))
+        put(_texts(found))
     for line in lacking:
         say(f"left out: {line}")
     for each in shown:
@@ -171,16 +171,25 @@ def _described(figure: Figure, paths: list[str], verdicts: dict[str, Any]) -> di
     }
 
 
-def _text(found: dict[str, Any]) -> str:
-    """The same for a terminal, as wide as it is: files, caption, and what is said of each statement and claim."""
+def _texts(found: Sequence[dict[str, Any]]) -> str:
+    """The same for a terminal, as wide as it is, with the meaning of its abbreviations at the end."""
+    from harness.console.legend import legend
+
+    wide = max(40, shutil.get_terminal_size((100, 24)).columns)
+    texts = ["\n".join(_wrapped(line, wide) for line in _lines(each)) for each in found]
+    words = legend("\n".join(texts))
+    return "\n\n".join([*texts, *([_wrapped(words, wide)] if words else [])])
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    """Files, caption, and what is said of each statement and claim."""
     lines = [f"wrote {', '.join(found['files'])}", found["title"], found["caption"]]
     for each in found["statements"]:
         lines.append(f"  {'holds' if each['holds'] else 'does not hold'}: {each['text']} ({each['where']})")
     for each in found["claims"]:
         reason = f" ({each['reason']})" if each["reason"] else ""
         lines.append(f"  {each['outcome']}: {each['id']}: {each['text']}{reason}")
-    wide = max(40, shutil.get_terminal_size((100, 24)).columns)
-    return "\n".join(_wrapped(line, wide) for line in lines)
+    return lines
 
 
 def _wrapped(line: str, wide: int) -> str:

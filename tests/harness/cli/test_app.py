@@ -66,12 +66,12 @@ def test_plan_counts_trainings_after_deduplication() -> None:
     assert data["cells"] == 21 * 2
     assert len(data["trainings"]) == 17 * 2
     assert data["resolution"]["seeds_needed"]["0.2"] == 13
-    assert data["resolution"]["seeds_needed_if_common"]["0.2"] == 3
+    assert data["resolution"]["seeds_needed_if_common"]["0.2"] == 4
 
 
 def test_plan_uses_the_share_of_the_seed_where_it_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "0.2 AP: 13 [3]" in run("plan", "table2")
-    assert "in brackets, if 80%, as at the profile tiny" in run("plan", "table2")
+    assert "0.2 AP: 13 [4]" in run("plan", "table2")
+    assert "in brackets, if 70%, as at the profile tiny" in run("plan", "table2")
     monkeypatch.setenv("HARNESS_RESULTS", str(PROJECT / "results"))
     text = run("plan", "table2", "--profile", "tiny", "--seeds", "3")
     assert "Seed deviation measured: 0.63 AP.\n70% of its variance is the seed's" in text
