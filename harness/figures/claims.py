@@ -48,13 +48,20 @@ _REASON_LINES: Final[dict[Width, int]] = {"column": 3, "page": 2}
 
 
 def figure(selection: Selection) -> Figure:
-    """The claims that name a row of the target; all of them where the target is ``all``."""
+    """The claims that name a row of the target; all of them where the target is ``all``.
+
+    Empty where the profile can decide none of them.
+    """
     judged = judged_claims(selection)
     title = f"Claims at profile {selection.profile.name}"
     if not judged:
         missing = f"No claim names a row of {selection.target}. Next: harness check all"
         return empty("claims", title, COLUMNS, missing)
     profile = selection.profile.name
+    if not any(item.decidable for item in judged):
+        missing = f"No claim about these rows can be decided at profile {profile}."
+        missing += f" Why: harness check {selection.target} --profile {profile}"
+        return empty("claims", title, COLUMNS, missing)
     return Figure(
         name="claims",
         title=title,
@@ -69,7 +76,7 @@ def figure(selection: Selection) -> Figure:
 def _caption(selection: Selection, judged: Sequence[JudgedClaim]) -> str:
     decidable = [item for item in judged if item.decidable]
     counts = [n for item in decidable for line in item.lines for n in ((line.n_a, line.n_b) if line.b else (line.n_a,))]
-    have = seeds_text(n for n in counts if n) if any(counts) else "no finished run yet"
+    have = seeds_text(n for n in counts if n) if any(counts) else "no finished run of their rows yet"
     of_paper = (
         "The diamond is the paper's own difference"
         if selection.profile.compare_with_paper

@@ -85,12 +85,14 @@ def _answer(scale: Scale, verdicts: Verdicts) -> tuple[str, str]:
     decidable = len(verdicts.claims) - counts["not decidable here"]
     if not scale.records:
         return "open", f"Not known: no run at profile {scale.name} is finished."
+    if not verdicts.claims:
+        return "open", "Not known: no claim is about these rows."
     if not decidable:
         return "open", f"Not known: none of these claims can be decided at profile {scale.name}."
-    what = f"the {decidable} claims that this scale can decide"
+    what = f"{decidable} claims that this scale can decide"
     supported, against, undecided = counts["supported"], counts["contradicted"], counts["undecided"]
     failed = sum(row.verdicts[m].outcome == "not reproduced" for row in verdicts.cells for m in row.verdicts)
-    held = f"{_none(supported)} of {what} {_are(supported)} supported"
+    held = f"{_none(supported)} of the {what} {_are(supported)} supported"
     rest = f", {_none(against)} {_are(against)} contradicted, {_none(undecided)} {_are(undecided)} undecided"
     if decidable == 1:
         outcome = "supported" if supported else "contradicted" if against else "undecided"
@@ -106,9 +108,11 @@ def _answer(scale: Scale, verdicts: Verdicts) -> tuple[str, str]:
 
 
 def _how_sure(scale: Scale, verdicts: Verdicts) -> list[str]:
-    if not scale.records:
-        return []
     counts = Counter(verdict.outcome for verdict in verdicts.claims)
+    if not scale.records or not verdicts.claims:
+        return []
+    if counts["not decidable here"] == len(verdicts.claims):
+        return ["Each claim stands below with the reason why it is not decidable at this scale."]
     seeds = sorted({len(item.kept) for item in scale.chosen.values() if item.kept})
     shown = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     parts = [

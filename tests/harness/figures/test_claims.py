@@ -124,3 +124,10 @@ def test_the_marks_of_the_paper_are_no_points_of_ours(results: Path) -> None:
     diamonds = {float(line.get_xdata()[0]) for line in canvas.axes[0].lines if line.get_marker() == "D"}
     assert 1.0 in {round(value, 6) for value in diamonds}
     assert points(canvas.axes[0])
+
+
+def test_where_no_claim_can_be_decided_there_is_nothing_to_draw(results: Path) -> None:
+    made = figure(Selection("table2", "small", [], None))
+    assert made.missing == (
+        "No claim about these rows can be decided at profile small. Why: harness check table2 --profile small"
+    )

@@ -237,6 +237,27 @@ def test_one_claim_is_spoken_of_as_one(store: Store) -> None:
     assert answer == "Not decided yet: the one claim that this scale can decide is undecided."
 
 
+@pytest.mark.parametrize(
+    ("target", "answer", "how_sure"),
+    [
+        (
+            "table4/dr-r101",
+            "Not known: none of these claims can be decided at profile tiny.",
+            "Each claim stands below",
+        ),
+        ("ablations/modern-boxes", "Not known: no claim is about these rows.", None),
+    ],
+)
+def test_where_nothing_can_be_decided_nothing_is_said_of_errors(
+    store: Store, target: str, answer: str, how_sure: str | None
+) -> None:
+    put(store, target, seeds=2)
+    text = read(page_html(targets=target)).named("main")[0].text
+    assert answer in text
+    assert "How sure" not in text
+    assert how_sure is None or how_sure in text
+
+
 def test_first_screen_names_the_commands_that_go_on(store: Store) -> None:
     put(store, seeds=2)
     put(store, "table2/focal", seeds=2)
