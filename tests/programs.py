@@ -19,7 +19,10 @@ from support.debian import NotInstalled, install
 
 @dataclass(frozen=True)
 class Program:
-    """names: under which it may lie on PATH; variable: of the environment, names another one."""
+    """names: those it may have on PATH. packages: Debian's. variable: of the environment, which names another one.
+
+    without: what a run of the tests did not do where it cannot be had.
+    """
 
     title: str
     names: tuple[str, ...]
