@@ -57,13 +57,13 @@ def python(code: str, *arguments: str, **environment: str) -> subprocess.Complet
 )
 def test_an_interruption_amid_an_import_is_silent(module: str, command: tuple[str, ...]) -> None:
     done = python(INTERRUPTED, module, *command)
-    assert (done.returncode, done.stdout, done.stderr) == (interrupts.CODE, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_an_interruption_of_work_is_the_commands_to_answer() -> None:
     code = "import signal; from harness.cli import interrupts; interrupts.run(lambda: signal.raise_signal(2))"
     done = python(code)
-    assert (done.returncode, done.stderr) == (interrupts.CODE, "")
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 def test_the_interruption_of_a_process_with_children_is_raised_also_amid_an_import(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_the_interruption_of_a_process_with_children_is_raised_also_amid_an_impo
         "interrupts.run(work)"
     )
     done = python(code, PYTHONPATH=os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
-    assert (done.returncode, done.stdout) == (interrupts.CODE, "child 0\n"), done.stderr
+    assert (done.returncode, done.stdout) == (130, "child 0\n"), done.stderr
 
 
 def test_listening_leaves_the_handlers_of_others_and_other_threads_alone() -> None:

@@ -118,6 +118,16 @@ def test_page_is_never_wider_than_its_window(visit: Open, width: int) -> None:
         assert tab.evaluate(f"{TABLE}.tBodies[0].rows[0].cells[0].getBoundingClientRect().left") >= 0
 
 
+def test_on_a_phone_what_stands_side_by_side_stands_below_each_other(visit: Open) -> None:
+    tops = "Array.from(document.querySelector('.beside').children).map(one => one.getBoundingClientRect().top)"
+    name, value = (f"document.querySelector('dl {tag}').getBoundingClientRect().top" for tag in ("dt", "dd"))
+    for width, below in ((390, True), (1280, False)):
+        tab = visit(width=width, height=844)
+        tab.evaluate("document.getElementById('open-all').click()")
+        assert (tab.evaluate(tops)[1] - tab.evaluate(tops)[0] > 100) == below
+        assert (tab.evaluate(value) - tab.evaluate(name) > 10) == below
+
+
 def test_dark_mode_has_other_colours_and_both_can_be_read(visit: Open) -> None:
     pairs = {}
     for dark in (False, True):

@@ -25,6 +25,7 @@ from harness.report.views import judge
 from harness.store.records import Store
 from support.records import record_of, results_of_first_format
 from tests.conftest import PROJECT
+from tests.harness.figures.made import made_records, write
 from tests.harness.report.page.hostile import hostile_project, put
 from tests.harness.report.page.reading import image, page_html, read
 
@@ -256,6 +257,15 @@ def test_where_nothing_can_be_decided_nothing_is_said_of_errors(
     assert answer in text
     assert "How sure" not in text
     assert how_sure is None or how_sure in text
+
+
+def test_first_screen_says_first_that_a_claim_is_contradicted(store: Store) -> None:
+    rows = {"table2/focal": {0: 30.0, 1: 30.4, 2: 30.2}, "table1/hp-e_hn-e": {0: 20.1, 1: 20.4, 2: 20.2}}
+    write(store.results, made_records("tiny", rows))
+    (answer,) = (item for item in read(page_html()).named("p") if item.attributes.get("class", "").startswith("answer"))
+    assert answer.text.startswith("Not in every point: none of the 6 claims")
+    assert "1 is contradicted" in answer.text
+    assert answer.attributes["class"] == "answer bad"
 
 
 def test_first_screen_names_the_commands_that_go_on(store: Store) -> None:
