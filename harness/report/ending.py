@@ -54,11 +54,12 @@ def ending(view: CheckView, selection: Selection, width: int | None = None) -> s
 def next_step(selection: Selection) -> Step | None:
     """Of all claims of the paper that the profile can decide and has not, the one that takes the fewest device-hours.
 
-    None where all are decided, and where no cost is known.
+    None where all are decided or were measured with so many seeds, and where no cost is known.
     """
     name = selection.profile.name
     family = [claim for claim in selection.registry.claims if name in claim.decidable_in]
-    verdicts = judge_claims(selection.registry.claims, profile_runs(selection, own=False), name)
+    measured = profile_runs(selection, own=False)
+    verdicts = judge_claims(selection.registry.claims, measured, name)
     decided = {verdict.claim.id for verdict in verdicts if _is_decided(verdict)}
     left = {claim.id: claim for claim in family if claim.id not in decided}
     if not left:
@@ -71,7 +72,9 @@ def next_step(selection: Selection) -> Step | None:
         for claim in wanted
         if (step := _step_of(left[claim.id], claim, done, prices, ALPHA / len(family), selection)) is not None
     ]
-    return min(steps, key=_dearness, default=None)
+    # What has its seeds and is undecided all the same is a matter of luck; the same seeds give the same numbers again.
+    open_ones = (step for step in steps if any(len(measured.values(ref, "AP")) < step.seeds for ref in step.rows))
+    return min(open_ones, key=_dearness, default=None)
 
 
 def _dearness(step: Step) -> tuple[float, int, bool]:
@@ -99,7 +102,7 @@ def _step_of(
     every = dict.fromkeys(wanted.lines, seeds)
     left = {line: min(done.get(line, 0), seeds) for line in wanted.lines}
     hours = cost(every, price)
-    if hours == 0:  # all is there, and did not decide it: more of the same is a matter of luck
+    if hours == 0:
         return None
     trainings = {(line.training, seed) for line in wanted.lines for seed in range(left[line], seeds)}
     return Step(

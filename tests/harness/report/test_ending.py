@@ -67,6 +67,15 @@ def test_the_next_step_follows_what_is_decided(registry: Registry) -> None:
     assert second.runs == 3  # those of table3/dr are done
 
 
+def test_what_its_seeds_did_not_decide_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the committed records one claim is left, which has its three seeds; they would be made again as they are."""
+    monkeypatch.setenv("HARNESS_RESULTS", str(PROJECT / "results"))
+    assert next_step(Selection("table3", "tiny", [], None)) is None
+    said = invoke("check", "table3", "-p", "tiny").stdout
+    assert "In short" in said
+    assert "harness run" not in said.split("In short")[1]
+
+
 def test_the_time_is_that_of_the_cost_model(registry: Registry) -> None:
     train_table2(registry)
     before = step_of()
