@@ -17,6 +17,7 @@ from harness.cli import app
 from harness.cli.app import _message
 from harness.cli.groups import GROUPS
 from harness.console import layout
+from tests.command import invoke
 
 PROJECT = Path(__file__).resolve().parents[3]
 TINY = ("-p", "tiny")
@@ -191,3 +192,14 @@ def test_a_profile_or_recipe_in_the_place_of_a_target_is_told() -> None:
     for name, told in (("tiny", "'tiny' is a profile: --profile tiny."), ("dr-r50-1x", "harness explain dr-r50-1x.")):
         result = CliRunner().invoke(app, ["table", name])
         assert str(result.exception).endswith(told)
+
+
+@pytest.mark.usefixtures("empty_folders")
+def test_abbreviations_of_a_budget_and_of_a_figure_are_explained_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HARNESS_RESULTS", str(PROJECT / "results"))
+    bought = invoke("plan", "table2", *TINY, "--budget", "1cpuh").stdout
+    assert "CPU-process-hours: hours of one training process on a CPU" in bought.rstrip().split("\n\n")[-1]
+    drawn = invoke("figure", "claims", *TINY, "--out", str(tmp_path / "claims.svg")).stdout
+    assert "AP: COCO's average precision, in percent" in drawn.rstrip().split("\n\n")[-1]
