@@ -14,6 +14,8 @@ OWN_LIMITS_SECONDS: Final = 660.0
 # torch is read over a slow file server, COCO is indexed, weights come, the network is compiled; and rank 0 waits up to
 # half an hour for the others.
 START_SECONDS: Final = 2100.0
+# For the processes of a run that has said its end. Most leave within a second; one that hangs there holds its node.
+END_SECONDS: Final = 300.0
 SLOWER: Final = 10.0  # so many times the longest of the last steps ahead: a shared machine may become slow
 SCORING_SECONDS: Final = (
     0.1  # per image; COCO's 5,000 take a minute or two on one core, and nothing tells how far it is
@@ -23,13 +25,15 @@ STEPS_KEPT: Final = 20  # of which the longest counts
 
 
 def silence(phase: Phase, steps: Sequence[float], *, images: int = 0, least: float | None = None) -> float:
-    """Seconds without getting ahead after which a run in this phase counts as hung; 0 for one that has ended.
+    """Seconds without getting ahead after which a run in this phase counts as hung.
+
+    For one that has said its end: after which its processes do, where they still live.
 
     steps: seconds between the last times that it got ahead in this phase of this start, the newest last. images: of
     the evaluation that is under way. least: in place of what every run is given; the run's own pace still counts.
     """
     if phase not in ALIVE:
-        return 0.0
+        return END_SECONDS
     known = phase == "evaluating" or (phase == "training" and len(steps) >= STEPS_KNOWN)
     given = (OWN_LIMITS_SECONDS if known else START_SECONDS) if least is None else least
     return given + SLOWER * max(steps[-STEPS_KEPT:], default=0.0) + SCORING_SECONDS * images

@@ -23,7 +23,6 @@ from harness.failures.log_tail import ANY_SIZE
 
 MOST_STARTS = 3  # how often a hung run is started again from the same point
 SILENT_START_SECONDS = 1800.0  # without a first heartbeat: torch is read over a slow file server
-END_SECONDS = 300.0  # for the processes of a run that has said its end
 STACKS_SECONDS = 5.0  # for the processes to print their stacks
 MOST_BETWEEN_LOOKS = 10.0  # seconds that count at most from one look to the next
 MOST_STACKS = 200_000  # bytes per process
@@ -56,7 +55,7 @@ class Watch:
         elif status.progressed != self._seen:
             self._seen, self.silent = status.progressed, 0.0
         if status is not None:
-            self.limit = (status.silence or float("inf")) if is_alive(status) else END_SECONDS
+            self.limit = status.silence or float("inf")
         return self.silent > self.limit
 
     @property

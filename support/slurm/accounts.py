@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from support.slurm.errors import SlurmDidNotStart
 from support.slurm.plan import DATABASE_USER, ClusterPlan, Ports
 
 ACCOUNT = "lab"
@@ -18,21 +19,28 @@ DATABASE_OPTIONS = (
 
 
 def make_database(folder: Path) -> None:
-    """An empty one, in which slurmdbd may make its tables."""
-    command = ["mariadb-install-db", "--no-defaults", f"--datadir={folder}/database", "--skip-test-db"]
-    command += ["--auth-root-authentication-method=normal", *_as_root()]
-    subprocess.run(command, check=True, capture_output=True)
+    """An empty one, in which slurmdbd may make its tables. Raises SlurmDidNotStart."""
+    (folder / "database-tmp").mkdir()
+    command = ["mariadb-install-db", "--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"]
+    made = subprocess.run([*command, *_folders(folder), *_as_root()], check=False, capture_output=True, text=True)
+    if made.returncode:
+        raise SlurmDidNotStart(f"Slurm did not start: {command[0]} ended with code {made.returncode}\n{made.stdout}")
     # One statement a line.
     (folder / "users.sql").write_text(
         f"CREATE USER '{DATABASE_USER}'@'%' IDENTIFIED BY 'slurm';\nGRANT ALL ON *.* TO '{DATABASE_USER}'@'%';\n"
     )
 
 
+def _folders(folder: Path) -> list[str]:
+    """A server that starts removes the temporary tables of every server that shares its folder for them."""
+    return [f"--datadir={folder}/database", f"--tmpdir={folder}/database-tmp"]
+
+
 def accounts_commands(
     folder: Path, ports: Ports, environment: Mapping[str, str]
 ) -> list[tuple[list[str], Callable[[], bool]]]:
     """The two daemons in the order of their start, each with the question whether it answers."""
-    database = ["mariadbd", "--no-defaults", f"--datadir={folder}/database", f"--socket={folder}/database.sock"]
+    database = ["mariadbd", "--no-defaults", *_folders(folder), f"--socket={folder}/database.sock"]
     database += ["--bind-address=127.0.0.1", f"--port={ports.database}", f"--pid-file={folder}/database.pid"]
     database += [f"--init-file={folder}/users.sql", *DATABASE_OPTIONS, *_as_root()]
     ask = ["mariadb", "--no-defaults", f"--socket={folder}/database.sock", f"--user={DATABASE_USER}"]

@@ -13,15 +13,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from support.slurm.accounts import accounts_commands, declare, make_database
+from support.slurm.errors import SlurmDidNotStart
 from support.slurm.plan import ClusterPlan, write_configuration
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
 NEEDED_FOR_ACCOUNTS = ("slurmdbd", "sacctmgr", "sacct", "mariadbd", "mariadb", "mariadb-install-db")
 START_SECONDS = 60
-
-
-class SlurmDidNotStart(Exception):
-    """Slurm did not start. The first line of the message says why; the rest is what the daemons printed."""
 
 
 def missing_programs(*, accounts: bool = False) -> list[str]:

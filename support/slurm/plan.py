@@ -45,8 +45,9 @@ class ClusterPlan:
     accounts: Accounts | None = None
 
 
-# A requeued job waits until its old credential has expired (two minutes by default), and a killed one for KillWait.
-# Slurm notices a lost node after five minutes of silence by default.
+# A requeued job waits until its old credential has expired (two minutes by default).
+CREDENTIAL_SECONDS = 5
+# A killed job waits for KillWait. Slurm notices a lost node after five minutes of silence by default.
 SETTINGS = {
     "AuthType": "auth/munge",
     "ProctrackType": "proctrack/linuxproc",
@@ -117,7 +118,7 @@ def slurm_conf(folder: Path, plan: ClusterPlan, ports: Ports) -> str:
         "SlurmctldPort": str(ports.controller),
         "SlurmUser": user,
         "SlurmdUser": user,
-        "AuthInfo": f"socket={folder}/munge.sock,cred_expire=5",
+        "AuthInfo": f"socket={folder}/munge.sock,cred_expire={CREDENTIAL_SECONDS}",
         "StateSaveLocation": f"{folder}/state",
         "SlurmdSpoolDir": f"{folder}/spool-%n",
         "SlurmctldPidFile": f"{folder}/slurmctld.pid",

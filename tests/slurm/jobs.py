@@ -15,7 +15,7 @@ from support.final_weights import assert_same_bits, final_weights
 from support.slurm import machine
 from support.workplace import Workplace
 
-JOB_SECONDS = 900
+JOB_SECONDS = int(os.environ.get("JOBSEC", "900"))
 ROW = ("run", "table3/dr", "--profile", "tiny")
 CLUSTER = {
     "title": "two nodes without GPUs",
@@ -44,9 +44,15 @@ def trained(place: Workplace) -> list[RunDir]:
 
 
 def said_by_jobs(place: Workplace) -> str:
-    """What processes printed and logged, for the message of a failed check."""
+    """What processes printed and logged, what Slurm logged, and what still lives, for the message of a failed check."""
+    conf = Path(os.environ["SLURM_CONF"])
     outputs = sorted([*runs_of(place).glob("submissions/*/*.out"), *runs_of(place).glob("*/log.txt")])
-    return "\n".join(f"== {path}\n{path.read_text(errors='replace')[-3000:]}" for path in outputs)
+    outputs += sorted(conf.parent.glob("*.log"))
+    living = "\n".join(
+        f"{pid} of {machine.parent_of(pid)}: {machine.command_of(pid)}" for pid in machine.of_cluster(str(conf))
+    )
+    said = [f"== {path}\n{path.read_text(errors='replace')[-3000:]}" for path in outputs]
+    return "\n".join([*said, f"== processes\n{living}"])
 
 
 def assert_as_undisturbed(run: RunDir, place: Workplace, undisturbed: Undisturbed) -> None:

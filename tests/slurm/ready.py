@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from support.debian import NotInstalled, install
-from support.slurm.cluster import SlurmDidNotStart, missing_programs, slurm_cluster
+from support.slurm.cluster import missing_programs, slurm_cluster
+from support.slurm.errors import SlurmDidNotStart
 from support.slurm.plan import Accounts, ClusterPlan
 
 PACKAGES = ("slurm-wlm", "munge")

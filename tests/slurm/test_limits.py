@@ -12,7 +12,7 @@ from support.slurm.cluster import missing_programs
 from support.slurm.plan import Accounts, ClusterPlan
 from support.workplace import make_workplace
 from tests.slurm.conftest import StartSlurm
-from tests.slurm.jobs import ROW, cluster_text, runs_of, squeue, trained, wait_until_queue_is_empty
+from tests.slurm.jobs import ROW, cluster_text, runs_of, said_by_jobs, squeue, trained, wait_until_queue_is_empty
 
 pytestmark = pytest.mark.slurm
 
@@ -53,7 +53,7 @@ def test_what_a_qos_does_not_take_is_held_back_until_there_is_room(tmp_path: Pat
     (first,) = squeue("-o", "%A")
     subprocess.run(["scontrol", "release", first], check=True)
     wait_until_queue_is_empty(place)
-    assert len(trained(place)) == 3
+    assert len(trained(place)) == 3, said_by_jobs(place)
     said = place.harness(*command)  # now there is room
     assert len(squeue("-r")) == 2, said
     assert "3 done" in said
@@ -69,7 +69,7 @@ def test_a_command_that_stays_submits_the_rest_when_there_is_room(tmp_path: Path
     said = "".join(process.communicate(timeout=STAY_SECONDS))
     assert process.returncode == 0, said
     wait_until_queue_is_empty(place)
-    assert len(trained(place)) == 3, said
+    assert len(trained(place)) == 3, said + said_by_jobs(place)
     assert sorted(len(item.runs) for item in read_submissions(runs_of(place))) == [1, 2]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.slurm.cluster import SlurmDidNotStart
+from support.slurm.errors import SlurmDidNotStart
 from tests.slurm import ready
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -6,16 +6,22 @@ import os
 import re
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from support.slurm import machine
+from support.slurm.cluster import slurmd_command
+from support.slurm.plan import CREDENTIAL_SECONDS
 from support.workplace import make_workplace
 from tests.slurm.jobs import (
     ROW,
     Undisturbed,
     assert_as_undisturbed,
+    cluster_text,
     process_of,
+    said_by_jobs,
     show,
     the_submission,
     trained,
@@ -88,3 +94,31 @@ def test_a_broken_newest_checkpoint_is_passed_over_for_the_one_before(
     assert f"{newest} is not a readable checkpoint" in log
     assert f"resumed after iteration {int(before.stem)}\n" in log
     assert_as_undisturbed(run, place, undisturbed)
+
+
+def test_a_node_that_is_too_slow_to_start_the_processes_is_no_failure_of_the_run(
+    undisturbed: Undisturbed, slurm: dict[str, str], tmp_path: Path, cluster_file: Path
+) -> None:
+    """It answers when what allows the step has expired: srun then starts nothing."""
+    place = make_workplace(tmp_path, iterations=150)
+    given, ready, go = tmp_path / "slow.yaml", tmp_path / "ready", tmp_path / "go"
+    waits = f"touch {ready}; while [[ ! -e {go} ]]; do sleep 0.1; done"
+    given.write_text(cluster_text("slow") + f'setup: ["{waits}"]\n')
+    place.harness(*ROW, "--cluster", str(given))
+    wait_until(ready.exists, place)
+    daemons = machine.daemons(slurmd_command(Path(slurm["SLURM_CONF"]).parent, "n2"))
+    send(daemons, signal.SIGSTOP)
+    go.touch()
+    time.sleep(CREDENTIAL_SECONDS + 2)
+    send(daemons, signal.SIGCONT)
+    wait_until_queue_is_empty(place)
+    (run,) = trained(place)
+    words = "Slurm could not start the processes: Job credential expired; retry 1 of at most 3 from here"
+    assert words in run.log.read_text(), said_by_jobs(place)
+    assert_as_undisturbed(run, place, undisturbed)
+
+
+def send(pids: list[int], number: signal.Signals) -> None:
+    assert pids
+    for pid in pids:
+        os.kill(pid, number)

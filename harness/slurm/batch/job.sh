@@ -152,7 +152,7 @@ after_failure() { # CAUSE WORDS: at most max_retries times from one point
   queue_again "$1" "$2; retry $((count + 1)) of at most $max_retries from here"
 }
 
-end_hung_step() { # SECONDS: the processes' stacks, then their end
+end_hung_step() { # WORDS: the processes' stacks, then their end
   local file rank text step_id steps=()
   declare -A sizes
   for file in "$folder/${job}"_*_log.out; do sizes[$file]=$(stat -c %s "$file" 2>/dev/null || echo 0); done
@@ -164,7 +164,7 @@ end_hung_step() { # SECONDS: the processes' stacks, then their end
   scancel --signal=QUIT "${steps[@]}" # each process prints its stacks
   sleep 5
   scancel --signal=KILL "${steps[@]}"
-  say "no progress for $(($1 / 60)) min $(($1 % 60)) s; the stacks of its processes follow"
+  say "$1; the stacks of its processes follow"
   for file in "${!sizes[@]}"; do
     rank=${file%_log.out}
     text=$(tail -c "+$((sizes[$file] + 1))" "$file" 2>/dev/null | head -c 20000)
@@ -173,6 +173,7 @@ end_hung_step() { # SECONDS: the processes' stacks, then their end
 }
 
 watch_step() { # PROCESS MARK: until it ends, or gets ahead no more (then 1). MARK: what the start before had reached
+  # A run that has said its end has a silence, too: that of processes which hang as they leave.
   local now mark=$2 text since=$SECONDS limit=$start_seconds waited=0
   while kill -0 "$1" 2>/dev/null; do
     sleep 1 # a trap runs when it is over
@@ -180,7 +181,7 @@ watch_step() { # PROCESS MARK: until it ends, or gets ahead no more (then 1). MA
     text=$(status)
     now=$(field progressed "$text")
     if [[ -n $now && $now != "$mark" ]]; then
-      mark=$now since=$SECONDS limit=$(field silence "$text")
+      mark=$now since=$SECONDS limit=$(field silence "$text") phase=$(field phase "$text")
       limit=${limit%%.*}
       ((limit > 0)) || limit=$start_seconds
     fi
@@ -198,6 +199,7 @@ if [[ $watched == no ]]; then # the check of a cluster, which says itself what i
 fi
 
 silent=0
+phase="" # what the run said last in this start
 before=$(field progressed "$(status)")
 "${step[@]}" "--output=$output" "${python[@]}" "${worker[@]}" "$task" &
 process=$!
@@ -205,21 +207,28 @@ if watch_step "$process" "$before"; then
   wait "$process"
   code=$?
 else
-  end_hung_step "$silent"
+  lasted="$((silent / 60)) min $((silent % 60)) s"
+  case $phase in
+    done | stopped | failed) words="$phase, but its processes did not end for $lasted" ;;
+    *) words="no progress for $lasted" ;;
+  esac
+  end_hung_step "$words"
   for ((left = 60; left > 0; left--)); do # a process may hang in the kernel
     kill -0 "$process" 2>/dev/null || break
     sleep 1
   done
-  after_failure hang "no progress for $((silent / 60)) min $((silent % 60)) s"
+  [[ $words == "no progress"* ]] && after_failure hang "$words"
+  code=137
 fi
-if ((code == 0)); then
+text=$(status)
+# A run that is done stays so, however its processes ended.
+if ((code == 0)) || [[ $(field phase "$text") == done && $(field progressed "$text") != "$before" ]]; then
   grep -q "\"${folder##*/}\"" "$run/claim.json" 2>/dev/null && rm -f "$run/claim.json" # nobody trains it any more
   exit 0
 fi
 
 ended=$(why_ended)
 [[ $ended == preempted || $ended == time ]] && reason=$ended
-text=$(status)
 if [[ $reason == preempted ]]; then
   queue_again preempted "preempted"
 elif [[ $reason == time || ($(field phase "$text") == stopped && $(field left "$text") == time) ]]; then

@@ -38,6 +38,15 @@ START = "harness: start "
 _OF_TASKS = re.compile(r"^srun: error: \S+: tasks? [\d,-]+: (?P<how>.+?)(?: \(core dumped\))?$", re.MULTILINE)
 _ENDS_OTHERS = re.compile(r"^srun: .*Terminating StepId", re.MULTILINE)
 _STEP_CANCELLED = re.compile(r"^slurmstepd\S*: error: \*\*\* STEP \S+ ON \S+ CANCELLED AT (?!.*DUE TO)", re.MULTILINE)
+# What srun prints where a node or the controller is too slow, or away. Other reasons lie in what the job asks for.
+_NOT_STARTED = re.compile(
+    r"^srun: error: (?:Task launch for StepId=\S+ failed on node [^:\n]+|"
+    r"Unable to (?:create step|confirm allocation) for job [^:\n]+): (?P<why>(?:"
+    r"Job credential (?:expired|revoked)|Socket timed out|Communication (?:connection|shutdown) failure|"
+    r"Message (?:receive|send) failure|Zero Bytes|Unable to contact slurm controller|Protocol authentication error|"
+    r"Connection (?:refused|timed out|reset)|Resource temporarily unavailable).*)$",
+    re.MULTILINE,
+)
 _SIGNALS = {signal.strsignal(number): number for number in signal.valid_signals() if number != SIGTERM}
 
 
@@ -55,6 +64,8 @@ def reason_to_retry(end: JobEnd) -> str | None:
     """Why another start may help, in words; None where it would not. The job itself goes on: nobody cancelled it."""
     if end.code == 0:
         return None
+    if (launch := _NOT_STARTED.search(end.srun)) is not None:
+        return f"Slurm could not start the processes: {launch['why']}"
     if end.code == STOPPED or _somebody_ended_the_step(end.srun):
         return "somebody ended the step, and not the job"
     name = classify(end.message, end.tail)
@@ -83,9 +94,11 @@ def killing_signal(end: JobEnd, *, late: bool) -> int | None:
         ending = None if late else _ENDS_OTHERS.search(end.srun)
         found = _OF_TASKS.finditer(end.srun, 0, ending.start() if ending else len(end.srun))
         return next((_SIGNALS[match["how"]] for match in found if match["how"] in _SIGNALS), None)
-    if end.code <= 128 or (end.message and end.code == 128 + SIGTERM):
+    number = end.code - 128
+    # srun has exit codes of its own above those of the signals that end processes.
+    if not 0 < number < signal.SIGRTMIN or (end.message and number == SIGTERM):
         return None
-    return end.code - 128
+    return number
 
 
 def read_end(run: RunDir, code: int, *, job: str, began: float, log: Path) -> JobEnd:

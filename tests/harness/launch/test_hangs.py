@@ -15,6 +15,7 @@ from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
 from detector.runs.status import Status
 from detector.storage.files import write_json
+from detector.worker.silence import silence
 from harness.launch import local as launch
 from harness.launch.cancel import note_cancelled
 from harness.launch.hangs import MOST_BETWEEN_LOOKS, Watch, catching, note_hang, point
@@ -56,7 +57,7 @@ def test_an_unknown_silence_never_counts_as_hung() -> None:
 
 def test_processes_of_a_run_that_has_said_its_end_have_five_minutes() -> None:
     watch = Watch()
-    failed = Status(phase="failed", time=0.0, pid=1, progressed=7.0)
+    failed = Status(phase="failed", time=0.0, pid=1, progressed=7.0, silence=silence("failed", []))
     assert not any(watch.look(failed, float(second)) for second in range(301))
     assert watch.look(failed, 301.0)
 

@@ -139,6 +139,33 @@ def test_a_step_that_somebody_ended_is_told_from_one_that_a_node_ended(srun: str
     assert reason_to_retry(JobEnd(143, srun=srun)) == reason
 
 
+NODE_TOO_SLOW = """\
+srun: error: Task launch for StepId=3.0 failed on node n2: Job credential expired
+srun: error: Application launch failed: Job credential expired
+srun: Job step aborted: Waiting up to 12 seconds for job step to finish.
+"""
+EXPIRED = "Slurm could not start the processes: Job credential expired"
+
+
+@pytest.mark.parametrize(
+    ("code", "srun", "reason"),
+    [
+        (167, NODE_TOO_SLOW, EXPIRED),
+        (137, NODE_TOO_SLOW + STEP_CANCELLED + KILLED + ENDS_OTHERS, EXPIRED),  # srun ends what it has started
+        (
+            1,
+            "srun: error: Unable to create step for job 3: Socket timed out on send/recv operation\n",
+            "Slurm could not start the processes: Socket timed out on send/recv operation",
+        ),
+        (1, "srun: error: Unable to create step for job 3: Requested node configuration is not available\n", None),
+        (1, "srun: error: Task launch for StepId=3.0 failed on node n1: Requested GRES option unsupported\n", None),
+        (167, "", None),  # 39 is no signal that ends processes
+    ],
+)
+def test_processes_that_slurm_could_not_start_are_tried_again(code: int, srun: str, reason: str | None) -> None:
+    assert reason_to_retry(JobEnd(code, srun=srun)) == reason
+
+
 def test_what_srun_said_of_an_earlier_start_is_not_of_this_one(folder: Path, judged: Judged) -> None:
     run = says(folder, "failed", "RuntimeError: its own")
     prints(folder, f"{START}1\n{KILLED}{ENDS_OTHERS}{START}2\n{EXITED}{ENDS_OTHERS}")

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from detector.runs.folder import RunDir
 from detector.runs.status import Status
 from detector.storage.files import write_json
 from harness.slurm.batch.script import ArrayPlan, Shape, batch_script
@@ -224,14 +225,7 @@ def test_a_cancelled_run_is_not_queued_again(job: Job) -> None:
 def test_a_run_that_hangs_shows_its_stacks_and_is_queued_again(job: Job) -> None:
     job.cluster = Cluster(name="c", title="t", time_minutes=60, python=sys.executable, max_retries=1)
     job.folder.mkdir(parents=True)
-    worker = "\n".join(
-        [
-            f"exec >>{job.folder}/17_0_log.out 2>&1",
-            "trap 'echo the stack' QUIT",
-            says(phase="training", silence=2.0),
-            "while true; do sleep 0.2; done",
-        ]
-    )
+    worker = hangs_after(job, phase="training")
     job.finish(worker)
     log = (job.run / "log.txt").read_text()
     assert "no progress for 0 min 3 s; the stacks of its processes follow" in log
@@ -241,6 +235,53 @@ def test_a_run_that_hangs_shows_its_stacks_and_is_queued_again(job: Job) -> None
     (job.root / "calls").unlink()
     said = job.finish(worker)
     assert "given up: no progress in 1 retry" in said
+    assert not job.is_queued_again
+
+
+def hangs_after(job: Job, **said: Any) -> str:
+    """A worker that writes its heartbeat, prints its stack when it is asked, and does no more."""
+    return "\n".join(
+        [
+            f"exec >>{job.folder}/17_0_log.out 2>&1",
+            "trap 'echo the stack' QUIT",
+            says(**said, silence=2.0),
+            "while true; do sleep 0.2; done",
+        ]
+    )
+
+
+@pytest.mark.slow
+def test_a_run_that_is_done_is_not_queued_again_where_its_processes_hang_as_they_leave(job: Job) -> None:
+    process = job.start(hangs_after(job, phase="done"))
+    job.end(process)
+    assert process.returncode == 0
+    assert not job.is_queued_again
+    log = (job.run / "log.txt").read_text()
+    assert "done, but its processes did not end for 0 min 3 s; the stacks of its processes follow" in log
+    assert "rank 0:\nthe stack" in log
+
+
+@pytest.mark.slow
+def test_a_run_that_has_stopped_for_its_time_is_queued_again_where_its_processes_hang(job: Job) -> None:
+    job.finish(hangs_after(job, phase="stopped", left="time"))
+    assert job.is_queued_again
+    assert job.ends.read_text() == "time \n"
+    assert "stopped, but its processes did not end for 0 min 3 s" in (job.run / "log.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_that_has_failed_tells_its_failure_where_its_processes_hang(job: Job) -> None:
+    job.finish(hangs_after(job, phase="failed", message="DataError: images are missing"))
+    assert not job.is_queued_again
+    status = RunDir(job.run).read_status()
+    assert status is not None
+    assert status.message == "DataError: images are missing"
+
+
+def test_a_run_that_is_done_ends_the_job_however_its_processes_end(job: Job) -> None:
+    process = job.start(f"{says(phase='done')}\nkill -SEGV $$")
+    job.end(process)
+    assert process.returncode == 0
     assert not job.is_queued_again
 
 
