@@ -46,7 +46,7 @@ class ClusterPlan:
 
 
 # A requeued job waits until its old credential has expired (two minutes by default).
-CREDENTIAL_SECONDS = 5
+CREDENTIAL_SECONDS = 15
 # A killed job waits for KillWait. Slurm notices a lost node after five minutes of silence by default.
 SETTINGS = {
     "AuthType": "auth/munge",

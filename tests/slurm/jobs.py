@@ -15,7 +15,7 @@ from support.final_weights import assert_same_bits, final_weights
 from support.slurm import machine
 from support.workplace import Workplace
 
-JOB_SECONDS = int(os.environ.get("JOBSEC", "900"))
+JOB_SECONDS = 900
 ROW = ("run", "table3/dr", "--profile", "tiny")
 CLUSTER = {
     "title": "two nodes without GPUs",

@@ -66,7 +66,8 @@ def test_a_time_limit_that_comes_while_no_process_hears_is_queued_again(
 ) -> None:
     place = make_workplace(tmp_path, iterations=150)
     given = tmp_path / "short.yaml"
-    given.write_text(cluster_text("short", time_minutes="1", signal_delay_seconds="5"))
+    # Two minutes: on a slow machine a start alone takes one.
+    given.write_text(cluster_text("short", time_minutes="2", signal_delay_seconds="5"))
     place.harness(*ROW, "--cluster", str(given))
     run, entry = wait_for_checkpoint(place), the_submission(place)
     taken = hang(words, rank=1)

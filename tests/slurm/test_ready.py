@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from support.slurm.accounts import accounts_commands, make_database
 from support.slurm.errors import SlurmDidNotStart
+from support.slurm.plan import Ports
 from tests.slurm import ready
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -122,6 +124,20 @@ def test_ready_says_which_daemon_ended_and_its_last_error(tmp_path: Path, monkey
         ready.started_once()
     first = str(caught.value).splitlines()[0]
     assert first == "Slurm did not start: a daemon ended by itself; munged: Error: Key is insecure"
+
+
+def test_databases_that_run_side_by_side_share_no_folder(tmp_path: Path) -> None:
+    """A MariaDB that starts removes all temporary tables of its folder for them, also those of another server."""
+    (database, _), _ = accounts_commands(tmp_path, Ports(1, (2, 3), 4, 5), {})
+    options = dict(item.removeprefix("--").split("=", 1) for item in database[1:] if "=" in item)
+    assert all(Path(options[name]).is_relative_to(tmp_path) for name in ("datadir", "tmpdir", "socket", "pid-file"))
+
+
+def test_ready_says_why_there_is_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path, "mariadb-install-db", "#!/bin/sh\necho 'ERROR: 1051  Unknown table'\nexit 1\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(SlurmDidNotStart, match=r"mariadb-install-db ended with code 1\nERROR: 1051  Unknown table"):
+        make_database(tmp_path)
 
 
 def test_ready_goes_on_and_says_so_where_no_accounts_can_be_kept(
