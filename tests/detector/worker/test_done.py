@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from detector.runs.folder import RunDir
 from detector.runs.job import EvalJob
 from detector.runs.wanted import want
+from detector.worker.silence import END_SECONDS
 from support.micro import micro_assignment
 from support.processes import outputs, run_tasks
 
@@ -60,7 +61,7 @@ def test_a_worker_evaluates_what_was_asked_for_meanwhile_by_one_process_or_two(
     assert len(of_one) < MOST_FILES, of_one
     status = run.read_status()
     assert status is not None
-    assert (status.phase, status.job, status.silence) == ("done", "40_1", 0.0)
+    assert (status.phase, status.job, status.silence) == ("done", "40_1", END_SECONDS)
 
 
 def test_what_only_an_unfinished_run_needs_is_removed(tmp_path: Path) -> None:
