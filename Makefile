@@ -66,7 +66,7 @@ slurm-ready: install
 # Two tests run side by side, each on a Slurm of its own: with more, a slow machine starts the processes of a job too late.
 # The limit is for a test that hangs, and has room for a slow machine.
 test-slurm: slurm-ready
-	timeout 2400 $(BIN)/python -m pytest tests/slurm -m slurm -n 2 --maxschedchunk 1 -v
+	timeout 3000 $(BIN)/python -m pytest tests/slurm -m slurm -n 2 --maxschedchunk 1 -v
 
 test-gpu: install
 	$(BIN)/python -m tests.gpu
