@@ -7,8 +7,10 @@ As in PIL, weights are integers; rows come first, then columns, and the values i
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numpy.typing import NDArray
+
+from drloss.numba_cache import cached_njit
 
 BITS = 22  # fraction bits of a weight
 HALF = np.int32(1 << (BITS - 1))
@@ -50,7 +52,7 @@ def _between(size: int, enlarged: int) -> tuple[NDArray[np.int64], NDArray[np.in
 
 
 # With a signature it is compiled on import, and loader processes that are forked later share the code.
-@njit(_SIGNATURE, nogil=True, cache=True)
+@cached_njit(_SIGNATURE, nogil=True)
 def _enlarge(image, columns, column_weights, rows, row_weights, out):  # type: ignore[no-untyped-def]
     wide = np.empty((len(image), out.shape[1]), np.uint8)
     for y in range(len(image)):

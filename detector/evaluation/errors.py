@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from detector.data.coco.index import CocoIndex
@@ -40,13 +39,14 @@ from detector.runs.findings import (
     LostParts,
     Part,
 )
+from drloss.numba_cache import cached_njit
 
 FEWEST_OBJECTS = (1, 2, 5, 10)  # from which number of objects in an image each of ``OBJECTS`` begins
 _MENDED: Mapping[Kind, int] = {"classification": CLASS, "localisation": LOCATION}
 _REMOVED: Mapping[Kind, int] = {"both": BOTH, "duplicate": DUPLICATE, "background": NOTHING}
 _RECALLS = np.linspace(0.0, 1.0, 101)
 
-_kernel = njit(error_model="numpy", nogil=True, cache=True)
+_kernel = cached_njit(error_model="numpy", nogil=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from detector.data.coco.annotations import find
 from detector.data.coco.index import CocoIndex
 from detector.evaluation.detections import Detections
+from drloss.numba_cache import cached_njit
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # IoU: from here on a box is found; up to here it is not even touched
 MOST_DETECTIONS: Final = 100  # of an image and category, the best-scored; COCO's evaluation looks at no more
@@ -22,7 +22,7 @@ AREAS: Final = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]]) 
 RIGHT, CLASS, LOCATION, BOTH, DUPLICATE, NOTHING, BEYOND = range(7)  # BEYOND: after the best ``MOST_DETECTIONS``
 ABSENT, WRONG, COUNTS_AS_RIGHT = range(3)
 
-_kernel = njit(error_model="numpy", nogil=True, cache=True)
+_kernel = cached_njit(error_model="numpy", nogil=True)
 
 
 @dataclass(frozen=True, eq=False)

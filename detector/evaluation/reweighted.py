@@ -11,17 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from detector.evaluation.matches import AREA_RANGES, IOUS, Matches
+from drloss.numba_cache import cached_njit
 
 AP_METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL")
 _RECALLS = np.linspace(0.0, 1.0, 101)
 _RIGHT, _PARTLY = 1, 2  # of an event: a detection is right; it counts at some IoUs only
 _CHUNK = 16  # sets of weights per task of a thread
 
-_kernel = njit(error_model="numpy", nogil=True, cache=True)
+_kernel = cached_njit(error_model="numpy", nogil=True)
 
 
 def reweighted_ap(

@@ -1,1 +1,4 @@
-"""RetinaNet: backbone, heads, anchors, matching, criterion, detections. May import geometry and drloss' labels."""
+"""RetinaNet: backbone, heads, anchors, matching, criterion, detections.
+
+May import geometry, drloss.labels and drloss.numba_cache.
+"""

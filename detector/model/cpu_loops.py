@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from drloss.numba_cache import cached_njit
 
 Array: TypeAlias = NDArray[Any]
 
@@ -20,9 +21,9 @@ RUN = 64  # logits that are looked at together
 _BACKGROUND, _IGNORED = -1, -2
 _ZERO, _APART = np.float32(0), np.float32(2)  # boxes this many pixels apart do not overlap, however it is rounded
 
-_kernel = njit(error_model="numpy", nogil=True, cache=True)
+_kernel = cached_njit(error_model="numpy", nogil=True)
 # Without NaN, minimum and maximum are one packed instruction each.
-_finite_kernel = njit(fastmath={"nnan", "nsz"}, error_model="numpy", nogil=True, cache=True)
+_finite_kernel = cached_njit(fastmath={"nnan", "nsz"}, error_model="numpy", nogil=True)
 
 
 @_finite_kernel

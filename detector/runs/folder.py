@@ -134,13 +134,17 @@ class RunDir:
                     return None  # a machine lost power before the newest one was on its disk
             raise RecordError(f"{error} Move it away and run again.") from error
 
-    def first_failure(self) -> Status | None:
-        """Of the processes other than rank 0 that failed in this start, the first."""
+    def failures(self) -> list[Status]:
+        """Of the processes other than rank 0 that failed in this start."""
         found = []
         for path in self.root.glob("failure-*.json"):
             with suppress(RecordError):  # a new start has just removed it
                 found.append(read_json(path, Status, most=MOST_STATUS))
-        return min(found, key=lambda status: status.time, default=None)
+        return found
+
+    def first_failure(self) -> Status | None:
+        """The first of ``failures``."""
+        return min(self.failures(), key=lambda status: status.time, default=None)
 
     def forget_failures(self) -> None:
         """Remove the failures of an earlier start."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from drloss.kernels.cpu import Array, Block, as_arrays, block_logits, each_block
 from drloss.kernels.cpu_loops import negative_runs
+from drloss.numba_cache import cached_njit
 
 BLOCK_ENTRIES = 2**20
 MIN_BUFFER = 4096
@@ -91,7 +91,7 @@ def _blocks(levels: Sequence[Tensor], images: range) -> Iterator[Block]:
             before += level.shape[1]
 
 
-_kernel = njit(error_model="numpy", nogil=True, cache=True)
+_kernel = cached_njit(error_model="numpy", nogil=True)
 
 
 @_kernel

@@ -18,6 +18,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from drloss.numba_cache import cached_njit
+
 Array: TypeAlias = NDArray[Any]
 Corner: TypeAlias = tuple[int, int]
 Weights: TypeAlias = tuple[float, float]
@@ -45,7 +47,7 @@ _L8, _L9 = np.float32(0.0195425283), np.float32(-0.00317605701)
 # Functions are inlined, because a loop with a call in it is not turned into vector instructions.
 _function = njit(fastmath={"contract"}, error_model="numpy", forceinline=True)
 _SUMS = {"contract", "reassoc", "arcp", "nsz"}
-_kernel = njit(fastmath=_SUMS, error_model="numpy", nogil=True, cache=True)
+_kernel = cached_njit(fastmath=_SUMS, error_model="numpy", nogil=True)
 # Loops over floats are inlined into each kernel. Were they called, a process that compiles would run the loop compiled
 # by itself, and one that reads the cache the loop compiled with its caller: their sums are rounded differently.
 _loop = njit(fastmath=_SUMS, error_model="numpy", forceinline=True)

@@ -16,6 +16,7 @@ from numba import njit
 from torch import Tensor
 
 from drloss.kernels.cpu import Array, Item, each_block, new_tensor
+from drloss.numba_cache import cached_njit
 from drloss.pairs.grid import NUM_MOMENTS, Cells
 
 CHUNK = 2**18  # about a millisecond of work
@@ -142,7 +143,7 @@ def _table(grid: Cells) -> Table:
     return Table(grid.low, grid.buckets_per_unit, *arrays, grid.scale)
 
 
-_kernel = njit(nogil=True, cache=True)
+_kernel = cached_njit(nogil=True)
 _inlined = njit(inline="always")
 
 

@@ -28,8 +28,8 @@ def snapshot_folder(runs: Path, identity: str) -> Path:
 
 def take_snapshot(runs: Path) -> Path:
     """Copy the packages, unless there is a copy of the same content. Returns its folder."""
-    read = [(name, path, path.read_bytes()) for name, path in _sources()]
-    identity = _identity((name, content) for name, _, content in read)
+    read = [(name, path.read_bytes()) for name, path in _sources()]
+    identity = _identity(read)
     target = snapshot_folder(runs, identity)
     if target.is_dir():
         with suppress(OSError):  # another user's
@@ -37,11 +37,10 @@ def take_snapshot(runs: Path) -> Path:
         return target
     try:
         with staged_folder(target) as folder:
-            for name, path, content in read:
+            for name, content in read:
                 copy = folder / name
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.write_bytes(content)
-                shutil.copystat(path, copy)
             _copy_kernels(folder)
     except OSError:
         if not target.is_dir():  # else another command has made the same copy in the meantime
@@ -59,11 +58,11 @@ def _identity(contents: Iterable[tuple[str, bytes]]) -> str:
 def _copy_kernels(target: Path) -> None:
     """Copy what numba has compiled, so that the first process of each run need not compile it again.
 
-    numba uses it for a file of the same size and time of change and for one kind of CPU, and else compiles again.
+    It is used for the same source, version of numba and kind of CPU, and else compiled again.
     """
     for package in PACKAGES:
         folder = Path(str(files(package)))
-        for path in folder.rglob("__pycache__/*.nb[ic]"):
+        for path in folder.rglob("__pycache__/*.nbc"):
             copy = target / package / path.relative_to(folder)
             copy.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError, PermissionError):  # being replaced, or another user's

@@ -18,6 +18,7 @@ from detector.runs.status import Status
 from detector.storage.files import write_json
 from detector.storage.retry import retry
 from detector.worker.worker import Worker
+from harness.failures.cause import cause
 from harness.failures.classes import silent_end
 from harness.failures.log_tail import last_lines, tail
 from harness.launch.cancel import is_cancelled
@@ -261,7 +262,7 @@ def _end_hung(item: _Active) -> None:
 def _failure(item: _Active, *, cancelled: bool) -> Failure:
     status = item.status()
     output = item.job.paths.stdout
-    said = status if status is not None and status.phase in ("failed", "stopped") else item.run.first_failure()
+    said = status if status is not None and status.phase == "stopped" else cause(item.run, status)
     if said is not None and said.time >= item.started:
         return Failure(item.assignment.train.id, said.message, item.run.log, stopped=said.phase == "stopped")
     where = _last_words(status)

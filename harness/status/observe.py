@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from detector.errors import RecordError
 from detector.runs.folder import RunDir, is_locked, read_own_record
 from detector.runs.job import EvalJob
 from detector.runs.record import Record
 from detector.runs.status import Status
+from harness.failures.cause import cause
 from harness.failures.log_tail import tail
 from harness.planning.plan import Plan
 from harness.slurm.states import SchedulerState
@@ -136,10 +139,12 @@ def see(
     # A failure without a process is the batch script's word: the run's own is what it printed.
     failed = spoken and status is not None and status.phase == "failed" and status.pid != 0
     printed = None if failed else output(run, 0)
-    other = None if failed else run.first_failure()
+    why = cause(run, status if failed else None)
+    if failed and status is not None and why is not None:
+        seen = replace(seen, status=msgspec.structs.replace(status, message=why.message))
     return replace(
         seen,
-        other_rank=other.message if other is not None else "",
+        other_rank=why.message if why is not None and not failed else "",
         tail=tail(run.log) if failed else tail(printed) if printed is not None else "",
     )
 

@@ -29,7 +29,7 @@ ORDER: dict[str, tuple[tuple[str, ...], ...]] = {
         ("fused", "pairs"),
         ("kernels", "initial_value"),
         ("inputs", "surrogates", "plugins"),
-        ("labels", "checks", "config"),
+        ("labels", "checks", "config", "numba_cache"),
     ),
     "detector": (
         ("face",),

@@ -27,9 +27,10 @@ WITH_TORCH = {"detector.worker.run", "detector.worker.trace"}
 # What each room of detector knows of drloss.
 OF_DRLOSS = {
     "runs": {"drloss.plugins"},
-    "model": {"drloss.labels"},
+    "data": {"drloss.numba_cache"},
+    "model": {"drloss.labels", "drloss.numba_cache"},
     "kernels": {"drloss.labels"},
-    "evaluation": {"drloss.labels"},
+    "evaluation": {"drloss.labels", "drloss.numba_cache"},
     "build": {"drloss.registry"},
     "sanity": {"drloss.registry", "drloss.labels"},
     "worker": {"drloss.plugins"},

@@ -25,6 +25,7 @@ from detector.runs.folder import RunDir
 from detector.runs.status import Status
 from detector.storage.files import write_json
 from detector.storage.reading import read_json
+from harness.failures.cause import cause
 from harness.failures.classes import FailureName, classify, killed_by
 from harness.failures.log_tail import tail
 from harness.slurm.submissions import Submission, output_file, run_of, submission_file
@@ -106,8 +107,8 @@ def read_end(run: RunDir, code: int, *, job: str, began: float, log: Path) -> Jo
     status = _heartbeat(run)
     # A job that is queued again keeps its id, and its run the heartbeat of the start before.
     own = status is not None and status.job == job and status.time >= began
-    first = run.first_failure() or status
-    message = first.message if own and first is not None and first.phase == "failed" else ""
+    failure = cause(run, status) if own else None
+    message = failure.message if failure is not None else ""
     printed = tail(log).rpartition(START)[2]
     return JobEnd(code, message, "" if own else printed, printed)
 

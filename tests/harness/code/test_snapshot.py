@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from harness.code import snapshot, version
+from tests.repository.layers import PROJECT
 
 
 @pytest.fixture
@@ -65,17 +67,28 @@ def test_the_difference_from_the_commit_has_changes_and_new_files_of_the_package
 
 
 def test_a_snapshot_takes_compiled_kernels_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """numba believes a kernel that lies beside a file of the size and time that it was compiled from."""
     package = tmp_path / "drloss"
     (package / "__pycache__").mkdir(parents=True)
-    for name in ("kernels.py", "__pycache__/kernels.f-1.py311.nbi", "__pycache__/kernels.f-1.py311.1.nbc"):
-        (package / name).write_text(name)
-    os.utime(package / "kernels.py", ns=(10**18, 10**18 + 123456789))
+    kernel = Path("__pycache__/kernels.f-1.py311.0.61.0.source.signature.nbc")
+    for name in ("kernels.py", kernel, f"{kernel}.being-written.tmp"):
+        (package / name).write_text(str(name))
     monkeypatch.setattr(snapshot, "PACKAGES", ("drloss",))
     monkeypatch.setattr(snapshot, "files", lambda name: tmp_path / name)
     copy = snapshot.take_snapshot(tmp_path / "runs") / "drloss"
-    assert {path.name for path in (copy / "__pycache__").iterdir()} == {
-        "kernels.f-1.py311.nbi",
-        "kernels.f-1.py311.1.nbc",
-    }
-    assert (copy / "kernels.py").stat().st_mtime_ns == 10**18 + 123456789
+    assert [path.name for path in (copy / "__pycache__").iterdir()] == [kernel.name]
+    assert (copy / kernel).read_text() == str(kernel)
+
+
+def test_a_process_of_a_snapshot_finds_the_kernels_compiled(tmp_path: Path) -> None:
+    """Whenever the copy was made, and wherever it is."""
+    code = (
+        "from detector.data import bilinear; print(sum(bilinear._enlarge.stats.cache_hits.values()), bilinear.__file__)"
+    )
+
+    def run(folder: Path) -> list[str]:
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        return subprocess.check_output([sys.executable, "-c", code], env=environment, cwd=folder, text=True).split()
+
+    run(PROJECT)
+    copy = snapshot.take_snapshot(tmp_path / "runs")
+    assert run(copy) == ["1", str(copy / "detector" / "data" / "bilinear.py")]

@@ -198,6 +198,23 @@ def test_the_first_failure_of_another_process_decides(folder: Path, judged: Judg
     assert judged(1) == "end: exit code 1"
 
 
+@pytest.mark.parametrize("after", [4.0, 6.0])
+def test_a_process_that_lost_the_one_that_failed_is_no_reason_to_try_again(
+    folder: Path, judged: Judged, after: float
+) -> None:
+    """Whichever process failed, and whichever of them had its word first."""
+    lost = "RuntimeError: [gloo/transport/tcp/pair.cc:545] Read error: Connection reset by peer."
+    run = says(folder, "failed", "ModuleNotFoundError: No module named 'x'")
+    write_json(run.failure(1), Status(phase="failed", time=BEGAN + after, pid=1, message=lost))
+    assert judged(1) == "end: exit code 1"
+    says(folder, "failed", lost)
+    other = Status(phase="failed", time=BEGAN + after, pid=1, message="DataError: 17.jpg is no image")
+    write_json(run.failure(1), other)
+    assert judged(1) == "end: exit code 1"
+    write_json(run.failure(1), Status(phase="failed", time=BEGAN + after, pid=1, message=lost))
+    assert judged(1) == f"retry: network: {lost}"
+
+
 def test_the_message_of_an_earlier_start_of_the_job_does_not_count(folder: Path, judged: Judged) -> None:
     run = says(folder, "failed", "torch.distributed.DistNetworkError: no route", after=-60.0)
     prints(folder, f"{START}1\n{START}2\nModuleNotFoundError: No module named 'x'\n")
