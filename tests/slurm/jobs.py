@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -43,6 +44,20 @@ def trained(place: Workplace) -> list[RunDir]:
     return [RunDir(path.parents[2]) for path in sorted(runs_of(place).glob("*/evals/*/record.json"))]
 
 
+# Of a traceback; the stacks of a hung process have no comma there.
+_FRAME = re.compile(r"(?:\[rank\d+\]: ?)?(?:  File \"[^\"]*\", line \d+, in |    )")
+
+
+def without_frames(text: str) -> str:
+    """A log whose tracebacks are shortened to their last lines: of a long message only the ends are shown."""
+    return "".join(line for line in text.splitlines(keepends=True) if not _FRAME.match(line))
+
+
+def log_of(run: RunDir) -> str:
+    """What the run has logged, ``without_frames``."""
+    return without_frames(run.log.read_text(errors="replace"))
+
+
 def said_by_jobs(place: Workplace) -> str:
     """What processes printed and logged, what Slurm logged, and what still lives, for the message of a failed check."""
     conf = Path(os.environ["SLURM_CONF"])
@@ -51,7 +66,7 @@ def said_by_jobs(place: Workplace) -> str:
     living = "\n".join(
         f"{pid} of {machine.parent_of(pid)}: {machine.command_of(pid)}" for pid in machine.of_cluster(str(conf))
     )
-    said = [f"== {path}\n{path.read_text(errors='replace')[-3000:]}" for path in outputs]
+    said = [f"== {path}\n{without_frames(path.read_text(errors='replace'))[-3000:]}" for path in outputs]
     return "\n".join([*said, f"== processes\n{living}"])
 
 

@@ -20,6 +20,7 @@ from tests.slurm.jobs import (
     Undisturbed,
     assert_as_undisturbed,
     cluster_text,
+    log_of,
     runs_of,
     said_by_jobs,
     show,
@@ -54,7 +55,7 @@ def test_a_preempted_run_without_a_moment_of_grace_goes_on_from_its_newest_check
     wait_until(lambda: show(entry.job_id)["Restarts"] == "1", place)
     assert re.search("preempted|requeued", place.harness("status", *ROW[1:]))
     wait_until_queue_is_empty(place)
-    log = run.log.read_text()
+    log = log_of(run)
     assert re.search(r"preempted.*; queued again \(1 of at most 100\)", log), log
     (ends,) = transport_folder(runs_of(place), entry.token).glob("*.ends")
     assert re.fullmatch(r"preempted \d+\.pt\n", ends.read_text()), ends.read_text()
@@ -71,7 +72,7 @@ def test_a_step_that_somebody_cancels_is_started_again(
     subprocess.run(["scancel", f"{entry.job_id}.0"], check=True)
     wait_until_queue_is_empty(place)
     assert show(entry.job_id)["Restarts"] == "1", said_by_jobs(place)
-    assert "retry 1 of at most 3 from here; queued again (1 of at most 100)" in run.log.read_text()
+    assert "retry 1 of at most 3 from here; queued again (1 of at most 100)" in log_of(run)
     assert_as_undisturbed(run, place, undisturbed)
 
 
@@ -91,7 +92,7 @@ def test_a_container_without_slurm_saves_and_is_queued_again_from_outside(
     run, entry = wait_for_checkpoint(place), the_submission(place)
     subprocess.run(["scancel", "--signal=USR2", str(entry.job_id)], check=True)
     wait_until_queue_is_empty(place)
-    log = run.log.read_text()
+    log = log_of(run)
     assert re.search(r"stopped at iteration \d+; the state is saved", log), log
     assert "queued again (1 of at most 100)" in log
     assert show(entry.job_id)["Restarts"] == "1"
@@ -120,14 +121,14 @@ def test_starts_that_win_too_few_iterations_are_ended_with_the_reason(tmp_path: 
         subprocess.run(["scancel", "--signal=USR2", str(entry.job_id)], check=True)
         wait_until(lambda: not squeue() or show(entry.job_id)["Restarts"] == str(restart), place)  # noqa: B023
         trains = "resumed after iteration"
-        wait_until(lambda: not squeue() or run.log.read_text().count(trains) == restart, place)  # noqa: B023
+        wait_until(lambda: not squeue() or log_of(run).count(trains) == restart, place)  # noqa: B023
         if not squeue():
             break
     wait_until_queue_is_empty(place)
     assert 2 <= int(show(entry.job_id)["Restarts"]) <= 4, said_by_jobs(place)
     said = place.harness("status", *ROW[1:])
     assert re.search(r"failed|given up", said), said + said_by_jobs(place)
-    assert "time_minutes" in run.log.read_text()
+    assert "time_minutes" in log_of(run)
 
 
 def test_a_lost_node_is_left_for_another_start(

@@ -14,6 +14,7 @@ from tests.slurm.jobs import (
     Undisturbed,
     assert_as_undisturbed,
     cluster_text,
+    log_of,
     runs_of,
     said_by_jobs,
     show,
@@ -47,7 +48,7 @@ def test_a_rank_that_hangs_is_ended_with_its_stack_in_the_log_and_the_run_goes_o
     wait_until(lambda: not list(words.glob("hang-*")), place)  # taken
     wait_until_queue_is_empty(place)
     for run in trained(place):
-        log, rank = run.log.read_text(), entry.runs.index(run.root.name)
+        log, rank = log_of(run), entry.runs.index(run.root.name)
         assert re.search(r"no progress for \d+ min \d+ s; the stacks of its processes follow", log), log
         assert re.search(rf"rank {rank}:\n(?s:.)*sitecustomize.*wait_and_hang", log), log
         assert re.search(r"retry 1 of at most 3 from here; queued again \(1 of", log), log
@@ -74,6 +75,6 @@ def test_a_time_limit_that_comes_while_no_process_hears_is_queued_again(
     wait_until(lambda: not taken.exists(), place)
     wait_until_queue_is_empty(place)
     assert int(show(entry.job_id)["Restarts"]) >= 1  # a busy machine needs more of these short jobs
-    log = run.log.read_text()
+    log = log_of(run)
     assert re.search(r"the time limit was there before the run had stopped; queued again \(1 of", log), log
     assert_as_undisturbed(run, place, undisturbed)

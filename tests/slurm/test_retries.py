@@ -20,6 +20,7 @@ from tests.slurm.jobs import (
     Undisturbed,
     assert_as_undisturbed,
     cluster_text,
+    log_of,
     process_of,
     said_by_jobs,
     show,
@@ -45,7 +46,7 @@ def test_a_killed_process_ends_the_others_and_the_run_is_tried_again(
     assert re.search(r"requeued 1x|starting|running", place.harness("status", *ROW[1:]))
     wait_until_queue_is_empty(place)
     words = r"a process was killed \(signal 9\); retry 1 of at most 3 from here; queued again \(1 of at most 100\)"
-    assert re.search(words, run.log.read_text()), run.log.read_text()
+    assert re.search(words, log_of(run)), log_of(run)
     assert_as_undisturbed(run, place, undisturbed)
 
 
@@ -74,7 +75,7 @@ def test_scontrol_requeue_lets_the_run_save_and_start_again(
     subprocess.run(["scontrol", "requeue", str(job_id)], check=True)
     wait_until_queue_is_empty(place)
     assert show(job_id)["Restarts"] == "1"
-    assert re.search(r"stopped at iteration \d+; the state is saved", run.log.read_text())
+    assert re.search(r"stopped at iteration \d+; the state is saved", log_of(run))
     assert_as_undisturbed(run, place, undisturbed)
 
 
@@ -90,7 +91,7 @@ def test_a_broken_newest_checkpoint_is_passed_over_for_the_one_before(
     before, newest = sorted(run.checkpoints.glob("0*.pt"))
     newest.write_bytes(newest.read_bytes()[:1000])
     wait_until_queue_is_empty(place)
-    log = run.log.read_text()
+    log = log_of(run)
     assert f"{newest} is not a readable checkpoint" in log
     assert f"resumed after iteration {int(before.stem)}\n" in log
     assert_as_undisturbed(run, place, undisturbed)
@@ -114,7 +115,7 @@ def test_a_node_that_is_too_slow_to_start_the_processes_is_no_failure_of_the_run
     wait_until_queue_is_empty(place)
     (run,) = trained(place)
     words = "Slurm could not start the processes: Job credential expired; retry 1 of at most 3 from here"
-    assert words in run.log.read_text(), said_by_jobs(place)
+    assert words in log_of(run), said_by_jobs(place)
     assert_as_undisturbed(run, place, undisturbed)
 
 

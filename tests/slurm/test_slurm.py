@@ -21,6 +21,7 @@ from support.workplace import Workplace, make_workplace
 from tests.slurm.jobs import (
     JOB_SECONDS,
     ROW,
+    log_of,
     runs_of,
     said_by_jobs,
     show,
@@ -75,7 +76,7 @@ def test_a_run_whose_time_is_up_saves_is_queued_again_and_ends_with_the_same_wei
     subprocess.run(["scancel", "--signal=USR2", str(job_id)], check=True)
     wait_until_queue_is_empty(place)
     assert [path.root for path in trained(place)] == [run.root], said_by_jobs(place)
-    log = run.log.read_text()
+    log = log_of(run)
     assert re.search(r"stopped at iteration \d+; the state is saved\n", log), log
     assert "the time was nearly up; queued again (1 of at most 100)" in log
     assert re.search(r"resumed after iteration \d+", log)
@@ -94,7 +95,7 @@ def test_a_run_that_makes_room_for_an_urgent_job_saves_and_comes_back(tmp_path: 
     urgent = ["sbatch", "--partition=urgent", "--exclusive", "--nodes=2", "--output=/dev/null", "--wrap=sleep 1"]
     subprocess.run(urgent, check=True, capture_output=True)
     wait_until_queue_is_empty(place)
-    log = run.log.read_text()
+    log = log_of(run)
     assert "the state is saved" in log, said_by_jobs(place)
     assert "preempted; queued again (1 of at most 100)" in log, said_by_jobs(place)
     assert [path.root for path in trained(place)] == [run.root], said_by_jobs(place)
@@ -114,7 +115,7 @@ def test_a_signal_during_the_imports_is_heeded_after_them(
     subprocess.run(["scancel", "--signal=USR2", str(job_id)], check=True)
     wait_until_queue_is_empty(place)
     (run,) = trained(place)
-    log = run.log.read_text()
+    log = log_of(run)
     assert re.search(r"stopped at iteration 1; the state is saved\n.*the time was nearly up; queued again", log), log
     assert show(job_id)["Restarts"] == "1"
 
