@@ -1,4 +1,4 @@
-"""Ctrl-C in the first second of a command: exit code 130, one line at most."""
+"""Ctrl-C in the first second of a command: exit code 130, one line at most. And SIGTERM: 143."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import pytest
 
 from harness.cli import interrupts
 
-# Sends the signal when the module is looked for whose name is the first argument; then runs the command.
+# Sends the signal, the first argument, when the module is looked for whose name is the second; then runs the command.
 INTERRUPTED = """
 import os, signal, sys
 
-module = sys.argv.pop(1)
+number, module = int(sys.argv.pop(1)), sys.argv.pop(1)
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == module:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
 sys.meta_path.insert(0, Finder())
 from harness.cli import main
@@ -56,8 +56,15 @@ def python(code: str, *arguments: str, **environment: str) -> subprocess.Complet
     ],
 )
 def test_an_interruption_amid_an_import_is_silent(module: str, command: tuple[str, ...]) -> None:
-    done = python(INTERRUPTED, module, *command)
+    done = python(INTERRUPTED, str(int(signal.SIGINT)), module, *command)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.usefixtures("empty_folders")
+def test_a_command_that_trains_nothing_ends_at_once_when_it_is_asked_to() -> None:
+    """A shell gives its end as 143."""
+    done = python(INTERRUPTED, str(int(signal.SIGTERM)), "yaml", "table", "all")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "", "")
 
 
 def test_an_interruption_of_work_is_the_commands_to_answer() -> None:
