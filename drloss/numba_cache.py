@@ -32,7 +32,7 @@ def cached_njit(signature: Any = None, **options: Any) -> Callable[[Callable[...
         dispatcher = numba.njit(**options)(function)
         if dispatcher is function:  # NUMBA_DISABLE_JIT
             return function
-        with suppress(RuntimeError):  # there is no such place
+        with suppress(RuntimeError, OSError):  # there is no such place, or the source is no file
             dispatcher._cache = _cache_of(function)
         if signature is not None:
             dispatcher.compile(signature)
