@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ from tests.fidelity.report import Comparison, write_page
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+# The same examples each time, on machines of any speed. ``--hypothesis-profile default`` looks for others.
+with suppress(ImportError):  # a bare machine with a GPU
+    import hypothesis
+
+    hypothesis.settings.register_profile("same-examples", derandomize=True, deadline=None)
+    hypothesis.settings.load_profile("same-examples")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -53,6 +53,7 @@ ALONE = {
     "harness.bundles.merge": "writes",
     "harness.bundles.own_weights": "writes a copy for the reader of weights",
     "detector.worker.reports": "overwrites its own heartbeat on a full disk",
+    "drloss.numba_cache": "code that it has compiled, which numba runs as it is",
     "drloss.plugins": "installed packages; drloss imports nothing of detector",
 }
 # Readers of data sets, images, weights and YAML, which have rules of their own beside the door's.
