@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 ABANDONED = ".*.tmp"  # the names of ``staging_name``
+OLD_SECONDS = 3600.0  # nobody writes a small file for so long
 
 
 def staging_name(target: Path, folder: Path | None = None) -> Path:
@@ -49,10 +50,15 @@ def remove_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove files that killed processes left half written. The caller holds the lock under which they are written."""
+    """Remove files that killed processes left half written. The caller holds the lock under which they are written.
+
+    Of JSON files, which are small, only those older than ``OLD_SECONDS``: others write them too, without the lock.
+    """
     for leftover in folder.glob(ABANDONED):
         with contextlib.suppress(OSError):  # a file server that is away keeps them until the next start
-            leftover.unlink()
+            shared = Path(leftover.stem).stem.endswith(".json")
+            if not shared or time.time() - leftover.stat().st_mtime > OLD_SECONDS:
+                leftover.unlink()
 
 
 def remove_abandoned(parent: Path, *, older_than: float) -> None:

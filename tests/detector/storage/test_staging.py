@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from detector.storage.files import write_json
 from detector.storage.staging import remove_abandoned, remove_folder, remove_leftovers, staged_folder, staging_name
 
 
@@ -60,9 +61,28 @@ def test_remove_abandoned_removes_old_staging_folders_and_nothing_else(tmp_path:
 
 
 def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    kept = [tmp_path / name for name in ("0000004.pt", ".lock", "a.tmp")]
-    for path in (*kept, staging_name(tmp_path / "0000008.pt"), staging_name(tmp_path / "status.json")):
+    young = staging_name(tmp_path / "status.json")  # perhaps another process writes it now
+    kept = [young, *(tmp_path / name for name in ("0000004.pt", ".lock", "a.tmp"))]
+    old = staging_name(tmp_path / "status.json")
+    left = (staging_name(tmp_path / "0000008.pt"), staging_name(tmp_path / "detections.json.gz"), old)
+    for path in (*kept, *left):
         path.write_bytes(b"half")
+    os.utime(old, (0, 0))
     remove_leftovers(tmp_path)
     remove_leftovers(tmp_path / "missing")
     assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_a_start_takes_nothing_from_who_writes_into_the_run_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a command that asks for an evaluation of a run which begins in the same moment."""
+    fsync = os.fsync
+
+    def begin_meanwhile(number: int) -> None:
+        remove_leftovers(tmp_path)
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", begin_meanwhile)
+    write_json(tmp_path / "job.json", {"a": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["job.json"]

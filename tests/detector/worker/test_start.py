@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ def test_files_that_killed_starts_left_half_written_are_removed(
     for path in (kept, *half):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half")
+        os.utime(path, (0, 0))
     monkeypatch.setattr(worker, "log_to", lambda path: None)  # it would take the test's own log
     worker._begin(run, micro_assignment(job, run.root, tmp_path))
     assert not any(path.exists() for path in half)
