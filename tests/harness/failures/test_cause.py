@@ -42,9 +42,11 @@ def test_a_lost_connection_is_the_consequence_of_another_failure(run: RunDir, ot
     assert cause(run, said(LOST, 2.0)) == said(NAMED, others_time)
 
 
-def test_of_others_the_first_counts(run: RunDir) -> None:
-    write_json(run.failure(1), said("ValueError: the second", 2.0))
-    write_json(run.failure(2), said("ValueError: the first", 1.0))
+@pytest.mark.parametrize("first", range(1, 8))
+def test_of_others_the_first_counts(run: RunDir, first: int) -> None:
+    for rank in range(1, 8):
+        write_json(run.failure(rank), said("ValueError: a later one", 2.0))
+    write_json(run.failure(first), said("ValueError: the first", 1.0))
     assert cause(run, None) == said("ValueError: the first", 1.0)
     assert cause(run, said(LOST, 0.0)) == said("ValueError: the first", 1.0)
 

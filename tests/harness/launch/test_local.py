@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -116,6 +117,16 @@ def test_status_of_an_earlier_start_is_not_taken_for_this_one(job: EvalJob, tmp_
     assert followed.status() is not None
     write_json(run.status, Status(phase="training", time=2_001.0, pid=1))
     assert ours.status() is not None
+
+
+def test_a_failure_is_told_in_the_words_of_the_process_that_caused_it(job: EvalJob, tmp_path: Path) -> None:
+    run, assignment = RunDir(tmp_path), micro_assignment(job, tmp_path, tmp_path)
+    lost, named = "RuntimeError: [gloo/transport/tcp/pair.cc:545] Connection reset by peer", "DataError: 17.jpg"
+    write_json(run.status, Status(phase="failed", time=2_001.0, pid=1, message=lost))
+    write_json(run.failure(1), Status(phase="failed", time=2_002.0, pid=2, message=named))
+    ended = SimpleNamespace(paths=SimpleNamespace(stdout=tmp_path / "out"))
+    failure = launch._failure(_Active(assignment, run, ended, Slot(()), started=2_000.0), cancelled=False)
+    assert (failure.message, failure.stopped) == (named, False)
 
 
 def slow_to_save(folder: Path) -> type:
